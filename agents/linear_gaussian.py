@@ -1,0 +1,98 @@
+"""Linear policies: on the current state, on the history through position-only attention, and a constant command."""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from envs.world import InputError
+
+
+class LinearPolicy(nn.Module):
+    """`u_t = -K s_t`, or `-K_t s_t` where K carries a leading time dimension. K is the parameter."""
+
+    window = 1
+
+    def __init__(self, K: Any):
+        super().__init__()
+        gain = torch.as_tensor(K, dtype=torch.float64).detach().clone()
+        if gain.ndim not in (2, 3) or not bool(gain.isfinite().all()):
+            raise InputError(f"K must be a finite array of shape (m, n) or (T, m, n); got {tuple(gain.shape)}")
+        self.K = nn.Parameter(gain)
+
+    def forward(self, history: Float[Tensor, "batch seen n"], t: int) -> Float[Tensor, "batch m"]:
+        """Command for the last state."""
+        K = self.K[t] if self.K.ndim == 3 else self.K
+        return -history[:, -1] @ K.mT
+
+
+class PositionAttention(nn.Module):
+    """Causal attention with position-only weights: `u_t = -sum_h sum_j softmax(b_h)_j W_h s_{t-j}`, j < window.
+
+    The softmax over lags j runs over the states that exist (a causal mask), so the policy is linear in the history and
+    its value is a closed-form quadratic; `gains(T)` gives the equivalent `K_{t,j}`. `scores` b is (heads, window),
+    lag 0 first; `W` is (heads, m, n).
+    """
+
+    def __init__(self, scores: Any, W: Any):
+        super().__init__()
+        b = torch.as_tensor(scores, dtype=torch.float64).detach().clone()
+        maps = torch.as_tensor(W, dtype=torch.float64).detach().clone()
+        if b.ndim != 2 or maps.ndim != 3 or len(b) != len(maps):
+            raise InputError(
+                f"scores must be (heads, window) and W (heads, m, n); got {tuple(b.shape)} and {tuple(maps.shape)}"
+            )
+        self.scores, self.W = nn.Parameter(b), nn.Parameter(maps)
+        self.window = b.shape[1]
+
+    def weights(self, seen: int) -> Float[Tensor, "heads seen"]:
+        """Attention over lags 0..seen-1."""
+        return torch.softmax(self.scores[:, :seen], -1)
+
+    def gains(self, T: int) -> Float[Tensor, "T window m n"]:
+        """`K_{t,j} = sum_h weight_{h,j} W_h` for every step; zero for states before the start."""
+        rows = []
+        for t in range(T):
+            weights = self.weights(min(t + 1, self.window))
+            padded = nn.functional.pad(weights, (0, self.window - weights.shape[1]))
+            rows.append(torch.einsum("hj,hmn->jmn", padded, self.W))
+        return torch.stack(rows)
+
+    def forward(self, history: Float[Tensor, "batch seen n"], t: int) -> Float[Tensor, "batch m"]:
+        """Attend to the last `window` states."""
+        recent = history[:, -self.window :].flip(1)
+        return -torch.einsum("hj,hmn,bjn->bm", self.weights(recent.shape[1]), self.W, recent)
+
+
+class ConstantPolicy(nn.Module):
+    """`u_t = theta` whatever the state: the policy of the chaotic map."""
+
+    window = 1
+
+    def __init__(self, theta: Any):
+        super().__init__()
+        self.theta = nn.Parameter(torch.as_tensor(theta, dtype=torch.float64).detach().clone())
+
+    def forward(self, history: Float[Tensor, "batch seen n"], t: int) -> Float[Tensor, "batch m"]:
+        """Theta for every sample."""
+        return self.theta.expand(history.shape[0], -1)
+
+
+class ClosedPath(nn.Module):
+    """A policy with one of its paths hidden from autograd: same commands, other gradients (a negative control).
+
+    `path="past"` detaches all states but the current one (attention closed), `path="all"` the whole history.
+    """
+
+    def __init__(self, policy: Any, path: str):
+        super().__init__()
+        if path not in ("past", "all"):
+            raise InputError(f"path must be 'past' or 'all'; got {path!r}")
+        self.policy, self.path, self.window = policy, path, policy.window
+
+    def forward(self, history: Float[Tensor, "batch seen n"], t: int) -> Float[Tensor, "batch m"]:
+        """The policy's command, with the path closed."""
+        if self.path == "all":
+            return self.policy(history.detach(), t)
+        return self.policy(torch.cat([history[:, :-1].detach(), history[:, -1:]], 1), t)

@@ -1,0 +1,90 @@
+"""The batched, differentiable rollout and its record."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from envs.noise import Noise
+from envs.world import InputError, World
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """A batch of noisy paths of T steps; every tensor is still attached to autograd's graph.
+
+    `rewards[:, T]` is the terminal reward (zero where the world is endless). The probes are the zero tensors that were
+    added to states and commands: differentiate with respect to them to read a costate at that place.
+    """
+
+    states: Float[Tensor, "batch times n"]
+    commands: Float[Tensor, "batch T m"]
+    actions: Float[Tensor, "batch T m"]
+    rewards: Float[Tensor, "batch times"]
+    state_probe: Float[Tensor, "batch times n"]
+    command_probe: Float[Tensor, "batch T m"]
+    gamma: float
+
+    @property
+    def returns(self) -> Float[Tensor, "batch"]:
+        """`R_0 = sum_t gamma^t r_t`."""
+        return self.rewards_to_go()[:, 0]
+
+    def rewards_to_go(self) -> Float[Tensor, "batch times"]:
+        """`R_t = sum_{k>=t} gamma^{k-t} r_k` for every t."""
+        total, out = torch.zeros_like(self.rewards[:, 0]), []
+        for t in reversed(range(self.rewards.shape[1])):
+            total = self.rewards[:, t] + self.gamma * total
+            out.append(total)
+        return torch.stack(out[::-1], 1)
+
+
+def rollout(world: World, policy: Any, noise: Noise, start: Float[Tensor, "batch n"] | None = None) -> Trajectory:
+    """Run `policy` in `world` on the given noise: `u_t = mu(history)`, `a_t = act(s_t, u_t, xi_t)`, `s_{t+1} = f(...)`.
+
+    T is the length of the noise; for a finite world it must be its horizon. `start` replaces the noise's first states.
+    The probes require grad whenever autograd is on, so costates can always be read; matched noise gives matched paths.
+    Device and dtype follow the noise. Raises InputError when the noise does not fit the world.
+    """
+    batch, T, _ = noise.xi.shape
+    _check_noise(world, noise)
+    like: dict[str, Any] = {
+        "dtype": noise.xi.dtype,
+        "device": noise.xi.device,
+        "requires_grad": torch.is_grad_enabled(),
+    }
+    world = world.to(str(noise.xi.device), noise.xi.dtype)
+    state_probe = torch.zeros(batch, T + 1, world.n, **like)
+    command_probe = torch.zeros(batch, T, world.m, **like)
+    states = [(noise.s_0 if start is None else start) + state_probe[:, 0]]
+    commands, actions, rewards = [], [], []
+    for t in range(T):
+        seen = states[-policy.window :] if policy.window else states
+        command = policy(torch.stack(seen, 1), t) + command_probe[:, t]
+        action = world.act(states[-1], command, noise.xi[:, t])
+        rewards.append(world.reward(states[-1], action))
+        states.append(world.transition(states[-1], action, noise.w[:, t]) + state_probe[:, t + 1])
+        commands.append(command)
+        actions.append(action)
+    rewards.append(torch.zeros_like(rewards[-1]) if world.horizon is None else world.terminal_reward(states[-1]))
+    return Trajectory(
+        torch.stack(states, 1),
+        torch.stack(commands, 1),
+        torch.stack(actions, 1),
+        torch.stack(rewards, 1),
+        state_probe,
+        command_probe,
+        gamma=world.gamma,
+    )
+
+
+def _check_noise(world: World, noise: Noise) -> None:
+    T = noise.xi.shape[1]
+    if world.horizon is not None and world.horizon != T:
+        raise InputError(f"noise has {T} steps but the world's horizon is {world.horizon}: draw one step per action")
+    if noise.xi.shape[2] != world.m or noise.w.shape[2] != world.n:
+        raise InputError(
+            f"noise has sizes m={noise.xi.shape[2]}, n={noise.w.shape[2]}; the world needs m={world.m}, n={world.n}"
+        )

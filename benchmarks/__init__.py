@@ -1,0 +1,1 @@
+"""Ratios measured side by side in one process, run by hand: `python -m benchmarks.NAME`."""

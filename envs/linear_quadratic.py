@@ -1,0 +1,276 @@
+"""Linear-quadratic worlds: linear dynamics, quadratic cost, additive noise, any size, finite or infinite horizon."""
+
+import dataclasses
+import math
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from envs.noise import noise_family
+from envs.world import AnyArray, InputError, namespace
+
+AnyLQ = TypeVar("AnyLQ", bound="LinearQuadratic")
+_SYMMETRY_TOLERANCE = 1e-10  # relative; below it a matrix is symmetric up to rounding
+
+
+@dataclass(frozen=True, eq=False)
+class LinearQuadratic:
+    """The world `s' = A s + B a + w`, `a = u + xi`, `r = -(s'Q s + a'R a)`, terminal reward `-s_T'Q_f s_T`.
+
+    Noise: `xi` has mean 0, covariance `S_x` and the law `noise`; `w ~ N(0, S_w)`; `s_0 ~ N(m_0, S_0)`; all
+    independent. `horizon` T counts actions; None means discounted and endless. Matrices are given as lists, numpy
+    arrays or torch tensors; one torch tensor makes all of them torch. `A, B, Q, R, Q_f, S_w, S_x` may carry leading
+    batch dimensions for the solvers. Omitted: Q_f, S_w, S_x and m_0 are zero, S_0 is the identity.
+
+    Raises InputError, in one line, for shapes that do not fit, asymmetric or indefinite Q, R, Q_f or covariances,
+    gamma outside (0, 1], a horizon below 1, NaN or infinity, or an unknown noise family.
+    """
+
+    A: Any  # (*worlds, n, n)
+    B: Any  # (*worlds, n, m)
+    Q: Any  # (*worlds, n, n)
+    R: Any  # (*worlds, m, m)
+    Q_f: Any = None  # (*worlds, n, n)
+    S_w: Any = None  # (*worlds, n, n)
+    S_x: Any = None  # (*worlds, m, m)
+    m_0: Any = None  # (*worlds, n)
+    S_0: Any = None  # (*worlds, n, n)
+    gamma: float = 1.0
+    horizon: int | None = None
+    noise: str = "gaussian"
+    L_w: Any = field(init=False, repr=False)  # symmetric roots of S_w, S_x and S_0
+    L_x: Any = field(init=False, repr=False)
+    L_0: Any = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Fill the defaults in, check everything, and take the square roots of the covariances."""
+        arrays = _as_arrays({name: getattr(self, name) for name in _ARRAYS})
+        for name, value in {**arrays, **_defaults(arrays)}.items():
+            object.__setattr__(self, name, value)
+        _check_shapes(self)
+        for name in ("Q", "R", "Q_f", "S_w", "S_x", "S_0"):
+            _check_semidefinite(name, getattr(self, name))
+        _check_scalars(self)
+        for root, covariance in (("L_w", self.S_w), ("L_x", self.S_x), ("L_0", self.S_0)):
+            object.__setattr__(self, root, symmetric_root(covariance))
+
+    @property
+    def n(self) -> int:
+        """State size."""
+        return self.A.shape[-1]
+
+    @property
+    def m(self) -> int:
+        """Action size."""
+        return self.B.shape[-1]
+
+    def initial(self, noise: Float[AnyArray, "*batch n"]) -> Float[AnyArray, "*batch n"]:
+        """`s_0 = m_0 + L_0 noise`, standard normal noise."""
+        return self.m_0 + noise @ self.L_0
+
+    def act(
+        self, state: Float[AnyArray, "*batch n"], command: Float[AnyArray, "*batch m"], xi: Float[AnyArray, "*batch m"]
+    ) -> Float[AnyArray, "*batch m"]:
+        """`a = u + xi`: the additive noise of the theory."""
+        return command + xi
+
+    def reward(
+        self, state: Float[AnyArray, "*batch n"], action: Float[AnyArray, "*batch m"]
+    ) -> Float[AnyArray, "*batch"]:
+        """`r = -(s'Q s + a'R a)`."""
+        dot = namespace(state).linalg.vecdot
+        return -(dot(state @ self.Q, state) + dot(action @ self.R, action))
+
+    def transition(
+        self, state: Float[AnyArray, "*batch n"], action: Float[AnyArray, "*batch m"], w: Float[AnyArray, "*batch n"]
+    ) -> Float[AnyArray, "*batch n"]:
+        """`s' = A s + B a + w`."""
+        return state @ self.A.mT + action @ self.B.mT + w
+
+    def terminal_reward(self, state: Float[AnyArray, "*batch n"]) -> Float[AnyArray, "*batch"]:
+        """`-s'Q_f s`, paid once at the horizon."""
+        return -namespace(state).linalg.vecdot(state @ self.Q_f, state)
+
+    def to(self: AnyLQ, device: str = "cpu", dtype: torch.dtype = torch.float64) -> AnyLQ:
+        """The same world on torch tensors; itself when it is there already."""
+        wanted = torch.device(device)
+        if isinstance(self.A, torch.Tensor) and self.A.dtype == dtype and self.A.device.type == wanted.type:
+            return self
+        names = [*_ARRAYS, *self._own_arrays]
+        return self._replaced({k: torch.as_tensor(getattr(self, k), dtype=dtype, device=wanted) for k in names})
+
+    def numpy(self: AnyLQ) -> AnyLQ:
+        """The same world on numpy arrays, for the Gymnasium shells."""
+        names = [*_ARRAYS, *self._own_arrays]
+        return self._replaced({name: np.asarray(torch.as_tensor(getattr(self, name)).cpu()) for name in names})
+
+    def replace(self: AnyLQ, **changes: Any) -> AnyLQ:
+        """A copy with some fields changed, checked like a new world."""
+        return dataclasses.replace(self, **changes)
+
+    @property
+    def _own_arrays(self) -> tuple[str, ...]:
+        """Arrays that a variant adds and that move with the world."""
+        return ()
+
+    def _replaced(self: AnyLQ, arrays: dict[str, Any]) -> AnyLQ:
+        return self.replace(**arrays)
+
+
+_ARRAYS = ("A", "B", "Q", "R", "Q_f", "S_w", "S_x", "m_0", "S_0")
+
+
+def symmetric_root(S: Float[AnyArray, "*batch k k"]) -> Float[AnyArray, "*batch k k"]:
+    """The symmetric square root L of a positive semidefinite S: `L L = S`; diagonal where S is."""
+    xp = namespace(S)
+    values, vectors = xp.linalg.eigh(S)
+    return (vectors * xp.clip(values, 0, None)[..., None, :] ** 0.5) @ vectors.mT
+
+
+def _as_arrays(given: dict[str, Any]) -> dict[str, Any]:
+    """All given fields as float arrays of one library, finite, or an error that names the field."""
+    given = {name: value for name, value in given.items() if value is not None}
+    tensors = [value for value in given.values() if isinstance(value, torch.Tensor)]
+    arrays: dict[str, Any] = {}
+    for name, value in given.items():
+        try:
+            if tensors:
+                dtype = tensors[0].dtype if tensors[0].is_floating_point() else torch.float64
+                arrays[name] = torch.as_tensor(value, dtype=dtype, device=tensors[0].device)
+            else:
+                arrays[name] = np.asarray(value, dtype=np.float64)
+        except (TypeError, ValueError, RuntimeError):
+            raise InputError(f"{name} must be a rectangular array of numbers; got {value!r}") from None
+        if not bool(namespace(arrays[name]).isfinite(arrays[name]).all()):
+            raise InputError(f"{name} holds NaN or infinity; every entry must be a finite number")
+    return arrays
+
+
+def _defaults(arrays: dict[str, Any]) -> dict[str, Any]:
+    """Zeros (identity for S_0) for the fields that were left out."""
+    for name in ("A", "B", "Q", "R"):
+        if name not in arrays:
+            raise InputError(f"{name} is missing; a linear-quadratic world needs A, B, Q and R")
+        if arrays[name].ndim < 2:
+            raise InputError(
+                f"{name} must be a matrix; got shape {tuple(arrays[name].shape)}: write a scalar as [[value]]"
+            )
+    state, action = 0 * arrays["Q"], 0 * arrays["R"]
+    identity = state.copy() if isinstance(state, np.ndarray) else state.clone()
+    identity[..., range(min(state.shape[-2:])), range(min(state.shape[-2:]))] = 1.0
+    filled = {"Q_f": state, "S_w": state, "S_x": action, "m_0": state[..., 0], "S_0": identity}
+    return {name: value for name, value in filled.items() if name not in arrays}
+
+
+def _check_shapes(world: LinearQuadratic) -> None:
+    n, m = world.A.shape[-1], world.B.shape[-1]
+    wanted = {"A": (n, n), "B": (n, m), "R": (m, m), "S_x": (m, m), "m_0": (n,)}
+    for name in _ARRAYS:
+        shape, tail = tuple(getattr(world, name).shape), wanted.get(name, (n, n))
+        if shape[-len(tail) :] != tail:
+            source = "A is square and B has one row per state" if name in "AB" else "it must fit A and B"
+            raise InputError(f"{name} must have shape {tail}, got {shape}: {source} (n={n} states, m={m} actions)")
+
+
+def _check_semidefinite(name: str, S: Any) -> None:
+    xp = namespace(S)
+    gap, size = float(abs(S - S.mT).max()), max(float(abs(S).max()), 1e-300)
+    if gap > _SYMMETRY_TOLERANCE * size:
+        raise InputError(f"{name} must be symmetric; |{name} - {name}'| reaches {gap:.3g}: pass ({name} + {name}') / 2")
+    lowest = float(xp.linalg.eigvalsh(S).min())
+    if lowest < -_SYMMETRY_TOLERANCE * size:
+        raise InputError(f"{name} must be positive semidefinite; its smallest eigenvalue is {lowest:.3g}")
+
+
+def check_gamma(gamma: float) -> None:
+    """Refuse a discount outside (0, 1]."""
+    if not (isinstance(gamma, (int, float)) and 0 < gamma <= 1):
+        raise InputError(f"gamma must lie in (0, 1]; got {gamma!r}")
+
+
+def check_horizon(horizon: int | None) -> None:
+    """Refuse a horizon that is neither None nor a positive whole number."""
+    whole = isinstance(horizon, (int, np.integer)) and not isinstance(horizon, bool)
+    if horizon is not None and not (whole and horizon >= 1):
+        raise InputError(f"horizon must be a whole number >= 1, or None for an endless world; got {horizon!r}")
+
+
+def _check_scalars(world: LinearQuadratic) -> None:
+    check_gamma(world.gamma)
+    check_horizon(world.horizon)
+    noise_family(world.noise)
+
+
+def stack_history(world: LinearQuadratic, window: int) -> LinearQuadratic:
+    """The same world seen through its last `window` states: state `[s_t, s_{t-1}, ..., s_{t-window+1}]`.
+
+    A policy that attends to `window` past states is a plain linear policy here, so that every closed form applies to
+    it. The first block evolves as before, the others shift down; the blocks before time 0 are zero.
+    """
+    if window < 1:
+        raise InputError(f"window must be >= 1; got {window!r}")
+    n, size = world.n, world.n * window
+    lifted = {}
+    for name in ("Q", "Q_f", "S_w", "S_0", "A"):
+        block = np.zeros((size, size))
+        block[:n, :n] = np.asarray(getattr(world.numpy(), name))
+        lifted[name] = block
+    lifted["A"][n:, :-n] += np.eye(size - n) if window > 1 else 0
+    B = np.concatenate([world.numpy().B, np.zeros((size - n, world.m))])
+    m_0 = np.concatenate([world.numpy().m_0, np.zeros(size - n)])
+    plain = LinearQuadratic(
+        B=B, R=world.numpy().R, S_x=world.numpy().S_x, m_0=m_0, **lifted,
+        gamma=world.gamma, horizon=world.horizon, noise=world.noise,
+    )  # fmt: skip
+    return plain.to(str(world.A.device), world.A.dtype) if isinstance(world.A, torch.Tensor) else plain
+
+
+def scalar(
+    horizon: int | None = 20, gamma: float = 0.95, action_noise: float = 0.3, noise: str = "gaussian"
+) -> LinearQuadratic:
+    """One state, one action, slightly unstable without control (A = 1.05). `action_noise` is the sd of xi."""
+    return LinearQuadratic(
+        A=[[1.05]], B=[[0.5]], Q=[[1.0]], R=[[0.2]], Q_f=[[1.0]], S_w=[[0.01]], S_x=[[action_noise**2]],
+        m_0=[1.0], S_0=[[0.25]], gamma=gamma, horizon=horizon, noise=noise,
+    )  # fmt: skip
+
+
+def double_integrator(
+    horizon: int | None = 40, gamma: float = 1.0, step: float = 0.1, action_noise: float = 0.3, noise: str = "gaussian"
+) -> LinearQuadratic:
+    """A point mass: state (position, velocity), action = acceleration held over `step` seconds."""
+    return LinearQuadratic(
+        A=[[1.0, step], [0.0, 1.0]], B=[[step**2 / 2], [step]], Q=np.diag([1.0, 0.1]), R=[[0.1]],
+        Q_f=np.diag([5.0, 1.0]), S_w=np.diag([1e-4, 1e-3]), S_x=[[action_noise**2]],
+        m_0=[1.0, 0.0], S_0=0.1 * np.eye(2), gamma=gamma, horizon=horizon, noise=noise,
+    )  # fmt: skip
+
+
+def random_system(
+    size: int = 4, actions: int = 2, spectral_radius: float = 0.9, seed: int = 0, horizon: int | None = None,
+    gamma: float = 0.9, action_noise: float = 0.3, noise: str = "gaussian",
+) -> LinearQuadratic:  # fmt: skip
+    """A random system whose open loop A has exactly the given spectral radius; the same seed gives the same system."""
+    for name, value in (("size", size), ("actions", actions)):
+        if value < 1:
+            raise InputError(f"{name} must be a whole number >= 1; got {value!r}")
+    if not (math.isfinite(spectral_radius) and spectral_radius >= 0):
+        raise InputError(f"spectral_radius must be a finite number >= 0; got {spectral_radius!r}")
+    rng = np.random.default_rng(seed)
+    A = rng.standard_normal((size, size))
+    A *= spectral_radius / np.abs(np.linalg.eigvals(A)).max()
+    return LinearQuadratic(
+        A=A, B=rng.standard_normal((size, actions)) / math.sqrt(size), Q=_random_covariance(rng, size),
+        R=_random_covariance(rng, actions), Q_f=_random_covariance(rng, size),
+        S_w=0.01 * _random_covariance(rng, size), S_x=action_noise**2 * _random_covariance(rng, actions),
+        m_0=rng.standard_normal(size), S_0=0.25 * np.eye(size), gamma=gamma, horizon=horizon, noise=noise,
+    )  # fmt: skip
+
+
+def _random_covariance(rng: np.random.Generator, size: int) -> np.ndarray:
+    """A well-conditioned random positive definite matrix of mean eigenvalue near 1."""
+    root = rng.standard_normal((size, size))
+    return (root @ root.T / size + np.eye(size)) / 2

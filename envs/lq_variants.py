@@ -1,0 +1,205 @@
+"""Worlds with one assumption of the theory removed each: the negative controls.
+
+`uniform_noise` breaks A3 (a smooth noise density), `StepReward` and `QuantisedAction` break A1 (differentiability),
+`StateScaledNoise` breaks A2 (additive noise) and, with the path cut, A5 (total derivative), `ChaoticMap` breaks A6
+(tame dynamics). The exact answers are in `theory/variant_values.py`, `theory/lyapunov.py` and
+`theory/circle_moments.py`.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from envs.linear_quadratic import LinearQuadratic, check_gamma, check_horizon, scalar
+from envs.noise import noise_family
+from envs.world import AnyArray, InputError, namespace, stop_gradient
+
+
+def uniform_noise(**settings: Any) -> LinearQuadratic:
+    """The scalar world with uniform action noise: its density jumps, so the score function misses the edges."""
+    return scalar(**{"noise": "uniform", **settings})
+
+
+@dataclass(frozen=True, eq=False)
+class StepReward(LinearQuadratic):
+    """A linear world that pays -1 wherever the first state component leaves [-width, width], else 0.
+
+    The reward's derivative is zero almost everywhere, so every pathwise gradient is exactly zero; Q, R and Q_f are
+    not used. The last state is judged like the others.
+    """
+
+    width: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Check the width on top of the linear-quadratic fields."""
+        super().__post_init__()
+        if not self.width > 0:
+            raise InputError(f"width must be > 0; got {self.width!r}")
+
+    def reward(
+        self, state: Float[AnyArray, "*batch n"], action: Float[AnyArray, "*batch m"]
+    ) -> Float[AnyArray, "*batch"]:
+        """`r = -1{|s_1| > width}`, written so that autograd sees a (zero) derivative."""
+        return self.terminal_reward(state)
+
+    def terminal_reward(self, state: Float[AnyArray, "*batch n"]) -> Float[AnyArray, "*batch"]:
+        """The same step for the last state."""
+        first = state[..., 0]
+        return 0 * first - 1.0 * (abs(first) > self.width)
+
+
+@dataclass(frozen=True, eq=False)
+class QuantisedAction(LinearQuadratic):
+    """The executed action is rounded to multiples of `quantum`: `a = quantum * round((u + xi) / quantum)`.
+
+    Autograd's derivative of `round` is zero, which cuts every action path; `straight_through` treats the rounding as
+    the identity in the backward pass, the usual remedy, whose error grows with the quantum.
+    """
+
+    quantum: float = 0.5
+    straight_through: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the quantum on top of the linear-quadratic fields."""
+        super().__post_init__()
+        if not self.quantum > 0:
+            raise InputError(f"quantum must be > 0; got {self.quantum!r}")
+
+    def act(
+        self, state: Float[AnyArray, "*batch n"], command: Float[AnyArray, "*batch m"], xi: Float[AnyArray, "*batch m"]
+    ) -> Float[AnyArray, "*batch m"]:
+        """Round to the grid, forward always, backward as the class says."""
+        wanted = command + xi
+        rounded = self.quantum * namespace(wanted).round(wanted / self.quantum)
+        return wanted + stop_gradient(rounded - wanted) if self.straight_through else rounded
+
+
+@dataclass(frozen=True, eq=False)
+class StateScaledNoise(LinearQuadratic):
+    """Noise that grows with the state: `a = u + (1 + C s) * xi`, component by component.
+
+    The value stays an (affine) quadratic. `cut_scale_path` hides the path s -> scale from autograd: the costate then
+    misses what the noise does to the reward.
+    """
+
+    C: Any = None  # (m, n)
+    cut_scale_path: bool = False
+
+    def __post_init__(self) -> None:
+        """Default C to one half everywhere; check it like the other fields."""
+        super().__post_init__()
+        xp = namespace(self.A)
+        C = 0.5 * xp.ones_like(self.B.mT) if self.C is None else xp.asarray(self.C, dtype=self.A.dtype)
+        if C.shape != self.B.mT.shape or not bool(xp.isfinite(C).all()):
+            raise InputError(f"C must be finite of shape (m, n) = {tuple(self.B.mT.shape)}; got {tuple(C.shape)}")
+        object.__setattr__(self, "C", C)
+
+    @property
+    def _own_arrays(self) -> tuple[str, ...]:
+        return ("C",)
+
+    def act(
+        self, state: Float[AnyArray, "*batch n"], command: Float[AnyArray, "*batch m"], xi: Float[AnyArray, "*batch m"]
+    ) -> Float[AnyArray, "*batch m"]:
+        """`a = u + (1 + C s) * xi`."""
+        seen = stop_gradient(state) if self.cut_scale_path else state
+        return command + (1 + seen @ self.C.mT) * xi
+
+
+@dataclass(frozen=True, eq=False)
+class ChaoticMap:
+    """The map `s' = beta sin(s) + a`, `a = theta + xi`, reward `cos(s_T)` at the end and nothing before.
+
+    The command of the (constant) policy is theta; `sd` is the standard deviation of xi. beta = 2.5 is chaotic,
+    beta = 0.5 is tame. `s_0 = start`. Action noise may be of any family, process noise there is none.
+    """
+
+    beta: float = 2.5
+    sd: float = 0.3
+    start: float = 1.0
+    gamma: float = 1.0
+    horizon: int | None = 20
+    noise: str = "gaussian"
+
+    n = 1
+    m = 1
+
+    def __post_init__(self) -> None:
+        """Check the scalars."""
+        if not (self.sd > 0 and abs(self.beta) < float("inf") and abs(self.start) < float("inf")):
+            raise InputError(f"sd must be > 0, beta and start finite; got {self.sd!r}, {self.beta!r}, {self.start!r}")
+        if self.horizon is None:
+            raise InputError("horizon must be a whole number >= 1: the chaotic map pays at its end only")
+        check_gamma(self.gamma)
+        check_horizon(self.horizon)
+        noise_family(self.noise)
+
+    @property
+    def L_x(self) -> np.ndarray:
+        """The sd of xi as a 1x1 matrix."""
+        return np.full((1, 1), self.sd)
+
+    @property
+    def L_w(self) -> np.ndarray:
+        """No process noise."""
+        return np.zeros((1, 1))
+
+    def initial(self, noise: Float[AnyArray, "*batch 1"]) -> Float[AnyArray, "*batch 1"]:
+        """Always `start`."""
+        return self.start + 0 * noise
+
+    def act(
+        self, state: Float[AnyArray, "*batch 1"], command: Float[AnyArray, "*batch 1"], xi: Float[AnyArray, "*batch 1"]
+    ) -> Float[AnyArray, "*batch 1"]:
+        """`a = u + xi`."""
+        return command + xi
+
+    def reward(
+        self, state: Float[AnyArray, "*batch 1"], action: Float[AnyArray, "*batch 1"]
+    ) -> Float[AnyArray, "*batch"]:
+        """Nothing before the end."""
+        return 0 * state[..., 0]
+
+    def transition(
+        self, state: Float[AnyArray, "*batch 1"], action: Float[AnyArray, "*batch 1"], w: Float[AnyArray, "*batch 1"]
+    ) -> Float[AnyArray, "*batch 1"]:
+        """`s' = beta sin(s) + a`."""
+        return self.beta * namespace(state).sin(state) + action + w
+
+    def terminal_reward(self, state: Float[AnyArray, "*batch 1"]) -> Float[AnyArray, "*batch"]:
+        """`cos(s_T)`."""
+        return namespace(state).cos(state[..., 0])
+
+    def to(self, device: str = "cpu", dtype: torch.dtype = torch.float64) -> "ChaoticMap":
+        """Itself: the map holds no arrays, its numbers follow the state's library, device and dtype."""
+        return self
+
+    def numpy(self) -> "ChaoticMap":
+        """Itself, like `to`."""
+        return self
+
+
+def step_reward(**settings: Any) -> StepReward:
+    """The scalar world with a step reward."""
+    return _variant(StepReward, ("width",), settings)
+
+
+def quantised_action(**settings: Any) -> QuantisedAction:
+    """The scalar world with quantised actions."""
+    return _variant(QuantisedAction, ("quantum", "straight_through"), settings)
+
+
+def state_scaled_noise(**settings: Any) -> StateScaledNoise:
+    """The scalar world with state-scaled noise."""
+    return _variant(StateScaledNoise, ("C", "cut_scale_path"), settings)
+
+
+def _variant(kind: type, own: tuple[str, ...], settings: dict[str, Any]) -> Any:
+    """`kind` with the matrices of the scalar world: settings named in `own` go to the variant, the rest to `scalar`."""
+    base = scalar(**{k: v for k, v in settings.items() if k not in own})
+    fields = {f.name: getattr(base, f.name) for f in dataclasses.fields(base) if f.init}
+    return kind(**fields, **{k: v for k, v in settings.items() if k in own})

@@ -1,0 +1,100 @@
+"""The contract that every world keeps, and the one array type that its functions accept."""
+
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+Array = np.ndarray | torch.Tensor
+AnyArray = TypeVar("AnyArray", np.ndarray, torch.Tensor)  # the same library in, the same library out
+
+
+class InputError(ValueError):
+    """Bad input, said in one line that names the argument and the remedy; the command exits with 2."""
+
+
+def namespace(x: Array) -> Any:
+    """The module (torch or numpy) whose functions take `x`: one line of dynamics then serves both."""
+    return torch if isinstance(x, torch.Tensor) else np
+
+
+def stop_gradient(x: AnyArray) -> AnyArray:
+    """`x` as a constant for autograd; numpy arrays pass unchanged."""
+    return x.detach() if isinstance(x, torch.Tensor) else x
+
+
+@runtime_checkable
+class World(Protocol):
+    """A differentiable world with additive noise, batched over leading dimensions.
+
+    One step from state s under command u: the executed action is `a = act(s, u, xi)` (`u + xi` unless a variant says
+    otherwise), the reward is `reward(s, a)` and the next state `transition(s, a, w)`. A finite horizon T pays
+    `terminal_reward(s_T)`, discounted by gamma^T. `xi` has covariance `S_x` and the law `noise`
+    (see `envs.noise.FAMILIES`), `w` is Gaussian with covariance `S_w`.
+    """
+
+    @property
+    def n(self) -> int:
+        """State size."""
+        ...
+
+    @property
+    def m(self) -> int:
+        """Action size."""
+        ...
+
+    @property
+    def gamma(self) -> float:
+        """Discount per step, in (0, 1]."""
+        ...
+
+    @property
+    def horizon(self) -> int | None:
+        """Steps T until the terminal reward; None runs for ever."""
+        ...
+
+    @property
+    def noise(self) -> str:
+        """Name of the action-noise family."""
+        ...
+
+    @property
+    def L_x(self) -> Any:
+        """Symmetric square root of S_x, (m, m)."""
+        ...
+
+    @property
+    def L_w(self) -> Any:
+        """Symmetric square root of S_w, (n, n)."""
+        ...
+
+    def initial(self, noise: Float[AnyArray, "*batch n"]) -> Float[AnyArray, "*batch n"]:
+        """First state from standard normal noise."""
+        ...
+
+    def act(
+        self, state: Float[AnyArray, "*batch n"], command: Float[AnyArray, "*batch m"], xi: Float[AnyArray, "*batch m"]
+    ) -> Float[AnyArray, "*batch m"]:
+        """Executed action."""
+        ...
+
+    def reward(
+        self, state: Float[AnyArray, "*batch n"], action: Float[AnyArray, "*batch m"]
+    ) -> Float[AnyArray, "*batch"]:
+        """Reward of one step."""
+        ...
+
+    def transition(
+        self, state: Float[AnyArray, "*batch n"], action: Float[AnyArray, "*batch m"], w: Float[AnyArray, "*batch n"]
+    ) -> Float[AnyArray, "*batch n"]:
+        """Next state."""
+        ...
+
+    def terminal_reward(self, state: Float[AnyArray, "*batch n"]) -> Float[AnyArray, "*batch"]:
+        """Reward of the last state of a finite horizon."""
+        ...
+
+    def to(self, device: str = "cpu", dtype: torch.dtype = torch.float64) -> Any:
+        """The same world on torch tensors."""
+        ...

@@ -1,0 +1,40 @@
+"""Every test runs with shapes checked (jaxtyping + beartype), float64 by default, and no global random state."""
+
+import hashlib
+
+from jaxtyping import install_import_hook
+
+import tests.typecheck  # noqa: F401  (the hook looks it up by name)
+
+install_import_hook(["envs", "theory", "agents"], "tests.typecheck.check")
+
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+import torch  # noqa: E402
+
+torch.set_num_threads(1)
+
+
+def _global_random_state() -> str:
+    parts = (repr(np.random.get_state()), torch.get_rng_state().numpy().tobytes().hex())  # noqa: NPY002
+    return hashlib.sha256("".join(parts).encode()).hexdigest()
+
+
+@pytest.fixture(autouse=True)
+def no_global_random_numbers(request):
+    """A test (or the code under it) that draws from a global generator fails, unless it asks for `uses_global_rng`."""
+    before = _global_random_state()
+    yield
+    if "uses_global_rng" not in request.fixturenames:
+        assert _global_random_state() == before, "a global random generator was used: pass a generator instead"
+
+
+@pytest.fixture
+def uses_global_rng():
+    """For tests of other people's code that draws from global generators (Gymnasium's spaces, say)."""
+
+
+@pytest.fixture
+def rng():
+    """A seeded torch generator; noise is an argument everywhere."""
+    return torch.Generator().manual_seed(20261123)

@@ -1,0 +1,77 @@
+"""Costates `lambda_t = dR_t/ds_t` along sampled paths: by autograd and by the backward recursion."""
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.func import grad, jacrev, vmap
+
+from envs.world import InputError, World
+
+Command = Callable[[Tensor, int], Tensor]
+
+
+def autograd_costates(
+    returns: Float[Tensor, "batch"], probe: Float[Tensor, "batch steps k"], gamma: float
+) -> Float[Tensor, "batch steps k"]:
+    """`lambda_t = gamma^{-t} dR_0/d delta_t`, with delta a zero tensor added to the states (or commands) of the rollout.
+
+    R_0 counts rewards before t, which do not depend on s_t; the factor gamma^{-t} turns R_0's derivative into R_t's. One
+    backward pass serves all t and all samples. Raises InputError when no path leads from the probe to the return.
+    """
+    if not (returns.requires_grad and probe.requires_grad):
+        raise InputError("probe must require grad and be part of the rollout: pass it to rollout(...)")
+    (slope,) = torch.autograd.grad(returns.sum(), probe, retain_graph=True)
+    times = torch.arange(probe.shape[1], dtype=probe.dtype, device=probe.device)
+    return slope / (gamma**times)[:, None]
+
+
+def costate_recursion(
+    Dr: Float[Tensor, "batch T n"],
+    Df: Float[Tensor, "batch T n n"],
+    terminal: Float[Tensor, "batch n"],
+    gamma: float,
+) -> Float[Tensor, "batch times n"]:
+    """`lambda_t = Dr_t + gamma Df_t' lambda_{t+1}`, `lambda_T = d r_T/d s_T`: the adjoint equation, run backwards."""
+    costates = [terminal]
+    for t in reversed(range(Dr.shape[1])):
+        costates.insert(0, Dr[:, t] + gamma * torch.einsum("bij,bi->bj", Df[:, t], costates[0]))
+    return torch.stack(costates, 1)
+
+
+def path_costates(
+    world: World,
+    command: Command,
+    states: Float[Tensor, "batch times n"],
+    xi: Float[Tensor, "batch T m"],
+    w: Float[Tensor, "batch T n"],
+) -> Float[Tensor, "batch times n"]:
+    """Costates of given paths by the recursion, with total derivatives taken one step at a time.
+
+    `Df = f_s + f_a mu_s`, `Dr = r_s + mu_s' r_a` of any differentiable world under `command(state, t)`, a memoryless
+    policy that takes one state (n,). A zero terminal costate where the world is endless (a truncated path).
+    """
+    slopes, jacobians = [], []
+    for t in range(xi.shape[1]):
+        Dr, Df = _step_derivatives(world, command, t)(states[:, t], xi[:, t], w[:, t])
+        slopes.append(Dr)
+        jacobians.append(Df)
+    last = states[:, -1]
+    terminal = vmap(grad(world.terminal_reward))(last) if world.horizon else torch.zeros_like(last)
+    return costate_recursion(torch.stack(slopes, 1), torch.stack(jacobians, 1), terminal, world.gamma)
+
+
+def _step_derivatives(world: World, command: Command, t: int) -> Callable[..., tuple[Tensor, Tensor]]:
+    """(Dr, Df) of step t as a batched function of state and noise."""
+
+    def reward(state: Tensor, xi: Tensor) -> Tensor:
+        return world.reward(state, world.act(state, command(state, t), xi))
+
+    def transition(state: Tensor, xi: Tensor, w: Tensor) -> Tensor:
+        return world.transition(state, world.act(state, command(state, t), xi), w)
+
+    def both(state: Tensor, xi: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
+        return grad(reward)(state, xi), jacrev(transition)(state, xi, w)
+
+    return vmap(both)

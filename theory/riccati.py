@@ -1,0 +1,91 @@
+"""Optimal control of a linear-quadratic world: the Riccati equation, finite and infinite, one system or a batch."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.linalg
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from envs.linear_quadratic import LinearQuadratic
+from envs.world import InputError
+
+_MAX_DOUBLINGS = 60  # covers 2^60 steps; a stabilisable system needs far fewer
+
+
+@dataclass(frozen=True)
+class Optimum:
+    """Optimal gain K and cost-to-go P; both carry a leading time dimension when the horizon is finite."""
+
+    K: Float[Tensor, "*steps m n"]
+    P: Float[Tensor, "*times n n"]
+
+
+def riccati(world: LinearQuadratic) -> Optimum:
+    """Gain that maximises the expected return, `u_t = -K_t s_t`, certainty equivalent for any noise of zero mean.
+
+    `K_t = (R + gamma B'P_{t+1}B)^{-1} gamma B'P_{t+1}A`, `P_t = Q + gamma A'P_{t+1}(A - B K_t)`, `P_T = Q_f`;
+    endless: the fixed point of the same equation. Finite: K (T, ..., m, n), P (T+1, ..., n, n). Endless: K (..., m, n),
+    P (..., n, n); one system goes through scipy, a batch through doubling. Assumes R + gamma B'PB invertible and,
+    endless, (sqrt(gamma) A, sqrt(gamma) B) stabilisable and detectable through Q.
+
+    Raises InputError when no optimal gain exists. Source: Bertsekas, Dynamic Programming and Optimal Control I, ch. 3.
+    """
+    world = world.to(str(world.A.device)) if isinstance(world.A, Tensor) else world.to()
+    if world.horizon is None:
+        P = _solve_one(world) if world.A.ndim == 2 else _solve_batch(world)
+        return Optimum(_gain(world, P), P)
+    P = world.Q_f.expand(torch.broadcast_shapes(world.A.shape, world.Q_f.shape))
+    gains: list[Tensor] = []
+    values = [P]
+    for _ in range(world.horizon):
+        K = _gain(world, P)
+        P = _symmetric(world.Q + world.gamma * world.A.mT @ P @ (world.A - world.B @ K))
+        gains.insert(0, K)
+        values.insert(0, P)
+    return Optimum(torch.stack(gains), torch.stack(values))
+
+
+def _gain(world: LinearQuadratic, P: Tensor) -> Tensor:
+    """K for the cost-to-go P of the next step."""
+    weighted = world.gamma * world.B.mT @ P
+    try:
+        return torch.linalg.solve(world.R + weighted @ world.B, weighted @ world.A)
+    except torch.linalg.LinAlgError:
+        raise InputError("R must be positive definite where B'PB is not: this action is free and useless") from None
+
+
+def _symmetric(P: Tensor) -> Tensor:
+    return (P + P.mT) / 2
+
+
+def _solve_one(world: LinearQuadratic) -> Tensor:
+    """Scipy's algebraic Riccati solver on the discount-scaled system sqrt(gamma) (A, B)."""
+    root = world.gamma**0.5
+    matrices = [np.asarray(x.detach().cpu()) for x in (root * world.A, root * world.B, world.Q, world.R)]
+    try:
+        P = scipy.linalg.solve_discrete_are(*matrices)
+    except (np.linalg.LinAlgError, ValueError) as error:
+        raise InputError(f"A, B, Q, R have no stabilising optimal gain for horizon=None: {error}") from None
+    return _symmetric(torch.as_tensor(P, dtype=world.A.dtype, device=world.A.device))
+
+
+def _solve_batch(world: LinearQuadratic) -> Tensor:
+    """Structure-preserving doubling: k steps make the Riccati recursion of 2^k steps. Needs R positive definite."""
+    eye = torch.eye(world.n, dtype=world.A.dtype, device=world.A.device)
+    F, H = world.gamma**0.5 * world.A, world.Q
+    try:
+        G = world.gamma * world.B @ torch.linalg.solve(world.R, world.B.mT)
+    except torch.linalg.LinAlgError:
+        raise InputError("R must be positive definite in every system of a batch") from None
+    for _ in range(_MAX_DOUBLINGS):
+        X = torch.linalg.solve(eye + G @ H, torch.cat(torch.broadcast_tensors(F, G), -1))
+        F_step, G_step = X[..., : world.n], X[..., world.n :]
+        H_new = _symmetric(H + F.mT @ H @ F_step)
+        G, F = _symmetric(G + F @ G_step @ F.mT), F @ F_step
+        change = (H_new - H).abs().amax() / H_new.abs().amax().clamp(min=1e-300)
+        H = H_new
+        if bool(change <= 1e-15):
+            return H
+    raise InputError("A, B, Q, R: at least one system of the batch has no stabilising optimal gain for horizon=None")
