@@ -10,10 +10,10 @@ import torch
 from jaxtyping import Float
 
 from envs.noise import noise_family
-from envs.world import AnyArray, InputError, namespace
+from envs.world import AnyArray, InputError, as_array, namespace, stop_gradient
 
 AnyLQ = TypeVar("AnyLQ", bound="LinearQuadratic")
-_SYMMETRY_TOLERANCE = 1e-10  # relative; below it a matrix is symmetric up to rounding
+_SYMMETRY_TOLERANCE = 1e-10  # relative; below it a float64 matrix is symmetric up to rounding
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +82,7 @@ class LinearQuadratic:
     ) -> Float[AnyArray, "*batch"]:
         """`r = -(s'Q s + a'R a)`."""
         dot = namespace(state).linalg.vecdot
-        return -(dot(state @ self.Q, state) + dot(action @ self.R, action))
+        return as_array(-(dot(state @ self.Q, state) + dot(action @ self.R, action)))
 
     def transition(
         self, state: Float[AnyArray, "*batch n"], action: Float[AnyArray, "*batch m"], w: Float[AnyArray, "*batch n"]
@@ -92,7 +92,7 @@ class LinearQuadratic:
 
     def terminal_reward(self, state: Float[AnyArray, "*batch n"]) -> Float[AnyArray, "*batch"]:
         """`-s'Q_f s`, paid once at the horizon."""
-        return -namespace(state).linalg.vecdot(state @ self.Q_f, state)
+        return as_array(-namespace(state).linalg.vecdot(state @ self.Q_f, state))
 
     def to(self: AnyLQ, device: str = "cpu", dtype: torch.dtype = torch.float64) -> AnyLQ:
         """The same world on torch tensors; itself when it is there already."""
@@ -143,7 +143,8 @@ def _as_arrays(given: dict[str, Any]) -> dict[str, Any]:
             else:
                 arrays[name] = np.asarray(value, dtype=np.float64)
         except (TypeError, ValueError, RuntimeError):
-            raise InputError(f"{name} must be a rectangular array of numbers; got {value!r}") from None
+            shown = " ".join(repr(value).split())
+            raise InputError(f"{name} must be a rectangular array of numbers; got {shown}") from None
         if not bool(namespace(arrays[name]).isfinite(arrays[name]).all()):
             raise InputError(f"{name} holds NaN or infinity; every entry must be a finite number")
     return arrays
@@ -154,10 +155,9 @@ def _defaults(arrays: dict[str, Any]) -> dict[str, Any]:
     for name in ("A", "B", "Q", "R"):
         if name not in arrays:
             raise InputError(f"{name} is missing; a linear-quadratic world needs A, B, Q and R")
-        if arrays[name].ndim < 2:
-            raise InputError(
-                f"{name} must be a matrix; got shape {tuple(arrays[name].shape)}: write a scalar as [[value]]"
-            )
+        shape = tuple(arrays[name].shape)
+        if len(shape) < 2 or 0 in shape:
+            raise InputError(f"{name} must be a matrix; got shape {shape}: write a scalar as [[value]]")
     state, action = 0 * arrays["Q"], 0 * arrays["R"]
     identity = state.copy() if isinstance(state, np.ndarray) else state.clone()
     identity[..., range(min(state.shape[-2:])), range(min(state.shape[-2:]))] = 1.0
@@ -176,12 +176,13 @@ def _check_shapes(world: LinearQuadratic) -> None:
 
 
 def _check_semidefinite(name: str, S: Any) -> None:
-    xp = namespace(S)
+    xp, S = namespace(S), stop_gradient(S)
     gap, size = float(abs(S - S.mT).max()), max(float(abs(S).max()), 1e-300)
-    if gap > _SYMMETRY_TOLERANCE * size:
+    rounding = max(_SYMMETRY_TOLERANCE, 8 * S.shape[-1] * float(xp.finfo(S.dtype).eps))
+    if gap > rounding * size:
         raise InputError(f"{name} must be symmetric; |{name} - {name}'| reaches {gap:.3g}: pass ({name} + {name}') / 2")
     lowest = float(xp.linalg.eigvalsh(S).min())
-    if lowest < -_SYMMETRY_TOLERANCE * size:
+    if lowest < -rounding * size:
         raise InputError(f"{name} must be positive semidefinite; its smallest eigenvalue is {lowest:.3g}")
 
 
@@ -208,10 +209,13 @@ def stack_history(world: LinearQuadratic, window: int) -> LinearQuadratic:
     """The same world seen through its last `window` states: state `[s_t, s_{t-1}, ..., s_{t-window+1}]`.
 
     A policy that attends to `window` past states is a plain linear policy here, so that every closed form applies to
-    it. The first block evolves as before, the others shift down; the blocks before time 0 are zero.
+    it. The first block evolves as before, the others shift down; the blocks before time 0 are zero. Raises InputError
+    for a window below 1 and for a variant world, whose changes a plain stacked world would lose.
     """
     if window < 1:
         raise InputError(f"window must be >= 1; got {window!r}")
+    if type(world) is not LinearQuadratic:
+        raise InputError(f"world must be a plain LinearQuadratic to be stacked; got a {type(world).__name__}")
     n, size = world.n, world.n * window
     lifted = {}
     for name in ("Q", "Q_f", "S_w", "S_0", "A"):

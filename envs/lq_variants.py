@@ -7,6 +7,7 @@
 """
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,7 @@ from jaxtyping import Float
 
 from envs.linear_quadratic import LinearQuadratic, check_gamma, check_horizon, scalar
 from envs.noise import noise_family
-from envs.world import AnyArray, InputError, namespace, stop_gradient
+from envs.world import AnyArray, InputError, as_array, namespace, stop_gradient
 
 
 def uniform_noise(**settings: Any) -> LinearQuadratic:
@@ -49,7 +50,7 @@ class StepReward(LinearQuadratic):
     def terminal_reward(self, state: Float[AnyArray, "*batch n"]) -> Float[AnyArray, "*batch"]:
         """The same step for the last state."""
         first = state[..., 0]
-        return 0 * first - 1.0 * (abs(first) > self.width)
+        return as_array(0 * first - 1.0 * (abs(first) > self.width))
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,8 +67,8 @@ class QuantisedAction(LinearQuadratic):
     def __post_init__(self) -> None:
         """Check the quantum on top of the linear-quadratic fields."""
         super().__post_init__()
-        if not self.quantum > 0:
-            raise InputError(f"quantum must be > 0; got {self.quantum!r}")
+        if not 0 < self.quantum < math.inf:
+            raise InputError(f"quantum must be > 0 and finite; got {self.quantum!r}")
 
     def act(
         self, state: Float[AnyArray, "*batch n"], command: Float[AnyArray, "*batch m"], xi: Float[AnyArray, "*batch m"]
@@ -130,8 +131,11 @@ class ChaoticMap:
 
     def __post_init__(self) -> None:
         """Check the scalars."""
-        if not (self.sd > 0 and abs(self.beta) < float("inf") and abs(self.start) < float("inf")):
-            raise InputError(f"sd must be > 0, beta and start finite; got {self.sd!r}, {self.beta!r}, {self.start!r}")
+        for name in ("sd", "beta", "start"):
+            if not math.isfinite(getattr(self, name)):
+                raise InputError(f"{name} must be a finite number; got {getattr(self, name)!r}")
+        if self.sd <= 0:
+            raise InputError(f"sd must be > 0; got {self.sd!r}")
         if self.horizon is None:
             raise InputError("horizon must be a whole number >= 1: the chaotic map pays at its end only")
         check_gamma(self.gamma)
@@ -162,7 +166,7 @@ class ChaoticMap:
         self, state: Float[AnyArray, "*batch 1"], action: Float[AnyArray, "*batch 1"]
     ) -> Float[AnyArray, "*batch"]:
         """Nothing before the end."""
-        return 0 * state[..., 0]
+        return as_array(0 * state[..., 0])
 
     def transition(
         self, state: Float[AnyArray, "*batch 1"], action: Float[AnyArray, "*batch 1"], w: Float[AnyArray, "*batch 1"]
@@ -172,7 +176,7 @@ class ChaoticMap:
 
     def terminal_reward(self, state: Float[AnyArray, "*batch 1"]) -> Float[AnyArray, "*batch"]:
         """`cos(s_T)`."""
-        return namespace(state).cos(state[..., 0])
+        return as_array(namespace(state).cos(state[..., 0]))
 
     def to(self, device: str = "cpu", dtype: torch.dtype = torch.float64) -> "ChaoticMap":
         """Itself: the map holds no arrays, its numbers follow the state's library, device and dtype."""

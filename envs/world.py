@@ -19,6 +19,11 @@ def namespace(x: Array) -> Any:
     return torch if isinstance(x, torch.Tensor) else np
 
 
+def as_array(x: Any) -> Any:
+    """`x`, with numpy's scalars as arrays of no dimension: the reward of one state is then an array like all others."""
+    return x if isinstance(x, torch.Tensor) else np.asarray(x)
+
+
 def stop_gradient(x: AnyArray) -> AnyArray:
     """`x` as a constant for autograd; numpy arrays pass unchanged."""
     return x.detach() if isinstance(x, torch.Tensor) else x

@@ -15,7 +15,7 @@ from torch import Tensor
 from envs.lq_variants import ChaoticMap
 from envs.world import InputError
 
-_WRAPS = 8  # images of the Gaussian on each side of the circle
+_REACH = 9.0  # standard deviations of the Gaussian that are wrapped around the circle; mass beyond: 1e-18
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,10 @@ def circle_moments(world: ChaoticMap, theta: float, grid: int = 512) -> Gradient
     """Moments of `PD = -sin(s_T) D_T`, `D_{t+1} = beta cos(s_t) D_t + 1`, and `SF = cos(s_T) sum_t xi_t / sd^2`.
 
     `m_k(s)`, the k-th moment of the accumulator at s, moves by `m_k'(s') = int p(s'|s) sum_j binom(k,j) ... m_j(s) ds`.
-    Gaussian noise, undiscounted (gamma = 1). `gradient` is E[PD], `score_gradient` is E[SF]: they must agree.
+    Gaussian noise, undiscounted (gamma = 1). `gradient` is E[PD], `score_gradient` is E[SF]: they must agree. Raises
+    InputError for another world, and for a grid too coarse for its noise: the rule needs grid sd >= 8 sqrt(1 + beta^2).
     """
-    if world.noise != "gaussian" or world.gamma != 1:
-        raise InputError("noise must be gaussian and gamma 1 for the moments on the circle")
-    s = torch.arange(grid, dtype=torch.float64) * (2 * math.pi / grid)
+    s = _circle(world, grid)
     start = torch.tensor([world.start], dtype=torch.float64)
     first = _kernels(world, theta, start, s)
     density, path, score = first[0][:, 0], [first[0][:, 0]] * 2, [first[1][:, 0], first[2][:, 0]]
@@ -58,6 +57,16 @@ def circle_moments(world: ChaoticMap, theta: float, grid: int = 512) -> Gradient
     )  # fmt: skip
 
 
+def _circle(world: ChaoticMap, grid: int) -> Tensor:
+    """The even grid, or an InputError where the moments on it would be wrong."""
+    if world.noise != "gaussian" or world.gamma != 1:
+        raise InputError("noise must be gaussian and gamma 1 for the moments on the circle")
+    needed = math.ceil(8 * math.hypot(1, world.beta) / world.sd)
+    if grid < needed:
+        raise InputError(f"grid must be >= {needed} for sd={world.sd} and beta={world.beta}; got {grid}")
+    return torch.arange(grid, dtype=torch.float64) * (2 * math.pi / grid)
+
+
 def _row(s: Tensor, density: Tensor, path: list[Tensor], score: list[Tensor]) -> Tensor:
     cos, sin = torch.cos(s), torch.sin(s)
     return torch.stack(
@@ -70,7 +79,8 @@ def _kernels(world: ChaoticMap, theta: float, s: Tensor, to: Tensor) -> list[Ten
     """`sum_wraps (xi / sd^2)^k N(xi; 0, sd^2)` for k = 0, 1, 2 with xi the noise that leads from s to `to`, wrapped."""
     gap = to[:, None] - (world.beta * torch.sin(s) + theta)[None, :]
     gap = torch.remainder(gap + math.pi, 2 * math.pi) - math.pi
-    wraps = 2 * math.pi * torch.arange(-_WRAPS, _WRAPS + 1, dtype=torch.float64)
+    images = math.ceil(_REACH * world.sd / (2 * math.pi) + 0.5)
+    wraps = 2 * math.pi * torch.arange(-images, images + 1, dtype=torch.float64)
     xi = gap[..., None] + wraps
     density = torch.exp(-0.5 * (xi / world.sd) ** 2) / (world.sd * math.sqrt(2 * math.pi))
     return [(density * (xi / world.sd**2) ** k).sum(-1) for k in range(3)]
@@ -82,6 +92,6 @@ def pathwise_growth_rate(world: ChaoticMap, theta: float, grid: int = 512) -> fl
     Above 1 the pathwise gradient explodes; it counts rare, strongly stretched paths, so it can exceed 1 even where the
     typical path contracts.
     """
-    s = torch.arange(grid, dtype=torch.float64) * (2 * math.pi / grid)
+    s = _circle(world, grid)
     kernel = _kernels(world, theta, s, s)[0] * (2 * math.pi / grid)
     return math.sqrt(float(torch.linalg.eigvals(kernel * (world.beta * torch.cos(s)) ** 2).abs().max()))

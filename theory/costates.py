@@ -21,8 +21,10 @@ def autograd_costates(
     backward pass serves all t and all samples. Raises InputError when no path leads from the probe to the return.
     """
     if not (returns.requires_grad and probe.requires_grad):
-        raise InputError("probe must require grad and be part of the rollout: pass it to rollout(...)")
-    (slope,) = torch.autograd.grad(returns.sum(), probe, retain_graph=True)
+        raise InputError("returns and probe must require grad: roll out with autograd switched on")
+    (slope,) = torch.autograd.grad(returns.sum(), probe, retain_graph=True, allow_unused=True)
+    if slope is None:
+        raise InputError("probe does not lead to these returns: take both from the same rollout")
     times = torch.arange(probe.shape[1], dtype=probe.dtype, device=probe.device)
     return slope / (gamma**times)[:, None]
 
@@ -52,7 +54,7 @@ def path_costates(
     `Df = f_s + f_a mu_s`, `Dr = r_s + mu_s' r_a` of any differentiable world under `command(state, t)`, a memoryless
     policy that takes one state (n,). A zero terminal costate where the world is endless (a truncated path).
     """
-    slopes, jacobians = [], []
+    world, slopes, jacobians = world.to(str(states.device), states.dtype), [], []
     for t in range(xi.shape[1]):
         Dr, Df = _step_derivatives(world, command, t)(states[:, t], xi[:, t], w[:, t])
         slopes.append(Dr)

@@ -7,12 +7,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from envs.linear_quadratic import LinearQuadratic
+from envs.lq_variants import StateScaledNoise
+from envs.world import InputError
 from theory.lyapunov import (
     check_gain,
     discounted_second_moment,
     discounted_sum,
     gain_at,
     linear_value,
+    refuse,
     second_moments,
 )
 
@@ -55,12 +58,15 @@ def costate_covariance(
     `L_j = gamma Phi'P_{j+1}B - K'R`; with K_t changing in time Phi^{j-t} is the product of the Phi's. At the optimal gain
     L_j = 0: action noise drops out of the costate. Endless worlds: the same sum to infinity, equal at every t.
     """
+    refuse(world, StateScaledNoise)
     K, world = check_gain(world, K), world.to()
     P = linear_value(world, K).P
     if world.horizon is None:
         Phi = world.A - world.B @ K
         action, process = _noise_sources(world, K, P)
         return 4 * discounted_sum(world.gamma * Phi, action), 4 * discounted_sum(world.gamma * Phi, process)
+    if not 0 <= t <= world.horizon:
+        raise InputError(f"t must lie in 0..{world.horizon}; got {t}")
     action = process = torch.zeros_like(world.A)
     for j in reversed(range(t, world.horizon)):
         Phi = world.gamma * (world.A - world.B @ gain_at(K, j))

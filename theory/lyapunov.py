@@ -1,6 +1,5 @@
 """Value of a fixed linear policy and the moments of its states: Lyapunov equations, finite and infinite."""
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -8,10 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from envs.linear_quadratic import LinearQuadratic
-from envs.lq_variants import StateScaledNoise
+from envs.lq_variants import QuantisedAction, StateScaledNoise, StepReward
 from envs.world import InputError
-
-_MAX_STEPS = 100_000  # of the plain recursion where doubling does not apply
 
 
 @dataclass(frozen=True)
@@ -47,6 +44,8 @@ def gain_at(K: Float[Tensor, "*time m n"], t: int) -> Float[Tensor, "m n"]:
 
 def check_gain(world: LinearQuadratic, K: Tensor) -> Tensor:
     """K as a float64 tensor of shape (m, n) or (T, m, n), or an InputError that says what does not fit."""
+    if any(getattr(world, name).ndim > 2 for name in ("A", "B", "Q", "R", "Q_f", "S_w", "S_x")):
+        raise InputError("A, B, Q, R, Q_f, S_w, S_x must describe one system here; only riccati takes a batch")
     K = torch.as_tensor(K, dtype=torch.float64)
     shapes = [(world.m, world.n)] + ([(world.horizon, world.m, world.n)] if world.horizon else [])
     if tuple(K.shape) not in shapes:
@@ -54,6 +53,12 @@ def check_gain(world: LinearQuadratic, K: Tensor) -> Tensor:
     if not bool(K.isfinite().all()):
         raise InputError("K holds NaN or infinity; every entry must be a finite number")
     return K
+
+
+def refuse(world: LinearQuadratic, *kinds: type) -> None:
+    """Refuse the variants whose broken assumption the closed form at hand does not know of."""
+    if isinstance(world, kinds):
+        raise InputError(f"{type(world).__name__} has no such closed form: see theory/variant_values.py")
 
 
 def spectral_radius(Phi: Float[Tensor, "n n"]) -> float:
@@ -91,6 +96,7 @@ def linear_value(world: LinearQuadratic, K: Float[Tensor, "*time m n"]) -> Quadr
     K is (m, n), or (T, m, n) for a finite horizon. Assumes noise of zero mean. Raises InputError for a K that does not
     fit, for gamma rho(Phi)^2 >= 1 when endless (naming the radius), and for gamma = 1 with noise when endless.
     """
+    refuse(world, StepReward, QuantisedAction)
     K, world = check_gain(world, K), world.to()
     if world.horizon is None:
         return _endless_value(world, K)
@@ -119,26 +125,25 @@ def _endless_value(world: LinearQuadratic, K: Tensor) -> QuadraticValue:
     check_stable(world, K)
     if world.gamma == 1 and bool(world.S_x.any() or world.S_w.any()):
         raise InputError("gamma must be < 1 for horizon=None with noise: the value is minus infinity otherwise")
-    if isinstance(world, StateScaledNoise):
-        return _fixed_point(world, K)
-    P = discounted_sum(world.gamma**0.5 * (world.A - world.B @ K), world.Q + K.mT @ world.R @ K)
+    F, M = world.gamma**0.5 * (world.A - world.B @ K), world.Q + K.mT @ world.R @ K
+    P = _scaled_sum(world, F, M) if isinstance(world, StateScaledNoise) else discounted_sum(F, M)
     P = (P + P.mT) / 2
     zero = torch.zeros((), dtype=torch.float64)
-    _, q, cost = _value_step(world, K, P, torch.zeros_like(world.m_0), zero)
+    _, slope, cost = _value_step(world, K, P, torch.zeros_like(world.m_0), zero)
+    q = torch.linalg.solve(torch.eye(world.n, dtype=torch.float64) - world.gamma**0.5 * F.mT, slope)
     return QuadraticValue(P, q, cost / (1 - world.gamma) if world.gamma < 1 else zero)
 
 
-def _fixed_point(world: LinearQuadratic, K: Tensor) -> QuadraticValue:
-    """Endless value by running the finite recursion until it stands still; noise that feeds on the state may blow up."""
-    parts = (torch.zeros_like(world.Q), torch.zeros_like(world.m_0), torch.zeros((), dtype=torch.float64))
-    for _ in range(_MAX_STEPS):
-        before, parts = parts, _value_step(world, K, *parts)
-        change = max(float((new - old).abs().max()) for new, old in zip(parts, before, strict=True))
-        if change <= 1e-15 * max(float(part.abs().max()) for part in parts):
-            return QuadraticValue(*parts)
-        if not math.isfinite(change):
-            break
-    raise InputError("C makes the noise grow faster than the closed loop shrinks: no finite value for horizon=None")
+def _scaled_sum(world: StateScaledNoise, F: Tensor, M: Tensor) -> Tensor:
+    """`P = M + F'PF + C'((R + gamma B'PB) o S_x) C`: linear in P, finite where the map that feeds P back contracts."""
+    C, n = world.C, world.n
+    basis = torch.eye(n * n, dtype=torch.float64).reshape(-1, n, n)
+    fed_back = F.mT @ basis @ F + world.gamma * C.mT @ ((world.B.mT @ basis @ world.B) * world.S_x) @ C
+    growth = fed_back.reshape(n * n, n * n).mT
+    if spectral_radius(growth) >= 1:
+        raise InputError("C makes the noise grow faster than the closed loop shrinks: no finite value for horizon=None")
+    source = M + C.mT @ (world.R * world.S_x) @ C
+    return torch.linalg.solve(torch.eye(n * n, dtype=torch.float64) - growth, source.reshape(-1)).reshape(n, n)
 
 
 def second_moments(world: LinearQuadratic, K: Float[Tensor, "*time m n"]) -> Float[Tensor, "time n n"]:
@@ -146,6 +151,7 @@ def second_moments(world: LinearQuadratic, K: Float[Tensor, "*time m n"]) -> Flo
 
     `Sigma_{t+1} = Phi Sigma_t Phi' + B S_x B' + S_w`, `Sigma_0 = S_0 + m_0 m_0'`. Finite horizon, additive noise.
     """
+    refuse(world, QuantisedAction, StateScaledNoise)
     K, world = check_gain(world, K), world.to()
     if world.horizon is None:
         raise InputError("horizon must be finite here; discounted_second_moment serves the endless world")
@@ -161,6 +167,7 @@ def discounted_second_moment(world: LinearQuadratic, K: Float[Tensor, "m n"]) ->
 
     Raises InputError when gamma rho(Phi)^2 >= 1, or when gamma = 1 and there is noise.
     """
+    refuse(world, QuantisedAction, StateScaledNoise)
     K, world = check_gain(world, K), world.to()
     check_stable(world, K)
     noise = world.B @ world.S_x @ world.B.mT + world.S_w

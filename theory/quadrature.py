@@ -1,6 +1,7 @@
 """Truth for a non-linear policy: expected return by tensor Gauss-Hermite quadrature over all the noise, small T only."""
 
 from collections.abc import Callable
+from decimal import Decimal
 
 import numpy as np
 import torch
@@ -38,12 +39,13 @@ def noise_grid(
     needed = nodes**dimensions * _BYTES_PER_NUMBER * (dimensions + 1 + steps * (world.m + 2 * world.n))
     if needed > budget:
         raise InputError(
-            f"nodes={nodes} over {dimensions} noise dimensions makes {nodes**dimensions} points, {needed / 2**30:.3g} "
-            f"GiB of {budget / 2**30:.3g} allowed: take fewer steps or nodes"
+            f"nodes={nodes} over {dimensions} noise dimensions makes {nodes}^{dimensions} points, "
+            f"{Decimal(needed) / 2**30:.3g} GiB of {budget / 2**30:.3g} allowed: take fewer steps or nodes"
         )
     x, weight = gauss_hermite(nodes)
     if dimensions == 0:
-        return torch.zeros(1, steps, world.m), torch.zeros(1, steps, world.n), torch.ones(1, dtype=torch.float64)
+        one = torch.ones(1, dtype=torch.float64)
+        return one.new_zeros(1, steps, world.m), one.new_zeros(1, steps, world.n), one
     grid = torch.cartesian_prod(*[x] * dimensions).reshape(-1, dimensions)
     weights = torch.cartesian_prod(*[weight] * dimensions).reshape(-1, dimensions).prod(-1)
     parts = grid.split([steps * root.shape[1] for root in roots], dim=1)

@@ -33,10 +33,11 @@ def riccati(world: LinearQuadratic) -> Optimum:
     Raises InputError when no optimal gain exists. Source: Bertsekas, Dynamic Programming and Optimal Control I, ch. 3.
     """
     world = world.to(str(world.A.device)) if isinstance(world.A, Tensor) else world.to()
+    world = _expanded(world)
     if world.horizon is None:
         P = _solve_one(world) if world.A.ndim == 2 else _solve_batch(world)
         return Optimum(_gain(world, P), P)
-    P = world.Q_f.expand(torch.broadcast_shapes(world.A.shape, world.Q_f.shape))
+    P = world.Q_f
     gains: list[Tensor] = []
     values = [P]
     for _ in range(world.horizon):
@@ -45,6 +46,14 @@ def riccati(world: LinearQuadratic) -> Optimum:
         gains.insert(0, K)
         values.insert(0, P)
     return Optimum(torch.stack(gains), torch.stack(values))
+
+
+def _expanded(world: LinearQuadratic) -> LinearQuadratic:
+    """The same world with the batch dimensions that some matrices carry on all of them."""
+    matrices = {name: getattr(world, name) for name in ("A", "B", "Q", "R", "Q_f")}
+    systems = torch.broadcast_shapes(*(x.shape[:-2] for x in matrices.values()))
+    expanded = {name: x.expand(*systems, *x.shape[-2:]) for name, x in matrices.items()}
+    return world.replace(**expanded) if systems else world
 
 
 def _gain(world: LinearQuadratic, P: Tensor) -> Tensor:
@@ -84,8 +93,8 @@ def _solve_batch(world: LinearQuadratic) -> Tensor:
         F_step, G_step = X[..., : world.n], X[..., world.n :]
         H_new = _symmetric(H + F.mT @ H @ F_step)
         G, F = _symmetric(G + F @ G_step @ F.mT), F @ F_step
-        change = (H_new - H).abs().amax() / H_new.abs().amax().clamp(min=1e-300)
+        change = (H_new - H).abs().amax((-2, -1)) / H_new.abs().amax((-2, -1)).clamp(min=1e-300)
         H = H_new
-        if bool(change <= 1e-15):
+        if bool((change <= 1e-15).all()):  # each system by its own size
             return H
     raise InputError("A, B, Q, R: at least one system of the batch has no stabilising optimal gain for horizon=None")

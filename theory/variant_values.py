@@ -36,7 +36,7 @@ def step_reward_gradient(
         Phi = world.A - world.B @ gain_at(K, t)
         F = Phi @ F
         covariance = Phi @ covariance @ Phi.mT + world.B @ world.S_x @ world.B.mT + world.S_w
-        sd, mean, weight = covariance[0, 0].sqrt(), F[0] @ state, world.gamma ** (t + 1)
+        sd, mean, weight = covariance[0, 0].sqrt().clamp(min=1e-150), F[0] @ state, world.gamma ** (t + 1)
         high, low = (world.width - mean) / sd, (-world.width - mean) / sd
         value = value - weight * (torch.special.ndtr(-high) + torch.special.ndtr(low))
         slope = slope - weight * (_density(high) - _density(low)) / sd * F[0]
@@ -67,9 +67,10 @@ def quantised_means(world: QuantisedAction, K: Float[Tensor, "*time m n"], state
         raise InputError("quantised values need a finite horizon, one action component, gaussian noise and S_w = 0")
     q, sd = world.quantum, float(world.L_x[0, 0])
     reach = math.ceil(_LEVEL_REACH * sd / q) + 1
-    paths = (2 * reach + 1) ** world.horizon
-    if paths > _MAX_PATHS:
-        raise InputError(f"quantum={q} and horizon={world.horizon} make {paths} action sequences, {_MAX_PATHS} allowed")
+    levels_per_step = 2 * reach + 1
+    if levels_per_step**world.horizon > _MAX_PATHS:
+        many = f"{levels_per_step}^{world.horizon}"
+        raise InputError(f"quantum={q} and horizon={world.horizon} make {many} action sequences, {_MAX_PATHS} allowed")
     states, weights = state.to(torch.float64)[None], torch.ones(1, dtype=torch.float64)
     total, mean_states, mean_actions = torch.zeros((), dtype=torch.float64), [state], []
     for t in range(world.horizon):

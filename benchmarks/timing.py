@@ -1,0 +1,30 @@
+"""Interleaved timing: the rivals take turns in one process, so that a slow spell of the machine hits them alike."""
+
+import statistics
+import time
+from collections.abc import Callable
+
+Seconds = dict[str, list[float]]
+
+
+def interleave(rivals: dict[str, Callable[[], object]], rounds: int) -> Seconds:
+    """Seconds of every rival in every round, after one untimed round to warm up."""
+    seconds: Seconds = {name: [] for name in rivals}
+    for turn in range(rounds + 1):
+        for name, run in rivals.items():
+            start = time.perf_counter()
+            run()
+            if turn:
+                seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def median_ratio(seconds: Seconds, slow: str, fast: str) -> float:
+    """Median over the rounds of seconds(slow) / seconds(fast): how many times faster `fast` is."""
+    return statistics.median(s / f for s, f in zip(seconds[slow], seconds[fast], strict=True))
+
+
+def report(what: str, ratio: float, target: float, at_most: bool = False) -> None:
+    """One line: the measured ratio, the target, and whether it is met."""
+    met = ratio <= target if at_most else ratio >= target
+    print(f"{what:<64} {ratio:8.2f}x   target {'<=' if at_most else '>='} {target:g}x   {'met' if met else 'MISSED'}")

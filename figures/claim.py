@@ -1,0 +1,165 @@
+"""What a claim is, how its rows become a verdict, and the registry of claims."""
+
+import difflib
+import importlib
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+
+from envs.world import InputError
+from figures.statistics import RELATIONS, Outcome, PartResult, judge_part
+
+CLAIM_NAMES = (
+    "costate_mean",
+    "costate_covariance",
+    "costate_recursion",
+    "score_equals_pathwise",
+    "estimator_variance",
+    "assumption_removed",
+    "chaos",
+    "attention_path",
+)
+
+ASSUMPTIONS = {
+    "A1": "The rollout is differentiable: transition, reward and policy mean have no steps, roundings or thresholds.",
+    "A2": "The noise is additive: a = mu(s) + xi, and the law of xi depends neither on the state nor on the parameters.",
+    "A3": "The noise density is continuous and vanishes at the edge of its support (for the score function only).",
+    "A4": "Values are finite and derivative and expectation may be exchanged; endless worlds need gamma rho(Phi)^2 < 1.",
+    "A5": "The derivative is total: it follows every path - dynamics, policy input, noise scale, attention to the past.",
+    "A6": "The dynamics are tame: the derivative's variance stays bounded in the horizon (for use, not for unbiasedness).",
+}
+
+Preset = Literal["quick", "full"]
+Role = Literal["claim", "control"]
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One claim of the paper: what it says, where it must hold, where it must fail, how it is measured and drawn.
+
+    `settings(preset)` lists the points, frozen dataclasses that say everything about a run; `measure(setting, rng, device)`
+    returns its comparison rows; `parts` names each family of rows as (role, documented outcome); `draw(rows, figure)`
+    draws them. A negative control is a part whose documented outcome is *fails*.
+    """
+
+    name: str
+    statement: str
+    formula: str
+    source: str
+    assumptions: tuple[str, ...]
+    must_hold: str
+    must_fail: str
+    how_to_read: str
+    parts: dict[str, tuple[Role, Outcome]]
+    settings: Callable[[Preset], list[Any]]
+    measure: Callable[[Any, torch.Generator, str], list[Row]]
+    draw: Callable[[pd.DataFrame, Any], None]
+    expected_outcome: Outcome = "holds"
+    seconds: tuple[float, float] = (10.0, 600.0)  # quick, full: of one core, to say beforehand how long it takes
+    own_settings: Callable[[Preset, str], list[Any]] | None = None  # the same points for a user's own system
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A claim's outcome with the parts behind it; `headline` is the most telling row of the claim's own parts."""
+
+    claim: str
+    outcome: Outcome
+    expected_outcome: Outcome
+    parts: dict[str, PartResult]
+    as_documented: bool
+    reason: str
+    headline: dict[str, Any]
+
+
+def compare(
+    part: str,
+    measured: Any,
+    target: Any,
+    standard_error: Any = 0.0,
+    samples: int = 2,
+    scale: Any = 1.0,
+    *,
+    relation: str = "==",
+    tolerance: Any = 0.0,
+    margin: float = 0.1,
+    labels: dict[str, Any] | None = None,
+    axes: tuple[str, ...] = (),
+) -> list[Row]:
+    """Rows of one part from arrays of one shape (numbers broadcast); `axes` name the indices that become columns."""
+    if relation not in RELATIONS:
+        raise ValueError(f"relation must be one of {RELATIONS}; got {relation!r}")
+    arrays = np.broadcast_arrays(*[_plain(x) for x in (measured, target, standard_error, scale, tolerance)])
+    names = ("measured", "target", "standard_error", "scale", "tolerance")
+    fixed = {"part": part, "relation": relation, "margin": margin, "samples": int(samples), **(labels or {})}
+    return [
+        {
+            **fixed,
+            **dict(zip(axes, (int(i) for i in index), strict=False)),
+            **{name: float(array[index]) for name, array in zip(names, arrays, strict=True)},
+        }
+        for index in np.ndindex(arrays[0].shape)
+    ]
+
+
+def _plain(x: Any) -> np.ndarray:
+    return np.asarray(x.detach().cpu() if isinstance(x, torch.Tensor) else x, dtype=np.float64)
+
+
+def judge(claim: Claim, rows: pd.DataFrame) -> Verdict:
+    """Test every part, then the claim: any failing claim part makes it fail; a control that is not as documented leaves
+    it undecided, because a check without power has shown nothing."""  # noqa: D205, D209
+    judged = rows[rows["relation"] != "report"]
+    parts = {name: judge_part(judged[judged["part"] == name].reset_index(drop=True)) for name in claim.parts}
+    own = [name for name, (role, _) in claim.parts.items() if role == "claim"]
+    off = [name for name, (_, expected) in claim.parts.items() if parts[name].outcome != expected]
+    blind = [name for name in off if claim.parts[name][0] == "control"]
+    outcomes = {parts[name].outcome for name in own}
+    outcome: Outcome = "fails" if "fails" in outcomes else "undecided" if blind or "undecided" in outcomes else "holds"
+    headline = max((parts[name] for name in own), key=lambda result: (result.outcome == outcome, result.of_limit))
+    return Verdict(
+        claim.name, outcome, claim.expected_outcome, parts, outcome == claim.expected_outcome and not off,
+        _reason(claim, parts, off), headline.worst,
+    )  # fmt: skip
+
+
+def _reason(claim: Claim, parts: dict[str, PartResult], off: list[str]) -> str:
+    if off:
+        said = (f"'{name}' {parts[name].outcome}, documented: {claim.parts[name][1]}" for name in off)
+        return "; ".join(said)
+    count = sum(result.comparisons for result in parts.values())
+    return f"{len(parts)} parts, {count} comparisons, all as documented"
+
+
+def load_claim(name: str) -> Claim:
+    """The claim called `name`; raises InputError with the near names for an unknown one."""
+    if name not in CLAIM_NAMES:
+        near = difflib.get_close_matches(name, CLAIM_NAMES, n=3, cutoff=0.4) or CLAIM_NAMES
+        raise InputError(f"claim {name!r} is unknown; did you mean {' or '.join(near)}? `costate list` shows all")
+    claim: Claim = importlib.import_module(f"figures.claims.{name}").CLAIM
+    return claim
+
+
+def load_claims(names: list[str]) -> list[Claim]:
+    """All claims named, or all there are, each once and in the documented order."""
+    for name in names:
+        load_claim(name)
+    return [load_claim(name) for name in CLAIM_NAMES if not names or name in names]
+
+
+def source_of(claim: Claim) -> str:
+    """The claim's own file, as text: part of what a record is valid for."""
+    return inspect.getsource(importlib.import_module(f"figures.claims.{claim.name}"))
+
+
+def batches(samples: int, size: int) -> Iterator[int]:
+    """`samples` cut into batches of at most `size`, as even as possible: memory stays bounded at any sample size."""
+    count = -(-samples // size)
+    for i in range(count):
+        yield samples * (i + 1) // count - samples * i // count

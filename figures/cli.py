@@ -1,0 +1,185 @@
+"""The command `costate`: parse, call, exit code. 0: all as documented; 1: some claim not; 2: bad usage."""
+
+import argparse
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any, NoReturn
+
+DEFAULT_OUT = Path("runs")
+
+
+class _OneLineParser(argparse.ArgumentParser):
+    """Errors in one line, exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong and how to get help."""
+        self.exit(2, f"costate: {message} (see `{self.prog} --help`)\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _OneLineParser(prog="costate", description="Checks the value-gradient hypothesis where exact answers are known.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="{list,check,plot,report}")
+    commands.add_parser("list", help="the claims, what is documented of each, and the assumptions")
+    check = commands.add_parser("check", help="measure the claims, judge them, draw them, write the report")
+    check.add_argument("claims", nargs="*", metavar="CLAIM", help="claims to check (default: all)")
+    check.add_argument("--preset", choices=("quick", "full"), default="quick", help="sample sizes (default: quick)")
+    check.add_argument("--out", type=Path, default=DEFAULT_OUT, metavar="DIR", help="results (default: runs)")
+    check.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: CUDA where there is one")
+    check.add_argument("--jobs", type=_positive, default=None, metavar="N", help="processes (default: one per core)")
+    check.add_argument("--seed", type=_natural, default=0, metavar="S", help="seed of all noise (default: 0)")
+    check.add_argument("--world", type=Path, metavar="FILE", help="also check your own linear-quadratic system (JSON)")
+    for name, text in (("plot", "draw the figures again"), ("report", "write report.html again")):
+        command = commands.add_parser(name, help=f"{text}, from the records alone")
+        command.add_argument("claims", nargs="*", metavar="CLAIM", help="claims (default: all that were checked)")
+        command.add_argument("--out", type=Path, default=DEFAULT_OUT, metavar="DIR", help="results (default: runs)")
+    return parser
+
+
+def _positive(text: str) -> int:
+    value = _natural(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number >= 1; got {text!r}")
+    return value
+
+
+def _natural(text: str) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = -1
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"must be a whole number >= 0; got {text!r}")
+    return value
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command and exit."""
+    options = _parser().parse_args(arguments)
+    from envs.world import InputError
+
+    try:
+        code = {"list": _list, "check": _check, "plot": _plot, "report": _report}[options.command](options)
+    except InputError as error:
+        print(f"costate: {error}", file=sys.stderr)
+        code = 2
+    except KeyboardInterrupt:
+        print("\ncostate: stopped; finished points are kept, the same command goes on from here", file=sys.stderr)
+        code = 130
+    sys.stdout.flush()
+    sys.exit(code)
+
+
+def _list(options: argparse.Namespace) -> int:
+    from figures.claim import ASSUMPTIONS, load_claims
+
+    for claim in load_claims([]):
+        print(f"{claim.name:<22} {claim.expected_outcome:<6} {' '.join(claim.assumptions):<15} {claim.statement}")
+    print("\nassumptions")
+    for key, text in ASSUMPTIONS.items():
+        print(f"  {key}  {text}")
+    return 0
+
+
+def _device(name: str) -> str:
+    """The device to run on; refuses CUDA where there is none."""
+    import torch
+
+    from envs.world import InputError
+
+    if name == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device cuda: this machine has no CUDA device that torch can use; take --device cpu or auto")
+    return "cuda" if name != "cpu" and torch.cuda.is_available() else "cpu"
+
+
+def _check(options: argparse.Namespace) -> int:
+    """Plan, say how long, run what is missing, judge, draw, report."""
+    jobs = options.jobs or len(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1))
+    from figures import sweep
+    from figures.claim import load_claims
+    from figures.records import check_writable
+
+    began = time.perf_counter()
+    claims = load_claims(options.claims)
+    device = _device(options.device)
+    jobs = jobs if device == "cpu" or options.jobs else 1
+    own = _own_system(options.world)
+    check_writable(options.out)
+    points = sweep.plan(claims, options.preset, options.seed, device, own)
+    todo = sweep.missing(points, options.out)
+    print(sweep.forecast(claims, points, todo, options.preset, jobs), file=sys.stderr, flush=True)
+    sweep.run_missing(points, todo, options.out, jobs)
+    entries = _judge_and_show(claims, points, options)
+    _draw_and_report(entries, options.out, jobs)
+    print(f"\nfigures, verdicts.json and report.html are in {options.out} ({time.perf_counter() - began:.0f} s)")
+    return 0 if all(entry["as_documented"] for entry in entries) else 1
+
+
+def _own_system(path: Path | None) -> str | None:
+    if path is None:
+        return None
+    from figures.systems import read_system
+
+    return read_system(path)
+
+
+def _judge_and_show(claims: list[Any], points: list[Any], options: argparse.Namespace) -> list[dict[str, Any]]:
+    from figures.verdicts import judge_claim, table, write_verdicts
+
+    entries = []
+    for claim in claims:
+        own = [point for point in points if point.claim == claim.name]
+        entries.append(judge_claim(claim, own, options.out, options.preset)[1])
+    write_verdicts(options.out, entries)
+    print(table(entries), flush=True)
+    return entries
+
+
+def _draw_and_report(fresh: list[dict[str, Any]], out: Path, jobs: int) -> None:
+    from figures.report import draw_all, write_report
+    from figures.verdicts import read_verdicts
+
+    drawn = {entry["claim"] for entry in fresh}
+    entries = read_verdicts(out)
+    stale = [entry for entry in entries if not (out / "figures" / f"{entry['claim']}.svg").exists()]
+    draw_all(fresh + [entry for entry in stale if entry["claim"] not in drawn], out, jobs)
+    write_report(entries, out)
+
+
+def _chosen(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Stored verdicts of the named claims, or of all that were checked."""
+    from envs.world import InputError
+    from figures.claim import load_claim
+    from figures.verdicts import read_verdicts
+
+    for name in options.claims:
+        load_claim(name)
+    entries = [e for e in read_verdicts(options.out) if not options.claims or e["claim"] in options.claims]
+    absent = set(options.claims) - {entry["claim"] for entry in entries}
+    if absent:
+        raise InputError(f"claim {sorted(absent)[0]!r} was not checked in {options.out}: run `costate check` for it first")
+    return entries
+
+
+def _plot(options: argparse.Namespace) -> int:
+    from figures.records import check_writable
+    from figures.report import draw_all
+
+    entries = _chosen(options)
+    check_writable(options.out)
+    draw_all(entries, options.out, jobs=1)
+    print(f"{len(entries)} figures (PNG and SVG) are in {options.out / 'figures'}")
+    return 0
+
+
+def _report(options: argparse.Namespace) -> int:
+    from figures.records import check_writable
+
+    entries = _chosen(options)
+    check_writable(options.out)
+    from figures.report import draw_all, write_report
+
+    draw_all([e for e in entries if not (options.out / "figures" / f"{e['claim']}.svg").exists()], options.out, jobs=1)
+    print(write_report(entries, options.out))
+    return 0

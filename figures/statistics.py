@@ -1,0 +1,110 @@
+"""Means with standard errors, and the tests behind every verdict.
+
+A *part* of a claim is a family of comparisons judged together. Each row compares a measured number with a target:
+`==` (equal), `>=` or `<=`. The family's error rate is ERROR_RATE, split evenly over its rows (Bonferroni), with
+Student's t quantiles, so a true part is called false at most once in 1 / ERROR_RATE runs, however many rows it has and
+however they depend on each other.
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from scipy.special import stdtrit
+
+from envs.world import InputError
+
+Outcome = Literal["holds", "fails", "undecided"]
+ERROR_RATE = 1e-3
+_LARGEST_SHARE = 1e9  # stands for "infinitely far": a wrong number known without any error
+RELATIONS = ("==", ">=", "<=", "report")
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Mean over samples, its standard error, and their number; arrays of one shape."""
+
+    mean: np.ndarray
+    standard_error: np.ndarray
+    samples: int
+
+
+def estimate(values: Any) -> Estimate:
+    """Mean and standard error of per-sample values, samples along the first axis; a torch tensor or an array."""
+    array = np.asarray(values.detach().cpu() if hasattr(values, "detach") else values, dtype=np.float64)
+    if len(array) < 2:
+        raise InputError(f"samples must be >= 2 for a standard error; got {len(array)}")
+    return Estimate(array.mean(0), array.std(0, ddof=1) / math.sqrt(len(array)), len(array))
+
+
+def pooled(parts: Iterable[Estimate]) -> Estimate:
+    """The estimate of all samples together from the estimates of batches (exact, not an average of errors)."""
+    parts = list(parts)
+    counts = np.array([part.samples for part in parts], dtype=np.float64)
+    shape = (-1,) + (1,) * np.ndim(parts[0].mean)
+    means, total = np.stack([part.mean for part in parts]), counts.sum()
+    variances = np.stack([part.standard_error**2 * part.samples for part in parts])
+    mean = (counts.reshape(shape) * means).sum(0) / total
+    within = ((counts - 1).reshape(shape) * variances).sum(0)
+    between = (counts.reshape(shape) * (means - mean) ** 2).sum(0)
+    return Estimate(mean, np.sqrt((within + between) / (total - 1) / total), int(total))
+
+
+def critical_value(comparisons: int, samples: Any, error_rate: float = ERROR_RATE) -> np.ndarray:
+    """Two-sided Student quantile such that `comparisons` tests together err with probability <= error_rate."""
+    degrees = np.maximum(np.asarray(samples, dtype=np.float64) - 1, 1)
+    return -stdtrit(degrees, error_rate / (2 * comparisons))
+
+
+@dataclass(frozen=True)
+class PartResult:
+    """Outcome of one family of comparisons, its most telling row, and how fine it could see.
+
+    `of_limit` is the worst row's deviation over the largest one allowed by chance and rounding (above 1: fails).
+    `resolution` is the widest simultaneous interval, half width over the row's scale: a deviation beyond twice that
+    would have been seen.
+    """
+
+    outcome: Outcome
+    comparisons: int
+    critical: float
+    of_limit: float
+    resolution: float
+    worst: dict[str, Any]
+
+
+def judge_part(rows: pd.DataFrame, error_rate: float = ERROR_RATE) -> PartResult:
+    """Judge a family of rows with columns measured, target, standard_error, samples, scale, tolerance, margin, relation.
+
+    `==`: *fails* when some simultaneous interval (widened by `tolerance`, for rounding) misses its target; else
+    *undecided* when some interval is wider than `margin * scale`, too wide to have seen what matters; else *holds*.
+    `>=`, `<=`: *holds* when all intervals lie beyond the target, *fails* when one lies wholly on the wrong side.
+    """
+    critical = critical_value(len(rows), rows["samples"])
+    reach = np.asarray(critical * rows["standard_error"] + rows["tolerance"])
+    gap = np.asarray(rows["measured"] - rows["target"])
+    equal = np.asarray(rows["relation"] == "==")
+    wrong_side = np.where(rows["relation"] == ">=", -gap, gap)
+    excess = np.where(equal, np.abs(gap), wrong_side)
+    if (excess > reach).any():
+        outcome: Outcome = "fails"
+    elif np.where(equal, reach > rows["margin"] * rows["scale"] + rows["tolerance"], -excess < reach).any():
+        outcome = "undecided"
+    else:
+        outcome = "holds"
+    share = np.minimum(excess / np.maximum(reach, 1e-300), _LARGEST_SHARE)
+    worst = int(np.argmax(share))
+    resolution = float((reach / np.maximum(rows["scale"], 1e-300)).max())
+    return PartResult(
+        outcome, len(rows), float(np.max(critical)), float(share[worst]), resolution, rows.iloc[worst].to_dict()
+    )
+
+
+def slope_with_interval(x: np.ndarray, batches: np.ndarray, error_rate: float = ERROR_RATE) -> tuple[float, float]:
+    """Least-squares slope of y on x, and the half width of its Student interval, from independent batches (batch, x)."""
+    centred = np.asarray(x, dtype=np.float64) - np.mean(x)
+    result = estimate(np.asarray(batches) @ centred / (centred @ centred))
+    return float(result.mean), float(critical_value(1, result.samples, error_rate) * result.standard_error)

@@ -1,0 +1,95 @@
+"""Run the points that are missing, in parallel, each once; finished points are records and are never run again."""
+
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from joblib import Parallel, delayed
+from tqdm import tqdm
+
+from envs.world import InputError
+from figures.claim import Claim, Preset, load_claim, source_of
+from figures.records import Point, code_digest, digest, load_record, save_record
+
+
+def plan(claims: list[Claim], preset: Preset, seed: int, device: str, own: str | None = None) -> list[Point]:
+    """Every point of the claims at this preset, and those of a user's own system where a claim can take one."""
+    points = []
+    for claim in claims:
+        code = digest(code_digest() + source_of(claim))
+        settings = claim.settings(preset)
+        if own is not None and claim.own_settings is not None:
+            settings = settings + claim.own_settings(preset, own)
+        points += [Point(claim.name, setting, seed, device, code) for setting in settings]
+    return points
+
+
+def forecast(claims: list[Claim], points: list[Point], todo: list[Point], preset: Preset, jobs: int) -> str:
+    """How much there is to do and about how long it takes, said before it begins."""
+    seconds = 0.0
+    for claim in claims:
+        share = [sum(point.claim == claim.name for point in group) for group in (todo, points)]
+        seconds += claim.seconds[preset == "full"] * share[0] / share[1]
+    total = seconds / jobs + 10
+    length = f"{total:.0f} s" if total < 180 else f"{total / 60:.0f} min"
+    kept = f" ({len(points) - len(todo)} kept from before)" if len(todo) < len(points) else ""
+    return f"{len(claims)} claims, {len(points)} points{kept}: about {length} with {jobs} jobs"
+
+
+def missing(points: list[Point], out: Path) -> list[Point]:
+    """The points without a sound record; a damaged one is named on stderr and counts as missing."""
+    absent = []
+    for point in points:
+        try:
+            found = load_record(point, out)
+        except InputError as error:
+            print(f"costate: {error}: recomputing it", file=sys.stderr)
+            found = None
+        if found is None:
+            absent.append(point)
+    return absent
+
+
+def run_point(point: Point, out: Path) -> str:
+    """Measure one point with its own generator, on one thread (the same numbers for any --jobs), and write its record."""
+    torch.set_num_threads(1)
+    began = time.perf_counter()
+    rng = torch.Generator().manual_seed(point.stream)
+    rows = load_claim(point.claim).measure(point.setting, rng, point.device)
+    save_record(point, out, rows, time.perf_counter() - began)
+    return point.claim
+
+
+def run_missing(points: list[Point], todo: list[Point], out: Path, jobs: int) -> None:
+    """Run the points `todo` with one progress bar per claim. Safe to interrupt at any time."""
+    bars = _bars(points, todo)
+    try:
+        for claim in _results(todo, out, jobs):
+            bars[claim].update()
+    finally:
+        for bar in bars.values():
+            bar.close()
+
+
+def _results(todo: list[Point], out: Path, jobs: int) -> Iterable[str]:
+    if jobs == 1 or len(todo) <= 1:
+        return (run_point(point, out) for point in todo)
+    workers = Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1, pre_dispatch="all")
+    results: Iterable[str] = workers(delayed(run_point)(point, out) for point in todo)
+    return results
+
+
+def _bars(points: list[Point], todo: list[Point]) -> dict[str, Any]:
+    """A bar per claim, already filled up to the points that are kept from before."""
+    bars = {}
+    for position, name in enumerate(dict.fromkeys(point.claim for point in points)):
+        total = sum(point.claim == name for point in points)
+        left = sum(point.claim == name for point in todo)
+        bars[name] = tqdm(
+            total=total, initial=total - left, desc=f"{name:<22}", position=position, unit="point",
+            file=sys.stderr, ncols=88, mininterval=0.2,
+        )  # fmt: skip
+    return bars

@@ -1,0 +1,100 @@
+"""Every registered id passes Gymnasium's own checker and can be made from any folder."""
+
+import re
+import subprocess
+import sys
+import warnings
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+
+import envs  # noqa: F401  (registers the ids)
+from envs.linear_quadratic import LinearQuadratic, scalar
+from envs.lq_variants import ChaoticMap, QuantisedAction, StateScaledNoise, StepReward
+from tests.envs.refusals import refused
+
+IDS = sorted(name for name in gymnasium.registry if name.startswith("costate/"))
+UNBOUNDED = re.compile("Box (observation|action) space(s| m|, we recommend)")
+every_id = pytest.mark.parametrize("name", IDS)
+
+
+@every_id
+@pytest.mark.usefixtures("uses_global_rng")
+def test_gymnasiums_checker_finds_nothing_but_unbounded_boxes(name):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        check_env(gymnasium.make(name).unwrapped)
+    assert caught  # an unbounded space is always remarked on: the recording works
+    assert [str(w.message) for w in caught if not UNBOUNDED.search(str(w.message))] == []
+
+
+@pytest.mark.usefixtures("uses_global_rng")
+def test_the_checker_would_see_a_world_that_ignores_its_seed():
+    env = gymnasium.make("costate/LQScalar-v0").unwrapped
+    generator, plain = np.random.default_rng(0), env.reset
+
+    def reset(*, seed=None, options=None):
+        plain(seed=seed, options=options)
+        env._state = generator.standard_normal(1)
+        return env._state.copy(), {}
+
+    env.reset = reset
+    with pytest.raises(AssertionError):
+        check_env(env)
+
+
+@every_id
+@pytest.mark.usefixtures("uses_global_rng")
+def test_spaces_are_float64_and_hold_what_the_world_returns(name):
+    env = gymnasium.make(name)
+    observation, info = env.reset(seed=1)
+    env.action_space.seed(0)
+    observations = [observation, *(env.step(env.action_space.sample())[0] for _ in range(5))]
+    assert info == {}
+    assert env.observation_space.shape == (env.unwrapped.world.n,)
+    assert env.action_space.shape == (env.unwrapped.world.m,)
+    assert {x.dtype for x in observations} == {env.observation_space.dtype} == {np.dtype(np.float64)}
+    assert all(x in env.observation_space for x in observations)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("LQScalar", LinearQuadratic),
+        ("LQRandom", LinearQuadratic),
+        ("LQStepReward", StepReward),
+        ("LQQuantisedAction", QuantisedAction),
+        ("LQStateScaledNoise", StateScaledNoise),
+        ("ChaoticMap", ChaoticMap),
+    ],
+)
+@pytest.mark.parametrize("make", [gymnasium.make, gymnasium.make_vec])
+def test_the_world_is_at_hand_and_takes_the_keywords(name, kind, make):
+    world = make(f"costate/{name}-v0", horizon=4, gamma=0.5).unwrapped.world
+    assert type(world) is kind
+    assert (world.horizon, world.gamma) == (4, 0.5)
+    with refused("gamma"):
+        make(f"costate/{name}-v0", gamma=0.0)
+
+
+def test_the_world_of_a_shell_is_the_builders_own():
+    world = gymnasium.make("costate/LQScalar-v0", action_noise=0.7).unwrapped.world
+    assert all(np.array_equal(getattr(world, k), getattr(scalar(action_noise=0.7), k)) for k in ("A", "B", "Q", "S_x"))
+
+
+EVERYWHERE = """
+import gymnasium
+env = gymnasium.make("envs:costate/LQScalar-v0")
+env.reset(seed=0)
+print(env.step(env.action_space.sample())[0].dtype, type(env.unwrapped.world).__name__)
+many = gymnasium.make_vec("envs:costate/LQRandom-v0", num_envs=3)
+print(many.reset(seed=0)[0].shape, type(many.unwrapped).__name__, many.unwrapped.max_episode_steps)
+"""
+
+
+def test_an_id_with_its_module_works_from_any_folder(tmp_path):
+    command = [sys.executable, "-W", "error", "-W", "ignore:.*Box:UserWarning", "-c", EVERYWHERE]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert done.stdout.splitlines() == ["float64 LinearQuadratic", "(3, 4) WorldVectorEnv 200"], done.stderr
