@@ -29,7 +29,7 @@ ASSUMPTIONS = {
     "A1": "The rollout is differentiable: transition, reward and policy mean have no steps, roundings or thresholds.",
     "A2": "The noise is additive: a = mu(s) + xi, and the law of xi depends neither on the state nor on the parameters.",
     "A3": "The noise density is continuous and vanishes at the edge of its support (for the score function only).",
-    "A4": "Values are finite and derivative and expectation may be exchanged; endless worlds need gamma rho(Phi)^2 < 1.",
+    "A4": "Values are finite, and derivative and expectation may be exchanged; endless worlds need gamma rho(Phi)^2 < 1.",
     "A5": "The derivative is total: it follows every path - dynamics, policy input, noise scale, attention to the past.",
     "A6": "The dynamics are tame: the derivative's variance stays bounded in the horizon (for use, not for unbiasedness).",
 }

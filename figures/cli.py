@@ -19,14 +19,18 @@ class _OneLineParser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _OneLineParser(prog="costate", description="Checks the value-gradient hypothesis where exact answers are known.")
+    parser = _OneLineParser(
+        prog="costate", description="Checks the value-gradient hypothesis where exact answers are known."
+    )
     commands = parser.add_subparsers(dest="command", required=True, metavar="{list,check,plot,report}")
     commands.add_parser("list", help="the claims, what is documented of each, and the assumptions")
     check = commands.add_parser("check", help="measure the claims, judge them, draw them, write the report")
     check.add_argument("claims", nargs="*", metavar="CLAIM", help="claims to check (default: all)")
     check.add_argument("--preset", choices=("quick", "full"), default="quick", help="sample sizes (default: quick)")
     check.add_argument("--out", type=Path, default=DEFAULT_OUT, metavar="DIR", help="results (default: runs)")
-    check.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: CUDA where there is one")
+    check.add_argument(
+        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: CUDA where there is one"
+    )
     check.add_argument("--jobs", type=_positive, default=None, metavar="N", help="processes (default: one per core)")
     check.add_argument("--seed", type=_natural, default=0, metavar="S", help="seed of all noise (default: 0)")
     check.add_argument("--world", type=Path, metavar="FILE", help="also check your own linear-quadratic system (JSON)")
@@ -95,7 +99,9 @@ def _device(name: str) -> str:
 
 def _check(options: argparse.Namespace) -> int:
     """Plan, say how long, run what is missing, judge, draw, report."""
-    jobs = options.jobs or len(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1))
+    jobs = options.jobs or len(
+        os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    )
     from figures import sweep
     from figures.claim import load_claims
     from figures.records import check_writable
@@ -158,7 +164,9 @@ def _chosen(options: argparse.Namespace) -> list[dict[str, Any]]:
     entries = [e for e in read_verdicts(options.out) if not options.claims or e["claim"] in options.claims]
     absent = set(options.claims) - {entry["claim"] for entry in entries}
     if absent:
-        raise InputError(f"claim {sorted(absent)[0]!r} was not checked in {options.out}: run `costate check` for it first")
+        raise InputError(
+            f"claim {sorted(absent)[0]!r} was not checked in {options.out}: run `costate check` for it first"
+        )
     return entries
 
 

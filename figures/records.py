@@ -126,6 +126,6 @@ def load_record(point: Point, out: Path) -> dict[str, Any] | None:
             raise ValueError("checksum")
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, AttributeError, OSError):
+    except (ValueError, KeyError, TypeError, AttributeError, OSError):
         raise InputError(f"record {path} is damaged") from None
     return dict(record)

@@ -83,7 +83,7 @@ def judge_part(rows: pd.DataFrame, error_rate: float = ERROR_RATE) -> PartResult
     *undecided* when some interval is wider than `margin * scale`, too wide to have seen what matters; else *holds*.
     `>=`, `<=`: *holds* when all intervals lie beyond the target, *fails* when one lies wholly on the wrong side.
     """
-    critical = critical_value(len(rows), rows["samples"])
+    critical = critical_value(len(rows), rows["samples"], error_rate)
     reach = np.asarray(critical * rows["standard_error"] + rows["tolerance"])
     gap = np.asarray(rows["measured"] - rows["target"])
     equal = np.asarray(rows["relation"] == "==")

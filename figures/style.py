@@ -8,11 +8,11 @@ from typing import Any
 import matplotlib as mpl
 
 mpl.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402
-import seaborn as sns  # noqa: E402
-from matplotlib.figure import Figure  # noqa: E402
+import matplotlib.pyplot as plt
+import seaborn as sns
+from matplotlib.figure import Figure
 
-from figures.records import write_atomically  # noqa: E402
+from figures.records import write_atomically
 
 _PALETTE = sns.color_palette("colorblind")
 COLOURS = {

@@ -47,7 +47,9 @@ def read_system(path: Path) -> str:
     except ValueError as error:
         raise InputError(f"--world {path} is not JSON: {error}") from None
     if not isinstance(given, dict) or not {"A", "B", "Q", "R"} <= set(given) <= {*_FIELDS, "K"}:
-        raise InputError(f"--world {path} must hold an object with A, B, Q, R and any of {', '.join((*_FIELDS[4:], 'K'))}")
+        raise InputError(
+            f"--world {path} must hold an object with A, B, Q, R and any of {', '.join((*_FIELDS[4:], 'K'))}"
+        )
     try:
         text = json.dumps(given, sort_keys=True)
         world, K = build_system(text)

@@ -98,13 +98,18 @@ def stored_rows(entry: Entry, out: Path) -> pd.DataFrame:
         try:
             rows += json.loads((out / name).read_text())["rows"]
         except (OSError, ValueError, KeyError):
-            raise InputError(f"record {out / name} is missing or damaged: run `costate check --out {out}` again") from None
+            raise InputError(
+                f"record {out / name} is missing or damaged: run `costate check --out {out}` again"
+            ) from None
     return pd.DataFrame(rows)
 
 
 def table(entries: list[Entry]) -> str:
     """The verdicts as a plain text table, one claim a line."""
-    lines = [f"{'claim':<22} {'outcome':<10} {'expected':<10} {'as documented':<14} {'measured':>11} {'target':>11} {'se':>9}  statement"]
+    lines = [
+        f"{'claim':<22} {'outcome':<10} {'expected':<10} {'as documented':<14} "
+        f"{'measured':>11} {'target':>11} {'se':>9}  statement"
+    ]
     for e in entries:
         told = "yes" if e["as_documented"] else "NO"
         lines.append(

@@ -59,7 +59,7 @@ def measure(setting: Setting, rng: torch.Generator, device: str) -> list[Row]:
     memory = LinearPolicy(K).to(device)
 
     def moments(noise: Noise) -> Tensor:
-        full, trajectory = costates_of(world, open_policy, noise)
+        full, _ = costates_of(world, open_policy, noise)
         cut, _ = costates_of(world, shut, noise)
         lifted = rollout(stacked, memory, _lift(noise, stacked.n))
         slots = autograd_costates(lifted.returns, lifted.state_probe, world.gamma)
@@ -153,7 +153,9 @@ def draw(rows: pd.DataFrame, figure: Any) -> None:
     left.plot(group["t"], group["measured"], label="exact", **EXACT)
     left.set(title="size of the parts, pull 0", xlabel="time t", ylabel="root mean square")
     judged = rows[rows["part"].isin(["total", "closed path taken for the gradient"]) & (rows["pull"] == 0.0)]
-    named = judged.replace({"part": {"total": "attention open", "closed path taken for the gradient": "attention closed"}})
+    named = judged.replace(
+        {"part": {"total": "attention open", "closed path taken for the gradient": "attention closed"}}
+    )
     deviations_panel(middle, named, "t")
     middle.set(title="deviation from grad V, pull 0", xlabel="time t", ylabel="standard errors (symlog)")
     bias = sizes[(sizes["path"] == "bias of the closed path") & (sizes["t"] == 0)].sort_values("pull")
@@ -170,13 +172,14 @@ CLAIM = Claim(
     name="attention_path",
     statement="The costate of an attention policy has a dynamics and an attention path",
     formula=r"\lambda_t = \underbrace{Dr_t + \gamma Df_t^\top\lambda_{t+1}}_{\text{dynamics}}"
-    r" + \underbrace{\sum_{j\ge 1}\gamma^j (\partial_{s_t}\mu_{t+j})^\top(r_a+\gamma f_a^\top\lambda_{t+j+1})}_{\text{attention}}",
+    r" + \underbrace{\sum_{j\ge 1}\gamma^j (\partial_{s_t}\mu_{t+j})^\top(r_a+\gamma f_a^\top\lambda_{t+j+1})}"
+    r"_{\text{attention}}",
     source="arXiv:2605.21654, attention as the carrier of the costate; theory page section 1, position attention",
     assumptions=("A1", "A2", "A4", "A5"),
-    must_hold="Position-attention policies, all attention strengths: total, attention part and closed path on their exact means",
+    must_hold="Position-attention policies, all attention strengths: total, attention part, closed path",
     must_fail="The costate with attention to the past closed, taken for the value gradient",
-    how_to_read="Left, how large a share of the value gradient comes through the dynamics and through later looks back. Middle, blue "
-    "dots (attention open) must stay in the grey band around the dashed exact value, orange crosses (attention closed) "
+    how_to_read="Left, how large a share of the value gradient comes through the dynamics and through later looks back. Middle, "
+    "blue dots (attention open) must stay in the grey band around the dashed exact value, orange crosses (attention closed) "
     "leave it. Right, its bias (dashed exact, crosses measured) grows with the attention paid to the past.",
     parts={
         "total": ("claim", "holds"),

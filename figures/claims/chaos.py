@@ -95,7 +95,9 @@ def draw(rows: pd.DataFrame, figure: Any) -> None:
         world = ChaoticMap(beta=beta, horizon=max(_HORIZONS))
         exact, rate = circle_moments(world, _THETA), pathwise_growth_rate(world, _THETA)
         spread = rows[(rows["part"] == "variance = exact moments") & (rows["map"] == name)]
-        for marker, estimator, curve in zip(MARKERS, ("pathwise", "score"), (exact.pathwise_sd, exact.score_sd), strict=False):
+        for marker, estimator, curve in zip(
+            MARKERS, ("pathwise", "score"), (exact.pathwise_sd, exact.score_sd), strict=False
+        ):
             group = spread[spread["estimator"] == estimator]
             sd = group["measured"] ** 0.5
             axis.errorbar(group["T"], sd, group["standard_error"] / sd, fmt=marker, ms=6, capsize=2, zorder=3,
@@ -117,8 +119,8 @@ CLAIM = Claim(
     assumptions=("A1", "A2", "A6"),
     must_hold="beta = 2.5: sd(pathwise) more than ten times sd(score function) at T = 20, both still unbiased",
     must_fail="beta = 0.5: the same statement in the tame map",
-    how_to_read="Points are sample standard deviations (bars two standard errors) of the two gradient estimators; dashed curves "
-    "are their exact values from moments carried round the circle. On the right blue climbs by a constant factor per "
+    how_to_read="Points are sample standard deviations (bars two standard errors) of the two gradient estimators; dashed "
+    "curves are their exact values from moments carried round the circle. On the right blue climbs by a constant factor per "
     "step; where blue points fall below the dashed line, rare paths carry the variance and samples do not show it.",
     parts={
         "variance = exact moments": ("claim", "holds"),

@@ -14,7 +14,6 @@ from figures.systems import SYSTEMS, build_system, label, truncated
 from theory.lq_gradients import costate_covariance
 from theory.lyapunov import linear_value
 
-
 _ROUNDING = 1e-6  # of the covariance: the tail of an endless world cut at 1e-8
 _NOTHING = 1e-4  # a spread below this share of the value gradient counts as none: the scale does not sink further
 

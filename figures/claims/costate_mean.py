@@ -13,7 +13,6 @@ from figures.sampling import costates_of, residual_moments, sampled
 from figures.systems import SYSTEMS, build_system, label, truncated
 from theory.lyapunov import linear_value, second_moments
 
-
 _ROUNDING = 1e-6  # of the gradient: rounding at t = T, and the tail of an endless world cut at 1e-8
 
 
@@ -100,8 +99,8 @@ CLAIM = Claim(
     assumptions=("A1", "A2", "A4", "A5"),
     must_hold="Linear-quadratic worlds of several sizes, Gaussian and Laplace noise, finite and endless",
     must_fail="The policy's input detached from autograd (breaks A5)",
-    how_to_read="Each dot is one moment of (costate - value gradient) in standard errors: blue dots must scatter around the dashed "
-    "zero inside the grey band (the simultaneous 99.9% limit). Orange crosses are the same costates with the path through the "
+    how_to_read="Each dot is one moment of (costate - value gradient) in standard errors: blue dots must scatter "
+    "around the dashed zero inside the grey band (the simultaneous 99.9% limit). Orange crosses are the same costates with the path through the "
     "policy cut; they leave the band: the test can see an error.",
     parts={"total derivative": ("claim", "holds"), "policy path cut": ("control", "fails")},
     settings=settings,
@@ -110,5 +109,3 @@ CLAIM = Claim(
     seconds=(4, 150),
     own_settings=for_system,
 )
-
-

@@ -47,10 +47,10 @@ def _build(system: str) -> tuple[Any, Any, Callable[[Tensor, int], Tensor]]:
         theta = torch.tensor([0.5], dtype=torch.float64)
         return ChaoticMap(horizon=6), ConstantPolicy(theta), lambda s, t: theta.to(s)
     if system == "state-scaled noise":
-        world, K = state_scaled_noise(horizon=10).to(), torch.tensor([[0.8]], dtype=torch.float64)
-    else:
-        world, K = build_system(system)
-        world = truncated(world, K)
+        scaled, K = state_scaled_noise(horizon=10).to(), torch.tensor([[0.8]], dtype=torch.float64)
+        return scaled, LinearPolicy(K), lambda s, t: -s @ K.to(s).mT
+    endless, K = build_system(system)
+    world = truncated(endless, K)
     return world, LinearPolicy(K), lambda s, t: -s @ (K[t] if K.ndim == 3 else K).to(s).mT
 
 
@@ -132,7 +132,8 @@ def draw(rows: pd.DataFrame, figure: Any) -> None:
 CLAIM = Claim(
     name="costate_recursion",
     statement="Autograd's costate = adjoint recursion = finite differences",
-    formula=r"\lambda_t = Dr_t + \gamma\, Df_t^\top \lambda_{t+1}, \qquad Df = f_s + f_a \mu_s, \quad Dr = r_s + \mu_s^\top r_a",
+    formula=r"\lambda_t = Dr_t + \gamma\, Df_t^\top \lambda_{t+1}, \qquad"
+    r" Df = f_s + f_a \mu_s, \quad Dr = r_s + \mu_s^\top r_a",
     source="adjoint equation of optimal control; arXiv:2605.21654, definition of the costate; theory page section 1",
     assumptions=("A1", "A5"),
     must_hold="Every path of every differentiable world, also a chaotic one and one with state-scaled noise",

@@ -59,7 +59,11 @@ def _one_step(setting: Setting, ratio: float, rng: torch.Generator, device: str)
                             S_x=[[sigma**2]], horizon=1).to()  # fmt: skip
     policy = LinearPolicy([[mu]]).to(device)  # from s_0 = -1 the command is K = mu
     exact = one_step_variances(_R, torch.tensor(mu), torch.tensor(sigma))
-    baselines = {"score": 0.0, "score_value_baseline": -_R * (mu**2 + sigma**2), "score_best_baseline": float(exact.best_baseline)}
+    baselines = {
+        "score": 0.0,
+        "score_value_baseline": -_R * (mu**2 + sigma**2),
+        "score_best_baseline": float(exact.best_baseline),
+    }
 
     def squares(noise: Noise) -> torch.Tensor:
         trajectory = rollout(world, policy, noise)
@@ -74,7 +78,8 @@ def _one_step(setting: Setting, ratio: float, rng: torch.Generator, device: str)
         rows += compare("one-step variance", found.mean[i], target, found.standard_error[i], found.samples, target,
                         margin=setting.margin, labels={"estimator": name, "ratio": ratio, "system": "one step"})  # fmt: skip
     rows += compare("baseline ignored", found.mean[1], exact.score_value_baseline, found.standard_error[1], found.samples,
-                    exact.score, margin=setting.margin, labels={"estimator": "score", "ratio": ratio, "system": "one step"})  # fmt: skip
+                    exact.score, margin=setting.margin,
+                    labels={"estimator": "score", "ratio": ratio, "system": "one step"})  # fmt: skip
     return rows
 
 
@@ -106,7 +111,9 @@ def _many_steps(setting: Setting, rng: torch.Generator, device: str) -> list[Row
     return rows
 
 
-def _all_estimators(world: Any, policy: Any, trajectory: Trajectory, value: Any, constant: torch.Tensor) -> torch.Tensor:
+def _all_estimators(
+    world: Any, policy: Any, trajectory: Trajectory, value: Any, constant: torch.Tensor
+) -> torch.Tensor:
     """(estimator, sample, m, n) in the order of MANY_STEPS."""
     states, T = trajectory.states.detach().cpu(), trajectory.actions.shape[1]
     levels = torch.stack([value.value(states[:, t], t) for t in range(T)], 1).to(trajectory.states)
@@ -146,7 +153,9 @@ def draw(rows: pd.DataFrame, figure: Any) -> None:
         right.errorbar(at, group["measured"], 2 * group["standard_error"], fmt=marker, ms=6, capsize=2,
                        color=COLOURS[_COLOUR.get(name, name)], label=NAMES[name].replace("\n", " "))  # fmt: skip
     for k, saved in enumerate(1 - many[many["estimator"] == "critic"]["measured"]):
-        right.annotate(f"-{100 * saved:.0f}%", (k - 0.13, 1 - saved), (0, -16), textcoords="offset points", ha="center", fontsize=9)
+        right.annotate(
+            f"-{100 * saved:.0f}%", (k - 0.13, 1 - saved), (0, -16), textcoords="offset points", ha="center", fontsize=9
+        )
     right.axhline(1, **EXACT, label="exact")
     right.set(title="many steps: variance / pathwise variance", yscale="log", xticks=range(len(systems)))
     right.set_ylim(bottom=0.25)
