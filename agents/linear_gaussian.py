@@ -39,10 +39,12 @@ class PositionAttention(nn.Module):
         super().__init__()
         b = torch.as_tensor(scores, dtype=torch.float64).detach().clone()
         maps = torch.as_tensor(W, dtype=torch.float64).detach().clone()
-        if b.ndim != 2 or maps.ndim != 3 or len(b) != len(maps):
+        if b.ndim != 2 or maps.ndim != 3 or len(b) != len(maps) or b.numel() == 0:
             raise InputError(
                 f"scores must be (heads, window) and W (heads, m, n); got {tuple(b.shape)} and {tuple(maps.shape)}"
             )
+        if not bool(b.isfinite().all() and maps.isfinite().all()):
+            raise InputError("scores or W holds NaN or infinity; every entry must be a finite number")
         self.scores, self.W = nn.Parameter(b), nn.Parameter(maps)
         self.window = b.shape[1]
 
@@ -72,7 +74,10 @@ class ConstantPolicy(nn.Module):
 
     def __init__(self, theta: Any):
         super().__init__()
-        self.theta = nn.Parameter(torch.as_tensor(theta, dtype=torch.float64).detach().clone())
+        command = torch.as_tensor(theta, dtype=torch.float64).detach().clone()
+        if command.ndim != 1 or not bool(command.isfinite().all()):
+            raise InputError(f"theta must be a finite array of shape (m,); got shape {tuple(command.shape)}")
+        self.theta = nn.Parameter(command)
 
     def forward(self, history: Float[Tensor, "batch seen n"], t: int) -> Float[Tensor, "batch m"]:
         """Theta for every sample."""

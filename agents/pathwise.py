@@ -32,6 +32,10 @@ def contract_commands(
         for t in range(v.shape[0]):
             history = path[max(0, t + 1 - window) if window else 0 : t + 1]
             total = total + (functional_call(policy, values, (history[None], t))[0] * v[t]).sum()
+        if not total.requires_grad:
+            raise InputError(
+                "policy computes its command without its parameters (no_grad, detach?): gradient undefined"
+            )
         return total
 
     return vmap(grad(inner), in_dims=(None, 0, 0))(parameters, states.detach(), cotangents.detach())
@@ -39,6 +43,8 @@ def contract_commands(
 
 def command_costates(trajectory: Trajectory) -> Float[Tensor, "batch T m"]:
     """`dR_0/du_t = gamma^t (r_a + gamma f_a' lambda_{t+1})` along each path, by one backward pass."""
+    if not trajectory.returns.requires_grad:
+        raise InputError("trajectory carries no gradient: sample and differentiate it outside torch.no_grad()")
     (slope,) = torch.autograd.grad(trajectory.returns.sum(), trajectory.command_probe, retain_graph=True)
     return slope
 

@@ -49,7 +49,8 @@ def rollout(world: World, policy: Any, noise: Noise, start: Float[Tensor, "batch
     Device and dtype follow the noise. Raises InputError when the noise does not fit the world.
     """
     batch, T, _ = noise.xi.shape
-    _check_noise(world, noise)
+    first = noise.s_0 if start is None else start
+    _check_noise(world, noise, first)
     like: dict[str, Any] = {
         "dtype": noise.xi.dtype,
         "device": noise.xi.device,
@@ -58,11 +59,11 @@ def rollout(world: World, policy: Any, noise: Noise, start: Float[Tensor, "batch
     world = world.to(str(noise.xi.device), noise.xi.dtype)
     state_probe = torch.zeros(batch, T + 1, world.n, **like)
     command_probe = torch.zeros(batch, T, world.m, **like)
-    states = [(noise.s_0 if start is None else start) + state_probe[:, 0]]
+    states = [first + state_probe[:, 0]]
     commands, actions, rewards = [], [], []
     for t in range(T):
         seen = states[-policy.window :] if policy.window else states
-        command = policy(torch.stack(seen, 1), t) + command_probe[:, t]
+        command = _checked_command(policy(torch.stack(seen, 1), t), batch, world.m) + command_probe[:, t]
         action = world.act(states[-1], command, noise.xi[:, t])
         rewards.append(world.reward(states[-1], action))
         states.append(world.transition(states[-1], action, noise.w[:, t]) + state_probe[:, t + 1])
@@ -80,11 +81,21 @@ def rollout(world: World, policy: Any, noise: Noise, start: Float[Tensor, "batch
     )
 
 
-def _check_noise(world: World, noise: Noise) -> None:
-    T = noise.xi.shape[1]
+def _checked_command(command: Tensor, batch: int, m: int) -> Tensor:
+    if command.shape != (batch, m):
+        raise InputError(f"policy must return commands of shape {(batch, m)}; got {tuple(command.shape)}")
+    return command
+
+
+def _check_noise(world: World, noise: Noise, first: Tensor) -> None:
+    batch, T, _ = noise.xi.shape
     if world.horizon is not None and world.horizon != T:
         raise InputError(f"noise has {T} steps but the world's horizon is {world.horizon}: draw one step per action")
     if noise.xi.shape[2] != world.m or noise.w.shape[2] != world.n:
         raise InputError(
             f"noise has sizes m={noise.xi.shape[2]}, n={noise.w.shape[2]}; the world needs m={world.m}, n={world.n}"
+        )
+    if noise.w.shape[:2] != (batch, T) or first.shape != (batch, world.n):
+        raise InputError(
+            f"noise or start does not fit: xi {tuple(noise.xi.shape)}, w {tuple(noise.w.shape)}, s_0 {tuple(first.shape)}"
         )

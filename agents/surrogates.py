@@ -13,28 +13,41 @@ from envs.world import InputError, World
 
 
 def command_scores(world: World, trajectory: Trajectory) -> Float[Tensor, "batch T m"]:
-    """`grad_u log pi(a_t | s_t)` with `pi(a | s) = p(a - u)`: the score of the additive noise at what was executed."""
+    """`grad_u log pi(a_t | s_t)` with `pi(a | s) = p(a - u)`: the score of the additive noise at what was executed.
+
+    Raises InputError where the world does not execute a = u + xi (A2): p(a - u) is then not the policy's density.
+    """
+    _check_additive(world, trajectory)
     xi = (trajectory.actions - trajectory.commands).detach()
     shift = torch.zeros_like(xi).requires_grad_()
     (score,) = torch.autograd.grad(log_density(world, xi - shift).sum(), shift)
     return score
 
 
+def _check_additive(world: World, trajectory: Trajectory) -> None:
+    states, u = trajectory.states[:, :-1].detach(), trajectory.commands.detach()
+    push = torch.full_like(u, 0.37)
+    if not torch.allclose(world.to(str(u.device), u.dtype).act(states, u, push), u + push):
+        raise InputError(
+            "world must execute a = u + xi for the score function: rounded or scaled noise has another density"
+        )
+
+
 def score_function_gradient(
     world: World,
     policy: Any,
     trajectory: Trajectory,
-    baseline: Float[Tensor, "batch T"] | Float[Tensor, "T"] | float = 0.0,
+    baseline: Float[Tensor, "batch T"] | Float[Tensor, "T"] | Float[Tensor, ""] | float = 0.0,
 ) -> Gradients:
     """Per-sample score-function gradient `sum_t gamma^t grad_theta log pi(a_t|s_t) (R_t - b_t)`.
 
     `baseline` b is any number, (T,) or (batch, T) tensor that does not depend on a_t: 0, the value V_t(s_t), or
     `best_constant_baseline` from other samples. Mean grad_theta J where the noise density is smooth (A3).
     """
-    T = trajectory.actions.shape[1]
+    batch, T = trajectory.actions.shape[:2]
+    if isinstance(baseline, Tensor) and tuple(baseline.shape) not in ((), (T,), (batch, T)):
+        raise InputError(f"baseline must be a number, ({T},) or ({batch}, {T}); got shape {tuple(baseline.shape)}")
     advantage = trajectory.rewards_to_go()[:, :T].detach() - baseline
-    if advantage.shape != trajectory.rewards[:, :T].shape:
-        raise InputError(f"baseline must be a number or of shape (T,) or (batch, T) with T={T}")
     discount = world.gamma ** torch.arange(T, dtype=advantage.dtype, device=advantage.device)
     weight = (discount * advantage)[..., None]
     return contract_commands(policy, trajectory.states, weight * command_scores(world, trajectory))

@@ -39,12 +39,15 @@ def _box(size: int) -> gym.spaces.Box:
     return gym.spaces.Box(-np.inf, np.inf, (size,), np.float64)
 
 
-def _draw_rows(world: World, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """The next block of one copy, in standard units: a row of action noise and a row of normals for each reset or step.
+def _draw_rows(world: World, rng: np.random.Generator) -> np.ndarray:
+    """The next block of one copy's tape, in standard units: m numbers of the world's action noise, then n normals.
 
-    A step scales its row to (xi, w); a reset makes the first state of its normals.
+    A step scales its row to xi and w; a reset makes the first state of its normals.
     """
-    return noise_family(world.noise).sample((_BLOCK, world.m), rng), rng.standard_normal((_BLOCK, world.n))
+    rows = rng.standard_normal((_BLOCK, world.m + world.n))
+    if world.noise != "gaussian":
+        rows[:, : world.m] = noise_family(world.noise).sample((_BLOCK, world.m), rng)
+    return rows
 
 
 class WorldEnv(gym.Env[np.ndarray, np.ndarray]):
@@ -72,7 +75,7 @@ class WorldEnv(gym.Env[np.ndarray, np.ndarray]):
     def _next_row(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The next row of the tape: xi, w, standard normal."""
         if self._row == _BLOCK:
-            eps, normal = _draw_rows(self.world, self.np_random)
+            eps, normal = np.split(_draw_rows(self.world, self.np_random), [self.world.m], axis=1)
             self._block, self._row = (eps @ self.world.L_x, normal @ self.world.L_w, normal), 0
         xi, w, normal = self._block
         self._row += 1
@@ -138,8 +141,9 @@ class WorldVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self._rngs = [seeding.np_random()[0] for _ in range(num_envs)]
         self._copies, self._everyone = np.arange(num_envs), np.ones(num_envs, dtype=bool)
         self._state = np.zeros((num_envs, self.world.n))
-        sizes = (self.world.m, self.world.n, self.world.n)
-        self._xi, self._w, self._normal = (np.zeros((_BLOCK, num_envs, size)) for size in sizes)
+        sizes = (self.world.m + self.world.n, self.world.m, self.world.n)
+        self._rows, self._xi, self._w = (np.zeros((_BLOCK, num_envs, size)) for size in sizes)
+        self._eps, self._normal = np.split(self._rows, [self.world.m], axis=-1)  # views of the tape
         self._t: Clock = -1  # steps into the episode; -1 before the first
         self._row: Clock = _BLOCK  # next row of the tape
         self._over, self._waiting = self._everyone, True  # which copies must be reset, and whether any
@@ -182,9 +186,9 @@ class WorldVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
 
     def _refill(self, copies: np.ndarray) -> None:
         for i in copies:
-            self._xi[:, i], self._normal[:, i] = _draw_rows(self.world, self._rngs[i])
+            self._rows[:, i] = _draw_rows(self.world, self._rngs[i])
         part = copies if len(copies) < self.num_envs else slice(None)  # a slice spares numpy a gather
-        self._xi[:, part] = self._xi[:, part] @ self.world.L_x
+        self._xi[:, part] = self._eps[:, part] @ self.world.L_x
         self._w[:, part] = self._normal[:, part] @ self.world.L_w
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
@@ -192,8 +196,11 @@ class WorldVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         command = _checked(actions, (self.num_envs, self.world.m))
         if self._waiting:
             return self._step_with_resets(command)
-        state, reward, executed = self._advance(command, self._next_row())
-        self._state = state
+        self._state, reward, executed = self._advance(command, self._next_row())
+        if isinstance(self._t, int) and self._t + 1 < self._last:  # in step, and nobody is over: the usual case
+            self._t += 1
+            info = {"action": executed, "_action": self._everyone.copy()}
+            return self._state.copy(), reward, ~self._everyone, ~self._everyone, info
         return self._close_step(reward, executed, self._everyone.copy())
 
     def _advance(self, command: np.ndarray, row: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -221,9 +228,6 @@ class WorldVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         """Count the step, pay the terminal reward, say who is over; `took` marks the copies that took an action."""
         info: dict[str, Any] = {"action": executed, "_action": took}
         self._t = self._t + 1
-        if isinstance(self._t, int) and self._t < self._last:
-            never = np.zeros((2, self.num_envs), dtype=bool)
-            return self._state.copy(), reward, never[0], never[1], info
         clock = np.broadcast_to(self._t, self.num_envs)
         terminated, truncated = clock == (self.world.horizon or -1), clock == (self.max_episode_steps or -1)
         if terminated.any():

@@ -10,6 +10,7 @@ from envs.linear_quadratic import LinearQuadratic
 from envs.lq_variants import QuantisedAction, StateScaledNoise, StepReward
 from envs.world import InputError
 
+_MAX_DOUBLINGS = 64  # sums 2^64 terms
 
 @dataclass(frozen=True)
 class QuadraticValue:
@@ -68,7 +69,8 @@ def spectral_radius(Phi: Float[Tensor, "n n"]) -> float:
 
 def check_stable(world: LinearQuadratic, K: Tensor) -> None:
     """Refuse an endless world whose closed loop has no finite value: needs gamma rho(A - B K)^2 < 1."""
-    radius = spectral_radius(world.A - world.B @ K)
+    here = world.to()
+    radius = spectral_radius(here.A - here.B @ K)
     if world.gamma * radius**2 >= 1:
         raise InputError(
             f"K leaves the closed loop A - B K unstable for horizon=None: spectral radius {radius:.6g}, "
@@ -77,13 +79,14 @@ def check_stable(world: LinearQuadratic, K: Tensor) -> None:
 
 
 def discounted_sum(F: Float[Tensor, "n n"], M: Float[Tensor, "n n"]) -> Float[Tensor, "n n"]:
-    """`X = M + F'X F = sum_k (F^k)'M F^k` by doubling (k rounds sum 2^k terms); needs rho(F) < 1."""
+    """`X = M + F'X F = sum_k (F^k)'M F^k` by doubling (k rounds sum 2^k terms); raises InputError where rho(F) >= 1."""
     X = M
-    while True:
+    for _ in range(_MAX_DOUBLINGS):
         step = F.mT @ X @ F
         X, F = X + step, F @ F
-        if bool(step.abs().max() <= 1e-17 * X.abs().max()):
+        if bool(step.abs().max() <= 1e-17 * X.abs().max() < torch.inf):
             return X
+    raise InputError("F must have spectral radius < 1: the sum does not converge otherwise")
 
 
 def linear_value(world: LinearQuadratic, K: Float[Tensor, "*time m n"]) -> QuadraticValue:

@@ -118,7 +118,7 @@ def quantised_costates(
     return QuantisedCostates(truth, straight, rounded)
 
 
-def closed_scale_costate(world: LinearQuadratic, K: Float[Tensor, "*time m n"]) -> Float[Tensor, "*time n n"]:
+def closed_scale_costate(world: LinearQuadratic, K: Float[Tensor, "*time m n"]) -> Float[Tensor, "*times n n"]:
     """P of `E[lambda_t | s] = -2 P_t s` when autograd does not see how the noise scale depends on the state.
 
     The cut path leaves the mean of plain additive noise: `P_T = Q_f`, `P_t = M + gamma Phi'P_{t+1}Phi`.

@@ -92,6 +92,7 @@ def test_single_precision_is_possible_even_for_singular_matrices():
     single = random_system(size=4).replace(Q=v @ v.T, S_w=v @ v.T).to(dtype=torch.float32)
     assert {getattr(single, name).dtype for name in (*ARRAYS, "L_w")} == {torch.float32}
     assert single.to(dtype=torch.float32) is single
+    assert random_system().to().to(dtype=torch.float32).A.dtype == torch.float32
 
 
 def test_lists_arrays_and_tensors_make_the_same_world_and_one_tensor_makes_all_of_them_torch():

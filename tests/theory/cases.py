@@ -1,5 +1,7 @@
 """Worlds, gains and a plain numpy road to expected returns, shared by the tests of the exact answers."""
 
+import dataclasses
+
 import numpy as np
 import torch
 
@@ -13,6 +15,7 @@ def tensor(x) -> torch.Tensor:
 
 def stable_gain(world, seed: int = 0, steps: int | None = None) -> torch.Tensor:
     """A random gain that nothing tuned, shrunk until A - BK is well inside the unit circle; (T, m, n) with `steps`."""
+    assert np.abs(np.linalg.eigvals(world.A)).max() < 0.95, "give an unstable world its gain by hand"
     rng = np.random.default_rng(seed)
     gains = [rng.standard_normal((world.m, world.n)) for _ in range(steps or 1)]
     for k, K in enumerate(gains):
@@ -20,6 +23,11 @@ def stable_gain(world, seed: int = 0, steps: int | None = None) -> torch.Tensor:
             K = 0.7 * K
         gains[k] = K
     return tensor(gains if steps else gains[0])
+
+
+def variant(kind, world, **own):
+    """The matrices of `world` in a variant of the linear-quadratic world."""
+    return kind(**{f.name: getattr(world, f.name) for f in dataclasses.fields(world) if f.init}, **own)
 
 
 def finite_cases() -> dict:

@@ -32,7 +32,9 @@ def test_equals_autograd_and_the_oracle_for_every_row_and_component():
 
 def test_error_falls_with_the_square_of_the_step():
     exact = torch.cos(X[0])
-    errors = [float((central_gradient(lambda x: torch.sin(x).sum(-1), X[0], h) - exact).norm()) for h in (0.2, 0.1, 0.05)]
+    errors = [
+        float((central_gradient(lambda x: torch.sin(x).sum(-1), X[0], h) - exact).norm()) for h in (0.2, 0.1, 0.05)
+    ]
     ratios = np.divide(errors[:-1], errors[1:])
     np.testing.assert_allclose(ratios, 4.0, rtol=0.02)
     assert errors[0] > 1e-3, "the control: a coarse step is visibly wrong for a sine"

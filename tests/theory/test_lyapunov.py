@@ -26,7 +26,9 @@ from theory.lyapunov import (
     spectral_radius,
 )
 
-systems = given(size=st.integers(1, 5), actions=st.integers(1, 3), seed=st.integers(0, 10**6), gamma=st.floats(0.3, 0.99))
+systems = given(
+    size=st.integers(1, 5), actions=st.integers(1, 3), seed=st.integers(0, 10**6), gamma=st.floats(0.3, 0.99)
+)
 quickly = settings(max_examples=20, deadline=None)
 
 
@@ -165,7 +167,7 @@ def test_second_moments_are_those_of_simulated_states(name):
     assert_mean_within(products, Sigma)
     assert differs_by(products, Sigma.roll(1, 0)), "the control: times are told apart"
     with pytest.raises(InputError, match="horizon must be finite"):
-        second_moments(world.replace(horizon=None), stable_gain(world))
+        second_moments(world.replace(horizon=None), gain_at(K, 0))
 
 
 @pytest.mark.parametrize("name", endless_cases())
@@ -193,3 +195,9 @@ def test_discounted_sum_solves_the_lyapunov_equation_up_to_the_edge_of_stability
     assert spectral_radius(tensor(F)) == pytest.approx(radius, abs=1e-9)
     norm = np.linalg.norm(np.linalg.matrix_power(F, 400), 2)
     assert norm == 0 or norm ** (1 / 400) == pytest.approx(radius, rel=0.05), "Gelfand: the growth of powers"
+
+
+@pytest.mark.parametrize("F", [[[1.0]], [[-1.001]], [[3.0]], [[0.0, -1.0], [1.0, 0.0]], [[1.0, 1.0], [0.0, 1.0]]])
+def test_discounted_sum_that_diverges_is_refused(F):
+    with pytest.raises(InputError, match="spectral radius < 1"):
+        discounted_sum(tensor(F), torch.eye(len(F), dtype=torch.float64))

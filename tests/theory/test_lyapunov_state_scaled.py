@@ -1,7 +1,5 @@
 """The value of a linear policy where the action noise is scaled by 1 + C s: quadrature, Monte Carlo, hand algebra."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 import torch
@@ -10,21 +8,16 @@ from envs.linear_quadratic import random_system
 from envs.lq_variants import StateScaledNoise, state_scaled_noise
 from envs.world import InputError
 from tests.oracles import assert_mean_within, differs_by, numerical_gradient
-from tests.theory.cases import stable_gain, tensor
+from tests.theory.cases import stable_gain, tensor, variant
 from theory.lq_gradients import expected_return
 from theory.lyapunov import linear_value
 from theory.quadrature import quadrature_value
 
 
-def scaled(world, C):
-    """A world's matrices with noise scaled by 1 + C s."""
-    fields = {f.name: getattr(world, f.name) for f in dataclasses.fields(world) if f.init}
-    return StateScaledNoise(**fields, C=C)
-
-
 def two_actions(horizon):
     """Correlated noise on two actions and a C without symmetry: tells W, C and C' apart."""
-    return scaled(random_system(2, 2, seed=3, horizon=horizon, gamma=0.9), [[0.4, -0.2], [0.1, 0.5]])
+    plain = random_system(2, 2, seed=3, horizon=horizon, gamma=0.9)
+    return variant(StateScaledNoise, plain, C=[[0.4, -0.2], [0.1, 0.5]])
 
 
 def simulate(world, K, start, paths, steps, seed):
@@ -47,7 +40,7 @@ def test_finite_value_equals_exact_quadrature(steps):
     command = lambda history, t: -history[:, -1] @ (K[t] if steps else K).mT  # noqa: E731
     exact = quadrature_value(world, command, states, nodes=3)
     torch.testing.assert_close(linear_value(world, K).value(states), exact, rtol=1e-10, atol=1e-12)
-    plain = quadrature_value(scaled(world, 0 * world.C), command, states, nodes=3)
+    plain = quadrature_value(world.replace(C=0 * world.C), command, states, nodes=3)
     assert not torch.allclose(plain, exact, rtol=1e-2), "the control: the scale matters"
 
 
@@ -57,7 +50,7 @@ def test_value_is_the_mean_return_of_simulated_paths(horizon):
     K = stable_gain(world)
     returns = simulate(world, K, start, 20_000, horizon or 150, seed=1)
     assert_mean_within(returns, linear_value(world, K).value(start))
-    plain = scaled(world, 0 * world.C)
+    plain = world.replace(C=0 * world.C)
     assert differs_by(returns, linear_value(plain, K).value(start)), "the control: unscaled noise has another value"
 
 
