@@ -2,12 +2,15 @@
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
+import torch
+
+torch.set_num_threads(1)
 Seconds = dict[str, list[float]]
 
 
-def interleave(rivals: dict[str, Callable[[], object]], rounds: int) -> Seconds:
+def interleave(rivals: Mapping[str, Callable[[], object]], rounds: int) -> Seconds:
     """Seconds of every rival in every round, after one untimed round to warm up."""
     seconds: Seconds = {name: [] for name in rivals}
     for turn in range(rounds + 1):
@@ -22,6 +25,12 @@ def interleave(rivals: dict[str, Callable[[], object]], rounds: int) -> Seconds:
 def median_ratio(seconds: Seconds, slow: str, fast: str) -> float:
     """Median over the rounds of seconds(slow) / seconds(fast): how many times faster `fast` is."""
     return statistics.median(s / f for s, f in zip(seconds[slow], seconds[fast], strict=True))
+
+
+def check(what: str, error: float, tolerance: float) -> None:
+    """The rivals must compute the same thing, or their speeds say nothing."""
+    if not error <= tolerance:
+        raise SystemExit(f"{what}: differs by {error:.3g}, more than {tolerance:g}")
 
 
 def report(what: str, ratio: float, target: float, at_most: bool = False) -> None:

@@ -13,6 +13,7 @@ from theory.lyapunov import (
     check_gain,
     discounted_second_moment,
     discounted_sum,
+    endless_cost,
     gain_at,
     linear_value,
     refuse,
@@ -34,10 +35,9 @@ def policy_gradient(world: LinearQuadratic, K: Float[Tensor, "*time m n"]) -> Fl
     the sum are the gradients of the K_t and come unsummed. Assumes additive noise; endless: gamma rho(Phi)^2 < 1.
     """
     K, world = check_gain(world, K), world.to()
-    P = linear_value(world, K).P
     if world.horizon is None:
-        return -2 * _gain_error(world, K, P) @ discounted_second_moment(world, K)
-    Sigma, gamma = second_moments(world, K), world.gamma
+        return -2 * _gain_error(world, K, endless_cost(world, K)) @ discounted_second_moment(world, K)
+    P, Sigma, gamma = linear_value(world, K).P, second_moments(world, K), world.gamma
     discount = gamma ** torch.arange(world.horizon, dtype=torch.float64)[:, None, None]
     terms = -2 * discount * (_gain_error(world, K, P[1:]) @ Sigma[:-1])
     return terms if K.ndim == 3 else terms.sum(0)

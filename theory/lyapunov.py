@@ -12,6 +12,7 @@ from envs.world import InputError
 
 _MAX_DOUBLINGS = 64  # sums 2^64 terms
 
+
 @dataclass(frozen=True)
 class QuadraticValue:
     """`V_t(s) = -(s'P_t s + 2 q_t's + c_t)`; a leading time dimension T+1 when the horizon is finite, none when endless.
@@ -82,9 +83,8 @@ def discounted_sum(F: Float[Tensor, "n n"], M: Float[Tensor, "n n"]) -> Float[Te
     """`X = M + F'X F = sum_k (F^k)'M F^k` by doubling (k rounds sum 2^k terms); raises InputError where rho(F) >= 1."""
     X = M
     for _ in range(_MAX_DOUBLINGS):
-        step = F.mT @ X @ F
-        X, F = X + step, F @ F
-        if bool(step.abs().max() <= 1e-17 * X.abs().max() < torch.inf):
+        before, X, F = X, X + F.mT @ X @ F, F @ F
+        if torch.equal(X, before) and bool(X.isfinite().all()):
             return X
     raise InputError("F must have spectral radius < 1: the sum does not converge otherwise")
 
@@ -124,16 +124,21 @@ def _noise_slope(world: LinearQuadratic) -> Tensor:
     return world.C if isinstance(world, StateScaledNoise) else torch.zeros_like(world.B.mT)
 
 
-def _endless_value(world: LinearQuadratic, K: Tensor) -> QuadraticValue:
+def endless_cost(world: LinearQuadratic, K: Float[Tensor, "m n"]) -> Float[Tensor, "n n"]:
+    """P of `linear_value` in an endless world, without q and c."""
+    refuse(world, StepReward, QuantisedAction)
     check_stable(world, K)
     if world.gamma == 1 and bool(world.S_x.any() or world.S_w.any()):
         raise InputError("gamma must be < 1 for horizon=None with noise: the value is minus infinity otherwise")
     F, M = world.gamma**0.5 * (world.A - world.B @ K), world.Q + K.mT @ world.R @ K
     P = _scaled_sum(world, F, M) if isinstance(world, StateScaledNoise) else discounted_sum(F, M)
-    P = (P + P.mT) / 2
-    zero = torch.zeros((), dtype=torch.float64)
+    return (P + P.mT) / 2
+
+
+def _endless_value(world: LinearQuadratic, K: Tensor) -> QuadraticValue:
+    P, zero = endless_cost(world, K), torch.zeros((), dtype=torch.float64)
     _, slope, cost = _value_step(world, K, P, torch.zeros_like(world.m_0), zero)
-    q = torch.linalg.solve(torch.eye(world.n, dtype=torch.float64) - world.gamma**0.5 * F.mT, slope)
+    q = torch.linalg.solve(torch.eye(world.n, dtype=torch.float64) - world.gamma * (world.A - world.B @ K).mT, slope)
     return QuadraticValue(P, q, cost / (1 - world.gamma) if world.gamma < 1 else zero)
 
 

@@ -1,0 +1,159 @@
+"""Tabular token worlds: V tokens, S abstract states, tables P and r, prompts; belief and relaxed-token dynamics.
+
+A policy emits a distribution `u` over tokens (a one-hot one where a token was sampled). The world keeps a belief `b` over
+its abstract states, a row vector (S,): `b' = sum_a u(a) b P_a`, and pays `rbar(b, u) = b' r_k u`. With one-hot tokens and
+deterministic tables the belief is one-hot too and this is the plain tabular world.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from envs.linear_quadratic import check_gamma, check_horizon
+from envs.world import InputError
+
+_ROW_SUM = 1e-9  # how far a row of probabilities may be from summing to one
+
+
+@dataclass(frozen=True, eq=False)
+class TokenMDP:
+    """Tables of a token world; arrays are held as float64 torch tensors.
+
+    `P[z, a, z']` is (S, V, S); `r` is (S, V), paid at every step, or (H, S, V) with one table a step; `prompts` are token
+    sequences of one common length (>= 1), `starts` their start states and `weights` their probabilities (even by
+    default). `optimal_return` is the best expected return where the builder knows it.
+
+    Raises InputError, in one line, for tables that do not fit or hold NaN, rows of P that do not sum to one, a token
+    outside the vocabulary, a start state that does not exist, gamma outside (0, 1] or a horizon below 1.
+    """
+
+    P: Any  # (S, V, S)
+    r: Any  # (H, S, V)
+    prompts: Any  # (prompts, length) of whole numbers
+    starts: Any  # (prompts,) of whole numbers
+    horizon: int
+    gamma: float = 1.0
+    weights: Any = None  # (prompts,)
+    optimal_return: float | None = None
+
+    def __post_init__(self) -> None:
+        """Convert and check the tables."""
+        check_horizon(self.horizon)
+        if self.horizon is None:
+            raise InputError("horizon must be a whole number >= 1 for a token world")
+        check_gamma(self.gamma)
+        for name in ("P", "r"):
+            object.__setattr__(self, name, _table(name, getattr(self, name)))
+        if self.r.ndim == 2:
+            object.__setattr__(self, "r", self.r.expand(self.horizon, *self.r.shape).clone())
+        _check_tables(self)
+        object.__setattr__(self, "prompts", _whole("prompts", self.prompts, 2, self.V, "token", "vocabulary"))
+        object.__setattr__(self, "starts", _whole("starts", self.starts, 1, self.S, "state", "world"))
+        _check_prompts(self)
+
+    @property
+    def V(self) -> int:
+        """Size of the vocabulary."""
+        return self.P.shape[1]
+
+    @property
+    def S(self) -> int:
+        """Number of abstract states."""
+        return self.P.shape[0]
+
+    @property
+    def deterministic(self) -> bool:
+        """Whether every token leads to one state for sure."""
+        return bool((self.P.amax(-1) == 1).all())
+
+    def start_belief(self, prompt: int | Int[Tensor, "*batch"]) -> Float[Tensor, "*batch S"]:
+        """One-hot belief at the start state of a prompt."""
+        return torch.nn.functional.one_hot(self.starts[prompt], self.S).to(self.P)
+
+    def step(self, belief: Float[Tensor, "*batch S"], u: Float[Tensor, "*batch V"]) -> Float[Tensor, "*batch S"]:
+        """`b' = sum_a u(a) b P_a`, bilinear in belief and (relaxed) token."""
+        return torch.einsum("...z,zay,...a->...y", belief, self.P, u)
+
+    def reward(
+        self, k: int, belief: Float[Tensor, "*batch S"], u: Float[Tensor, "*batch V"]
+    ) -> Float[Tensor, "*batch"]:
+        """`rbar_k(b, u) = b' r_k u`."""
+        return torch.einsum("...z,za,...a->...", belief, self.r[k], u)
+
+    def belief_after(self, prompt: int, tokens: Int[Tensor, "steps"]) -> Float[Tensor, "S"]:
+        """Belief after a prompt and some generated tokens: the state of a prefix."""
+        belief = self.start_belief(prompt)
+        for token in check_tokens(self, tokens).tolist():
+            belief = belief @ self.P[:, token]
+        return belief
+
+    def to(self, device: str = "cpu", dtype: torch.dtype = torch.float64) -> "TokenMDP":
+        """The same world elsewhere; itself when it is there already."""
+        if self.P.dtype == dtype and self.P.device.type == torch.device(device).type:
+            return self
+        moved = object.__new__(TokenMDP)
+        for name, value in self.__dict__.items():
+            if isinstance(value, Tensor):
+                value = value.to(device, dtype if value.is_floating_point() else None)
+            object.__setattr__(moved, name, value)
+        return moved
+
+
+def check_tokens(world: TokenMDP, tokens: Int[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:
+    """Refuse tokens outside the vocabulary, naming the first."""
+    bad = tokens[(tokens < 0) | (tokens >= world.V)]
+    if bad.numel():
+        raise InputError(f"token {int(bad[0])} is outside the vocabulary: tokens are 0 ... {world.V - 1}")
+    return tokens
+
+
+def _table(name: str, given: Any) -> Tensor:
+    try:
+        table = torch.as_tensor(np.asarray(given), dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError):
+        raise InputError(f"{name} must be a rectangular table of numbers") from None
+    if not bool(table.isfinite().all()):
+        raise InputError(f"{name} holds NaN or infinity; every entry must be a finite number")
+    return table
+
+
+def _check_tables(world: TokenMDP) -> None:
+    P, r = world.P, world.r
+    if P.ndim != 3 or P.shape[0] != P.shape[2]:
+        raise InputError(f"P must have shape (S, V, S); got {tuple(P.shape)}")
+    if bool((P < 0).any()):
+        raise InputError(f"P holds a negative probability, {float(P.min()):.3g}")
+    gap = (P.sum(-1) - 1).abs()
+    if float(gap.max()) > _ROW_SUM:
+        z, a = divmod(int(gap.argmax()), P.shape[1])
+        raise InputError(f"P[{z}, {a}] sums to {float(P[z, a].sum()):.6g}; every row of probabilities must sum to one")
+    wanted = (world.horizon, P.shape[0], P.shape[1])
+    if tuple(r.shape) != wanted:
+        raise InputError(f"r must have shape {wanted[1:]} or {wanted}; got {tuple(r.shape)}")
+
+
+def _whole(name: str, given: Any, ndim: int, size: int, thing: str, where: str) -> Tensor:
+    try:
+        table = torch.as_tensor(np.asarray(given), dtype=torch.int64)
+    except (TypeError, ValueError, RuntimeError):
+        raise InputError(f"{name} must be whole numbers, all prompts of one length") from None
+    if table.ndim != ndim or not table.numel():
+        raise InputError(f"{name} must have {ndim} dimension(s) and at least one entry; got shape {tuple(table.shape)}")
+    bad = table[(table < 0) | (table >= size)]
+    if bad.numel():
+        raise InputError(f"{name}: {thing} {int(bad[0])} is outside the {where}: they are 0 ... {size - 1}")
+    return table
+
+
+def _check_prompts(world: TokenMDP) -> None:
+    count = len(world.prompts)
+    if len(world.starts) != count:
+        raise InputError(f"starts must have one state per prompt ({count}); got {len(world.starts)}")
+    weights = _table("weights", [1 / count] * count if world.weights is None else world.weights)
+    if weights.shape != (count,) or bool((weights < 0).any()) or abs(float(weights.sum()) - 1) > _ROW_SUM:
+        raise InputError(f"weights must be {count} probabilities that sum to one; got {tuple(weights.tolist())}")
+    object.__setattr__(world, "weights", weights)

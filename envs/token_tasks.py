@@ -1,0 +1,124 @@
+"""Named token tasks: small builders of `TokenMDP`, each with its optimal expected return known."""
+
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+
+from envs.token_mdp import TokenMDP
+from envs.world import InputError
+
+
+def sequence_task(
+    V: int, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]], sparse: bool = True, gamma: float = 1.0
+) -> TokenMDP:
+    """Every prompt has one right answer of H tokens.
+
+    Sparse: 1 at the last step if all H tokens were right; states (prompt, tokens right so far) and "wrong"; optimal return
+    `gamma^{H-1}`. Dense: 1/H for every right token; one state per prompt; optimal return `(1/H) sum_k gamma^k`.
+    """
+    tokens = [token for row in (*prompts, *answers) for token in row]
+    if min(tokens) < 0 or max(tokens) >= V:
+        raise InputError(
+            f"V={V} is too small: the task speaks tokens up to {max(tokens)}, so V must be >= {max(tokens) + 1}"
+        )
+    build = _all_or_nothing if sparse else _token_by_token
+    return build(V, prompts, np.asarray(answers), gamma)
+
+
+def _all_or_nothing(V: int, prompts: Sequence[Sequence[int]], answers: np.ndarray, gamma: float) -> TokenMDP:
+    count, H = answers.shape
+    wrong = count * H
+    P, r = np.zeros((wrong + 1, V, wrong + 1)), np.zeros((H, wrong + 1, V))
+    P[:, :, wrong] = 1
+    for i, k in np.ndindex(count, H):
+        z, token = i * H + k, answers[i, k]
+        if k + 1 < H:
+            P[z, token, [wrong, z + 1]] = 0, 1
+        else:
+            r[H - 1, z, token] = 1
+    starts = [i * H for i in range(count)]
+    return TokenMDP(P, r, prompts, starts, H, gamma, optimal_return=gamma ** (H - 1))
+
+
+def _token_by_token(V: int, prompts: Sequence[Sequence[int]], answers: np.ndarray, gamma: float) -> TokenMDP:
+    count, H = answers.shape
+    P = np.repeat(np.eye(count)[:, None], V, axis=1)
+    r = np.zeros((H, count, V))
+    for i, k in np.ndindex(count, H):
+        r[k, i, answers[i, k]] = 1 / H
+    best = sum(gamma**k for k in range(H)) / H
+    return TokenMDP(P, r, prompts, range(count), H, gamma, optimal_return=best)
+
+
+def combination_lock(V: int = 4, horizon: int = 4, gamma: float = 1.0, seed: int = 0) -> TokenMDP:
+    """One secret word of `horizon` tokens opens the lock: sparse reward, credit over the whole length."""
+    word = np.random.default_rng(seed).integers(V, size=horizon)
+    return sequence_task(V, [[0]], [word.tolist()], True, gamma)
+
+
+def copy(V: int = 3, length: int = 3, sparse: bool = True, gamma: float = 1.0) -> TokenMDP:
+    """Say the prompt again; every word of `length` tokens is a prompt."""
+    words = _words(V, length)
+    return sequence_task(V, words, words, sparse, gamma)
+
+
+def reverse(V: int = 3, length: int = 3, sparse: bool = True, gamma: float = 1.0) -> TokenMDP:
+    """Say the prompt backwards; every word of `length` tokens is a prompt."""
+    words = _words(V, length)
+    return sequence_task(V, words, [word[::-1] for word in words], sparse, gamma)
+
+
+def arithmetic(modulus: int = 4, horizon: int = 2, sparse: bool = True, gamma: float = 1.0) -> TokenMDP:
+    """Prompt (a, b); answer `a + b, a + 2 b, ...` modulo the size of the vocabulary: the prompt decides everything."""
+    pairs = _words(modulus, 2)
+    answers = [tuple((a + (k + 1) * b) % modulus for k in range(horizon)) for a, b in pairs]
+    return sequence_task(modulus, pairs, answers, sparse, gamma)
+
+
+def _words(V: int, length: int) -> list[tuple[int, ...]]:
+    return list(itertools.product(range(V), repeat=length))
+
+
+def parity(V: int = 2, horizon: int = 4, gamma: float = 1.0) -> TokenMDP:
+    """The last token must be the parity (0 or 1) of the sum of all tokens before it; two states; optimal `gamma^{H-1}`."""
+    P, r = np.zeros((2, V, 2)), np.zeros((horizon, 2, V))
+    for z, a in np.ndindex(2, V):
+        P[z, a, (z + a) % 2] = 1
+    r[horizon - 1, [0, 1], [0, 1]] = 1
+    return TokenMDP(P, r, [[0]], [0], horizon, gamma, optimal_return=gamma ** (horizon - 1))
+
+
+def distractor(V: int = 4, horizon: int = 5, gamma: float = 1.0) -> TokenMDP:
+    """The reward, 1 at the end, depends on the first token only (it must be token 1); all later tokens are idle talk.
+
+    States: undecided, good, bad. Optimal return `gamma^{H-1}`.
+    """
+    P, r = np.zeros((3, V, 3)), np.zeros((horizon, 3, V))
+    P[0, :, 2] = P[1, :, 1] = P[2, :, 2] = 1
+    P[0, 1, [1, 2]] = 1, 0
+    if horizon == 1:
+        r[0, 0, 1] = 1
+    else:
+        r[horizon - 1, 1, :] = 1
+    return TokenMDP(P, r, [[0]], [0], horizon, gamma, optimal_return=gamma ** (horizon - 1))
+
+
+def garnet(
+    V: int = 4, states: int = 5, horizon: int = 4, branching: int = 2, gamma: float = 1.0, seed: int = 0
+) -> TokenMDP:
+    """A seeded random world: every (state, token) leads to `branching` states with random probabilities, dense rewards.
+
+    Optimal return by backward induction over the tables.
+    """
+    if not 1 <= branching <= states:
+        raise InputError(f"branching must be between 1 and states={states}; got {branching}")
+    rng = np.random.default_rng(seed)
+    P = np.zeros((states, V, states))
+    for z, a in np.ndindex(states, V):
+        P[z, a, rng.choice(states, branching, replace=False)] = rng.dirichlet(np.ones(branching))
+    r = rng.uniform(0, 1, (horizon, states, V))
+    best = np.zeros(states)
+    for k in reversed(range(horizon)):
+        best = (r[k] + gamma * P @ best).max(-1)
+    return TokenMDP(P, r, [[0]], [0], horizon, gamma, optimal_return=float(best[0]))

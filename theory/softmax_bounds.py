@@ -1,0 +1,164 @@
+"""Entropy, Gini index, softmax Jacobian, sampling gap, and the inequalities between them.
+
+Letters: p probabilities over V tokens (last axis), `J(p) = diag(p) - p p'`, `G(p) = 1 - sum p^2`, `H(p)` in nats,
+`osc(q) = max q - min q`, `TV` total variation. Everything batches over leading axes; J itself is never formed where its
+norm is asked, so that V = 32768 costs as much as it should.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from envs.world import InputError
+
+_BISECTIONS = 100
+_MAX_SUBSETS = 20  # the exact inf -> 1 norm visits 2^V subsets
+
+
+def check_probabilities(p: Float[Tensor, "*batch V"]) -> Float[Tensor, "*batch V"]:
+    """Refuse what is not a distribution, naming the worst sum."""
+    sums = p.sum(-1)
+    if not bool(p.isfinite().all()) or bool((p < 0).any()) or float((sums - 1).abs().max().detach()) > 1e-6:
+        raise InputError(
+            f"p must be finite probabilities that sum to one; a row sums to {float(sums.flatten()[0]):.6g}"
+        )
+    return p
+
+
+def entropy(p: Float[Tensor, "*batch V"]) -> Float[Tensor, "*batch"]:
+    """`H = -sum p ln p`, in nats."""
+    return -torch.special.xlogy(p, p).sum(-1)
+
+
+def gini(p: Float[Tensor, "*batch V"]) -> Float[Tensor, "*batch"]:
+    """`G = 1 - sum p^2 = E_a TV(delta_a, p)`: the chance that two draws differ."""
+    return (p * (1 - p)).sum(-1)
+
+
+def sampling_gap(p: Float[Tensor, "*batch V"], alpha: float) -> Float[Tensor, "*batch"]:
+    """`gap = E_c TV(u, p) = alpha G(p)` of the relaxed token `u = (1 - alpha) p + alpha onehot(c)` (our definition)."""
+    return alpha * gini(p)
+
+
+def gini_entropy_bound(H: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+    """`G <= min(H / (2 ln 2), 1 - e^{-H})`."""
+    return torch.minimum(H / (2 * math.log(2)), -torch.expm1(-H))
+
+
+def spread_factor(G: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+    """`min(1/4, G/2)`, the factor of every diameter bound."""
+    return (G / 2).clamp(max=0.25)
+
+
+def oscillation(q: Float[Tensor, "*batch V"]) -> Float[Tensor, "*batch"]:
+    """`osc(q) = max q - min q`."""
+    return q.amax(-1) - q.amin(-1)
+
+
+def jacobian(p: Float[Tensor, "*batch V"]) -> Float[Tensor, "*batch V V"]:
+    """`J(p) = diag(p) - p p'`, the derivative of softmax at probabilities p."""
+    return torch.diag_embed(p) - p[..., :, None] * p[..., None, :]
+
+
+def jacobian_norm(p: Float[Tensor, "*batch V"]) -> Float[Tensor, "*batch"]:
+    """`||J(p)||_2` in O(V): the root of `sum_i p_i^2 / (p_i - x) = 1` between the two largest probabilities.
+
+    The left side rises from -inf at p_2 to +inf at p_1 on that interval, so bisection finds it to rounding; where
+    p_1 = p_2 the norm is p_1.
+    """
+    top = p.topk(2, -1).values
+    low, high = top[..., 1], top[..., 0]
+    for _ in range(_BISECTIONS):
+        middle = (low + high) / 2
+        value = (p.square() / (p - middle[..., None])).sum(-1)
+        above = (value > 1) & (middle > low)
+        low, high = torch.where(above, low, middle), torch.where(above, middle, high)
+    return low
+
+
+def inf_to_one_norm(p: Float[Tensor, "V"]) -> Float[Tensor, ""]:
+    """`||J||_{inf->1} = max_S 4 P(S)(1 - P(S))` exactly, over all 2^V subsets; V <= 20."""
+    if len(p) > _MAX_SUBSETS:
+        raise InputError(
+            f"V={len(p)} makes 2^{len(p)} subsets; the exact norm takes V <= {_MAX_SUBSETS}: use min(1, 2 G)"
+        )
+    mass = torch.zeros(1, dtype=p.dtype)
+    for weight in p:
+        mass = torch.cat([mass, mass + weight])
+    return (4 * mass * (1 - mass)).max()
+
+
+def covariance(
+    p: Float[Tensor, "*batch V"], w: Float[Tensor, "*batch V d"], Q: Float[Tensor, "*batch V"]
+) -> Float[Tensor, "*batch d"]:
+    """`Cov_{a~p}(w(a), Q(a))`, vector by number."""
+    centred = Q - (p * Q).sum(-1, keepdim=True)
+    return torch.einsum("...a,...ad->...d", p * centred, w)
+
+
+def diameter(w: Float[Tensor, "*batch V d"]) -> Float[Tensor, "*batch"]:
+    """`D_w = max_{a,b} ||w(a) - w(b)||`, row by row of the pairs."""
+    found = torch.zeros(w.shape[:-2], dtype=w.dtype, device=w.device)
+    for a in range(w.shape[-2]):
+        found = torch.maximum(found, (w - w[..., a : a + 1, :]).norm(dim=-1).amax(-1))
+    return found
+
+
+def covariance_bound(
+    p: Float[Tensor, "*batch V"], w: Float[Tensor, "*batch V d"], Q: Float[Tensor, "*batch V"]
+) -> Float[Tensor, "*batch"]:
+    """`||Cov_p(w, Q)|| <= D_w osc(Q) min(1/4, G/2)`, constant optimal."""
+    return diameter(w) * oscillation(Q) * spread_factor(gini(p))
+
+
+Sides = tuple[Tensor, Tensor]
+
+
+def _top(p: Tensor) -> tuple[Tensor, Tensor]:
+    top = p.topk(2, -1).values
+    return top[..., 0], top[..., 1]
+
+
+def _norm_upper(p: Tensor) -> Sides:
+    first, _ = _top(p)
+    return jacobian_norm(p), torch.minimum(first, 2 * first * (1 - first))
+
+
+def _near_uniform(p: Tensor) -> Sides:
+    V = p.shape[-1]
+    return jacobian_norm(p), 1 / V + ((math.log(V) - entropy(p)).clamp(min=0) / 2).sqrt()
+
+
+# Every inequality of the theory page in p alone: name -> (smaller side, larger side).
+INEQUALITIES: dict[str, Callable[[Tensor], Sides]] = {
+    "p2 <= |J|": lambda p: (_top(p)[1], jacobian_norm(p)),
+    "|J| <= min(p1, 2 p1 (1 - p1))": _norm_upper,
+    "min(p1, 2 p1 (1 - p1)) <= 1/2": lambda p: (_norm_upper(p)[1], torch.full_like(_top(p)[0], 0.5)),
+    "p1 (1 - p1) <= |J|": lambda p: (_top(p)[0] * (1 - _top(p)[0]), jacobian_norm(p)),
+    "G / (V - 1) <= |J|": lambda p: (gini(p) / (p.shape[-1] - 1), jacobian_norm(p)),
+    "|J| <= G": lambda p: (jacobian_norm(p), gini(p)),
+    "G <= H / (2 ln 2)": lambda p: (gini(p), entropy(p) / (2 * math.log(2))),
+    "G <= 1 - exp(-H)": lambda p: (gini(p), -torch.expm1(-entropy(p))),
+    "1 - p1 <= G": lambda p: (1 - _top(p)[0], gini(p)),
+    "G <= 2 (1 - p1)": lambda p: (gini(p), 2 * (1 - _top(p)[0])),
+    "|J| <= 1/V + sqrt((ln V - H) / 2)": _near_uniform,
+}
+
+
+def inf_to_one_bound(p: Float[Tensor, "V"]) -> Sides:
+    """`max_S 4 P(S)(1 - P(S)) <= min(1, 2 G)`."""
+    return inf_to_one_norm(p), (2 * gini(p)).clamp(max=1.0)
+
+
+def embedding_spread_bound(p: Float[Tensor, "V"], E: Float[Tensor, "V d"]) -> Sides:
+    """`E_a ||e_a - ebar|| <= D_e G`."""
+    return (p * (E - p @ E).norm(dim=-1)).sum(), diameter(E) * gini(p)
+
+
+def sandwich_bound(p: Float[Tensor, "V"], E: Float[Tensor, "V d"], W: Float[Tensor, "V k"]) -> Sides:
+    """`||E'J W||_2 <= D_e D_w min(1/4, G/2)`: vocabulary-free, where the product of norms is useless."""
+    inner = E.mT @ (p[:, None] * W) - torch.outer(p @ E, p @ W)
+    return torch.linalg.matrix_norm(inner, 2), diameter(E) * diameter(W) * spread_factor(gini(p))
