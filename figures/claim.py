@@ -23,6 +23,11 @@ CLAIM_NAMES = (
     "assumption_removed",
     "chaos",
     "attention_path",
+    "bellman_costate",
+    "score_costate_unbiased",
+    "error_split",
+    "error_bound",
+    "entropy_knobs",
 )
 
 ASSUMPTIONS = {

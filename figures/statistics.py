@@ -81,20 +81,19 @@ def judge_part(rows: pd.DataFrame, error_rate: float = ERROR_RATE) -> PartResult
 
     `==`: *fails* when some simultaneous interval (widened by `tolerance`, for rounding) misses its target; else
     *undecided* when some interval is wider than `margin * scale`, too wide to have seen what matters; else *holds*.
-    `>=`, `<=`: *holds* when all intervals lie beyond the target, *fails* when one lies wholly on the wrong side.
+    `>=`, `<=`: *holds* when all intervals lie on the right side (up to `tolerance`), *fails* when one lies wholly beyond.
     """
     critical = critical_value(len(rows), rows["samples"], error_rate)
-    reach = np.asarray(critical * rows["standard_error"] + rows["tolerance"])
+    chance, tolerance = np.asarray(critical * rows["standard_error"]), np.asarray(rows["tolerance"])
     gap = np.asarray(rows["measured"] - rows["target"])
     equal = np.asarray(rows["relation"] == "==")
     wrong_side = np.where(rows["relation"] == ">=", -gap, gap)
-    excess = np.where(equal, np.abs(gap), wrong_side)
+    excess, reach = np.where(equal, np.abs(gap), wrong_side), chance + tolerance
+    blurred = np.where(equal, chance > rows["margin"] * rows["scale"], excess > tolerance - chance)
     if (excess > reach).any():
         outcome: Outcome = "fails"
-    elif np.where(equal, reach > rows["margin"] * rows["scale"] + rows["tolerance"], -excess < reach).any():
-        outcome = "undecided"
     else:
-        outcome = "holds"
+        outcome = "undecided" if blurred.any() else "holds"
     share = np.minimum(excess / np.maximum(reach, 1e-300), _LARGEST_SHARE)
     worst = int(np.argmax(share))
     resolution = float((reach / np.maximum(rows["scale"], 1e-300)).max())

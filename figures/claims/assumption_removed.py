@@ -187,12 +187,13 @@ CLAIM = Claim(
     formula=r"\mathbb{E}[\lambda_t \mid s_t] = \nabla V_t(s_t) \quad\text{without A1, or without A2 and A5}",
     source="theory page section 1, negative controls",
     assumptions=("A1", "A2", "A5"),
-    must_hold="The same worlds with the assumption back: all paths open, or the score function, which needs no derivative",
+    must_hold="The same worlds with the assumption back: all paths open, or the score function, which needs no "
+    "derivative",
     must_fail="Step reward, quantised action (A1), noise scaled by the state with that path cut (A2, A5)",
-    how_to_read="Dashed lines are exact. Orange points are mean costates with an assumption removed (bars two "
-    "standard errors): "
-    "they miss the value gradient, by 100% under a step reward; with all paths open (blue) they meet it again. "
-    "Straight-through rounding is right for fine quanta and wrong for coarse ones, with dips where its error changes sign.",
+    how_to_read="Dashed lines are exact. Orange points are mean costates with an assumption removed (bars two standard "
+    "errors): they miss the value gradient, by 100% under a step reward; with all paths open (blue) they meet "
+    "it again. Straight-through rounding is right for fine quanta and wrong for coarse ones, with dips where "
+    "its error changes sign.",
     parts={
         "step reward: costate": ("claim", "fails"),
         "quantised action: rounded": ("claim", "fails"),

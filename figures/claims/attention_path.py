@@ -179,8 +179,9 @@ CLAIM = Claim(
     must_hold="Position-attention policies, all attention strengths: total, attention part, closed path",
     must_fail="The costate with attention to the past closed, taken for the value gradient",
     how_to_read="Left, how large a share of the value gradient comes through the dynamics and through later looks back. "
-    "Middle, blue dots (attention open) must stay in the grey band around the dashed exact value, orange crosses "
-    "(attention closed) leave it; right, their bias (dashed exact, crosses measured) grows with the attention to the past.",
+    "Middle, blue dots (attention open) must stay in the grey band around the dashed exact value, orange "
+    "crosses (attention closed) leave it; right, their bias (dashed exact, crosses measured) grows with the "
+    "attention to the past.",
     parts={
         "total": ("claim", "holds"),
         "attention path": ("claim", "holds"),

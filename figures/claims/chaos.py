@@ -120,8 +120,9 @@ CLAIM = Claim(
     must_hold="beta = 2.5: sd(pathwise) more than ten times sd(score function) at T = 20, both still unbiased",
     must_fail="beta = 0.5: the same statement in the tame map",
     how_to_read="Points are sample standard deviations (bars two standard errors) of the two gradient estimators; dashed "
-    "curves are their exact values from moments carried round the circle. On the right blue climbs by a constant factor per "
-    "step; where blue points fall below the dashed line, rare paths carry the variance and samples do not show it.",
+    "curves are their exact values from moments carried round the circle. On the right blue climbs by a "
+    "constant factor per step; where blue points fall below the dashed line, rare paths carry the variance and"
+    " samples do not show it.",
     parts={
         "variance = exact moments": ("claim", "holds"),
         "both unbiased": ("claim", "holds"),

@@ -115,9 +115,9 @@ CLAIM = Claim(
     assumptions=("A1", "A2", "A4", "A5"),
     must_hold="All systems, below the optimal gain and at it, where action noise drops out (L_j = 0)",
     must_fail="The same formula without its action-noise term, below the optimal gain",
-    how_to_read="Each point is one entry of Cov(costate | state), measured against formula, bars two standard errors: "
-    "left and middle points must lie on the dashed diagonal. Right, the formula is robbed of its action-noise term: "
-    "points leave the diagonal, so the term matters away from the optimal gain.",
+    how_to_read="Each point is one entry of Cov(costate | state), measured against formula, bars two standard errors: left"
+    " and middle points must lie on the dashed diagonal. Right, the formula is robbed of its action-noise "
+    "term: points leave the diagonal, so the term matters away from the optimal gain.",
     parts={
         "any gain": ("claim", "holds"),
         "optimal gain": ("claim", "holds"),

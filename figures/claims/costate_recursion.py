@@ -139,8 +139,8 @@ CLAIM = Claim(
     must_hold="Every path of every differentiable world, also a chaotic one and one with state-scaled noise",
     must_fail="Partial instead of total derivatives (the policy's slope left out)",
     how_to_read="Largest gap between two ways to the same costate, relative to the costate's size: left and middle must "
-    "stay below the dashed rounding limit at every time. Right, the recursion forgets that the action depends on the "
-    "state: the gap is of order one.",
+    "stay below the dashed rounding limit at every time. Right, the recursion forgets that the action depends "
+    "on the state: the gap is of order one.",
     parts={
         "autograd = recursion": ("claim", "holds"),
         "autograd = differences": ("claim", "holds"),

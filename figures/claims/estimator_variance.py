@@ -171,9 +171,10 @@ CLAIM = Claim(
     assumptions=("A1", "A2", "A3", "A5"),
     must_hold="One quadratic step with Gaussian noise, four estimators; the critic's mean on all systems",
     must_fail="Holding the estimator without baseline to the formula with baseline",
-    how_to_read="Left, points are sample variances (bars two standard errors) and must lie on the dashed closed forms. Right, "
-    "variances over that of the pathwise estimator on the same samples: the printed percentage is what replacing the "
-    "sampled costate by the exact value gradient (perfect critic) saves, small beside what the score function costs.",
+    how_to_read="Left, points are sample variances (bars two standard errors) and must lie on the dashed closed forms. "
+    "Right, variances over that of the pathwise estimator on the same samples: the printed percentage is what "
+    "replacing the sampled costate by the exact value gradient (perfect critic) saves, small beside what the "
+    "score function costs.",
     parts={
         "one-step variance": ("claim", "holds"),
         "critic keeps the mean": ("claim", "holds"),

@@ -100,9 +100,9 @@ CLAIM = Claim(
     assumptions=("A1", "A2", "A3", "A4", "A5"),
     must_hold="Gaussian, Laplace, logistic and Gumbel noise; pathwise also under uniform noise (it needs no density)",
     must_fail="Score function under uniform noise (breaks A3: the density jumps, the boundary term is lost)",
-    how_to_read="Every point is one entry of the estimated policy gradient over its exact value, bars two standard errors: "
-    "all must meet the dashed line at 1. Under uniform noise (right) the score is zero almost everywhere and the "
-    "score-function estimate is 0, not 1, while the pathwise one is unharmed.",
+    how_to_read="Every point is one entry of the estimated policy gradient over its exact value, bars two standard errors:"
+    " all must meet the dashed line at 1. Under uniform noise (right) the score is zero almost everywhere and "
+    "the score-function estimate is 0, not 1, while the pathwise one is unharmed.",
     parts={
         "smooth noise": ("claim", "holds"),
         "uniform, pathwise": ("claim", "holds"),

@@ -1,5 +1,3 @@
-from dataclasses import replace
-
 import pandas as pd
 import pytest
 
@@ -81,11 +79,15 @@ def test_every_claim_is_documented_whole(name):
         assert text
 
 
+def work(settings):
+    """Samples, or random policies, or points."""
+    return sum(getattr(s, "samples", getattr(s, "seeds", 1)) for s in settings)
+
+
 @pytest.mark.parametrize("preset", ["quick", "full"])
 @pytest.mark.parametrize("name", CLAIM_NAMES)
-def test_settings_are_distinct_and_the_full_preset_samples_more(name, preset):
+def test_settings_are_distinct_and_the_full_preset_does_more(name, preset):
     claim = load_claim(name)
     settings = claim.settings(preset)
     assert len(set(settings)) == len(settings)
-    assert sum(s.samples for s in claim.settings("full")) > sum(s.samples for s in claim.settings("quick"))
-    assert all(replace(s) == s for s in settings)
+    assert work(claim.settings("full")) > work(claim.settings("quick"))
