@@ -4,7 +4,7 @@ import difflib
 import importlib
 import inspect
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -68,6 +68,9 @@ class Claim:
     expected_outcome: Outcome = "holds"
     seconds: tuple[float, float] = (10.0, 600.0)  # quick, full: of one core, to say beforehand how long it takes
     own_settings: Callable[[Preset, str], list[Any]] | None = None  # the same points for a user's own system
+    groups: dict[str, str] = field(
+        default_factory=dict
+    )  # part -> column: a part documented to fail must, in each group
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,8 @@ def compare(
     if relation not in RELATIONS:
         raise ValueError(f"relation must be one of {RELATIONS}; got {relation!r}")
     arrays = np.broadcast_arrays(*[_plain(x) for x in (measured, target, standard_error, scale, tolerance)])
+    if not all(np.isfinite(array).all() for array in arrays):
+        raise InputError(f"part {part!r} of {labels} is not finite: the system is out of floating-point range")
     names = ("measured", "target", "standard_error", "scale", "tolerance")
     fixed = {"part": part, "relation": relation, "margin": margin, "samples": int(samples), **(labels or {})}
     return [
@@ -121,7 +126,9 @@ def judge(claim: Claim, rows: pd.DataFrame) -> Verdict:
     """Test every part, then the claim: any failing claim part makes it fail; a control that is not as documented leaves
     it undecided, because a check without power has shown nothing."""  # noqa: D205, D209
     judged = rows[rows["relation"] != "report"]
-    parts = {name: judge_part(judged[judged["part"] == name].reset_index(drop=True)) for name in claim.parts}
+    parts = {
+        name: _judge_groups(claim, name, judged[judged["part"] == name].reset_index(drop=True)) for name in claim.parts
+    }
     own = [name for name, (role, _) in claim.parts.items() if role == "claim"]
     off = [name for name, (_, expected) in claim.parts.items() if parts[name].outcome != expected]
     blind = [name for name in off if claim.parts[name][0] == "control"]
@@ -134,9 +141,26 @@ def judge(claim: Claim, rows: pd.DataFrame) -> Verdict:
     )  # fmt: skip
 
 
+def _judge_groups(claim: Claim, name: str, rows: pd.DataFrame) -> PartResult:
+    """The part as a whole; one that fails as documented must do so in every group, else it is undecided."""
+    whole, column = judge_part(rows), claim.groups.get(name)
+    if column is None or whole.outcome != "fails" or claim.parts[name][1] != "fails":
+        return whole
+    groups = {key: judge_part(group.reset_index(drop=True)) for key, group in rows.groupby(column, sort=False)}
+    spared = {key: result for key, result in groups.items() if result.outcome != "fails"}
+    if not spared:
+        return whole
+    key, result = next(iter(spared.items()))
+    return replace(result, outcome="undecided", worst={**result.worst, "does not fail for": f"{column} {key}"})
+
+
 def _reason(claim: Claim, parts: dict[str, PartResult], off: list[str]) -> str:
     if off:
-        said = (f"'{name}' {parts[name].outcome}, documented: {claim.parts[name][1]}" for name in off)
+        said = []
+        for name in off:
+            spared = parts[name].worst.get("does not fail for")
+            where = f" (does not fail for {spared}: the check is blind there)" if spared else ""
+            said.append(f"'{name}' {parts[name].outcome}, documented: {claim.parts[name][1]}{where}")
         return "; ".join(said)
     count = sum(result.comparisons for result in parts.values())
     return f"{len(parts)} parts, {count} comparisons, all as documented"

@@ -2,8 +2,10 @@
 
 import argparse
 import os
+import signal
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -31,31 +33,25 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument(
         "--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: CUDA where there is one"
     )
-    check.add_argument("--jobs", type=_positive, default=None, metavar="N", help="processes (default: one per core)")
-    check.add_argument("--seed", type=_natural, default=0, metavar="S", help="seed of all noise (default: 0)")
+    check.add_argument(
+        "--jobs", type=partial(_at_least, 1), default=None, metavar="N", help="processes (default: one per core)"
+    )
+    check.add_argument(
+        "--seed", type=partial(_at_least, 0), default=0, metavar="S", help="seed of all noise (default: 0)"
+    )
     check.add_argument("--world", type=Path, metavar="FILE", help="also check your own linear-quadratic system (JSON)")
-    for name, text in (("plot", "draw the figures again"), ("report", "write report.html again")):
-        command = commands.add_parser(name, help=f"{text}, from the records alone")
-        command.add_argument("claims", nargs="*", metavar="CLAIM", help="claims (default: all that were checked)")
+    plot = commands.add_parser("plot", help="draw the figures again, from the records alone")
+    plot.add_argument("claims", nargs="*", metavar="CLAIM", help="claims (default: all that were checked)")
+    report = commands.add_parser("report", help="write report.html again, from the records alone")
+    for command in (plot, report):
         command.add_argument("--out", type=Path, default=DEFAULT_OUT, metavar="DIR", help="results (default: runs)")
     return parser
 
 
-def _positive(text: str) -> int:
-    value = _natural(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number >= 1; got {text!r}")
-    return value
-
-
-def _natural(text: str) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        value = -1
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"must be a whole number >= 0; got {text!r}")
-    return value
+def _at_least(least: int, text: str) -> int:
+    if not text.isdecimal() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"must be a whole number >= {least}; got {text!r}")
+    return int(text)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -63,16 +59,25 @@ def main(arguments: list[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     from envs.world import InputError
 
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         code = {"list": _list, "check": _check, "plot": _plot, "report": _report}[options.command](options)
     except InputError as error:
         print(f"costate: {error}", file=sys.stderr)
+        code = 2
+    except OSError as error:
+        print(f"costate: {error.filename or 'a file'}: {error.strerror}; nothing finished was lost", file=sys.stderr)
         code = 2
     except KeyboardInterrupt:
         print("\ncostate: stopped; finished points are kept, the same command goes on from here", file=sys.stderr)
         code = 130
     sys.stdout.flush()
     sys.exit(code)
+
+
+def _interrupt(*_: Any) -> NoReturn:
+    """SIGTERM stops like Ctrl-C: what is finished is kept, and no worker is left behind."""
+    raise KeyboardInterrupt
 
 
 def _list(options: argparse.Namespace) -> int:
@@ -137,6 +142,9 @@ def _judge_and_show(claims: list[Any], points: list[Any], options: argparse.Name
     for claim in claims:
         own = [point for point in points if point.claim == claim.name]
         entries.append(judge_claim(claim, own, options.out, options.preset)[1])
+    for entry in entries:  # an old picture must not stand beside a new verdict, whenever this is stopped
+        for kind in ("png", "svg"):
+            (options.out / "figures" / f"{entry['claim']}.{kind}").unlink(missing_ok=True)
     write_verdicts(options.out, entries)
     print(table(entries), flush=True)
     return entries
@@ -147,10 +155,22 @@ def _draw_and_report(fresh: list[dict[str, Any]], out: Path, jobs: int) -> None:
     from figures.verdicts import read_verdicts
 
     drawn = {entry["claim"] for entry in fresh}
-    entries = read_verdicts(out)
-    stale = [entry for entry in entries if not (out / "figures" / f"{entry['claim']}.svg").exists()]
-    draw_all(fresh + [entry for entry in stale if entry["claim"] not in drawn], out, jobs)
-    write_report(entries, out)
+    draw_all(fresh, out, jobs)
+    write_report([entry for entry in read_verdicts(out) if entry["claim"] in drawn or _drawn(entry, out)], out)
+
+
+def _drawn(entry: dict[str, Any], out: Path) -> bool:
+    """Whether an older claim has its picture, drawn now if need be; one whose records are gone is named and left out."""
+    from envs.world import InputError
+    from figures.report import draw_claim
+
+    try:
+        if not (out / "figures" / f"{entry['claim']}.svg").exists():
+            draw_claim(entry, out)
+    except InputError as error:
+        print(f"costate: {error}: left out of the report", file=sys.stderr)
+        return False
+    return True
 
 
 def _chosen(options: argparse.Namespace) -> list[dict[str, Any]]:
@@ -183,11 +203,10 @@ def _plot(options: argparse.Namespace) -> int:
 
 def _report(options: argparse.Namespace) -> int:
     from figures.records import check_writable
+    from figures.report import write_report
+    from figures.verdicts import read_verdicts
 
-    entries = _chosen(options)
+    entries = read_verdicts(options.out)
     check_writable(options.out)
-    from figures.report import draw_all, write_report
-
-    draw_all([e for e in entries if not (options.out / "figures" / f"{e['claim']}.svg").exists()], options.out, jobs=1)
-    print(write_report(entries, options.out))
+    print(write_report([entry for entry in entries if _drawn(entry, options.out)], options.out))
     return 0

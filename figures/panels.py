@@ -18,8 +18,8 @@ def standardised(rows: pd.DataFrame) -> np.ndarray:
     return np.asarray(np.clip(gap / errors, -_CLIP, _CLIP))
 
 
-def deviations_panel(axis: Any, rows: pd.DataFrame, x: str, jitter: float = 0.15) -> Any:
-    """Deviations of every part against `x` on a symlog scale, with the simultaneous acceptance band."""
+def deviations_panel(axis: Any, rows: pd.DataFrame, x: str, judged: pd.DataFrame, jitter: float = 0.15) -> Any:
+    """Deviations of every part against `x` on a symlog scale, with the band in which all `judged` rows must lie."""
     names = list(rows["part"].unique())
     for i, name in enumerate(names):
         part = rows[rows["part"] == name]
@@ -27,8 +27,7 @@ def deviations_panel(axis: Any, rows: pd.DataFrame, x: str, jitter: float = 0.15
         colour = COLOURS["costate"] if i == 0 else COLOURS["control"]
         axis.plot(at, standardised(part), "." if i == 0 else "x", color=colour, ms=6 if i == 0 else 4.5, mew=1,
                   alpha=0.7, label=name, zorder=3 - i)  # fmt: skip
-    first = rows[rows["part"] == names[0]]
-    band = float(np.max(critical_value(len(first), first["samples"])))
+    band = float(np.max(critical_value(len(judged), judged["samples"])))
     axis.axhspan(-band, band, color="0.85", zorder=0)
     axis.axhline(0, label="exact", **EXACT)
     axis.set_yscale("symlog", linthresh=band)

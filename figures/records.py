@@ -15,7 +15,8 @@ from typing import Any
 from envs.world import InputError
 
 _ROOT = Path(__file__).resolve().parent.parent
-_CODE = ("envs", "theory", "agents")
+_CODE = ("envs/*.py", "theory/*.py", "agents/*.py", "figures/*systems.py", "figures/sampling.py", "figures/claim.py",
+         "figures/statistics.py")  # fmt: skip
 _LIBRARIES = ("torch", "numpy", "scipy", "gymnasium", "pandas", "matplotlib")
 
 
@@ -31,9 +32,9 @@ def digest(text: str) -> str:
 
 @cache
 def code_digest() -> str:
-    """Digest of worlds, theory and agents: a record made by other code is not taken for a result of this one."""
-    files = sorted(path for folder in _CODE for path in (_ROOT / folder).rglob("*.py"))
-    return digest("".join(path.read_text() for path in files))
+    """Digest of all code that makes numbers, and of its libraries: a record made by others is not taken for a result."""
+    files = sorted(path for pattern in _CODE for path in _ROOT.glob(pattern))
+    return digest(canonical([[path.name, path.read_text()] for path in files] + [versions()]))
 
 
 @cache
@@ -71,9 +72,10 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 def check_writable(folder: Path) -> None:
     """Refuse an output folder that cannot be made or written to, before any work is done."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+        for place in (folder, folder / "records", folder / "figures"):
+            place.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=place):
+                pass
     except OSError as error:
         raise InputError(f"--out {folder} cannot be written to ({error.strerror}): name another folder") from None
 
@@ -118,7 +120,11 @@ def save_record(point: Point, out: Path, rows: list[dict[str, Any]], seconds: fl
 
 def load_record(point: Point, out: Path) -> dict[str, Any] | None:
     """The record of a finished point, or None where there is none; raises InputError, naming the file, if damaged."""
-    path = point.path(out)
+    return read_record(point.path(out))
+
+
+def read_record(path: Path) -> dict[str, Any] | None:
+    """The record in a file, its checksum verified; None where there is no file."""
     try:
         record = json.loads(path.read_text())
         checksum = record.pop("checksum")

@@ -20,7 +20,7 @@ def draw_claim(entry: Entry, out: Path) -> None:
     claim = load_claim(entry["claim"])
     figure = new_figure()
     claim.draw(stored_rows(entry, out), figure)
-    add_caption(figure, claim.statement, claim.how_to_read)
+    add_caption(figure, f"{claim.statement}: {entry['outcome']}", claim.how_to_read)
     save(figure, out / "figures" / claim.name)
 
 

@@ -2,8 +2,9 @@
 
 A *part* of a claim is a family of comparisons judged together. Each row compares a measured number with a target:
 `==` (equal), `>=` or `<=`. The family's error rate is ERROR_RATE, split evenly over its rows (Bonferroni), with
-Student's t quantiles, so a true part is called false at most once in 1 / ERROR_RATE runs, however many rows it has and
-however they depend on each other.
+Student's t quantiles: a true part is called false about once in 1 / ERROR_RATE runs at most, however many rows it has and
+however they depend on each other. (About: sample means are taken to be normal, which needs many samples where tails are
+heavy.) A part that is documented to fail must fail in every group of its rows, so that no control rests on one easy case.
 """
 
 import math
@@ -100,10 +101,3 @@ def judge_part(rows: pd.DataFrame, error_rate: float = ERROR_RATE) -> PartResult
     return PartResult(
         outcome, len(rows), float(np.max(critical)), float(share[worst]), resolution, rows.iloc[worst].to_dict()
     )
-
-
-def slope_with_interval(x: np.ndarray, batches: np.ndarray, error_rate: float = ERROR_RATE) -> tuple[float, float]:
-    """Least-squares slope of y on x, and the half width of its Student interval, from independent batches (batch, x)."""
-    centred = np.asarray(x, dtype=np.float64) - np.mean(x)
-    result = estimate(np.asarray(batches) @ centred / (centred @ centred))
-    return float(result.mean), float(critical_value(1, result.samples, error_rate) * result.standard_error)

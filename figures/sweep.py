@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from joblib import Parallel, delayed
+from joblib.externals.loky import get_reusable_executor
 from tqdm import tqdm
 
 from envs.world import InputError
@@ -69,6 +70,10 @@ def run_missing(points: list[Point], todo: list[Point], out: Path, jobs: int) ->
     try:
         for claim in _results(todo, out, jobs):
             bars[claim].update()
+    except BaseException:
+        if jobs > 1:
+            get_reusable_executor().shutdown(wait=True, kill_workers=True)
+        raise
     finally:
         for bar in bars.values():
             bar.close()

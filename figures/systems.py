@@ -9,7 +9,7 @@ from torch import Tensor
 
 from envs.linear_quadratic import LinearQuadratic, double_integrator, random_system, scalar
 from envs.world import InputError
-from theory.lyapunov import check_gain, check_stable, linear_value
+from theory.lyapunov import check_gain, check_stable, linear_value, second_moments
 from theory.riccati import riccati
 
 SYSTEMS = {
@@ -35,7 +35,11 @@ def build_system(name: str, gain: float = 0.7) -> tuple[LinearQuadratic, Tensor]
 def _own_gain(world: LinearQuadratic, K: list | None, gain: float) -> Tensor:
     if gain == 1.0 or K is None:
         return gain * riccati(world).K
-    return check_gain(world, torch.as_tensor(K, dtype=torch.float64))
+    try:
+        given = torch.as_tensor(K, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError):
+        raise InputError(f"K must be an array of numbers; got {K!r}") from None
+    return check_gain(world, given)
 
 
 def read_system(path: Path) -> str:
@@ -53,10 +57,9 @@ def read_system(path: Path) -> str:
     try:
         text = json.dumps(given, sort_keys=True)
         world, K = build_system(text)
-        linear_value(world, K)
-        if world.horizon is None:
-            check_stable(world, K)
-            truncated(world, K)
+        cut = truncated(world, K)
+        if not bool(linear_value(world, K).P.isfinite().all() and second_moments(cut, K).isfinite().all()):
+            raise InputError("A and K make values or states beyond floating-point range: shorten the horizon")
     except (InputError, TypeError) as error:
         raise InputError(f"--world {path}: {error}") from None
     return text
@@ -71,6 +74,7 @@ def truncated(world: LinearQuadratic, K: Tensor, tolerance: float = 1e-8) -> Lin
     """An endless world cut where the rest weighs less than `tolerance`: `gamma^T rho(Phi)^T` below it; Q_f stays 0."""
     if world.horizon is not None:
         return world
+    check_stable(world, K)
     decay = world.gamma * float(torch.linalg.eigvals(world.A - world.B @ K).abs().max())
     steps = max(1, math.ceil(math.log(tolerance) / math.log(decay))) if decay > 0 else 1
     if steps > _MOST_STEPS:

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +11,11 @@ import pandas as pd
 
 from envs.world import InputError
 from figures.claim import CLAIM_NAMES, Claim, Preset, Verdict, judge
-from figures.records import Point, load_record, revision, versions, write_atomically
+from figures.records import Point, load_record, read_record, revision, versions, write_atomically
 
 Entry = dict[str, Any]
+_PROMISED = {"claim", "statement", "outcome", "expected_outcome", "as_documented", "reason", "measured", "target",
+             "standard_error", "samples", "parts", "seed", "settings", "records", "versions", "revision"}  # fmt: skip
 
 
 def rows_of(points: list[Point], out: Path) -> pd.DataFrame:
@@ -80,27 +84,29 @@ def read_verdicts(out: Path, missing_ok: bool = False) -> list[Entry]:
     path = out / "verdicts.json"
     try:
         entries: list[Entry] = json.loads(path.read_text())
+        if not all(set(entry) >= _PROMISED for entry in entries):
+            raise ValueError("an entry lacks fields")
         return [entry for entry in entries if entry["claim"] in CLAIM_NAMES]
     except FileNotFoundError:
         if missing_ok:
             return []
         raise InputError(f"--out {out} holds no verdicts.json: run `costate check --out {out}` first") from None
-    except (ValueError, KeyError, TypeError):
-        if missing_ok:
-            return []
-        raise InputError(f"{path} is damaged: run `costate check --out {out}` again") from None
+    except (ValueError, TypeError):
+        if not missing_ok:
+            raise InputError(f"{path} is damaged: run `costate check --out {out}` again") from None
+        os.replace(path, path.with_suffix(".damaged"))
+        print(f"costate: {path} was damaged: kept as {path.with_suffix('.damaged').name}, begun anew", file=sys.stderr)
+        return []
 
 
 def stored_rows(entry: Entry, out: Path) -> pd.DataFrame:
     """The rows behind an entry, from its record files alone, whatever the code has become since."""
     rows: list[dict[str, Any]] = []
     for name in entry["records"]:
-        try:
-            rows += json.loads((out / name).read_text())["rows"]
-        except (OSError, ValueError, KeyError):
-            raise InputError(
-                f"record {out / name} is missing or damaged: run `costate check --out {out}` again"
-            ) from None
+        record = read_record(out / name)
+        if record is None:
+            raise InputError(f"record {out / name} is missing: run `costate check --out {out} {entry['claim']}` again")
+        rows += record["rows"]
     return pd.DataFrame(rows)
 
 

@@ -186,7 +186,7 @@ CLAIM = Claim(
     statement="The expected costate is the value gradient even where an assumption is removed",
     formula=r"\mathbb{E}[\lambda_t \mid s_t] = \nabla V_t(s_t) \quad\text{without A1, or without A2 and A5}",
     source="theory page section 1, negative controls",
-    assumptions=("A1", "A2", "A5"),
+    assumptions=("A1", "A2", "A3", "A5"),
     must_hold="The same worlds with the assumption back: all paths open, or the score function, which needs no "
     "derivative",
     must_fail="Step reward, quantised action (A1), noise scaled by the state with that path cut (A2, A5)",

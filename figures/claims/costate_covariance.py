@@ -128,6 +128,7 @@ CLAIM = Claim(
     settings=settings,
     measure=measure,
     draw=draw,
+    groups={"action noise left out": "system", "matched noise, other gain": "system"},
     seconds=(5, 200),
     own_settings=for_system,
 )

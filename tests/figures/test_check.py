@@ -112,6 +112,40 @@ def test_a_damaged_record_is_named_and_recomputed_to_the_same_numbers(checked, t
     assert json.loads(victim.read_text())["rows"] == rows
 
 
+def test_a_damaged_verdicts_file_is_set_aside_and_named(checked, tmp_path, capsys):
+    copy = tmp_path / "copy"
+    shutil.copytree(checked[0], copy)
+    (copy / "verdicts.json").write_text("[{")
+    assert run("report", "--out", copy) == 2
+    assert run("check", "bellman_costate", "--out", copy, "--jobs", "1", "--seed", "7") == 0
+    assert "verdicts.damaged" in capsys.readouterr().err
+    assert (copy / "verdicts.damaged").read_text() == "[{"
+
+
+def test_an_older_claim_without_records_is_named_and_does_not_spoil_a_good_check(checked, tmp_path, capsys):
+    copy = tmp_path / "copy"
+    shutil.copytree(checked[0], copy)
+    shutil.rmtree(copy / "records" / "chaos")
+    (copy / "figures" / "chaos.svg").unlink()
+    assert run("check", "bellman_costate", "--out", copy, "--jobs", "1", "--seed", "7") == 0
+    assert "chaos" in capsys.readouterr().err
+
+
+def test_a_control_that_spares_one_system_leaves_the_claim_undecided(tmp_path, monkeypatch, capsys):
+    import figures.claims.costate_mean as module
+
+    real = module.ClosedPath
+
+    def blind(policy, path):
+        return policy if policy.K.shape[-1] == 2 else real(policy, path)
+
+    monkeypatch.setattr(module, "ClosedPath", blind)
+    assert run("check", "costate_mean", "--out", tmp_path, "--jobs", "1") == 1
+    shown = capsys.readouterr().out
+    assert "undecided" in shown
+    assert "double integrator" in shown
+
+
 def test_stopped_in_the_middle_it_keeps_what_is_finished_and_goes_on(tmp_path, monkeypatch):
     points = plan([load_claim("assumption_removed")], "quick", 0, "cpu")[:4]
     done: list[Point] = []
@@ -137,8 +171,9 @@ def test_plot_and_report_work_from_the_records_alone(checked, tmp_path):
     assert run("plot", "chaos", "--out", copy) == 0
     same = (copy / "figures" / "chaos.png").read_bytes() == (checked[0] / "figures" / "chaos.png").read_bytes()
     assert same
-    assert run("report", "chaos", "--out", copy) == 0
-    assert 'id="chaos"' in (copy / "report.html").read_text()
+    assert run("report", "--out", copy) == 0
+    page = (copy / "report.html").read_text()
+    assert all(f'id="{name}"' in page for name in CLAIM_NAMES)
 
 
 def test_a_planted_error_in_the_theory_makes_the_claim_fail_and_the_exit_code_1(tmp_path, monkeypatch, capsys):

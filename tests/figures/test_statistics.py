@@ -5,7 +5,7 @@ from scipy import stats
 
 from envs.world import InputError
 from figures.claim import batches, compare
-from figures.statistics import ERROR_RATE, critical_value, estimate, judge_part, pooled, slope_with_interval
+from figures.statistics import ERROR_RATE, critical_value, estimate, judge_part, pooled
 
 
 def part(values, target, margin=0.1, **more):
@@ -87,11 +87,10 @@ def test_pooled_batches_are_the_estimate_of_all_samples_together():
     assert parts.samples == 1000
 
 
-def test_slope_with_interval_covers_a_planted_slope_and_not_another():
-    x = np.array([1.0, 2.0, 5.0, 7.0])
-    y = 3.0 * x + 0.1 * normal(40, 4)
-    slope, half = slope_with_interval(x, y)
-    assert abs(slope - 3.0) < half < 0.1
+def test_numbers_that_are_not_finite_are_refused_not_judged():
+    for bad in (np.nan, np.inf):
+        with pytest.raises(InputError, match="finite"):
+            compare("p", [0.1, bad], 0.0)
 
 
 @pytest.mark.parametrize(("samples", "size"), [(10, 3), (7, 7), (5, 100), (100_000, 20_000)])
