@@ -6,11 +6,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from agents.policy import entropy_knobs
 from envs.world import InputError
 
 
 class TabularPolicy(nn.Module):
-    """`pi_k(a | z) = softmax((logits[k, z] + offset) / temperature)`, logits (S, V), or (H, S, V) to change in time."""
+    """`pi_k(a | z) = softmax((logits[k, z] + offset) / temperature)`, logits (S, V), or (H, S, V) to change in time.
+
+    The knobs as in `agents.policy.entropy_knobs`. Raises InputError for a table or a knob that does not fit.
+    """
 
     offset: Tensor
 
@@ -19,10 +23,9 @@ class TabularPolicy(nn.Module):
         table = torch.as_tensor(logits, dtype=torch.float64).detach().clone()
         if table.ndim not in (2, 3) or not bool(table.isfinite().all()):
             raise InputError(f"logits must be finite of shape (S, V) or (H, S, V); got {tuple(table.shape)}")
-        if not temperature > 0:
-            raise InputError(f"temperature must be > 0; got {temperature!r}")
-        self.logits, self.temperature = nn.Parameter(table), temperature
-        self.register_buffer("offset", torch.as_tensor(offset, dtype=torch.float64))
+        self.temperature, knob = entropy_knobs(temperature, offset, table.shape[-1])
+        self.logits = nn.Parameter(table)
+        self.register_buffer("offset", knob)
 
     def probabilities(self) -> Float[Tensor, "*time S V"]:
         """All of pi."""

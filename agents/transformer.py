@@ -17,10 +17,25 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
+from agents.policy import entropy_knobs
 from envs.world import InputError
 
 Chunk = tuple[Tensor, Tensor]
 Cache = list[list[Chunk]]
+
+
+class Linear(nn.Linear):
+    """A linear map whose parameters are drawn by the network that holds it."""
+
+    def reset_parameters(self) -> None:
+        """Nothing: torch would draw from the global generator here."""
+
+
+class Embedding(nn.Embedding):
+    """A token table, drawn likewise."""
+
+    def reset_parameters(self) -> None:
+        """Nothing, as above."""
 
 
 class Attention(nn.Module):
@@ -29,10 +44,12 @@ class Attention(nn.Module):
     def __init__(self, width: int, heads: int):
         super().__init__()
         self.heads = heads
-        self.inward, self.outward = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.inward, self.outward = Linear(width, 3 * width), Linear(width, width)
 
     def forward(self, x: Float[Tensor, "B T D"], past: list[Chunk]) -> tuple[Float[Tensor, "B T D"], list[Chunk]]:
         """Attend from x to the past and, causally, to x itself; returns the output and the longer past."""
+        if past and x.shape[1] > 1:
+            raise InputError("extend takes one position at a time after the first call")
         q, k, v = self.inward(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         if past and past[-1][0].shape[0] == k.shape[0]:
             chunks = [*past[:-1], (torch.cat([past[-1][0], k], 2), torch.cat([past[-1][1], v], 2))]
@@ -40,10 +57,7 @@ class Attention(nn.Module):
             chunks = [*past, (k, v)]
         if len(chunks) == 1:
             keys, values = chunks[0]
-            fresh = keys.shape[2] == q.shape[2]
-            if not fresh and q.shape[2] > 1:
-                raise InputError("extend takes one position at a time after the first call")
-            out = functional.scaled_dot_product_attention(q, keys, values, is_causal=fresh)
+            out = functional.scaled_dot_product_attention(q, keys, values, is_causal=not past)
         else:
             out = _attend_to_chunks(q, chunks)
         return self.outward(out.transpose(1, 2).flatten(2)), chunks
@@ -69,7 +83,7 @@ class Block(nn.Module):
         super().__init__()
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
         self.attention = Attention(width, heads)
-        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+        self.mlp = nn.Sequential(Linear(width, 4 * width), nn.GELU(), Linear(4 * width, width))
 
     def forward(self, x: Float[Tensor, "B T D"], past: list[Chunk]) -> tuple[Float[Tensor, "B T D"], list[Chunk]]:
         """Both residual branches."""
@@ -94,21 +108,19 @@ class Transformer(nn.Module):
         temperature: float = 1.0, offset: Any = 0.0, tied: bool = False, seed: int = 0, dtype: torch.dtype = torch.float64,
     ):  # fmt: skip
         super().__init__()
-        if width % heads:
+        if heads < 1 or width % heads:
             raise InputError(f"width must be a multiple of heads; got width={width}, heads={heads}")
-        if not (temperature > 0 and math.isfinite(temperature)):
-            raise InputError(f"temperature must be > 0; got {temperature!r}")
         if tied and inputs is not None:
             raise InputError("tied embeddings need the token head: leave inputs out")
-        self.width, self.layers, self.length, self.temperature = width, layers, length, temperature
-        self.register_buffer("offset", _offset(offset, outputs))
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self.embedding = nn.Embedding(outputs, width) if inputs is None else nn.Linear(inputs, width)
-            self.position = nn.Parameter(0.1 * torch.randn(length, width))
-            self.blocks = nn.ModuleList(Block(width, heads) for _ in range(layers))
-            self.norm = nn.LayerNorm(width)
-            self.head = nn.Linear(width, outputs, bias=not tied)
+        self.temperature, knob = entropy_knobs(temperature, offset, outputs)
+        self.width, self.layers, self.length = width, layers, length
+        self.register_buffer("offset", knob)
+        self.embedding = Embedding(outputs, width) if inputs is None else Linear(inputs, width)
+        self.position = nn.Parameter(torch.empty(length, width))
+        self.blocks = nn.ModuleList(Block(width, heads) for _ in range(layers))
+        self.norm = nn.LayerNorm(width)
+        self.head = Linear(width, outputs, bias=not tied)
+        _draw(self, torch.Generator().manual_seed(seed))
         if tied:
             self.head.weight = self.embedding.weight
         self.to(dtype)
@@ -172,11 +184,13 @@ class TransformerCommand(nn.Module):
         return self.network(self.network.embedding(history))[:, -1]
 
 
-def _offset(offset: Any, outputs: int) -> Tensor:
-    """A number goes to token 0 alone: adding it to all logits would change nothing."""
-    given = torch.as_tensor(offset, dtype=torch.float64)
-    if given.ndim == 0:
-        given = given * functional.one_hot(torch.tensor(0), outputs)
-    if given.shape != (outputs,) or not bool(given.isfinite().all()):
-        raise InputError(f"offset must be a finite number or {outputs} of them; got shape {tuple(given.shape)}")
-    return given
+def _draw(network: "Transformer", rng: torch.Generator) -> None:
+    """Torch's usual laws: N(0, 1) for embeddings, U(-1, 1) / sqrt(fan-in) for linear maps; positions N(0, 0.1^2)."""
+    nn.init.normal_(network.position, std=0.1, generator=rng)
+    for module in network.modules():
+        if isinstance(module, Embedding):
+            nn.init.normal_(module.weight, generator=rng)
+        elif isinstance(module, Linear):
+            bound = module.in_features**-0.5
+            for parameter in module.parameters():
+                nn.init.uniform_(parameter, -bound, bound, generator=rng)

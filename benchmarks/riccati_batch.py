@@ -18,7 +18,7 @@ MATRICES = ("A", "B", "Q", "R", "Q_f")
 
 def stack(worlds: list[Any]) -> LinearQuadratic:
     """One world whose matrices carry a leading dimension over the systems."""
-    matrices = {name: torch.stack([getattr(world, name) for world in worlds]) for name in MATRICES}
+    matrices: dict[str, Any] = {name: torch.stack([getattr(world, name) for world in worlds]) for name in MATRICES}
     return LinearQuadratic(**matrices, gamma=worlds[0].gamma, horizon=worlds[0].horizon)
 
 

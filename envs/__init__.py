@@ -58,3 +58,52 @@ gymnasium.register(
     vector_entry_point="envs.gym_env:WorldVectorEnv",
     kwargs={"make_world": "envs.lq_variants:ChaoticMap"},
 )
+
+gymnasium.register(
+    id="costate/TokenLock-v0",
+    entry_point="envs.token_env:TokenEnv",
+    vector_entry_point="envs.token_env:TokenVectorEnv",
+    kwargs={"make_world": "envs.token_tasks:combination_lock"},
+)
+
+gymnasium.register(
+    id="costate/TokenCopy-v0",
+    entry_point="envs.token_env:TokenEnv",
+    vector_entry_point="envs.token_env:TokenVectorEnv",
+    kwargs={"make_world": "envs.token_tasks:copy"},
+)
+
+gymnasium.register(
+    id="costate/TokenReverse-v0",
+    entry_point="envs.token_env:TokenEnv",
+    vector_entry_point="envs.token_env:TokenVectorEnv",
+    kwargs={"make_world": "envs.token_tasks:reverse"},
+)
+
+gymnasium.register(
+    id="costate/TokenArithmetic-v0",
+    entry_point="envs.token_env:TokenEnv",
+    vector_entry_point="envs.token_env:TokenVectorEnv",
+    kwargs={"make_world": "envs.token_tasks:arithmetic"},
+)
+
+gymnasium.register(
+    id="costate/TokenParity-v0",
+    entry_point="envs.token_env:TokenEnv",
+    vector_entry_point="envs.token_env:TokenVectorEnv",
+    kwargs={"make_world": "envs.token_tasks:parity"},
+)
+
+gymnasium.register(
+    id="costate/TokenGarnet-v0",
+    entry_point="envs.token_env:TokenEnv",
+    vector_entry_point="envs.token_env:TokenVectorEnv",
+    kwargs={"make_world": "envs.token_tasks:garnet"},
+)
+
+gymnasium.register(
+    id="costate/TokenDistractor-v0",
+    entry_point="envs.token_env:TokenEnv",
+    vector_entry_point="envs.token_env:TokenVectorEnv",
+    kwargs={"make_world": "envs.token_tasks:distractor"},
+)

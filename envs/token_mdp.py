@@ -138,9 +138,12 @@ def _check_tables(world: TokenMDP) -> None:
 
 def _whole(name: str, given: Any, ndim: int, size: int, thing: str, where: str) -> Tensor:
     try:
-        table = torch.as_tensor(np.asarray(given), dtype=torch.int64)
+        numbers = np.asarray(given)
+        table = torch.as_tensor(numbers, dtype=torch.int64)
     except (TypeError, ValueError, RuntimeError):
         raise InputError(f"{name} must be whole numbers, all prompts of one length") from None
+    if table.numel() and numbers.dtype.kind not in "iu":
+        raise InputError(f"{name} must be whole numbers; got {numbers.dtype}")
     if table.ndim != ndim or not table.numel():
         raise InputError(f"{name} must have {ndim} dimension(s) and at least one entry; got shape {tuple(table.shape)}")
     bad = table[(table < 0) | (table >= size)]

@@ -17,11 +17,11 @@ def sequence_task(
     Sparse: 1 at the last step if all H tokens were right; states (prompt, tokens right so far) and "wrong"; optimal return
     `gamma^{H-1}`. Dense: 1/H for every right token; one state per prompt; optimal return `(1/H) sum_k gamma^k`.
     """
+    if len(prompts) != len(answers) or len({len(answer) for answer in answers}) != 1 or not len(answers[0]):
+        raise InputError("answers must be one per prompt, all of one length >= 1")
     tokens = [token for row in (*prompts, *answers) for token in row]
     if min(tokens) < 0 or max(tokens) >= V:
-        raise InputError(
-            f"V={V} is too small: the task speaks tokens up to {max(tokens)}, so V must be >= {max(tokens) + 1}"
-        )
+        raise InputError(f"V={V} does not fit: the task speaks tokens {min(tokens)} ... {max(tokens)} of 0 ... V - 1")
     build = _all_or_nothing if sparse else _token_by_token
     return build(V, prompts, np.asarray(answers), gamma)
 
@@ -53,6 +53,7 @@ def _token_by_token(V: int, prompts: Sequence[Sequence[int]], answers: np.ndarra
 
 def combination_lock(V: int = 4, horizon: int = 4, gamma: float = 1.0, seed: int = 0) -> TokenMDP:
     """One secret word of `horizon` tokens opens the lock: sparse reward, credit over the whole length."""
+    _at_least(1, V=V, horizon=horizon)
     word = np.random.default_rng(seed).integers(V, size=horizon)
     return sequence_task(V, [[0]], [word.tolist()], True, gamma)
 
@@ -71,17 +72,28 @@ def reverse(V: int = 3, length: int = 3, sparse: bool = True, gamma: float = 1.0
 
 def arithmetic(modulus: int = 4, horizon: int = 2, sparse: bool = True, gamma: float = 1.0) -> TokenMDP:
     """Prompt (a, b); answer `a + b, a + 2 b, ...` modulo the size of the vocabulary: the prompt decides everything."""
+    _at_least(1, modulus=modulus, horizon=horizon)
     pairs = _words(modulus, 2)
     answers = [tuple((a + (k + 1) * b) % modulus for k in range(horizon)) for a, b in pairs]
     return sequence_task(modulus, pairs, answers, sparse, gamma)
 
 
 def _words(V: int, length: int) -> list[tuple[int, ...]]:
+    _at_least(1, V=V, length=length)
     return list(itertools.product(range(V), repeat=length))
+
+
+def _at_least(least: int, **sizes: int) -> None:
+    """Refuse a size below what the task needs."""
+    for name, size in sizes.items():
+        if size < least:
+            raise InputError(f"{name} must be a whole number >= {least}; got {size!r}")
 
 
 def parity(V: int = 2, horizon: int = 4, gamma: float = 1.0) -> TokenMDP:
     """The last token must be the parity (0 or 1) of the sum of all tokens before it; two states; optimal `gamma^{H-1}`."""
+    _at_least(2, V=V)
+    _at_least(1, horizon=horizon)
     P, r = np.zeros((2, V, 2)), np.zeros((horizon, 2, V))
     for z, a in np.ndindex(2, V):
         P[z, a, (z + a) % 2] = 1
@@ -94,6 +106,8 @@ def distractor(V: int = 4, horizon: int = 5, gamma: float = 1.0) -> TokenMDP:
 
     States: undecided, good, bad. Optimal return `gamma^{H-1}`.
     """
+    _at_least(2, V=V)
+    _at_least(1, horizon=horizon)
     P, r = np.zeros((3, V, 3)), np.zeros((horizon, 3, V))
     P[0, :, 2] = P[1, :, 1] = P[2, :, 2] = 1
     P[0, 1, [1, 2]] = 1, 0
@@ -111,12 +125,14 @@ def garnet(
 
     Optimal return by backward induction over the tables.
     """
+    _at_least(1, V=V, states=states, horizon=horizon)
     if not 1 <= branching <= states:
         raise InputError(f"branching must be between 1 and states={states}; got {branching}")
     rng = np.random.default_rng(seed)
     P = np.zeros((states, V, states))
     for z, a in np.ndindex(states, V):
-        P[z, a, rng.choice(states, branching, replace=False)] = rng.dirichlet(np.ones(branching))
+        share = rng.dirichlet(np.ones(branching))
+        P[z, a, rng.choice(states, branching, replace=False)] = share / share.sum()  # exactly 1 where there is one
     r = rng.uniform(0, 1, (horizon, states, V))
     best = np.zeros(states)
     for k in reversed(range(horizon)):

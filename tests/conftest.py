@@ -15,6 +15,11 @@ import torch  # noqa: E402
 torch.set_num_threads(1)
 
 
+def pytest_configure(config):
+    """The first forward-mode derivative makes torch import a module of its own that torch itself calls deprecated."""
+    config.addinivalue_line("filterwarnings", "ignore:.*torch.jit.script.*:DeprecationWarning")
+
+
 def _global_random_state() -> str:
     parts = (repr(np.random.get_state()), torch.get_rng_state().numpy().tobytes().hex())  # noqa: NPY002
     return hashlib.sha256("".join(parts).encode()).hexdigest()

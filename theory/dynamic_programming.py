@@ -70,10 +70,13 @@ def tables(world: TokenMDP, pi: Float[Tensor, "*time S V"]) -> Tables:
 def endless_tables(world: TokenMDP, pi: Float[Tensor, "S V"]) -> tuple[Tensor, Tensor, Tensor]:
     """`V = (I - gamma P_pi)^{-1} r_pi`, `Q = r + gamma P V`, and the discounted visitation `sum_t gamma^t P(z_t = z)`.
 
-    The world's first reward table is taken for every step. Raises InputError unless gamma < 1.
+    The world's first reward table is taken for every step. Raises InputError unless gamma < 1 and pi is one table.
     """
     if not world.gamma < 1:
         raise InputError(f"gamma must be < 1 for an endless token world; got {world.gamma}")
+    if tuple(pi.shape) != (world.S, world.V):
+        raise InputError(f"pi must have shape {(world.S, world.V)} in an endless world; got {tuple(pi.shape)}")
+    check_probabilities(pi)
     P_pi = torch.einsum("za,zay->zy", pi, world.P)
     operator = torch.eye(world.S, dtype=pi.dtype) - world.gamma * P_pi
     V = torch.linalg.solve(operator, (pi * world.r[0]).sum(-1))

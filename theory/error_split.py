@@ -14,7 +14,7 @@ from torch.func import jacfwd
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from envs.token_mdp import TokenMDP
-from theory.prefix_tree import DEFAULT_BUDGET, Tree, grow, node_gradients, path_surrogate, score_surrogate
+from theory.prefix_tree import DEFAULT_BUDGET, Tree, edge_rewards, grow, node_gradients, path_surrogate, score_surrogate
 from theory.softmax_bounds import (
     covariance,
     diameter,
@@ -101,6 +101,29 @@ def logit_slopes(
     delta = torch.zeros(positions, _width(policy), dtype=like.dtype, device=like.device)
     with sdpa_kernel(SDPBackend.MATH):  # the fused attention kernels have no forward mode
         return [slope.flatten(2).detach() for slope in jacfwd(logits)(delta)]
+
+
+def forward_value_gradient(
+    world: TokenMDP, policy: Any, alpha: float, site: str, whole_prompt: bool = False
+) -> Float[Tensor, "prompts D"]:
+    """`grad V_alpha` at the prompts by forward mode through the live expectation `V = sum_c pi(c) (rbar + gamma V')`.
+
+    No surrogate, no constants, no backward pass: the second road to what `node_gradients` reads off the leaves.
+    """
+
+    def value(delta: Tensor) -> Tensor:
+        tree = grow(world, _Shifted(policy, site, delta), alpha)
+        total = torch.zeros_like(tree.levels[-1].reach)[:, None].expand_as(tree.levels[-1].pi)
+        for k in reversed(range(world.horizon)):
+            level = tree.levels[k]
+            live = (level.pi * (edge_rewards(world, level, k) + total)).sum(-1)
+            total = world.gamma * live.reshape(-1, world.V) if k else live
+        return total
+
+    positions = world.prompts.shape[1] if whole_prompt else 1
+    delta = torch.zeros(positions, _width(policy), dtype=world.P.dtype)
+    with sdpa_kernel(SDPBackend.MATH):
+        return jacfwd(value)(delta).flatten(1).detach()
 
 
 def _width(policy: Any) -> int:

@@ -127,6 +127,7 @@ def _noise_slope(world: LinearQuadratic) -> Tensor:
 def endless_cost(world: LinearQuadratic, K: Float[Tensor, "m n"]) -> Float[Tensor, "n n"]:
     """P of `linear_value` in an endless world, without q and c."""
     refuse(world, StepReward, QuantisedAction)
+    K, world = check_gain(world, K), world.to()
     check_stable(world, K)
     if world.gamma == 1 and bool(world.S_x.any() or world.S_w.any()):
         raise InputError("gamma must be < 1 for horizon=None with noise: the value is minus infinity otherwise")

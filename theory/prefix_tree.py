@@ -10,6 +10,8 @@ sees: one backward pass of a surrogate whose weights are constants gives the der
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -137,12 +139,14 @@ def edge_rewards(world: TokenMDP, level: Level, k: int) -> Float[Tensor, "N C"]:
 def _check_size(world: TokenMDP, policy: Any, budget: int) -> None:
     width, layers = getattr(policy, "width", 1), getattr(policy, "layers", 1)
     each = 8 * (_NUMBERS_PER_WIDTH * width * layers + 2 * world.V**2 + world.V * world.S)
-    sizes = [len(world.prompts) * sum(world.V**k for k in range(H)) for H in range(1, world.horizon + 1)]
+    sizes = list(accumulate(len(world.prompts) * world.V**k for k in range(world.horizon)))
     if sizes[-1] * each > budget:
         fitting = sum(size * each <= budget for size in sizes)
+        count, needed = Decimal(sizes[-1]), Decimal(sizes[-1] * each) / 2**30  # beyond what a float can hold
         raise InputError(
-            f"horizon={world.horizon} with V={world.V} and {len(world.prompts)} prompts makes {sizes[-1]} prefixes, about "
-            f"{sizes[-1] * each / 2**30:.3g} GiB of {budget / 2**30:.3g} allowed; horizon={fitting} would fit"
+            f"horizon={world.horizon} with V={world.V} and {len(world.prompts)} prompts makes {count:.6g} prefixes, about "
+            f"{needed:.3g} GiB of {budget / 2**30:.3g} allowed; "
+            f"{f'horizon={fitting}' if fitting else 'no horizon'} would fit"
         )
 
 

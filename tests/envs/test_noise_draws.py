@@ -36,6 +36,18 @@ def test_draws_have_the_covariances_of_the_world(name):
 
 
 @every_family
+def test_action_noise_has_the_law_of_the_world_and_all_other_noise_is_normal(name, rng):
+    world = random_system(size=3, noise=name, seed=2)
+    noise = draw_noise(world, 8_000, 2, rng)
+    s_0, xi, w = noise.s_0.numpy(), noise.xi.numpy(), noise.w.numpy()
+    eps, normal, first = xi @ np.linalg.inv(world.L_x), w @ np.linalg.inv(world.L_w), (s_0 - world.m_0) / 0.5
+    for draws, family in ((eps, name), (normal, "gaussian"), (first, "gaussian")):
+        assert stats.kstest(draws.ravel(), ORACLES[family].cdf).pvalue > 1e-6
+        for other in set(FAMILIES) - {family}:
+            assert stats.kstest(draws.ravel(), ORACLES[other].cdf).pvalue < 1e-6
+
+
+@every_family
 def test_draws_depend_on_the_seed_alone_not_on_the_library_of_the_world(name):
     world = random_system(noise=name)
     one, same, torchs, other = (

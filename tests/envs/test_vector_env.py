@@ -10,6 +10,7 @@ from tests.envs.test_registration import IDS
 from tests.oracles import assert_mean_within, differs_by, simulate_lq
 
 COPIES = 3
+BOTH = {"horizon": 4, "max_episode_steps": 4}  # an end may be a termination and a truncation
 every_mode = pytest.mark.parametrize("mode", list(AutoresetMode))
 
 
@@ -26,13 +27,13 @@ class Twins:
         options = [None if mask is None else {"reset_mask": mask.copy()} for _ in range(2)]
         ours, theirs = self.ours.reset(seed=seed, options=options[0]), self.theirs.reset(seed=seed, options=options[1])
         close(ours[0], theirs[0])
-        assert ours[1] == theirs[1] == {}
+        np.testing.assert_equal(ours[1], theirs[1])
         self.over = self.over & False if mask is None else self.over & ~mask
 
     def step(self):
         if self.mode == AutoresetMode.DISABLED and self.over.any():
             self.reset(None, self.over)
-        actions = self.rng.standard_normal(self.ours.action_space.shape)
+        actions = some_actions(self.ours, self.rng)
         ours, theirs = self.ours.step(actions), self.theirs.step(actions)
         close(ours[0], theirs[0])
         close(ours[1], theirs[1])
@@ -54,6 +55,15 @@ class Twins:
             for x, y in zip(ours["final_obs"], theirs["final_obs"], strict=True):
                 assert (x is None) == (y is None)
                 close(x if x is not None else 0, y if y is not None else 0)
+        for key in ("state", "_state"):  # of token worlds
+            np.testing.assert_equal(ours.get(key), theirs.get(key))
+            np.testing.assert_equal(ours.get("final_info", {}).get(key), ended.get(key))
+
+
+def some_actions(env, rng):
+    """Commands, or tokens."""
+    shape, sizes = env.action_space.shape, getattr(env.action_space, "nvec", None)
+    return rng.standard_normal(shape) if sizes is None else rng.integers(sizes)
 
 
 def close(ours, theirs):
@@ -74,7 +84,7 @@ def test_every_world_lives_through_several_episodes_as_its_single_form_does(name
 
 @every_mode
 @pytest.mark.parametrize(
-    "settings", [{"horizon": 6}, {"horizon": 1}, {"max_episode_steps": 5}, {"max_episode_steps": 1}]
+    "settings", [{"horizon": 6}, {"horizon": 1}, {"max_episode_steps": 5}, {"max_episode_steps": 1}, BOTH]
 )
 def test_resets_of_any_copies_at_any_time_with_any_seeds_agree(mode, settings):
     twins, rng, clocks_differed = Twins("LQRandom", mode, **settings), np.random.default_rng(1), False

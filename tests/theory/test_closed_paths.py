@@ -147,11 +147,13 @@ def test_without_memory_there_is_no_attention_part():
     torch.testing.assert_close(total, plain.P, rtol=1e-12, atol=1e-14)
 
 
-def test_history_gain_makes_the_stacked_linear_policy(rng):
+@pytest.mark.parametrize("actions", [1, 2])
+def test_history_gain_makes_the_stacked_linear_policy(actions, rng):
     """The gain on the stacked history gives the command of the attention policy, lag by lag."""
-    policy = ATTENTION["two_heads"]
+    maps = torch.randn(2, actions, 2, generator=rng, dtype=torch.float64)
+    policy = PositionAttention([[0.3, -0.2, 0.5], [0.0, 1.0, -1.0]], maps)
     states, K = torch.randn(1, 5, 2, generator=rng, dtype=torch.float64), history_gain(policy.gains(5).detach())
-    assert K.shape == (5, 1, 6)
+    assert K.shape == (5, actions, 6)
     for t in range(5):
         command = policy(states[:, max(0, t - 2) : t + 1], t)
         torch.testing.assert_close(-K[t] @ stacked(states, t, 3), command[0].detach(), rtol=1e-12, atol=1e-14)

@@ -27,7 +27,7 @@ class Memoryless:
         self.m = m
 
     def command(self, state, t):
-        return (0.1 * t - torch.tanh(0.8 * state.sum(-1, keepdim=True))).expand(*state.shape[:-1], self.m)
+        return (0.1 * t - torch.tanh((0.8 + 0.1 * t) * state.sum(-1, keepdim=True))).expand(*state.shape[:-1], self.m)
 
     def __call__(self, history, t):
         return self.command(history[:, -1], t)
@@ -153,6 +153,8 @@ def test_returns_without_a_path_to_the_probe_are_refused(rng):
     seen, other = rollout(world, policy, noise), rollout(world, policy, noise)
     with pytest.raises(InputError, match="must require grad"):
         autograd_costates(seen.returns.detach(), seen.state_probe, 0.9)
+    with pytest.raises(InputError, match="must require grad"):
+        autograd_costates(seen.returns, seen.state_probe.detach(), 0.9)
     with pytest.raises(InputError, match="take both from the same rollout"):
         autograd_costates(seen.returns, other.state_probe, 0.9)
     assert autograd_costates(seen.returns, seen.state_probe, 0.9).abs().min() > 0

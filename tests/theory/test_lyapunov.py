@@ -20,6 +20,7 @@ from theory.lyapunov import (
     check_stable,
     discounted_second_moment,
     discounted_sum,
+    endless_cost,
     gain_at,
     linear_value,
     second_moments,
@@ -52,6 +53,7 @@ def test_endless_value_satisfies_its_equation_scipy_and_a_long_sum(size, actions
     summed = forward_return(world, K, state, 0 * M, steps=3000)
     assert float(value.value(tensor(state))) == pytest.approx(summed, rel=1e-8)
     assert not value.q.any()
+    torch.testing.assert_close(endless_cost(world, K), value.P, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("name", finite_cases())
@@ -134,12 +136,15 @@ def test_undiscounted_endless_noise_is_refused_and_noiseless_is_not():
 @pytest.mark.parametrize("horizon", [None, 4])
 def test_a_gain_that_does_not_fit_is_refused(horizon):
     world = random_system(3, 2, horizon=horizon)
+    fitting = r"\(2, 3\)" if horizon is None else r"\(2, 3\) or \(4, 2, 3\)"
     for shape in [(2, 2), (3, 2), (5, 2, 3)] + ([(4, 2, 3)] if horizon is None else []):
-        with pytest.raises(InputError, match=r"K must have shape \(2, 3\)"):
+        with pytest.raises(InputError, match=f"K must have shape {fitting}; got"):
             linear_value(world, torch.zeros(shape, dtype=torch.float64))
     for bad in (float("nan"), float("inf")):
         with pytest.raises(InputError, match="K holds NaN or infinity"):
             linear_value(world, torch.full((2, 3), bad, dtype=torch.float64))
+    with pytest.raises(InputError, match="K must have shape"):
+        endless_cost(world.replace(horizon=None), torch.zeros(2, 2, dtype=torch.float64))
     assert check_gain(world, torch.zeros(2, 3)).dtype == torch.float64
 
 
@@ -148,6 +153,8 @@ def test_worlds_outside_the_closed_form_are_refused():
     for world in (step_reward(horizon=3), quantised_action(horizon=3)):
         with pytest.raises(InputError, match="no such closed form"):
             linear_value(world, K)
+        with pytest.raises(InputError, match="no such closed form"):
+            endless_cost(world.replace(horizon=None), K)
     for world in (quantised_action(horizon=3), state_scaled_noise(horizon=3)):
         with pytest.raises(InputError, match="no such closed form"):
             second_moments(world, K)

@@ -128,6 +128,11 @@ def test_a_policy_with_memory_sees_its_whole_history():
         assert float(quadrature_value(world, policy, state, nodes=2)) == pytest.approx(float(truth), rel=1e-10)
         forgetful = quadrature_value(world, lambda h, t: policy(h[:, -1:], t), state, nodes=2)
     assert float(forgetful) != pytest.approx(float(truth), rel=1e-3)
+    slope = quadrature_value_gradient(world, policy, state, nodes=2)
+    torch.testing.assert_close(
+        slope, lifted.gradient(torch.cat([state, torch.zeros(4).double()]))[:2], rtol=1e-7, atol=1e-8
+    )
+    assert not slope.requires_grad, "the policy's parameters do, the truth does not"
 
 
 def test_a_smooth_policy_converges_by_a_constant_factor_per_node_and_a_kink_does_not():
@@ -172,7 +177,6 @@ def test_gradient_equals_differences_of_the_value_in_every_component():
     for row in range(2):
         truth = numerical_gradient(lambda s: quadrature_value(world, command, tensor(s), 8), states[row])
         np.testing.assert_allclose(found[row], truth, rtol=1e-6)
-    assert not found.requires_grad
 
 
 def test_the_chaotic_map_gets_the_return_that_its_circle_moments_give():

@@ -1,0 +1,290 @@
+"""Gymnasium shells around any kind of world: one `Env` and one `VectorEnv`, with no dynamics of their own.
+
+What a shell needs to know about a kind of world is its `Adapter`: how to draw noise, begin, take a step and show the
+state. A shell keeps the clock, the tape of noise, the seeds and the resets.
+
+Termination or truncation? A finite horizon belongs to the problem (its value function is 0 after T), so reaching it is a
+*termination*. An endless world never ends by itself; cutting it after `max_episode_steps` is a *truncation*, and a
+learner must bootstrap there.
+
+Copy i of the vector form, seeded with `seed + i`, lives through the same episodes as the single form with that seed:
+each copy has a tape of noise from its own generator, drawn in blocks, and every reset and every step takes its next row.
+That is also what makes the vector form fast: copies that end together stay in step, and a slice of a block is free.
+"""
+
+from typing import Any, Protocol
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.envs.registration import load_env_creator
+from gymnasium.utils import seeding
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+
+from envs.world import InputError
+
+BLOCK = 256  # rows of noise drawn at once; part of what a seed means
+
+Clock = int | np.ndarray  # one int while all copies agree, else one for each copy
+Noise = tuple[np.ndarray, ...]  # a block of the tape, as the world uses it; `row` is an index into each of its arrays
+
+
+class Adapter(Protocol):
+    """One kind of world, as a shell sees it; states and actions come alone or as a batch of copies."""
+
+    world: Any  # with `horizon` (None where endless) and `gamma`
+    observation_space: gym.Space[Any]  # of one copy
+    action_space: gym.Space[Any]  # of one copy
+
+    def draw(self, rng: np.random.Generator) -> np.ndarray:
+        """The next block of one copy's tape, (BLOCK, numbers per row), in standard units."""
+        ...
+
+    def scaled(self, rows: np.ndarray) -> Noise:
+        """Rows of any number of copies, (BLOCK, copies, numbers per row) or without copies, in the world's own units."""
+        ...
+
+    def first(self, noise: Noise, row: Any) -> np.ndarray:
+        """First state of an episode."""
+        ...
+
+    def step(self, state: np.ndarray, t: Clock, action: Any, noise: Noise, row: Any) -> tuple[np.ndarray, Any, Any]:
+        """Next state, reward and executed action of step t (of copies that are over too: the shell drops those)."""
+        ...
+
+    def last_reward(self, state: np.ndarray) -> Any:
+        """What is paid on top of the last reward when the horizon is reached, discounted by one step."""
+        ...
+
+    def checked(self, action: Any, batch: tuple[int, ...]) -> Any:
+        """The action as a numpy array, or an InputError that names what is wrong with it."""
+        ...
+
+    def observe(self, state: np.ndarray) -> np.ndarray:
+        """A copy of what the agent sees of a state."""
+        ...
+
+    def info(self, state: np.ndarray) -> dict[str, Any]:
+        """What else there is to say about a state: one number per name and copy."""
+        ...
+
+
+def build(make_world: str, settings: dict[str, Any]) -> Any:
+    """The world that a builder, named as "module:function", makes of these keywords."""
+    builder: Any = load_env_creator(make_world)
+    return builder(**settings)
+
+
+class Shell(gym.Env[np.ndarray, Any]):
+    """One copy of the world built by `make_world` ("module:function"), with the builder's keywords as keywords."""
+
+    metadata: dict[str, Any] = {"render_modes": []}
+    adapter: type[Any]  # makes an Adapter of a world
+
+    def __init__(self, make_world: str, render_mode: str | None = None, **settings: Any):
+        self._adapter: Adapter = self.adapter(build(make_world, settings))
+        self.world = self._adapter.world
+        self.render_mode = render_mode
+        self.observation_space, self.action_space = self._adapter.observation_space, self._adapter.action_space
+        self._t, self._row = -1, BLOCK
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """A new episode; a seed starts a new tape of noise."""
+        super().reset(seed=seed)
+        self._row = self._row if seed is None else BLOCK
+        self._t, row = 0, self._next_row()
+        self._state = self._adapter.first(self._noise, row)
+        return self._adapter.observe(self._state), self._adapter.info(self._state)
+
+    def _next_row(self) -> int:
+        """Index of the next row in the block."""
+        if self._row == BLOCK:
+            self._noise, self._row = self._adapter.scaled(self._adapter.draw(self.np_random)), 0
+        self._row += 1
+        return self._row - 1
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """One step under `action`; `info["action"]` is what the world executed."""
+        world, t = self.world, self._t
+        if t < 0 or (world.horizon and t >= world.horizon):
+            raise gym.error.ResetNeeded("the episode has not begun or is over: call reset() first")
+        command, row = self._adapter.checked(action, ()), self._next_row()
+        self._state, reward, executed = self._adapter.step(self._state, t, command, self._noise, row)
+        self._t = t + 1
+        terminated = self._t == world.horizon
+        if terminated:
+            reward = reward + self._adapter.last_reward(self._state)
+        info = {"action": executed, **self._adapter.info(self._state)}
+        return self._adapter.observe(self._state), float(reward), terminated, False, info
+
+
+def _step_limit(steps: int | None) -> int | None:
+    """None, and Gymnasium's -1, mean no limit."""
+    if steps is None or steps == -1:
+        return None
+    if steps < 1:
+        raise InputError(f"max_episode_steps must be >= 1, or -1 for no limit; got {steps!r}")
+    return steps
+
+
+class VectorShell(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
+    """`num_envs` copies of a world in one batched call; autoreset modes and `reset_mask` as in Gymnasium 1.x."""
+
+    adapter: type[Any]  # makes an Adapter of a world
+
+    def __init__(
+        self,
+        make_world: str,
+        num_envs: int = 1,
+        max_episode_steps: int | None = None,
+        autoreset_mode: str | AutoresetMode = AutoresetMode.NEXT_STEP,
+        render_mode: str | None = None,
+        **settings: Any,
+    ):
+        if num_envs < 1:
+            raise InputError(f"num_envs must be >= 1; got {num_envs!r}")
+        self._adapter: Adapter = self.adapter(build(make_world, settings))
+        self.world = self._adapter.world
+        self.num_envs, self.render_mode = num_envs, render_mode
+        self.metadata = {"render_modes": [], "autoreset_mode": AutoresetMode(autoreset_mode)}
+        self.max_episode_steps = _step_limit(max_episode_steps)
+        self.single_observation_space = self._adapter.observation_space
+        self.single_action_space = self._adapter.action_space
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        self._rngs = [seeding.np_random()[0] for _ in range(num_envs)]
+        self._copies, self._everyone = np.arange(num_envs), np.ones(num_envs, dtype=bool)
+        self._noise: Noise = ()  # the tape, filled by the first reset
+        self._state = np.zeros((num_envs, 1), np.int64)  # the first reset gives it its width and type
+        self._t: Clock = -1  # steps into the episode; -1 before the first
+        self._row: Clock = BLOCK  # next row of the tape
+        self._over, self._waiting = self._everyone, True  # which copies must be reset, and whether any
+        self._last = min(self.world.horizon or np.inf, self.max_episode_steps or np.inf)
+
+    def reset(
+        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """New episodes for all copies, or for those in `options["reset_mask"]`; an int seeds copy i with seed + i."""
+        mask = np.asarray((options or {}).get("reset_mask", self._everyone))
+        if mask.shape != (self.num_envs,) or mask.dtype != np.bool_ or not mask.any():
+            raise InputError(f"options['reset_mask'] must be {self.num_envs} booleans, at least one of them True")
+        seeds = [seed + i for i in self._copies] if isinstance(seed, int) else seed or [None] * self.num_envs
+        if len(seeds) != self.num_envs:
+            raise InputError(f"seed must be an int or a list of {self.num_envs}; got {len(seeds)} entries")
+        seeded = mask & np.array([one is not None for one in seeds])
+        for i in self._copies[seeded]:
+            self._rngs[i], _ = seeding.np_random(int(seeds[i]))
+        self._row = _joined(np.where(seeded, BLOCK, self._row))
+        self._begin(mask)
+        return self._adapter.observe(self._state), self._info(mask)
+
+    def _begin(self, mask: np.ndarray) -> None:
+        """First states for the copies in `mask`, each from its next row."""
+        row = self._next_row(mask)
+        first = self._adapter.first(self._noise, row)
+        self._state = np.where(mask[:, None], first, self._state)
+        self._t, self._row = _joined(np.where(mask, 0, self._t)), _joined(self._row)
+        self._over = self._over & ~mask
+        self._waiting = bool(self._over.any())
+
+    def _next_row(self, mask: np.ndarray | bool = True) -> Any:
+        """Index of every copy's next row in the blocks; moves on the copies in `mask`."""
+        spent = self._row == BLOCK
+        if np.any(spent) if isinstance(spent, np.ndarray) else spent:
+            self._refill(self._copies[self._everyone & spent])
+            self._row = self._row * (1 - spent)
+        row = self._row
+        self._row = row + mask
+        return (row, self._copies) if isinstance(row, np.ndarray) else row
+
+    def _refill(self, copies: np.ndarray) -> None:
+        fresh = self._adapter.scaled(np.stack([self._adapter.draw(self._rngs[i]) for i in copies]).swapaxes(0, 1))
+        if len(copies) == self.num_envs:  # always so at the first reset
+            self._noise = fresh
+            return
+        for block, part in zip(self._noise, fresh, strict=True):
+            block[:, copies] = part
+
+    def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        """One step of every copy; a finished copy is reset as the autoreset mode says."""
+        command = self._adapter.checked(actions, (self.num_envs,))
+        if self._waiting:
+            return self._step_with_resets(command)
+        row = self._next_row()
+        self._state, reward, executed = self._adapter.step(self._state, self._t, command, self._noise, row)
+        if isinstance(self._t, int) and self._t + 1 < self._last:  # in step, and nobody is over: the usual case
+            self._t += 1
+            info = {"action": executed, "_action": self._everyone.copy(), **self._info(self._everyone)}
+            terminated, truncated = np.zeros(self.num_envs, dtype=bool), np.zeros(self.num_envs, dtype=bool)
+            return self._adapter.observe(self._state), reward, terminated, truncated, info
+        return self._close_step(reward, executed, self._everyone.copy())
+
+    def _step_with_resets(self, command: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict]:
+        """NEXT_STEP: copies that ended at the last step begin anew now, ignore their action, do and earn nothing."""
+        if np.any(self._t < 0):
+            raise gym.error.ResetNeeded("some copies have not begun: call reset() first")
+        if self.metadata["autoreset_mode"] == AutoresetMode.DISABLED:
+            raise gym.error.ResetNeeded("some copies are over: reset them with options={'reset_mask': mask} first")
+        if self._over.all():  # copies that are in step end together: the usual case
+            return self._begin_together(command)
+        fresh, row = self._over, self._next_row()
+        self._over, self._waiting = ~self._everyone, False
+        state, reward, executed = self._adapter.step(self._state, self._t, command, self._noise, row)
+        self._state = np.where(fresh[:, None], self._adapter.first(self._noise, row), state)
+        self._t = _joined(np.where(fresh, -1, self._t))  # `_close_step` counts a step for every copy
+        return self._close_step(np.where(fresh, 0.0, reward), np.where(fresh, 0, executed.T).T, ~fresh)
+
+    def _begin_together(self, command: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict]:
+        """The step in which every copy begins anew: no dynamics to compute."""
+        self._state = self._adapter.first(self._noise, self._next_row())
+        self._t, self._over, self._waiting = 0, ~self._everyone, False
+        info = {"action": np.zeros_like(command), "_action": ~self._everyone, **self._info(self._everyone)}
+        return self._adapter.observe(self._state), np.zeros(self.num_envs), ~self._everyone, ~self._everyone, info
+
+    def _close_step(
+        self, reward: np.ndarray, executed: np.ndarray, took: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        """Count the step, pay the terminal reward, say who is over; `took` marks the copies that took an action."""
+        self._t = self._t + 1
+        clock = self._t + np.zeros(self.num_envs, dtype=int)
+        terminated, truncated = clock == (self.world.horizon or -1), clock == (self.max_episode_steps or -1)
+        if terminated.any():
+            reward = reward + np.where(terminated, self._adapter.last_reward(self._state), 0.0)
+        self._over = terminated | truncated
+        self._waiting = bool(self._over.any())
+        observation, ended = self._adapter.observe(self._state), {}
+        if self._waiting and self.metadata["autoreset_mode"] == AutoresetMode.SAME_STEP:
+            ended = self._ended(observation)
+            self._begin(self._over)
+            observation = self._adapter.observe(self._state)
+        info = {"action": executed, "_action": took, **self._info(self._everyone), **ended}
+        return observation, reward, terminated, truncated, info
+
+    def _ended(self, observation: np.ndarray) -> dict[str, Any]:
+        """What SAME_STEP says of the copies that end: their last observation and the info of their last state."""
+        last, over = self._info(self._over), self._over
+        ended: dict[str, Any] = {"final_obs": _rows_as_objects(observation, over), "_final_obs": over}
+        return ended | ({"final_info": last, "_final_info": over.copy()} if last else {})
+
+    def _info(self, mask: np.ndarray) -> dict[str, Any]:
+        """Gymnasium's form of the adapter's info for the copies in `mask`."""
+        info: dict[str, Any] = {}
+        for key, value in self._adapter.info(self._state).items():
+            info |= {key: np.where(mask, value, 0), f"_{key}": mask.copy()}
+        return info
+
+
+def _joined(clock: Clock) -> Clock:
+    """The clock as one int where all copies agree: slices of the noise are then views."""
+    first = int(np.ravel(clock)[0])
+    return first if np.all(clock == first) else clock
+
+
+def _rows_as_objects(rows: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Gymnasium's form of `final_obs`: one array or None for each copy."""
+    out = np.full(len(rows), None, dtype=object)
+    for i in np.flatnonzero(mask):
+        out[i] = rows[i].copy()
+    return out

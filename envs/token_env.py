@@ -1,0 +1,96 @@
+"""The Gymnasium shells of token worlds, single and vector: say a token, see all that was said so far.
+
+The observation is the context, prompt and then generated tokens, padded with V to the length of a whole episode. The
+abstract state is in `info["state"]`: a policy that reads the context has to work it out. Prompts are drawn by their
+weights and next states from the rows of P, by inverse transform of one uniform number each. Reaching the horizon is a
+termination; the sum of an episode's rewards, discounted by `world.gamma`, is its return.
+"""
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from envs.shells import BLOCK, Clock, Noise, Shell, VectorShell
+from envs.token_mdp import TokenMDP
+from envs.world import InputError
+
+
+class TokenAdapter:
+    """A `TokenMDP` for the shells; a state is the padded context with the abstract state as last entry."""
+
+    def __init__(self, world: TokenMDP):
+        self.world = world
+        self.prompt, self.r = world.prompts.shape[1], world.r.numpy()
+        self.cumulative_P, self.cumulative_weights = _cumulative(world.P.numpy()), _cumulative(world.weights.numpy())
+        blank = np.full((len(world.prompts), world.horizon), world.V)
+        self.firsts = np.concatenate([world.prompts.numpy(), blank, world.starts.numpy()[:, None]], 1)
+        self.observation_space = gym.spaces.Box(0, world.V, (self.prompt + world.horizon,), np.int64)
+        self.action_space = gym.spaces.Discrete(world.V)
+
+    def draw(self, rng: np.random.Generator) -> np.ndarray:
+        """One uniform number a row."""
+        return rng.random((BLOCK, 1))
+
+    def scaled(self, rows: np.ndarray) -> Noise:
+        """The uniform numbers."""
+        return (rows[..., 0],)
+
+    def first(self, noise: Noise, row: Any) -> np.ndarray:
+        """A prompt, nothing said yet, its start state."""
+        return self.firsts[_pick(self.cumulative_weights, noise[0][row])]
+
+    def step(self, state: np.ndarray, t: Clock, action: Any, noise: Noise, row: Any) -> tuple[np.ndarray, Any, Any]:
+        """`r_t[z, a]`; the token joins the context and the abstract state moves to a draw from `P[z, a]`."""
+        z, k = state[..., -1], np.minimum(t, self.world.horizon - 1)
+        after, place = state.copy(), np.broadcast_to(self.prompt + k, z.shape)
+        np.put_along_axis(after, place[..., None], action[..., None], -1)
+        after[..., -1] = _pick(self.cumulative_P[z, action], noise[0][row])
+        return after, self.r[k, z, action], action
+
+    def last_reward(self, state: np.ndarray) -> float:
+        """A token world pays all its rewards at its steps."""
+        return 0.0
+
+    def checked(self, action: Any, batch: tuple[int, ...]) -> Any:
+        """The token(s) as int64."""
+        tokens = np.asarray(action)
+        if tokens.dtype.kind not in "iu":
+            raise InputError(f"action must be a token, a whole number; got {tokens.dtype} numbers or objects")
+        if tokens.shape != batch:
+            raise InputError(f"action must have shape {batch}; got {tokens.shape}")
+        bad = tokens[(tokens < 0) | (tokens >= self.world.V)]
+        if bad.size:
+            raise InputError(f"action {bad[0]} is outside the vocabulary: tokens are 0 ... {self.world.V - 1}")
+        return tokens.astype(np.int64)[()]
+
+    def observe(self, state: np.ndarray) -> np.ndarray:
+        """The context, padded with V."""
+        return state[..., :-1].copy()
+
+    def info(self, state: np.ndarray) -> dict[str, Any]:
+        """The abstract state."""
+        return {"state": state[..., -1].copy()[()]}
+
+
+def _cumulative(p: np.ndarray) -> np.ndarray:
+    """Distribution functions along the last axis, ending in exactly 1."""
+    total = p.cumsum(-1)
+    return total / total[..., -1:]
+
+
+def _pick(cumulative: np.ndarray, uniform: Any) -> Any:
+    """The first outcome whose distribution function exceeds the uniform number: one of probability 0 never does."""
+    return (cumulative <= np.asarray(uniform)[..., None]).sum(-1)
+
+
+class TokenEnv(Shell):
+    """One copy of a token world; `info["state"]` is its abstract state."""
+
+    adapter = TokenAdapter
+
+
+class TokenVectorEnv(VectorShell):
+    """`num_envs` copies of a token world in one batched call."""
+
+    adapter = TokenAdapter

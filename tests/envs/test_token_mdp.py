@@ -1,0 +1,185 @@
+"""Token tables: belief and reward against plain look-ups, bilinearity, simulation; every refusal of the docstring."""
+
+import numpy as np
+import pytest
+import torch
+
+from envs.token_mdp import TokenMDP, check_tokens
+from tests.envs.refusals import refused
+from tests.oracles import assert_mean_within, differs_by
+
+S, V, H = 4, 3, 3
+
+
+def random_tables(seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.dirichlet([0.5] * S, (S, V)), rng.standard_normal((H, S, V))
+
+
+def world(**changes):
+    P, r = random_tables()
+    given = {"P": P, "r": r, "prompts": [[0, 1], [2, 2]], "starts": [3, 1], "horizon": H, "gamma": 0.9}
+    return TokenMDP(**(given | changes))
+
+
+def simplex(*shape, seed=0):
+    return torch.from_numpy(np.random.default_rng(seed).dirichlet(np.ones(shape[-1]), shape[:-1]))
+
+
+def onehot(i, size):
+    return torch.eye(size, dtype=torch.float64)[i]
+
+
+def test_steps_and_rewards_of_one_hot_tokens_are_table_look_ups():
+    found = world()
+    P, r = random_tables()
+    for z, a, k in np.ndindex(S, V, H):
+        belief, token = onehot(z, S), onehot(a, V)
+        np.testing.assert_allclose(found.step(belief, token), P[z, a], rtol=1e-14)
+        np.testing.assert_allclose(found.reward(k, belief, token), r[k, z, a], rtol=1e-14)
+
+
+@pytest.mark.parametrize("name", ["step", "reward"])
+def test_they_are_bilinear_in_belief_and_relaxed_token(name):
+    f = {"step": world().step, "reward": lambda b, u: world().reward(1, b, u)}[name]
+    b, c, u, v = simplex(S), simplex(S, seed=1), simplex(V, seed=2), simplex(V, seed=3)
+    mixed = 0.18 * f(b, u) + 0.12 * f(b, v) + 0.42 * f(c, u) + 0.28 * f(c, v)
+    torch.testing.assert_close(f(0.3 * b + 0.7 * c, 0.6 * u + 0.4 * v), mixed, rtol=1e-13, atol=1e-14)
+    assert not torch.allclose(f(b, u), f(c, u))
+    assert not torch.allclose(f(b, u), f(b, v))
+
+
+def test_relaxed_steps_are_the_double_sum_and_stay_on_the_simplex():
+    P, r = random_tables()
+    b, u = simplex(5, S), simplex(5, V, seed=1)
+    after, paid = np.zeros((5, S)), np.zeros(5)
+    for i, z, a in np.ndindex(5, S, V):
+        after[i] += float(b[i, z] * u[i, a]) * P[z, a]
+        paid[i] += float(b[i, z] * u[i, a]) * r[2, z, a]
+    np.testing.assert_allclose(world().step(b, u), after, rtol=1e-13)
+    np.testing.assert_allclose(world().reward(2, b, u), paid, rtol=1e-12)
+    np.testing.assert_allclose(world().step(b, u).sum(-1), 1, rtol=1e-14)
+
+
+@pytest.mark.parametrize(("prompt", "tokens"), [(0, [1, 2]), (1, [0, 0, 2])])
+def test_the_belief_after_a_prefix_is_how_often_simulation_ends_in_each_state(prompt, tokens):
+    P, rng = random_tables()[0], np.random.default_rng(7)
+    ends = np.full(20_000, [3, 1][prompt])
+    for token in tokens:
+        ends = (P[ends, token].cumsum(-1) < rng.random((20_000, 1))).sum(-1)
+    reached = np.eye(S)[ends]
+    assert_mean_within(reached, world().belief_after(prompt, torch.tensor(tokens)))
+    assert differs_by(reached, world().belief_after(prompt, torch.tensor(tokens[::-1] if prompt == 0 else [0, 0, 1])))
+
+
+def test_start_beliefs_are_one_hot_at_the_start_states():
+    torch.testing.assert_close(world().start_belief(1), onehot(1, S))
+    torch.testing.assert_close(world().start_belief(torch.tensor([[1, 0]])), onehot([1, 3], S)[None])
+    torch.testing.assert_close(world().belief_after(0, torch.tensor([], dtype=torch.int64)), onehot(3, S))
+
+
+def test_sizes_defaults_and_a_table_for_every_step():
+    r = random_tables()[1][0]
+    found = world(r=r)
+    assert (found.S, found.V) == (S, V)
+    assert found.r.shape == (H, S, V)
+    assert (found.r == torch.from_numpy(r)).all()
+    assert found.weights.tolist() == [0.5, 0.5]
+    assert world(weights=[0.25, 0.75]).weights.tolist() == [0.25, 0.75]
+    assert found.optimal_return is None
+    assert found.P.dtype == found.r.dtype == torch.float64
+
+
+def test_deterministic_means_that_every_token_leads_to_one_state():
+    sure = np.zeros((2, 2, 2))
+    sure[:, :, 1] = 1
+    tables = {"r": np.zeros((2, 2)), "prompts": [[0]], "starts": [0], "horizon": 1}
+    assert TokenMDP(sure, **tables).deterministic
+    sure[1, 0] = 0.5
+    assert not TokenMDP(sure, **tables).deterministic
+
+
+def test_another_dtype_keeps_whole_numbers_and_the_same_one_keeps_the_world():
+    found = world()
+    single = found.to(dtype=torch.float32)
+    assert found.to() is found
+    assert (single.P.dtype, single.r.dtype, single.weights.dtype) == (torch.float32,) * 3
+    assert single.prompts.dtype == single.starts.dtype == torch.int64
+    assert (single.horizon, single.gamma, single.V) == (H, 0.9, V)
+    assert single.step(simplex(S).float(), simplex(V).float()).dtype == torch.float32
+    torch.testing.assert_close(single.P.double(), found.P, atol=1e-7, rtol=0)
+
+
+def spoiled(name, index, value):
+    tables = dict(zip("Pr", random_tables(), strict=True))
+    tables[name][index] = value
+    return {name: tables[name]}
+
+
+REFUSED = {
+    "row too large": ("P[1, 2]", spoiled("P", (1, 2), [0.5, 0.5, 0.5, 0.0])),
+    "row of zeros": ("P[0, 1]", spoiled("P", (0, 1), 0.0)),
+    "nearly one": ("P[3, 0]", spoiled("P", (3, 0), [0.5, 0.5 - 1e-7, 0.0, 0.0])),
+    "negative": ("P", spoiled("P", (1, 2), [1.5, -0.5, 0.0, 0.0])),
+    "NaN in P": ("P", spoiled("P", (0, 0, 0), np.nan)),
+    "NaN in r": ("r", spoiled("r", (0, 0, 0), np.nan)),
+    "infinite r": ("r", spoiled("r", (2, 3, 1), -np.inf)),
+    "P of two dimensions": ("P", {"P": np.eye(S)}),
+    "P not square": ("P", {"P": np.ones((S, V, 1))}),
+    "P ragged": ("P", {"P": [[[1.0]], [[0.5, 0.5]]]}),
+    "P of words": ("P", {"P": "table"}),
+    "r too short": ("r", {"r": np.zeros((H - 1, S, V))}),
+    "r transposed": ("r", {"r": np.zeros((V, S))}),
+    "token = V": ("prompts:", {"prompts": [[0, V], [0, 0]]}),
+    "token < 0": ("prompts:", {"prompts": [[0, -1], [0, 0]]}),
+    "ragged prompts": ("prompts", {"prompts": [[0, 1], [0]]}),
+    "one flat prompt": ("prompts", {"prompts": [0, 1]}),
+    "no prompts": ("prompts", {"prompts": [], "starts": []}),
+    "empty prompt": ("prompts", {"prompts": [[], []]}),
+    "half a token": ("prompts", {"prompts": [[0.5, 1.0], [0.0, 0.0]]}),
+    "words": ("prompts", {"prompts": [["a", "b"], ["c", "d"]]}),
+    "state = S": ("starts:", {"starts": [0, S]}),
+    "state < 0": ("starts:", {"starts": [0, -1]}),
+    "too few starts": ("starts", {"starts": [0]}),
+    "half a state": ("starts", {"starts": [0.5, 1.0]}),
+    "no horizon": ("horizon", {"horizon": 0}),
+    "gamma 0": ("gamma", {"gamma": 0.0}),
+    "gamma > 1": ("gamma", {"gamma": 1.01}),
+    "gamma NaN": ("gamma", {"gamma": float("nan")}),
+    "weights of sum 2": ("weights", {"weights": [1.0, 1.0]}),
+    "negative weight": ("weights", {"weights": [1.5, -0.5]}),
+    "too many weights": ("weights", {"weights": [0.5, 0.25, 0.25]}),
+    "NaN weight": ("weights", {"weights": [np.nan, 1.0]}),
+}
+
+
+@pytest.mark.parametrize(("argument", "changes"), REFUSED.values(), ids=REFUSED)
+def test_tables_that_do_not_fit_are_refused(argument, changes):
+    world()
+    with refused(argument):
+        world(**changes)
+
+
+@pytest.mark.parametrize("horizon", [None, True])
+def test_an_endless_token_world_is_refused_where_nobody_checks_types(horizon):
+    given = dict(world().__dict__) | {"horizon": horizon}
+    unchecked = object.__new__(TokenMDP)
+    for name, value in given.items():
+        object.__setattr__(unchecked, name, value)
+    with refused("horizon"):
+        unchecked.__post_init__()
+
+
+def test_rounding_in_a_row_is_forgiven():
+    P = random_tables()[0]
+    P[0, 0] *= 1 + 1e-13
+    assert world(P=P).S == S
+
+
+@pytest.mark.parametrize("token", [V, -1, 99])
+def test_tokens_outside_the_vocabulary_are_refused_by_name(token):
+    with refused(f"token {token}"):
+        check_tokens(world(), torch.tensor([0, token, 1]))
+    with refused(f"token {token}"):
+        world().belief_after(0, torch.tensor([token]))
+    assert check_tokens(world(), torch.tensor([0, V - 1])).tolist() == [0, V - 1]
