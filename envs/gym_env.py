@@ -21,18 +21,17 @@ class WorldAdapter:
     def __init__(self, world: Any):
         self.world: World = world.numpy()
         self.observation_space, self.action_space = _box(self.world.n), _box(self.world.m)
-        self._size = (self.world.m,)  # of one action
+        self._size, self.width = (self.world.m,), self.world.m + self.world.n
 
-    def draw(self, rng: np.random.Generator) -> np.ndarray:
+    def draw(self, rng: np.random.Generator, rows: np.ndarray) -> None:
         """m numbers of the world's action noise, then n normals a row.
 
         A step scales its row to xi and w; a reset makes the first state of its normals.
         """
         world = self.world
-        rows = rng.standard_normal((BLOCK, world.m + world.n))
+        rng.standard_normal(out=rows)
         if world.noise != "gaussian":
             rows[:, : world.m] = noise_family(world.noise).sample((BLOCK, world.m), rng)
-        return rows
 
     def scaled(self, rows: np.ndarray) -> Noise:
         """xi, w, standard normal."""

@@ -35,13 +35,14 @@ class Adapter(Protocol):
     world: Any  # with `horizon` (None where endless) and `gamma`
     observation_space: gym.Space[Any]  # of one copy
     action_space: gym.Space[Any]  # of one copy
+    width: int  # numbers in a row of the tape
 
-    def draw(self, rng: np.random.Generator) -> np.ndarray:
-        """The next block of one copy's tape, (BLOCK, numbers per row), in standard units."""
+    def draw(self, rng: np.random.Generator, rows: np.ndarray) -> None:
+        """Fill (BLOCK, width) with the next block of one copy's tape, in standard units."""
         ...
 
     def scaled(self, rows: np.ndarray) -> Noise:
-        """Rows of any number of copies, (BLOCK, copies, numbers per row) or without copies, in the world's own units."""
+        """Rows of any number of copies, (BLOCK, copies, width) or without copies, in the world's own units."""
         ...
 
     def first(self, noise: Noise, row: Any) -> np.ndarray:
@@ -87,6 +88,7 @@ class Shell(gym.Env[np.ndarray, Any]):
         self.render_mode = render_mode
         self.observation_space, self.action_space = self._adapter.observation_space, self._adapter.action_space
         self._t, self._row = -1, BLOCK
+        self._rows = np.zeros((BLOCK, self._adapter.width))
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -101,7 +103,8 @@ class Shell(gym.Env[np.ndarray, Any]):
     def _next_row(self) -> int:
         """Index of the next row in the block."""
         if self._row == BLOCK:
-            self._noise, self._row = self._adapter.scaled(self._adapter.draw(self.np_random)), 0
+            self._adapter.draw(self.np_random, self._rows)
+            self._noise, self._row = self._adapter.scaled(self._rows), 0
         self._row += 1
         return self._row - 1
 
@@ -156,7 +159,8 @@ class VectorShell(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self.action_space = batch_space(self.single_action_space, num_envs)
         self._rngs = [seeding.np_random()[0] for _ in range(num_envs)]
         self._copies, self._everyone = np.arange(num_envs), np.ones(num_envs, dtype=bool)
-        self._noise: Noise = ()  # the tape, filled by the first reset
+        self._rows = np.zeros((num_envs, BLOCK, self._adapter.width))
+        self._noise: Noise = ()  # the tape in the world's units, filled by the first reset
         self._state = np.zeros((num_envs, 1), np.int64)  # the first reset gives it its width and type
         self._t: Clock = -1  # steps into the episode; -1 before the first
         self._row: Clock = BLOCK  # next row of the tape
@@ -200,11 +204,12 @@ class VectorShell(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         return (row, self._copies) if isinstance(row, np.ndarray) else row
 
     def _refill(self, copies: np.ndarray) -> None:
-        fresh = self._adapter.scaled(np.stack([self._adapter.draw(self._rngs[i]) for i in copies]).swapaxes(0, 1))
+        for i in copies:
+            self._adapter.draw(self._rngs[i], self._rows[i])
         if len(copies) == self.num_envs:  # always so at the first reset
-            self._noise = fresh
+            self._noise = self._adapter.scaled(self._rows.swapaxes(0, 1))
             return
-        for block, part in zip(self._noise, fresh, strict=True):
+        for block, part in zip(self._noise, self._adapter.scaled(self._rows[copies].swapaxes(0, 1)), strict=True):
             block[:, copies] = part
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:

@@ -11,7 +11,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from envs.shells import BLOCK, Clock, Noise, Shell, VectorShell
+from envs.shells import Clock, Noise, Shell, VectorShell
 from envs.token_mdp import TokenMDP
 from envs.world import InputError
 
@@ -28,9 +28,11 @@ class TokenAdapter:
         self.observation_space = gym.spaces.Box(0, world.V, (self.prompt + world.horizon,), np.int64)
         self.action_space = gym.spaces.Discrete(world.V)
 
-    def draw(self, rng: np.random.Generator) -> np.ndarray:
+    width = 1
+
+    def draw(self, rng: np.random.Generator, rows: np.ndarray) -> None:
         """One uniform number a row."""
-        return rng.random((BLOCK, 1))
+        rng.random(out=rows)
 
     def scaled(self, rows: np.ndarray) -> Noise:
         """The uniform numbers."""

@@ -23,7 +23,7 @@ def deviations_panel(axis: Any, rows: pd.DataFrame, x: str, judged: pd.DataFrame
     names = list(rows["part"].unique())
     for i, name in enumerate(names):
         part = rows[rows["part"] == name]
-        at = part[x] + jitter * (i - (len(names) - 1) / 2)
+        at = part[x] + jitter * (i - (len(names) - 1) / 2) * max(1.0, (rows[x].max() - rows[x].min()) / 30)
         colour = COLOURS["costate"] if i == 0 else COLOURS["control"]
         axis.plot(at, standardised(part), "." if i == 0 else "x", color=colour, ms=6 if i == 0 else 4.5, mew=1,
                   alpha=0.7, label=name, zorder=3 - i)  # fmt: skip

@@ -59,16 +59,17 @@ def measure(setting: Setting, rng: torch.Generator, device: str) -> list[Row]:
         return residuals
 
     policy = LinearPolicy(K)
-    rows = []
+    rows: list[Row] = []
     for part, variant in (("total derivative", policy), ("policy path cut", ClosedPath(policy, "all"))):
         kept = times if variant is policy else times[:-1]
         found = sampled(world, T, setting.samples, rng, device, moments(variant))
         cut = len(kept)
-        rows += compare(
+        found_rows = compare(
             part, found.mean[:cut], 0.0, found.standard_error[:cut], found.samples, size[:cut, :, None],
             tolerance=_ROUNDING * size[:cut, :, None].numpy(), margin=setting.margin,
             labels={"system": label(setting.system), "gamma": world.gamma}, axes=("t", "component", "regressor"),
         )  # fmt: skip
+        rows += [{**row, "t": times[row["t"]]} for row in found_rows]
     return rows
 
 

@@ -180,7 +180,7 @@ def draw(rows: pd.DataFrame, figure: Any) -> None:
 
 CLAIM = Claim(
     name="estimator_variance",
-    statement="Variances follow their closed forms; a perfect critic saves little beside the choice of estimator",
+    statement="Variances have closed forms; a perfect critic matters less than the estimator",
     formula=r"\mathrm{Var}_{PD}=4R^2\sigma^2,\quad \mathrm{Var}_{SF}=R^2\left(\frac{\mu^4}{\sigma^2}+14\mu^2+15\sigma^2\right)",
     source="theory page section 1; Mohamed et al., Monte Carlo Gradient Estimation in Machine Learning, 2020",
     assumptions=("A1", "A2", "A3", "A4", "A5"),
