@@ -1,8 +1,8 @@
 """Speed of the vector form of the linear-quadratic worlds, 64 copies, whole episodes with their resets.
 
 Against (a) Gymnasium's SyncVectorEnv over our own single form, and (b) a bare numpy loop that does the same arithmetic
-and draws its noise every step: no checks, no infos, no generator per copy. All take the same prepared
-commands. Seconds per episode: the shells spend one step more than the bare loop, the one that resets (NEXT_STEP).
+and draws its noise every step: no checks, no infos, no generator per copy. All take the same prepared commands. Seconds
+per episode: the shells spend one step more than the bare loop, the one that resets (NEXT_STEP).
 """
 
 from collections.abc import Callable
@@ -15,11 +15,7 @@ import envs  # noqa: F401  (registers the ids)
 from benchmarks.timing import interleave, median_ratio, report
 
 COPIES, ROUNDS = 64, 25
-EPISODES = {
-    "vector": 20,
-    "bare": 20,
-    "sync": 1,
-}  # a turn of each rival: of similar length, so that noise hits all alike
+EPISODES = {"vector": 20, "bare": 20, "sync": 1}  # in one turn: turns of similar length
 WORLDS: dict[str, dict[str, Any]] = {
     "costate/LQRandom-v0": {"size": 4},
     "costate/LQDoubleIntegrator-v0": {},
@@ -44,7 +40,7 @@ def bare_loop(world: Any, commands: np.ndarray, episodes: int) -> Callable[[], o
     """The same episodes in plain numpy."""
     A, B, Q, R, Q_f = world.A.T.copy(), world.B.T.copy(), world.Q, world.R, world.Q_f
     rng = np.random.default_rng(0)
-    dot = np.linalg.vecdot
+    dot = np.vecdot
 
     def play() -> None:
         for _ in range(episodes):

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 
 from envs.noise import noise_family
-from envs.world import AnyArray, InputError, as_array, namespace, stop_gradient
+from envs.world import AnyArray, InputError, as_array, namespace, stop_gradient, vecdot
 
 AnyLQ = TypeVar("AnyLQ", bound="LinearQuadratic")
 _SYMMETRY_TOLERANCE = 1e-10  # relative; below it a float64 matrix is symmetric up to rounding
@@ -81,8 +81,7 @@ class LinearQuadratic:
         self, state: Float[AnyArray, "*batch n"], action: Float[AnyArray, "*batch m"]
     ) -> Float[AnyArray, "*batch"]:
         """`r = -(s'Q s + a'R a)`."""
-        dot = namespace(state).linalg.vecdot
-        return as_array(-(dot(state @ self.Q, state) + dot(action @ self.R, action)))
+        return as_array(-(vecdot(state @ self.Q, state) + vecdot(action @ self.R, action)))
 
     def transition(
         self, state: Float[AnyArray, "*batch n"], action: Float[AnyArray, "*batch m"], w: Float[AnyArray, "*batch n"]
@@ -92,7 +91,7 @@ class LinearQuadratic:
 
     def terminal_reward(self, state: Float[AnyArray, "*batch n"]) -> Float[AnyArray, "*batch"]:
         """`-s'Q_f s`, paid once at the horizon."""
-        return as_array(-namespace(state).linalg.vecdot(state @ self.Q_f, state))
+        return as_array(-vecdot(state @ self.Q_f, state))
 
     def to(self: AnyLQ, device: str = "cpu", dtype: torch.dtype = torch.float64) -> AnyLQ:
         """The same world on torch tensors; itself when it is there already."""

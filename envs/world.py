@@ -24,6 +24,11 @@ def as_array(x: Any) -> Any:
     return x if isinstance(x, torch.Tensor) else np.asarray(x)
 
 
+def vecdot(x: AnyArray, y: AnyArray) -> Any:
+    """`x'y` along the last axis, by the fast function of either library; numpy gives a scalar for single vectors."""
+    return torch.linalg.vecdot(x, y) if isinstance(x, torch.Tensor) else np.vecdot(x, y)
+
+
 def stop_gradient(x: AnyArray) -> AnyArray:
     """`x` as a constant for autograd; numpy arrays pass unchanged."""
     return x.detach() if isinstance(x, torch.Tensor) else x
