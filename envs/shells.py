@@ -174,7 +174,9 @@ class VectorShell(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         mask = np.asarray((options or {}).get("reset_mask", self._everyone))
         if mask.shape != (self.num_envs,) or mask.dtype != np.bool_ or not mask.any():
             raise InputError(f"options['reset_mask'] must be {self.num_envs} booleans, at least one of them True")
-        seeds = [seed + i for i in self._copies] if isinstance(seed, int) else seed or [None] * self.num_envs
+        seeds = (
+            [seed + i for i in self._copies] if isinstance(seed, int | np.integer) else seed or [None] * self.num_envs
+        )
         if len(seeds) != self.num_envs:
             raise InputError(f"seed must be an int or a list of {self.num_envs}; got {len(seeds)} entries")
         seeded = mask & np.array([one is not None for one in seeds])

@@ -12,7 +12,9 @@ import pandas as pd
 from envs.world import InputError
 from figures.claim import CLAIM_NAMES, Claim, Preset, Verdict, judge
 from figures.records import Point, load_record, read_record, revision, versions, write_atomically
+from figures.statistics import judge_part
 
+OWN = "own system"  # how rows of a user's system are labelled (figures.systems.label)
 Entry = dict[str, Any]
 _PROMISED = {"claim", "statement", "outcome", "expected_outcome", "as_documented", "reason", "measured", "target",
              "standard_error", "samples", "parts", "seed", "settings", "records", "versions", "revision"}  # fmt: skip
@@ -31,7 +33,8 @@ def rows_of(points: list[Point], out: Path) -> pd.DataFrame:
 
 def judge_claim(claim: Claim, points: list[Point], out: Path, preset: Preset) -> tuple[Verdict, Entry]:
     """The verdict on a claim from its records, and its entry for verdicts.json."""
-    verdict = judge(claim, rows_of(points, out))
+    rows = rows_of(points, out)
+    verdict = judge(claim, rows)
     row = verdict.headline
     entry = {
         "claim": claim.name,
@@ -46,6 +49,7 @@ def judge_claim(claim: Claim, points: list[Point], out: Path, preset: Preset) ->
         "samples": int(row["samples"]),
         "headline": _jsonable(row),
         "parts": {name: _part_entry(claim, name, verdict) for name in claim.parts},
+        "own_system": _own_outcomes(claim, rows),
         "seed": points[0].seed,
         "settings": {
             "preset": preset,
@@ -57,6 +61,14 @@ def judge_claim(claim: Claim, points: list[Point], out: Path, preset: Preset) ->
         "revision": revision(),
     }
     return verdict, entry
+
+
+def _own_outcomes(claim: Claim, rows: pd.DataFrame) -> dict[str, str]:
+    """Outcome of every part on the rows of a user's own system alone; empty where there is none."""
+    if "system" not in rows:
+        return {}
+    own = rows[(rows["system"] == OWN) & (rows["relation"] != "report")]
+    return {name: judge_part(group.reset_index(drop=True)).outcome for name, group in own.groupby("part", sort=False)}
 
 
 def _part_entry(claim: Claim, name: str, verdict: Verdict) -> Entry:
@@ -124,4 +136,7 @@ def table(entries: list[Entry]) -> str:
         )
         if not e["as_documented"]:
             lines.append(f"{'':<22} {e['reason']}")
+        if e.get("own_system"):
+            told = ", ".join(f"{part}: {outcome}" for part, outcome in e["own_system"].items())
+            lines.append(f"{'':<22} own system alone: {told}")
     return "\n".join(lines)

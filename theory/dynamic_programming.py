@@ -125,7 +125,7 @@ class StateReadingSplit:
 def state_reading_split(
     world: TokenMDP, logits: Callable[[Tensor, int], Tensor], width: int, prompt: int = 0
 ) -> StateReadingSplit:
-    """Dynamic programming over H x S contexts, linear in V, alpha = 1: any vocabulary that a table can hold.
+    """Dynamic programming over H x S contexts at alpha = 1: linear in V but for the exact diameter in the tiers, V^2.
 
     `logits(delta, k)` gives the (S, V) logits at step k with `delta` (D,) added at the prompt. Forward mode gives
     `w_k(z, a) = d logits / d delta`, then `grad V = sum_k gamma^k sum_z d_k(z) Cov_{pi_k(z)}(w_k(z), Q_k(z))`.

@@ -146,6 +146,21 @@ def test_a_control_that_spares_one_system_leaves_the_claim_undecided(tmp_path, m
     assert "double integrator" in shown
 
 
+def test_an_own_system_is_judged_with_the_others_and_told_apart(tmp_path, capsys):
+    own = tmp_path / "own.json"
+    own.write_text(
+        json.dumps({"A": [[0.9]], "B": [[1.0]], "Q": [[1.0]], "R": [[0.5]], "S_x": [[0.1]], "K": [[0.4]], "horizon": 6})
+    )
+    assert (
+        run("check", "costate_mean", "costate_recursion", "--world", own, "--out", tmp_path / "r", "--jobs", "1") == 0
+    )
+    shown = capsys.readouterr().out
+    assert "own system alone: total derivative: holds, policy path cut: fails" in shown
+    own.write_text(own.read_text().replace("0.4", "0.0"))  # without feedback there is no policy path to cut
+    assert run("check", "costate_mean", "--world", own, "--out", tmp_path / "r", "--jobs", "1") == 1
+    assert "own system" in capsys.readouterr().out
+
+
 def test_stopped_in_the_middle_it_keeps_what_is_finished_and_goes_on(tmp_path, monkeypatch):
     points = plan([load_claim("assumption_removed")], "quick", 0, "cpu")[:4]
     done: list[Point] = []
