@@ -70,8 +70,8 @@ def quadrature_value(
 ) -> Float[Tensor, "*batch"]:
     """`V_0(s) = E R_0` of a finite world under `command(history, t)`, history (batch, t+1, n), for any smooth policy.
 
-    Converges in `nodes` (exponentially for entire policies, slower for tanh-like ones); exact for a linear policy at nodes >= 2. Own loop over the world's functions: it
-    shares nothing with the sampler that it judges.
+    Converges in `nodes`, exponentially for entire policies and slower for tanh-like ones; exact for a linear policy at
+    nodes >= 2. Own loop over the world's functions: it shares nothing with the sampler that it judges.
     """
     if world.horizon is None:
         raise InputError("horizon must be finite for quadrature over all the noise")
