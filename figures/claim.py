@@ -66,7 +66,7 @@ class Claim:
     measure: Callable[[Any, torch.Generator, str], list[Row]]
     draw: Callable[[pd.DataFrame, Any], None]
     expected_outcome: Outcome = "holds"
-    seconds: tuple[float, float] = (10.0, 600.0)  # quick, full: of one core, to say beforehand how long it takes
+    seconds: tuple[float, float] = (10.0, 600.0)  # of one core; quick measured, full scaled up from it
     own_settings: Callable[[Preset, str], list[Any]] | None = None  # the same points for a user's own system
     groups: dict[str, str] = field(
         default_factory=dict

@@ -35,12 +35,13 @@ def deviations_panel(axis: Any, rows: pd.DataFrame, x: str, judged: pd.DataFrame
 
 
 def points_with_curve(
-    axis: Any, rows: pd.DataFrame, x: str, colour: str, name: str, curve: tuple[Any, Any], marker: str = MARKERS[0]
-) -> Any:
+    axis: Any, rows: pd.DataFrame, x: str, colour: str, name: str, curve: tuple[Any, Any], marker: str = MARKERS[0],
+    line: dict[str, Any] = EXACT,
+) -> Any:  # fmt: skip
     """Measured points with two-standard-error bars over the exact answer, a dashed curve (x, y) on a fine grid."""
     axis.errorbar(rows[x], rows["measured"], 2 * rows["standard_error"], fmt=marker, color=COLOURS[colour], ms=5,
                   capsize=2, label=name, zorder=3)  # fmt: skip
-    axis.plot(*curve, **EXACT, zorder=2)
+    axis.plot(*curve, **line, zorder=2)
     return axis
 
 

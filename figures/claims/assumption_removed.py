@@ -24,6 +24,7 @@ _STARTS = (-2.0, -1.6, -1.2, -0.8, -0.3, 0.3, 0.8, 1.2, 1.6, 2.0)
 _START = torch.tensor([0.7], dtype=torch.float64)
 _QUANTA = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)  # in standard deviations of the action noise
 _SD = 0.3
+_BIASED = {"color": "0.45", "linestyle": ":", "linewidth": 1.4}
 _VISIBLE = 3.0  # from this quantum on, straight-through's exact error is judged as a failure
 
 
@@ -157,10 +158,12 @@ def draw(rows: pd.DataFrame, figure: Any) -> None:
          linear_value(scaled, _K).gradient(grid)[:, 0], MARKERS[1]),
     )  # fmt: skip
     for axis, part, colour, name, exact, marker in panels:
-        points_with_curve(axis, rows[rows["part"] == part], "knob", colour, name, (grid, exact), marker)
+        line = _BIASED if part.endswith("path cut") else EXACT
+        points_with_curve(axis, rows[rows["part"] == part], "knob", colour, name, (grid, exact), marker, line)
         axis.set(title=part.split(":")[0], xlabel="state s", ylabel="costate, value gradient")
     _quantum_panel(axes[2], rows)
     axes[0].plot([], [], label="exact", **EXACT)
+    axes[0].plot([], [], label="exact mean of the cut costate", **_BIASED)
     legend_above(figure, *axes)
 
 
@@ -190,10 +193,10 @@ CLAIM = Claim(
     must_hold="The same worlds with the assumption back: all paths open, or the score function, which needs no "
     "derivative",
     must_fail="Step reward, quantised action (A1), noise scaled by the state with that path cut (A2, A5)",
-    how_to_read="Dashed lines are exact. Orange points are mean costates with an assumption removed (bars two standard "
-    "errors): they miss the value gradient, by 100% under a step reward; with all paths open (blue) they meet "
-    "it again. Straight-through rounding is right for fine quanta and wrong for coarse ones, with dips where "
-    "its error changes sign.",
+    how_to_read="Dashed lines are exact values. Orange points are mean costates with an assumption removed (bars two "
+    "standard errors): they miss the value gradient, by 100% under a step reward; with all paths open (blue) "
+    "they meet it again. Straight-through rounding is right for fine quanta and wrong for coarse ones, with "
+    "dips where its error changes sign.",
     parts={
         "step reward: costate": ("claim", "fails"),
         "quantised action: rounded": ("claim", "fails"),
