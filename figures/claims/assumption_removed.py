@@ -151,10 +151,10 @@ def draw(rows: pd.DataFrame, figure: Any) -> None:
     step, scaled = _step_world(), _scaled_world()
     truth = torch.stack([step_reward_gradient(step, _K, start)[1][0] for start in grid])
     panels = (
-        (axes[0], "step reward: costate", "control", "costate, assumption removed", truth, MARKERS[0]),
-        (axes[1], "state-scaled noise: path cut", "control", "costate, assumption removed",
+        (axes[0], "step reward: costate", "control", "assumption removed", truth, MARKERS[0]),
+        (axes[1], "state-scaled noise: path cut", "control", "assumption removed",
          -2 * (grid @ closed_scale_costate(scaled, _K)[0])[:, 0], MARKERS[0]),
-        (axes[1], "state-scaled noise: all paths", "costate", "costate, all paths",
+        (axes[1], "state-scaled noise: all paths", "costate", "all paths open",
          linear_value(scaled, _K).gradient(grid)[:, 0], MARKERS[1]),
     )  # fmt: skip
     for axis, part, colour, name, exact, marker in panels:
@@ -163,7 +163,7 @@ def draw(rows: pd.DataFrame, figure: Any) -> None:
         axis.set(title=part.split(":")[0], xlabel="state s", ylabel="costate, value gradient")
     _quantum_panel(axes[2], rows)
     axes[0].plot([], [], label="exact", **EXACT)
-    axes[0].plot([], [], label="exact mean of the cut costate", **_BIASED)
+    axes[0].plot([], [], label="exact mean, path cut", **_BIASED)
     legend_above(figure, *axes)
 
 
@@ -176,7 +176,7 @@ def _quantum_panel(axis: Any, rows: pd.DataFrame) -> None:
         group = rows[rows["part"] == f"quantised action: {name}"]
         error = (group["measured"] - group["target"]).abs() / group["scale"]
         axis.errorbar(group["knob"], error, 2 * group["standard_error"] / group["scale"], fmt=marker, capsize=2, ms=5,
-                      color=COLOURS[colour], label=f"{name} (error)")  # fmt: skip
+                      color=COLOURS[colour], label=f"{name}")  # fmt: skip
         gaps = [float(abs(getattr(e, name.replace("-", "_")) / e.value_gradient - 1)) for e in exact]
         axis.plot(quanta, gaps, **EXACT)
     axis.set(title="quantised action", xlabel="quantum / noise sd", ylabel="|E costate - grad V| / |grad V|")
