@@ -186,7 +186,7 @@ CLAIM = Claim(
     must_fail="The costate with attention to the past closed, taken for the value gradient",
     how_to_read="Left, the exact size of what comes through the dynamics and through later looks back (the two may "
     "overlap). Middle, blue dots (attention open) must stay in the grey band around the dashed exact value, "
-    "orange crosses (attention closed) leave it; right, their bias (dashed exact, crosses measured) grows with"
+    "most orange crosses (attention closed) leave it; right, their bias (dashed exact, crosses measured) grows with"
     " the attention to the past.",
     parts={
         "total": ("claim", "holds"),

@@ -173,7 +173,7 @@ def draw(rows: pd.DataFrame, figure: Any) -> None:
         )
     right.axhline(1, **EXACT, label="exact")
     right.set(title="many steps: variance / pathwise variance", yscale="log", xticks=range(len(systems)))
-    right.set_ylim(bottom=0.25)
+    right.set_ylim(bottom=0.15)
     right.set_xticklabels([system.replace(" ", "\n") for system in systems])
     legend_above(figure, right)
 

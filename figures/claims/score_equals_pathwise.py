@@ -95,7 +95,7 @@ def draw(rows: pd.DataFrame, figure: Any) -> None:
                           capsize=2, label=estimator)  # fmt: skip
         axis.axhline(1, label="exact", **EXACT)
         axis.set(title=family, xlabel="entry of dJ/dK", xticks=list(x)[::2])
-    axes[0].set(ylabel="estimate / exact gradient", ylim=(-0.3, 1.9))
+    axes[0].set(ylabel="estimate / exact gradient", ylim=(-0.3, 2.2))
     legend_above(figure, axes[0])
 
 
@@ -109,7 +109,7 @@ CLAIM = Claim(
     must_hold="Gaussian, Laplace, logistic and Gumbel noise; pathwise also under uniform noise (it needs no density)",
     must_fail="Score function under uniform noise (breaks A3: the density jumps, the boundary term is lost)",
     how_to_read="Every point is one entry of the estimated policy gradient over its exact value, bars two standard errors:"
-    " all must meet the dashed line at 1. Under uniform noise (right) the score is zero almost everywhere and "
+    " all must be compatible with the dashed line at 1. Under uniform noise (right) the score is zero almost everywhere and "
     "the score-function estimate is 0, not 1, while the pathwise one is unharmed.",
     parts={
         "smooth noise": ("claim", "holds"),
