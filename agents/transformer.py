@@ -138,15 +138,25 @@ class Transformer(nn.Module):
         self, embeddings: Float[Tensor, "B T D"], probes: Mapping[str, Tensor] | None = None
     ) -> Float[Tensor, "B T V"]:
         """Logits at every position of whole contexts."""
-        return self._run(embeddings, [[] for _ in self.blocks], 0, probes)[0]
+        return self._logits(self._run(embeddings, [[] for _ in self.blocks], 0, probes)[0])
 
     def extend(
         self, x: Float[Tensor, "B T D"], cache: Cache | None = None, probes: Mapping[str, Tensor] | None = None
     ) -> tuple[Float[Tensor, "B V"], Cache]:
         """Logits after the last of the new positions, and the cache with them in it (the old one stays valid)."""
+        h, longer = self.hidden(x, cache, probes)
+        return self._logits(h), longer
+
+    def hidden(
+        self, x: Float[Tensor, "B T D"], cache: Cache | None = None, probes: Mapping[str, Tensor] | None = None
+    ) -> tuple[Float[Tensor, "B D"], Cache]:
+        """What the head reads at the last of the new positions, the last hidden state, and the cache likewise."""
         cache = cache or [[] for _ in self.blocks]
-        logits, longer = self._run(x, cache, sum(k.shape[2] for k, _ in cache[0]), probes)
-        return logits[:, -1], longer
+        h, longer = self._run(x, cache, sum(k.shape[2] for k, _ in cache[0]), probes)
+        return h[:, -1], longer
+
+    def _logits(self, h: Tensor) -> Tensor:
+        return (self.head(h) + self.offset) / self.temperature
 
     def _run(self, x: Tensor, cache: Cache, start: int, probes: Mapping[str, Tensor] | None) -> tuple[Tensor, Cache]:
         probes = self._checked(x, start, probes)
@@ -157,7 +167,7 @@ class Transformer(nn.Module):
             x, chunks = block(x, cache[i])
             longer.append(chunks)
             x = x + probes[f"layer{i + 1}"] if f"layer{i + 1}" in probes else x
-        return (self.head(self.norm(x)) + self.offset) / self.temperature, longer
+        return self.norm(x), longer
 
     def _checked(self, x: Tensor, start: int, probes: Mapping[str, Tensor] | None) -> Mapping[str, Tensor]:
         if start + x.shape[1] > self.length:

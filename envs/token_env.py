@@ -20,6 +20,8 @@ class TokenAdapter:
     """A `TokenMDP` for the shells; a state is the padded context with the abstract state as last entry."""
 
     def __init__(self, world: TokenMDP):
+        if world.readout is not None:
+            raise InputError("readout is paid by world and policy together: a Gymnasium shell needs a world without it")
         self.world = world
         self.prompt, self.r = world.prompts.shape[1], world.r.numpy()
         self.cumulative_P, self.cumulative_weights = _cumulative(world.P.numpy()), _cumulative(world.weights.numpy())

@@ -25,7 +25,9 @@ class TokenMDP:
 
     `P[z, a, z']` is (S, V, S); `r` is (S, V), paid at every step, or (H, S, V) with one table a step; `prompts` are token
     sequences of one common length (>= 1), `starts` their start states and `weights` their probabilities (even by
-    default). `optimal_return` is the best expected return where the builder knows it.
+    default). `optimal_return` is the best expected return where the builder knows it. `readout` (D,), if given, adds the
+    hidden-readout reward: `readout'h`, paid after the last step (so discounted by `gamma^H`), where h is the policy's last
+    hidden state once its last token was fed on. No Gymnasium shell can pay it: it belongs to world and policy together.
 
     Raises InputError, in one line, for tables that do not fit or hold NaN, rows of P that do not sum to one, a token
     outside the vocabulary, a start state that does not exist, gamma outside (0, 1] or a horizon below 1.
@@ -39,6 +41,7 @@ class TokenMDP:
     gamma: float = 1.0
     weights: Any = None  # (prompts,)
     optimal_return: float | None = None
+    readout: Any = None  # (D,)
 
     def __post_init__(self) -> None:
         """Convert and check the tables."""
@@ -54,6 +57,12 @@ class TokenMDP:
         object.__setattr__(self, "prompts", _whole("prompts", self.prompts, 2, self.V, "token", "vocabulary"))
         object.__setattr__(self, "starts", _whole("starts", self.starts, 1, self.S, "state", "world"))
         _check_prompts(self)
+        if self.readout is not None:
+            object.__setattr__(self, "readout", _table("readout", self.readout))
+            if self.readout.ndim != 1:
+                raise InputError(
+                    f"readout must be one weight per unit of the policy's width; got shape {tuple(self.readout.shape)}"
+                )
 
     @property
     def V(self) -> int:
@@ -91,16 +100,32 @@ class TokenMDP:
             belief = belief @ self.P[:, token]
         return belief
 
+    def rest(self, step: int) -> "TokenMDP":
+        """The same world from a step on: the reward tables of the steps before it are dropped."""
+        if not 0 <= step < self.horizon:
+            raise InputError(f"step must lie in 0 ... {self.horizon - 1}; got {step}")
+        return self if step == 0 else self._with(r=self.r[step:], horizon=self.horizon - step)
+
+    def first(self, steps: int) -> "TokenMDP":
+        """The first `steps` steps of the same world, and nothing paid after them."""
+        if not 1 <= steps <= self.horizon:
+            raise InputError(f"steps must lie in 1 ... {self.horizon}; got {steps}")
+        return self._with(r=self.r[:steps], horizon=steps, readout=None)
+
+    def _with(self, **changes: Any) -> "TokenMDP":
+        """A copy whose tables, sound already, are not checked (or moved) again."""
+        changed = object.__new__(TokenMDP)
+        for name, value in {**self.__dict__, "optimal_return": None, **changes}.items():
+            object.__setattr__(changed, name, value)
+        return changed
+
     def to(self, device: str = "cpu", dtype: torch.dtype = torch.float64) -> "TokenMDP":
         """The same world elsewhere; itself when it is there already."""
         if self.P.dtype == dtype and self.P.device.type == torch.device(device).type:
             return self
-        moved = object.__new__(TokenMDP)
-        for name, value in self.__dict__.items():
-            if isinstance(value, Tensor):
-                value = value.to(device, dtype if value.is_floating_point() else None)
-            object.__setattr__(moved, name, value)
-        return moved
+        tables = {name: value for name, value in self.__dict__.items() if isinstance(value, Tensor)}
+        moved = {name: t.to(device, dtype if t.is_floating_point() else None) for name, t in tables.items()}
+        return self._with(**moved, optimal_return=self.optimal_return)
 
 
 def check_tokens(world: TokenMDP, tokens: Int[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:

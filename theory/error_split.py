@@ -14,7 +14,7 @@ from torch.func import jacfwd
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from envs.token_mdp import TokenMDP
-from theory.prefix_tree import DEFAULT_BUDGET, Tree, edge_rewards, grow, node_gradients, path_surrogate, score_surrogate
+from theory.prefix_tree import DEFAULT_BUDGET, Roots, Tree, grow
 from theory.softmax_bounds import (
     covariance,
     diameter,
@@ -25,6 +25,7 @@ from theory.softmax_bounds import (
     sampling_gap,
     spread_factor,
 )
+from theory.tree_gradients import node_gradients, path_surrogate, score_surrogate
 
 
 @dataclass(frozen=True)
@@ -55,18 +56,21 @@ class ErrorSplit:
 
 
 def error_split(
-    world: TokenMDP, policy: Any, alpha: float, site: str, whole_prompt: bool = False, budget: int = DEFAULT_BUDGET
-) -> ErrorSplit:
-    """Split at the prompt, with delta at its last position or at all of them; exact for any alpha by the whole tree.
+    world: TokenMDP, policy: Any, alpha: float, site: str, whole_prompt: bool = False, budget: int = DEFAULT_BUDGET,
+    roots: Roots | None = None,
+) -> ErrorSplit:  # fmt: skip
+    """Split at the prompts, with delta at their last position or at all of them; exact for any alpha by the whole tree.
+
+    `roots` puts other prefixes in the place of the prompts (`theory.prefix_tree.prefix_roots`, `token_roots`).
 
     The two sides of the identity come by different roads: `value_gradient` by reverse mode through the surrogates,
     `sampling` from forward-mode slopes of all logits. Entropy, Gini and gap are means over the steps of a rollout.
     """
-    tree = grow(world, policy, alpha, (site,), budget=budget)
+    tree = grow(world, policy, alpha, (site,), budget=budget, roots=roots)
     path = node_gradients(tree, path_surrogate(tree), site)[0]
     score = node_gradients(tree, score_surrogate(tree), site)[0]
     kept = slice(None) if whole_prompt else slice(-1, None)
-    slopes = logit_slopes(world, policy, alpha, site, whole_prompt)
+    slopes = logit_slopes(world, policy, alpha, site, whole_prompt, roots)
     sampling, tiers = _terms(tree, slopes)
     total, attention = ((g[:, kept].flatten(1)).detach() for g in (path + score, path))
     H, G, gap = (_mean_over_steps(tree, f) for f in (entropy, gini, lambda p: sampling_gap(p, alpha)))
@@ -86,25 +90,24 @@ def _expected(tree: Tree, k: int, values: Tensor) -> Tensor:
 
 
 def logit_slopes(
-    world: TokenMDP, policy: Any, alpha: float, site: str, whole_prompt: bool = False
+    world: TokenMDP, policy: Any, alpha: float, site: str, whole_prompt: bool = False, roots: Roots | None = None
 ) -> list[Float[Tensor, "N V D"]]:
     """`w_k(a) = d z_k(a) / d delta` at every node of every level, by forward mode through the whole tree at once.
 
     One delta serves all prompts: a node depends on its own prompt's delta only.
     """
-    like = next(policy.parameters())
-    positions = world.prompts.shape[1] if whole_prompt else 1
+    positions = _positions(world, roots) if whole_prompt else 1
 
     def logits(delta: Tensor) -> tuple[Tensor, ...]:
-        return tuple(level.logits for level in grow(world, _Shifted(policy, site, delta), alpha).levels)
+        return tuple(level.logits for level in grow(world, _Shifted(policy, site, delta), alpha, roots=roots).levels)
 
-    delta = torch.zeros(positions, _width(policy), dtype=like.dtype, device=like.device)
+    delta = _zero(policy, positions)
     with sdpa_kernel(SDPBackend.MATH):  # the fused attention kernels have no forward mode
         return [slope.flatten(2).detach() for slope in jacfwd(logits)(delta)]
 
 
 def forward_value_gradient(
-    world: TokenMDP, policy: Any, alpha: float, site: str, whole_prompt: bool = False
+    world: TokenMDP, policy: Any, alpha: float, site: str, whole_prompt: bool = False, roots: Roots | None = None
 ) -> Float[Tensor, "prompts D"]:
     """`grad V_alpha` at the prompts by forward mode through the live expectation `V = sum_c pi(c) (rbar + gamma V')`.
 
@@ -112,22 +115,28 @@ def forward_value_gradient(
     """
 
     def value(delta: Tensor) -> Tensor:
-        tree = grow(world, _Shifted(policy, site, delta), alpha)
-        total = torch.zeros_like(tree.levels[-1].reach)[:, None].expand_as(tree.levels[-1].pi)
-        for k in reversed(range(world.horizon)):
-            level = tree.levels[k]
-            live = (level.pi * (edge_rewards(world, level, k) + total)).sum(-1)
-            total = world.gamma * live.reshape(-1, world.V) if k else live
+        tree = grow(world, _Shifted(policy, site, delta), alpha, roots=roots)
+        total = torch.zeros_like(tree.levels[-1].pi)
+        for level in reversed(tree.levels):
+            live = (level.pi * (level.rewards + total)).sum(-1)
+            total = world.gamma * live.reshape(-1, world.V) if level is not tree.levels[0] else live
         return total
 
-    positions = world.prompts.shape[1] if whole_prompt else 1
-    delta = torch.zeros(positions, _width(policy), dtype=world.P.dtype)
+    positions = _positions(world, roots) if whole_prompt else 1
+    delta = _zero(policy, positions)
     with sdpa_kernel(SDPBackend.MATH):
         return jacfwd(value)(delta).flatten(1).detach()
 
 
-def _width(policy: Any) -> int:
-    return int(policy.embed(torch.zeros(1, dtype=torch.int64, device=next(policy.parameters()).device)).shape[-1])
+def _positions(world: TokenMDP, roots: Roots | None) -> int:
+    return int(world.prompts.shape[1] if roots is None else roots.x.shape[1])
+
+
+def _zero(policy: Any, positions: int) -> Tensor:
+    """Delta: zeros of the policy's width, dtype and device."""
+    like = next(policy.parameters())
+    width = policy.embed(torch.zeros(1, dtype=torch.int64, device=like.device)).shape[-1]
+    return torch.zeros(positions, width, dtype=like.dtype, device=like.device)
 
 
 class _Shifted:
@@ -137,6 +146,8 @@ class _Shifted:
         self.policy, self.site, self.delta = policy, site, delta
         self.embed, self.parameters = policy.embed, policy.parameters
         self.width, self.layers = getattr(policy, "width", 1), getattr(policy, "layers", 1)
+        if hasattr(policy, "hidden"):
+            self.hidden = policy.hidden
 
     def extend(self, x: Tensor, cache: Any, probes: Any) -> Any:
         """Shift at the first call, the prompt's, and never again."""

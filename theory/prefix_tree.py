@@ -1,15 +1,15 @@
-"""Every prefix of a full-attention policy at once: exact values, value gradients, parameter gradient, any alpha.
+"""Every prefix of a full-attention policy at once: grown level by level with the policy's cache, for any alpha.
 
-The tree grows level by level. A node is a prefix (prompt, c_0 ... c_{k-1}); its edges are the tokens c_k that are followed:
-all V of them (`every_token`: exact expectations) or one that is drawn (`one_token`: a batch of samples). Both are the same
-structure with other weights, so an exact mean and its Monte Carlo estimator have one definition. The token fed on along an
-edge is the relaxed `u` of a `mix` rule, `u = (1 - alpha) pi + alpha onehot(c)` for `relaxed(alpha)`; belief, reward and the
+A node is a prefix (prompt, c_0 ... c_{k-1}); its edges are the tokens c_k that are followed: all V of them
+(`every_token`: exact expectations) or one that is drawn (`one_token`: a batch of samples). Both are the same structure
+with other weights, so an exact mean and its Monte Carlo estimator have one definition. The token fed on along an edge is
+the relaxed `u` of a `mix` rule, `u = (1 - alpha) pi + alpha onehot(c)` for `relaxed(alpha)`; belief, reward and the
 policy's cache follow from u. Every node's input carries a zero *leaf* at each asked site, which only this node's subtree
-sees: one backward pass of a surrogate whose weights are constants gives the derivatives of all nodes' values together.
+sees. A tree begins at *roots*: the world's prompts, or any other prefixes, which then are the prompts.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from itertools import accumulate
 from typing import Any
@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from envs.token_mdp import TokenMDP
+from envs.token_mdp import TokenMDP, check_tokens
 from envs.world import InputError
 
 DEFAULT_BUDGET = 8 * 2**30
@@ -44,27 +44,47 @@ def one_token(rng: torch.Generator) -> Choice:
     return draw
 
 
-def relaxed(alpha: float) -> Mix:
-    """`u = (1 - alpha) pi + alpha onehot(c)`; raises InputError for alpha outside [0, 1]."""
+def relaxed(alpha: float, token: Mix | None = None) -> Mix:
+    """`u = (1 - alpha) pi + alpha y`; y is onehot(c), or what the rule `token` makes of it.
+
+    Raises InputError for alpha outside [0, 1].
+    """
     if not 0 <= alpha <= 1:
         raise InputError(f"alpha must lie in [0, 1]; got {alpha!r}")
+    y = token or (lambda logits, pi, hard: hard)
     if alpha == 1:
-        return lambda logits, pi, hard: hard
-    return lambda logits, pi, hard: (1 - alpha) * pi[:, None] + alpha * hard
+        return y
+    return lambda logits, pi, hard: (1 - alpha) * pi[:, None] + alpha * y(logits, pi, hard)
+
+
+@dataclass(frozen=True)
+class Roots:
+    """Where a tree begins: N contexts of T embeddings, their beliefs, their probabilities (constants), and the step."""
+
+    x: Float[Tensor, "N T D"]
+    belief: Float[Tensor, "N S"]
+    reach: Float[Tensor, "N"]
+    step: int = 0
+
+    def detached(self) -> "Roots":
+        """The same as constants."""
+        return Roots(self.x.detach(), self.belief.detach(), self.reach, self.step)
 
 
 @dataclass(frozen=True)
 class Level:
     """The N nodes of one level, children of a node next to each other, and their C edges each."""
 
+    x: Float[Tensor, "N new D"]  # embeddings read at this level: one position, or all of the root's at level 0
     pi: Float[Tensor, "N V"]
     logits: Float[Tensor, "N V"]
     belief: Float[Tensor, "N S"]
-    reach: Float[Tensor, "N"]  # probability of the node, that of its prompt included; a constant
+    reach: Float[Tensor, "N"]  # probability of the node, that of its root included; a constant
     tokens: Int[Tensor, "N C"]
     share: Float[Tensor, "N C"]  # probability of the edge given the node; a constant
     u: Float[Tensor, "N C V"]
-    leaves: dict[str, Tensor]  # site -> (N, positions, D): one position, or all of the prompt's at level 0
+    rewards: Float[Tensor, "N C"]  # `rbar(b, u)` along every edge, and on the last ones what is paid after them
+    leaves: dict[str, Tensor]  # site -> (N, new, D)
 
 
 @dataclass(frozen=True)
@@ -78,7 +98,7 @@ class Tree:
 
     @property
     def J(self) -> Float[Tensor, ""]:
-        """Expected return over the prompts (exact with every_token, an estimate with one_token)."""
+        """Expected return over the roots (exact with every_token, an estimate with one_token)."""
         return self.levels[0].reach @ self.V[0]
 
 
@@ -87,23 +107,48 @@ def node_count(world: TokenMDP) -> int:
     return len(world.prompts) * sum(world.V**k for k in range(world.horizon))
 
 
-def grow(
-    world: TokenMDP, policy: Any, mix: Mix | float = 1.0, sites: Sequence[str] = (), choose: Choice = every_token,
-    copies: int = 1, budget: int = DEFAULT_BUDGET,
-) -> Tree:  # fmt: skip
-    """Grow the tree and its values; `mix` is a rule or just alpha; `copies` roots per prompt (for samples).
+def prompt_roots(world: TokenMDP, policy: Any) -> Roots:
+    """The world's prompts, by their weights."""
+    rows = torch.arange(len(world.prompts), device=world.prompts.device)
+    return Roots(policy.embed(world.prompts), world.start_belief(rows), world.weights)
 
-    `policy` has `parameters`, `embed(u)` and `extend(x, cache, probes) -> (logits, cache)`. Raises InputError for alpha
-    outside [0, 1], logits of the wrong shape and, before allocating, a tree that needs more than `budget` bytes.
-    """
-    mix = mix if callable(mix) else relaxed(mix)
-    if choose is every_token:
-        _check_size(world, policy, budget)
+
+def token_roots(world: TokenMDP, policy: Any, prompt: int, tokens: Sequence[int]) -> Roots:
+    """One prefix given by its tokens, as a prompt of its own (probability 1)."""
     like = next(policy.parameters())
     world = world.to(str(like.device), like.dtype)
-    roots = torch.arange(len(world.prompts), device=like.device).repeat_interleave(copies)
-    x, cache, belief = policy.embed(world.prompts[roots]), None, world.start_belief(roots)
-    reach, levels = world.weights[roots] / copies, []
+    given = check_tokens(world, torch.as_tensor(tokens, dtype=torch.int64, device=world.prompts.device).reshape(-1))
+    x = policy.embed(torch.cat([world.prompts[prompt], given]))[None]
+    belief = world.belief_after(prompt, given)[None]
+    return Roots(x, belief, torch.ones_like(belief[:, 0]), len(given))
+
+
+def prefix_roots(tree: Tree, policy: Any, k: int) -> Roots:
+    """All nodes of level k, k = 1 ... number of levels, with their whole contexts: still attached to autograd's graph."""
+    x, belief, reach = _children(tree.world, policy, tree.levels[k - 1])
+    before = [level.x.repeat_interleave(len(x) // len(level.x), 0) for level in tree.levels[:k]]
+    return Roots(torch.cat([*before, x], 1), belief, reach, k)
+
+
+def grow(
+    world: TokenMDP, policy: Any, mix: Mix | float = 1.0, sites: Sequence[str] = (), choose: Choice = every_token,
+    copies: int = 1, budget: int = DEFAULT_BUDGET, roots: Roots | None = None,
+) -> Tree:  # fmt: skip
+    """Grow the tree and its values; `mix` is a rule or just alpha; `copies` of every root (for samples).
+
+    `policy` has `parameters`, `embed(u)` and `extend(x, cache, probes) -> (logits, cache)`, and, where the world pays a
+    hidden readout, `hidden` likewise. Raises InputError for alpha outside [0, 1], logits of the wrong shape and, before
+    allocating, a tree that needs more than `budget` bytes.
+    """
+    mix = mix if callable(mix) else relaxed(mix)
+    count = copies * (len(world.prompts) if roots is None else len(roots.x))
+    check_size(world.rest(roots.step if roots else 0), policy, count, choose is every_token, budget)
+    like = next(policy.parameters())
+    world = world.to(str(like.device), like.dtype)
+    roots = prompt_roots(world, policy) if roots is None else roots
+    world = world.rest(roots.step)
+    x, belief, reach = (part.repeat_interleave(copies, 0) for part in (roots.x, roots.belief, roots.reach / copies))
+    levels, cache = [], None
     for k in range(world.horizon):
         leaves = {site: torch.zeros_like(x).requires_grad_() for site in sites}
         logits, cache = policy.extend(x, cache, leaves)
@@ -112,89 +157,65 @@ def grow(
         pi = torch.softmax(logits, -1)
         tokens, share = choose(pi)
         u = mix(logits, pi, one_hot(tokens, world.V).to(pi))
-        levels.append(Level(pi, logits, belief, reach, tokens, share, u, leaves))
+        rewards = torch.einsum("nv,ncv->nc", belief @ world.r[k], u)
+        levels.append(Level(x, pi, logits, belief, reach, tokens, share, u, rewards, leaves))
         if k + 1 < world.horizon:
-            x = policy.embed(u).flatten(0, 1)[:, None]
-            belief = torch.einsum("nz,zay,nca->ncy", belief, world.P, u).flatten(0, 1)
-            reach = (reach[:, None] * share).flatten()
-    return Tree(world, levels, *_values(world, levels))
+            x, belief, reach = _children(world, policy, levels[-1])
+    if world.readout is not None:
+        levels[-1] = replace(
+            levels[-1], rewards=levels[-1].rewards + world.gamma * _readout(world, policy, levels[-1], cache)
+        )
+    return Tree(world, levels, *edge_values(world, levels))
 
 
-def _values(world: TokenMDP, levels: list[Level]) -> tuple[list[Tensor], list[Tensor]]:
-    """V and Q of all nodes from the last level up, as constants."""
+def _children(world: TokenMDP, policy: Any, level: Level) -> tuple[Tensor, Tensor, Tensor]:
+    """Embedding (N C, 1, D), belief and probability of every edge's end."""
+    belief = torch.einsum("nz,zay,nca->ncy", level.belief, world.P, level.u).flatten(0, 1)
+    return policy.embed(level.u).flatten(0, 1)[:, None], belief, (level.reach[:, None] * level.share).flatten()
+
+
+def _readout(world: TokenMDP, policy: Any, level: Level, cache: Any) -> Float[Tensor, "N C"]:
+    """`readout'h` after every last edge."""
+    if not hasattr(policy, "hidden"):
+        raise InputError("a world with a hidden readout needs a policy with `hidden(x, cache)`; this one has none")
+    h, _ = policy.hidden(policy.embed(level.u).flatten(0, 1)[:, None], cache)
+    if world.readout.shape != h.shape[1:]:
+        raise InputError(f"readout must have the policy's width, {h.shape[1]}; got {len(world.readout)}")
+    return (h @ world.readout).reshape(level.share.shape)
+
+
+def edge_values(
+    world: TokenMDP, levels: list[Level], after: Float[Tensor, "N"] | None = None
+) -> tuple[list[Tensor], list[Tensor]]:
+    """V and Q of all nodes from the last level up, as constants; `after` are the values of the last edges' ends."""
     values: list[Tensor] = []
     quality: list[Tensor] = []
-    for k in reversed(range(len(levels))):
-        later = world.gamma * values[0].reshape(levels[k].share.shape) if values else 0.0
-        quality.insert(0, edge_rewards(world, levels[k], k).detach() + later)
-        values.insert(0, (levels[k].share * quality[0]).sum(-1))
+    for level in reversed(levels):
+        later = 0.0 if after is None else world.gamma * after.reshape(level.share.shape)
+        quality.insert(0, level.rewards.detach() + later)
+        after = (level.share * quality[0]).sum(-1)
+        values.insert(0, after)
     return values, quality
 
 
-def edge_rewards(world: TokenMDP, level: Level, k: int) -> Float[Tensor, "N C"]:
-    """`rbar_k(b, u)` along every edge."""
-    return torch.einsum("nv,ncv->nc", level.belief @ world.r[k], level.u)
-
-
-def _check_size(world: TokenMDP, policy: Any, budget: int) -> None:
+def bytes_per_node(world: TokenMDP, policy: Any) -> int:
+    """About what autograd keeps of one node, from above."""
     width, layers = getattr(policy, "width", 1), getattr(policy, "layers", 1)
-    each = 8 * (_NUMBERS_PER_WIDTH * width * layers + 2 * world.V**2 + world.V * world.S)
-    sizes = list(accumulate(len(world.prompts) * world.V**k for k in range(world.horizon)))
-    if sizes[-1] * each > budget:
-        fitting = sum(size * each <= budget for size in sizes)
-        count, needed = Decimal(sizes[-1]), Decimal(sizes[-1] * each) / 2**30  # beyond what a float can hold
-        raise InputError(
-            f"horizon={world.horizon} with V={world.V} and {len(world.prompts)} prompts makes {count:.6g} prefixes, about "
-            f"{needed:.3g} GiB of {budget / 2**30:.3g} allowed; "
-            f"{f'horizon={fitting}' if fitting else 'no horizon'} would fit"
-        )
+    return 8 * (_NUMBERS_PER_WIDTH * width * layers + 2 * world.V**2 + world.V * world.S)
 
 
-def path_surrogate(tree: Tree, own_token_averaged: bool = False) -> Float[Tensor, ""]:
-    """Its gradient is that of the realised reward, the tokens c held fixed, in the mean: the attention costate E1.
-
-    `sum_k gamma^k sum_edges weight rbar(b, u)`, weights constant. With `own_token_averaged` each step's reward is averaged
-    over its own token analytically, `b' r pi` (E1b); later steps still see the sampled token.
-    """
-    total = torch.zeros_like(tree.levels[0].reach[0])
-    for k, level in enumerate(tree.levels):
-        if own_token_averaged:
-            rewards = tree.world.reward(k, level.belief, level.pi)
-        else:
-            rewards = (level.share * edge_rewards(tree.world, level, k)).sum(-1)
-        total = total + tree.world.gamma**k * (level.reach @ rewards)
-    return total
-
-
-def score_surrogate(tree: Tree, baseline: bool = True) -> Float[Tensor, ""]:
-    """Its gradient is that of `sum_k gamma^k (Q - b) log pi(c_k)` in the mean: the score costate E2.
-
-    Q is what followed the token (exact in a whole tree, the realised return-to-go in a sample), a constant; the baseline
-    is the node's V where all edges are there, else 0: it changes no mean.
-    """
-    total = torch.zeros_like(tree.levels[0].reach[0])
-    for k, (level, Q, V) in enumerate(zip(tree.levels, tree.Q, tree.V, strict=True)):
-        advantage = Q - V[:, None] if baseline and Q.shape[1] > 1 else Q
-        log_pi = torch.log_softmax(level.logits, -1).gather(1, level.tokens)
-        total = total + tree.world.gamma**k * (level.reach @ (level.share * advantage * log_pi).sum(-1))
-    return total
-
-
-def node_gradients(tree: Tree, surrogate: Float[Tensor, ""], site: str) -> list[Float[Tensor, "N positions D"]]:
-    """Derivative of every node's own value: the surrogate's slope in the node's leaf over `gamma^k` times its reach.
-
-    A surrogate that no path joins to the leaves has slope 0 (E1 of a token reward at alpha = 1). A node of probability 0
-    has no gradient to be read this way: it comes as NaN, never as 0.
-    """
-    if site not in tree.levels[0].leaves:
-        raise InputError(f"site {site!r} has no leaves in this tree; it was grown with {list(tree.levels[0].leaves)}")
-    leaves = [level.leaves[site] for level in tree.levels]
-    if surrogate.requires_grad:
-        slopes = torch.autograd.grad(surrogate, leaves, retain_graph=True, allow_unused=True, materialize_grads=True)
-    else:
-        slopes = tuple(torch.zeros_like(leaf) for leaf in leaves)
-    found = []
-    for k, (slope, level) in enumerate(zip(slopes, tree.levels, strict=True)):
-        weight = (tree.world.gamma**k * level.reach)[:, None, None]
-        found.append(torch.where(weight > 0, slope / weight, torch.nan))
-    return found
+def check_size(world: TokenMDP, policy: Any, roots: int, branching: bool, budget: int) -> None:
+    """Refuse a tree that needs more than `budget` bytes, naming its prefixes, its bytes and what would fit."""
+    each, steps = bytes_per_node(world, policy), world.horizon + (world.readout is not None)
+    sizes = list(accumulate(roots * (world.V**k if branching else 1) for k in range(steps)))
+    if sizes[-1] * each <= budget:
+        return
+    fitting = sum(size * each <= budget for size in sizes) - (world.readout is not None)
+    count, needed = Decimal(sizes[-1]), Decimal(sizes[-1] * each) / 2**30  # beyond what a float can hold
+    remedy = f"horizon={fitting}" if fitting > 0 else "no horizon"
+    if not branching:
+        remedy = f"{budget // (each * steps)} samples in all"
+    raise InputError(
+        f"horizon={world.horizon} with V={world.V} and {roots} {'prompts' if branching else 'samples'} makes {count:.6g} "
+        f"prefixes, about {needed:.3g} GiB of {budget / 2**30:.3g} allowed; {remedy} would fit"
+    )

@@ -10,9 +10,11 @@
 | reinmax (E3)             | the same with the second-order rule                           | exact for one quadratic token    |
 | soft (E4)                | alpha = 0 rollout, all the way back                           | grad V_0                         |
 | gumbel (E5)              | Gumbel-softmax rollout at tau_g (samples only)                | its own relaxed objective's      |
+
+With alpha < 1 the token fed on is `(1 - alpha) pi + alpha y`: y the one-hot token for E1 and E2, and what its own
+rule makes of it for E3 and E5 (so E3 goes from soft to straight-through as alpha goes from 0 to 1). Soft has no alpha.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -25,15 +27,15 @@ from theory.prefix_tree import (
     DEFAULT_BUDGET,
     Choice,
     Mix,
+    Roots,
     Tree,
     every_token,
     grow,
-    node_gradients,
     one_token,
-    path_surrogate,
+    prefix_roots,
     relaxed,
-    score_surrogate,
 )
+from theory.tree_gradients import Surrogate, node_gradients, path_surrogate, score_surrogate, total_surrogate
 
 
 def straight_through(logits: Tensor, pi: Tensor, hard: Tensor) -> Tensor:
@@ -70,19 +72,15 @@ def _no_token(pi: Tensor) -> tuple[Tensor, Tensor]:
     return torch.zeros(len(pi), 1, dtype=torch.int64, device=pi.device), torch.ones_like(pi[:, :1])
 
 
-def _path_and_score(tree: Tree) -> Tensor:
-    return path_surrogate(tree) + score_surrogate(tree)
-
-
 def _expected_path(tree: Tree) -> Tensor:
     return path_surrogate(tree, own_token_averaged=True)
 
 
-SURROGATES: dict[str, Callable[[Tree], Tensor]] = {
+SURROGATES: dict[str, Surrogate] = {
     "attention": path_surrogate,
     "attention_expected": _expected_path,
     "score": score_surrogate,
-    "total": _path_and_score,
+    "total": total_surrogate,
     "straight_through": path_surrogate,
     "reinmax": path_surrogate,
     "soft": path_surrogate,
@@ -91,8 +89,10 @@ SURROGATES: dict[str, Callable[[Tree], Tensor]] = {
 
 
 def _mix_of(name: str, alpha: float) -> Mix:
-    rules: dict[str, Mix] = {"straight_through": straight_through, "reinmax": reinmax, "soft": relaxed(0.0)}
-    return rules.get(name) or relaxed(alpha)
+    if name == "soft":
+        return relaxed(0.0)
+    rules: dict[str, Mix] = {"straight_through": straight_through, "reinmax": reinmax}
+    return relaxed(alpha, rules.get(name))
 
 
 def _check_name(name: str) -> None:
@@ -101,28 +101,40 @@ def _check_name(name: str) -> None:
 
 
 def expected_costates(
-    world: TokenMDP, policy: Any, name: str, site: str, alpha: float = 1.0, budget: int = DEFAULT_BUDGET
-) -> list[Float[Tensor, "N positions D"]]:
+    world: TokenMDP, policy: Any, name: str, site: str, alpha: float = 1.0, whole_prefix: bool = False,
+    budget: int = DEFAULT_BUDGET,
+) -> list[Float[Tensor, "N positions D"]]:  # fmt: skip
     """Exact mean of a costate at every prefix, level by level, by enumeration (soft needs one path only).
 
-    Raises InputError for gumbel, whose noise is continuous: sample it.
+    The perturbation stands at the prefix's last position (at all of the prompt at level 0), or with `whole_prefix` at
+    all its positions, the prefix then being the prompt. Raises InputError for gumbel, whose noise is continuous: sample it.
     """
     _check_name(name)
     if name == "gumbel":
         raise InputError("costate 'gumbel' has continuous noise and no enumeration: use sampled_costates")
     choose: Choice = _no_token if name == "soft" else every_token
-    tree = grow(world, policy, _mix_of(name, alpha), (site,), choose, budget=budget)
-    return [g.detach() for g in node_gradients(tree, SURROGATES[name](tree), site)]
+    mix = _mix_of(name, alpha)
+    tree = grow(world, policy, mix, (site,), choose, budget=budget)
+    found = node_gradients(tree, SURROGATES[name](tree), site)
+    if whole_prefix:
+        for k in range(1, world.horizon):
+            roots = prefix_roots(tree, policy, k).detached()
+            below = grow(world, policy, mix, (site,), choose, budget=budget, roots=roots)
+            found[k] = node_gradients(below, SURROGATES[name](below), site)[0]
+    return [g.detach() for g in found]
 
 
 def sampled_costates(
     world: TokenMDP, policy: Any, name: str, site: str, samples: int, rng: torch.Generator, alpha: float = 1.0,
-    tau_g: float = 1.0,
-) -> Float[Tensor, "prompts samples positions D"]:  # fmt: skip
-    """Per-sample costates at the prompt, `samples` rollouts of every prompt: the Monte Carlo form of the same surrogate."""
+    tau_g: float = 1.0, roots: Roots | None = None,
+) -> Float[Tensor, "roots samples positions D"]:  # fmt: skip
+    """Per-sample costates at the prompts (or other `roots`), all positions: the Monte Carlo form of the same surrogate.
+
+    `samples` rollouts of every root; `theory.prefix_tree.token_roots` makes a root of any prefix.
+    """
     _check_name(name)
-    mix = gumbel_softmax(tau_g, rng) if name == "gumbel" else _mix_of(name, alpha)
+    mix = relaxed(alpha, gumbel_softmax(tau_g, rng)) if name == "gumbel" else _mix_of(name, alpha)
     choose = _no_token if name in ("soft", "gumbel") else one_token(rng)
-    tree = grow(world, policy, mix, (site,), choose, copies=samples)
+    tree = grow(world, policy, mix, (site,), choose, copies=samples, roots=roots)
     found = node_gradients(tree, SURROGATES[name](tree), site)[0].detach()
-    return found.unflatten(0, (len(world.prompts), samples))
+    return found.unflatten(0, (-1, samples))

@@ -18,7 +18,8 @@ from tests.theory.token_cases import (
     value_differences,
     worlds,
 )
-from theory.prefix_tree import grow, node_count, node_gradients, one_token, path_surrogate, score_surrogate
+from theory.prefix_tree import grow, node_count, one_token
+from theory.tree_gradients import node_gradients, path_surrogate, score_surrogate
 
 WORLDS = worlds()
 ALPHAS = (0.0, 0.3, 1.0)

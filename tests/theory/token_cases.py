@@ -1,7 +1,7 @@
 """Token worlds, policies and a brute-force road to every answer of the prefix tree: whole contexts, no cache, no autograd."""
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,12 @@ def worlds() -> dict[str, TokenMDP]:
         "dense_copy": copy(2, 2, sparse=False, gamma=0.8),
         "parity": parity(2, 4),
     }
+
+
+def with_readout(world: TokenMDP, width: int = 8) -> TokenMDP:
+    """The same world, paying a hidden readout besides."""
+    rng = torch.Generator().manual_seed(8)
+    return replace(world, readout=torch.randn(width, generator=rng, dtype=torch.float64))
 
 
 def transformer(world: TokenMDP, temperature: float = 1.0, seed: int = 0, **own) -> Transformer:
@@ -129,6 +135,11 @@ def enumerate_rollouts(world, policy, alpha, site="embedding", level=0, deltas=N
         kept.append((logits, (r * u).sum(-1), (r * pi).sum(-1)))
         belief = sum(u[:, a, None] * (belief @ world.P[:, a]) for a in range(world.V))
         x = torch.cat([x, policy.embed(u)[:, None]], 1)
+    if world.readout is not None:
+        probe = torch.zeros_like(x)
+        probe[:, start : start + shift.shape[1]] = shift
+        paid = world.gamma * policy.hidden(x, None, {site: probe})[0] @ world.readout
+        kept[-1] = (kept[-1][0], kept[-1][1] + paid, kept[-1][2] + paid)
     logits, rewards, averaged = (torch.stack(part, 1).unflatten(0, (M, L)) for part in zip(*kept, strict=True))
     return Rollouts(world, words[:, 1:], logits, rewards, averaged)
 
