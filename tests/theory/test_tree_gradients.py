@@ -260,3 +260,22 @@ def test_chunks_hold_a_fraction_of_the_graph_at_a_time():
     assert peak(need // 2, world, policy) < 0.6 * whole
     assert peak(need // 4, world, policy) < 0.3 * whole
     assert peak(need, world, policy) == whole, "the control: with the memory for it, nothing is cut"
+
+
+@pytest.mark.parametrize("alpha", [0.3, 1.0])
+def test_a_cut_below_several_levels_gives_the_same(alpha, monkeypatch):
+    import theory.tree_gradients as module
+
+    cuts = []
+    real = module.prefix_roots
+    monkeypatch.setattr(module, "prefix_roots", lambda tree, policy, k: cuts.append(k) or real(tree, policy, k))
+    world = WORLDS["parity"]
+    policy = transformer(world, seed=2)
+    whole = tree_gradients(world, policy, alpha, SITES)
+    chunked = tree_gradients(world, policy, alpha, SITES, budget=7 * bytes_per_node(world, policy))
+    assert cuts == [2]
+    for site in SITES:
+        for k in range(world.horizon):
+            close(chunked.costates[site][k], whole.costates[site][k])
+    for ours, other in zip(chunked.parameters, whole.parameters, strict=True):
+        close(ours, other)
