@@ -27,7 +27,7 @@ from theory.prefix_tree import (
 )
 
 Surrogate = Callable[[Tree], Tensor]
-_CHUNK = 2**28  # bytes that are fastest at a time: larger trees fall out of the processor's caches
+DEFAULT_CHUNK = 2**28  # bytes at a time: larger pieces are slower, not faster
 
 
 def path_surrogate(tree: Tree, own_token_averaged: bool = False) -> Float[Tensor, ""]:
@@ -104,16 +104,18 @@ class TreeGradients:
 
 def tree_gradients(
     world: TokenMDP, policy: Any, mix: Mix | float = 1.0, sites: Sequence[str] = (),
-    surrogate: Surrogate = total_surrogate, budget: int = DEFAULT_BUDGET,
+    surrogate: Surrogate = total_surrogate, budget: int = DEFAULT_BUDGET, chunk: int = DEFAULT_CHUNK,
 ) -> TreeGradients:  # fmt: skip
-    """J, parameter gradient and value gradient of every prefix in about 256 MiB, at most `budget`, whatever the tree's size.
+    """J, parameter gradient and value gradient of every prefix in about `chunk` bytes of memory where that can be.
 
     The levels above a cut (the trunk) are one tree; the subtrees below it are grown and differentiated a chunk at a time,
     each from its prefixes as if they were prompts. What a chunk's backward pass leaves at those prefixes (embeddings,
     beliefs, ancestors' leaves) and the values of its roots are then carried through the trunk. Every prefix runs forward
-    once, but for the short contexts of the cut. Raises InputError where even the smallest chunk is too large.
+    once, but for the short contexts of the cut. A chunk may grow up to `budget` bytes where its smallest piece needs them;
+    raises InputError where they are not enough.
     """
-    cut, rows = _plan(world, policy, sites, min(budget, _CHUNK)) or _plan(world, policy, sites, budget) or (0, 0)
+    plans = (_plan(world, policy, sites, size) for size in (min(chunk, budget), budget))
+    cut, rows = next((plan for plan in plans if plan), (0, 0))
     if cut == 0:
         return _whole(grow(world, policy, mix, sites, budget=budget), policy, sites, surrogate)
     trunk = grow(world.first(cut), policy, mix, sites, budget=budget)
@@ -122,9 +124,9 @@ def tree_gradients(
     pulls = [torch.zeros_like(x), torch.zeros_like(belief)]
     for start in range(0, len(x), rows):
         part = slice(start, start + rows)
-        chunk = Roots(x[part].clone().requires_grad_(), belief[part].clone().requires_grad_(), reach[part], cut)
-        tree = grow(world, policy, mix, sites, budget=budget, roots=chunk)
-        found = sums.add(tree, world.gamma**cut * surrogate(tree), [chunk.x, chunk.belief], start)
+        piece = Roots(x[part].clone().requires_grad_(), belief[part].clone().requires_grad_(), reach[part], cut)
+        tree = grow(world, policy, mix, sites, budget=budget, roots=piece)
+        found = sums.add(tree, world.gamma**cut * surrogate(tree), [piece.x, piece.belief], start)
         for pull, slope in zip(pulls, found, strict=True):
             pull[part] = slope
     V, Q = edge_values(trunk.world, trunk.levels, torch.cat(sums.V[cut]))
