@@ -25,9 +25,15 @@ CLAIM_NAMES = (
     "attention_path",
     "bellman_costate",
     "score_costate_unbiased",
+    "attention_costate_biased",
     "error_split",
     "error_bound",
     "entropy_knobs",
+    "attention_transport",
+    "relaxed_costates",
+    "error_map",
+    "large_vocabulary",
+    "transformer_in_lq",
 )
 
 ASSUMPTIONS = {
@@ -68,6 +74,7 @@ class Claim:
     expected_outcome: Outcome = "holds"
     seconds: tuple[float, float] = (10.0, 600.0)  # of one core; quick measured, full scaled up from it
     own_settings: Callable[[Preset, str], list[Any]] | None = None  # the same points for a user's own system
+    height: float = 5.5  # of the figure, in inches
     groups: dict[str, str] = field(
         default_factory=dict
     )  # part -> column: a part documented to fail must, in each group

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from figures.statistics import critical_value
-from figures.style import COLOURS, EXACT, MARKERS
+from figures.style import COLOURS, EXACT, LEGEND_DROP, MARKERS
 
 _CLIP = 1e4
 
@@ -51,5 +51,6 @@ def legend_above(figure: Any, *axes: Any) -> None:
     for axis in axes:
         handles, names = axis.get_legend_handles_labels()
         entries |= {name: handle for name, handle in zip(names, handles, strict=True) if name not in entries}
-    figure.legend(entries.values(), entries.keys(), loc="upper left", bbox_to_anchor=(0.0, 0.955),
-                  ncols=len(entries), frameon=False, columnspacing=1.3, handletextpad=0.4)  # fmt: skip
+    top = 1 - LEGEND_DROP / figure.get_figheight()
+    figure.legend(entries.values(), entries.keys(), loc="upper left", bbox_to_anchor=(0.0, top), ncols=len(entries),
+                  frameon=False, columnspacing=1.3, handletextpad=0.4)  # fmt: skip

@@ -18,7 +18,7 @@ def draw_claim(entry: Entry, out: Path) -> None:
     from figures.style import add_caption, new_figure, save
 
     claim = load_claim(entry["claim"])
-    figure = new_figure()
+    figure = new_figure(claim.height)
     claim.draw(stored_rows(entry, out), figure)
     add_caption(figure, f"{claim.statement}: {entry['outcome']}", claim.how_to_read)
     save(figure, out / "figures" / claim.name)

@@ -31,16 +31,17 @@ COLOURS = {
 }
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 EXACT = {"color": COLOURS["exact"], "linestyle": "--", "linewidth": 1.4}
-WIDTH, HEIGHT = 10.0, 5.5  # inches; 110 dots per inch is what a reader sees in the README
+TITLE_DROP, LEGEND_DROP = 0.0825, 0.2475  # inches below the figure's upper edge
+WIDTH = 10.0  # inches; 110 dots per inch is what a reader sees in the README
 
 
-def new_figure() -> Figure:
-    """An empty figure in the house style."""
+def new_figure(height: float) -> Figure:
+    """An empty figure in the house style, `height` inches high."""
     sns.set_theme(style="whitegrid", context="notebook", palette="colorblind")
     plt.rcParams.update({"axes.titlesize": 11, "axes.titleweight": "bold", "axes.labelsize": 11, "legend.fontsize": 9,
                          "legend.frameon": True, "legend.framealpha": 0.9, "svg.hashsalt": "costate",
                          "savefig.dpi": 110, "font.size": 10})  # fmt: skip
-    return plt.figure(figsize=(WIDTH, HEIGHT), layout="constrained")
+    return plt.figure(figsize=(WIDTH, height), layout="constrained")
 
 
 def add_caption(figure: Figure, title: str, how_to_read: str) -> None:
@@ -48,8 +49,10 @@ def add_caption(figure: Figure, title: str, how_to_read: str) -> None:
     lines = textwrap.wrap(how_to_read, 150)
     room = (0.17 * len(lines) + 0.12) / figure.get_figheight()
     layout: Any = figure.get_layout_engine()
-    layout.set(rect=(0, room, 1, 1 - room - 0.115))
-    figure.text(0.012, 0.985, title, ha="left", va="top", fontsize=12.5, fontweight="bold")
+    layout.set(rect=(0, room, 1, 1 - room - 0.63 / figure.get_figheight()))
+    figure.text(
+        0.012, 1 - TITLE_DROP / figure.get_figheight(), title, ha="left", va="top", fontsize=12.5, fontweight="bold"
+    )
     figure.text(0.012, 0.018, "\n".join(lines), ha="left", va="bottom", fontsize=9, color="0.25", linespacing=1.25)
 
 

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from agents.transformer import Transformer
 from envs.token_mdp import TokenMDP
-from envs.token_tasks import arithmetic, combination_lock, distractor, garnet, parity
+from envs.token_tasks import arithmetic, combination_lock, copy, distractor, garnet, parity
+from theory.prefix_tree import grow
 
 WORLDS = {
     "garnet": lambda: garnet(V=4, horizon=4, seed=1, gamma=0.9),
@@ -18,37 +19,36 @@ WORLDS = {
     "distractor": lambda: distractor(V=3, horizon=4),
     "one choice": lambda: garnet(V=2, horizon=1, seed=3),
 }
-WIDTH, LAYERS = 16, 2
+# (V, H): the same tasks at several sizes, for the error map
+SIZED = {
+    "garnet (3,3)": lambda: garnet(V=3, horizon=3, seed=1, gamma=0.9),
+    "garnet (4,4)": WORLDS["garnet"],
+    "garnet (6,4)": lambda: garnet(V=6, horizon=4, seed=1, gamma=0.9),
+    "lock (3,4)": WORLDS["lock"],
+    "lock (4,5)": lambda: combination_lock(V=4, horizon=5, seed=2),
+    "parity (2,5)": WORLDS["parity"],
+    "parity (2,7)": lambda: parity(V=2, horizon=7),
+    "copy (2,3)": lambda: copy(V=2, length=3),
+    "arithmetic (3,2)": WORLDS["arithmetic"],
+    "distractor (3,4)": WORLDS["distractor"],
+}
+WIDTH, LAYERS, HEADS = 16, 2, 2
 
 
 def build_world(name: str) -> TokenMDP:
     """The named world."""
-    return WORLDS[name]()
+    return (WORLDS | SIZED)[name]()
 
 
 def build_policy(
     world: TokenMDP, seed: int, temperature: float = 1.0, offset: float = 0.0, spread: float = 4.0
 ) -> Transformer:
     """A random small transformer; `spread` scales its head, so that at temperature 1 the tokens differ in probability."""
-    policy = Transformer(world.V, width=WIDTH, layers=LAYERS, heads=2, length=32, temperature=temperature,
+    policy = Transformer(world.V, width=WIDTH, layers=LAYERS, heads=HEADS, length=32, temperature=temperature,
                          offset=offset, seed=seed)  # fmt: skip
     with torch.no_grad():
         policy.head.weight *= spread
     return policy
-
-
-class DetachedPast:
-    """The same policy with keys and values of the past hidden from autograd: no credit flows through attention."""
-
-    def __init__(self, policy: Any):
-        self.policy = policy
-        self.embed, self.parameters, self.sites = policy.embed, policy.parameters, policy.sites
-        self.width, self.layers = policy.width, policy.layers
-
-    def extend(self, x: Tensor, cache: Any = None, probes: Any = None) -> Any:
-        """Extend, and detach what later positions will see."""
-        logits, longer = self.policy.extend(x, cache, probes)
-        return logits, [[(k.detach(), v.detach()) for k, v in chunks] for chunks in longer]
 
 
 @dataclass(frozen=True)
@@ -85,3 +85,19 @@ def split_world(setting: SplitSetting) -> tuple[TokenMDP, Transformer]:
     """World and policy of a setting."""
     world = build_world(setting.world)
     return world, build_policy(world, setting.seed, setting.temperature, setting.offset)
+
+
+def reaches(world: TokenMDP, policy: Any, alpha: float = 1.0) -> list[Tensor]:
+    """Probability of every prefix, level by level."""
+    with torch.no_grad():
+        return [level.reach for level in grow(world, policy, alpha).levels]
+
+
+def rms_gap(found: Tensor, truth: Tensor, reach: Tensor, size: Tensor | None = None) -> float:
+    """`sqrt(E ||found - truth||^2 / E ||truth||^2)` over the prefixes of a level, at their last position.
+
+    `size` puts another gradient in the place of the truth under the fraction bar. 0 where both are 0.
+    """
+    mean = lambda x: float(reach @ x[:, -1].square().sum(-1))  # noqa: E731
+    whole = mean(truth if size is None else size)
+    return (mean(found - truth) / whole) ** 0.5 if whole > 0 else 0.0

@@ -1,17 +1,19 @@
 """The score costate E2 is the value gradient at every prefix, layer and entropy (token reward, alpha = 1)."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 import torch
 from torch import Tensor
 
+from agents.closed_attention import ClosedAttention, everything
 from envs.token_mdp import TokenMDP
 from figures.claim import Claim, Preset, Row, compare
 from figures.statistics import estimate
-from figures.token_systems import LAYERS, DetachedPast, build_policy, build_world
+from figures.token_systems import LAYERS, build_policy, build_world
 from theory.error_split import forward_value_gradient
+from theory.prefix_tree import token_roots
 from theory.softmax_bounds import entropy
 from theory.token_costates import expected_costates, sampled_costates
 
@@ -45,7 +47,7 @@ def measure(setting: Setting, rng: torch.Generator, device: str) -> list[Row]:
     world = build_world(setting.world)
     policy = build_policy(world, seed=1, temperature=setting.temperature)
     score = expected_costates(world, policy, "score", setting.site)
-    detached = expected_costates(world, DetachedPast(policy), "score", setting.site)
+    detached = expected_costates(world, ClosedAttention(policy, everything), "score", setting.site)
     H = entropy(torch.softmax(policy(policy.embed(world.prompts))[:, -1], -1)).mean().detach()
     control = "report" if setting.world == _NO_CREDIT else "=="
     size = max(float(level.norm(dim=-1).max()) for level in score)  # a prefix whose fate is sealed has gradient 0
@@ -71,16 +73,10 @@ def measure(setting: Setting, rng: torch.Generator, device: str) -> list[Row]:
 
 
 def _gradient_at(world: TokenMDP, policy: Any, site: str, k: int, node: int) -> Tensor:
-    """The value gradient at one prefix, by making the prefix the prompt of a shorter world: forward mode, no surrogate."""
+    """The value gradient at one prefix, by making the prefix the root of a tree: forward mode, no surrogate."""
     prompt, code = divmod(node, world.V**k)
     tokens = [code // world.V ** (k - 1 - j) % world.V for j in range(k)]
-    belief = world.belief_after(prompt, torch.tensor(tokens, dtype=torch.int64))
-    context = [*world.prompts[prompt].tolist(), *tokens]
-    total = torch.zeros(policy.width, dtype=torch.float64)
-    for z in torch.nonzero(belief)[:, 0].tolist():
-        rest = replace(world, r=world.r[k:], prompts=[context], starts=[z], horizon=world.horizon - k, weights=None)
-        total += belief[z] * forward_value_gradient(rest, policy, 1.0, site)[0]
-    return total
+    return forward_value_gradient(world, policy, 1.0, site, roots=token_roots(world, policy, prompt, tokens))[0]
 
 
 def _sampled_rows(
