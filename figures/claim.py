@@ -75,6 +75,7 @@ class Claim:
     seconds: tuple[float, float] = (10.0, 600.0)  # of one core; quick measured, full scaled up from it
     own_settings: Callable[[Preset, str], list[Any]] | None = None  # the same points for a user's own system
     height: float = 5.5  # of the figure, in inches
+    figure_for_each: str | None = None  # a column: `costate sweep` draws one more figure for each of its values
     groups: dict[str, str] = field(
         default_factory=dict
     )  # part -> column: a part documented to fail must, in each group
@@ -141,7 +142,10 @@ def judge(claim: Claim, rows: pd.DataFrame) -> Verdict:
     blind = [name for name in off if claim.parts[name][0] == "control"]
     outcomes = {parts[name].outcome for name in own}
     outcome: Outcome = "fails" if "fails" in outcomes else "undecided" if blind or "undecided" in outcomes else "holds"
-    headline = max((parts[name] for name in own), key=lambda result: (result.outcome == outcome, result.of_limit))
+    headline = max(
+        (parts[name] for name in own if parts[name].worst),
+        key=lambda result: (result.outcome == outcome, result.of_limit),
+    )
     return Verdict(
         claim.name, outcome, claim.expected_outcome, parts, outcome == claim.expected_outcome and not off,
         _reason(claim, parts, off), headline.worst,

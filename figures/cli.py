@@ -24,28 +24,41 @@ def _parser() -> argparse.ArgumentParser:
     parser = _OneLineParser(
         prog="costate", description="Checks the value-gradient hypothesis where exact answers are known."
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="{list,check,plot,report}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="{list,check,sweep,plot,report}")
     commands.add_parser("list", help="the claims, what is documented of each, and the assumptions")
     check = commands.add_parser("check", help="measure the claims, judge them, draw them, write the report")
     check.add_argument("claims", nargs="*", metavar="CLAIM", help="claims to check (default: all)")
-    check.add_argument("--preset", choices=("quick", "full"), default="quick", help="sample sizes (default: quick)")
-    check.add_argument("--out", type=Path, default=DEFAULT_OUT, metavar="DIR", help="results (default: runs)")
-    check.add_argument(
-        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: CUDA where there is one"
-    )
-    check.add_argument(
-        "--jobs", type=partial(_at_least, 1), default=None, metavar="N", help="processes (default: one per core)"
-    )
-    check.add_argument(
-        "--seed", type=partial(_at_least, 0), default=0, metavar="S", help="seed of all noise (default: 0)"
-    )
+    _add_run_options(check, "quick", DEFAULT_OUT)
     check.add_argument("--world", type=Path, metavar="FILE", help="also check your own linear-quadratic system (JSON)")
+    sweep = commands.add_parser(
+        "sweep", help="one claim as an ablation: choose and change its settings; figures and CSV"
+    )
+    sweep.add_argument("claim", metavar="CLAIM", help="the claim, error_map for instance")
+    sweep.add_argument("--only", action="append", default=[], metavar="FIELD=VALUE", help="keep settings that have it")
+    sweep.add_argument(
+        "--set", action="append", default=[], metavar="FIELD=VALUE", help="change a field of all settings"
+    )
+    _add_run_options(sweep, "full", DEFAULT_OUT / "sweep")
     plot = commands.add_parser("plot", help="draw the figures again, from the records alone")
     plot.add_argument("claims", nargs="*", metavar="CLAIM", help="claims (default: all that were checked)")
     report = commands.add_parser("report", help="write report.html again, from the records alone")
     for command in (plot, report):
         command.add_argument("--out", type=Path, default=DEFAULT_OUT, metavar="DIR", help="results (default: runs)")
     return parser
+
+
+def _add_run_options(command: argparse.ArgumentParser, preset: str, out: Path) -> None:
+    command.add_argument("--preset", choices=("quick", "full"), default=preset, help=f"settings (default: {preset})")
+    command.add_argument("--out", type=Path, default=out, metavar="DIR", help=f"results (default: {out})")
+    command.add_argument(
+        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: CUDA where there is one"
+    )
+    command.add_argument(
+        "--jobs", type=partial(_at_least, 1), default=None, metavar="N", help="processes (default: one per core)"
+    )
+    command.add_argument(
+        "--seed", type=partial(_at_least, 0), default=0, metavar="S", help="seed of all noise (default: 0)"
+    )
 
 
 def _at_least(least: int, text: str) -> int:
@@ -61,7 +74,7 @@ def main(arguments: list[str] | None = None) -> None:
 
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        code = {"list": _list, "check": _check, "plot": _plot, "report": _report}[options.command](options)
+        code = _COMMANDS[options.command](options)
     except InputError as error:
         print(f"costate: {error}", file=sys.stderr)
         code = 2
@@ -104,27 +117,47 @@ def _device(name: str) -> str:
 
 def _check(options: argparse.Namespace) -> int:
     """Plan, say how long, run what is missing, judge, draw, report."""
-    jobs = options.jobs or len(
-        os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
-    )
-    from figures import sweep
     from figures.claim import load_claims
-    from figures.records import check_writable
 
-    began = time.perf_counter()
-    claims = load_claims(options.claims)
-    device = _device(options.device)
-    jobs = jobs if device == "cpu" or options.jobs else 1
-    own = _own_system(options.world)
-    check_writable(options.out)
-    points = sweep.plan(claims, options.preset, options.seed, device, own)
-    todo = sweep.missing(points, options.out)
-    print(sweep.forecast(claims, points, todo, options.preset, jobs), file=sys.stderr, flush=True)
-    sweep.run_missing(points, todo, options.out, jobs)
+    began, claims = time.perf_counter(), load_claims(options.claims)
+    jobs, points = _run(claims, options, _own_system(options.world), list)
     entries = _judge_and_show(claims, points, options)
     _draw_and_report(entries, options.out, jobs)
     print(f"\nfigures, verdicts.json and report.html are in {options.out} ({time.perf_counter() - began:.0f} s)")
     return 0 if all(entry["as_documented"] for entry in entries) else 1
+
+
+def _sweep(options: argparse.Namespace) -> int:
+    """One claim on chosen or changed settings: verdict, figures, report, and all rows as CSV."""
+    from figures.claim import load_claims
+    from figures.report import draw_each
+    from figures.selection import select
+    from figures.verdicts import write_rows
+
+    began, claims = time.perf_counter(), load_claims([options.claim])
+    jobs, points = _run(claims, options, None, lambda settings: select(settings, options.only, options.set))
+    (entry,) = _judge_and_show(claims, points, options, partial=True)
+    _draw_and_report([entry], options.out, jobs)
+    more, table = draw_each(entry, options.out), write_rows(entry, options.out)
+    print(f"\n{1 + more} figures, {table.name}, verdicts.json and report.html are in {options.out} "
+          f"({time.perf_counter() - began:.0f} s)")  # fmt: skip
+    return 0
+
+
+def _run(claims: list[Any], options: argparse.Namespace, own: str | None, choose: Any) -> tuple[int, list[Any]]:
+    """Plan, say how long, run what is missing: the number of jobs and the points."""
+    from figures import sweep
+    from figures.records import check_writable
+
+    cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    device = _device(options.device)
+    jobs = options.jobs or (len(cores) if device == "cpu" else 1)
+    check_writable(options.out)
+    points = sweep.plan(claims, options.preset, options.seed, device, own, choose)
+    todo = sweep.missing(points, options.out)
+    print(sweep.forecast(claims, points, todo, options.preset, jobs), file=sys.stderr, flush=True)
+    sweep.run_missing(points, todo, options.out, jobs)
+    return jobs, points
 
 
 def _own_system(path: Path | None) -> str | None:
@@ -135,13 +168,15 @@ def _own_system(path: Path | None) -> str | None:
     return read_system(path)
 
 
-def _judge_and_show(claims: list[Any], points: list[Any], options: argparse.Namespace) -> list[dict[str, Any]]:
+def _judge_and_show(
+    claims: list[Any], points: list[Any], options: argparse.Namespace, partial: bool = False
+) -> list[dict[str, Any]]:
     from figures.verdicts import judge_claim, table, write_verdicts
 
     entries = []
     for claim in claims:
         own = [point for point in points if point.claim == claim.name]
-        entries.append(judge_claim(claim, own, options.out, options.preset)[1])
+        entries.append(judge_claim(claim, own, options.out, options.preset, partial)[1])
     for entry in entries:  # an old picture must not stand beside a new verdict, whenever this is stopped
         for kind in ("png", "svg"):
             (options.out / "figures" / f"{entry['claim']}.{kind}").unlink(missing_ok=True)
@@ -210,3 +245,6 @@ def _report(options: argparse.Namespace) -> int:
     check_writable(options.out)
     print(write_report([entry for entry in entries if _drawn(entry, options.out)], options.out))
     return 0
+
+
+_COMMANDS = {"list": _list, "check": _check, "sweep": _sweep, "plot": _plot, "report": _report}

@@ -1,9 +1,11 @@
 """Pictures and the self-contained report, from verdicts.json and the records alone."""
 
 import base64
+import re
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from joblib import Parallel, delayed
 from latex2mathml.converter import convert
@@ -15,13 +17,27 @@ from figures.verdicts import Entry, stored_rows
 
 def draw_claim(entry: Entry, out: Path) -> None:
     """One claim's figure, PNG and SVG, under out/figures."""
+    _draw(entry, out, stored_rows(entry, out), "", entry["claim"])
+
+
+def draw_each(entry: Entry, out: Path) -> int:
+    """One more figure for every value of the claim's column `figure_for_each`; how many."""
+    column, rows = load_claim(entry["claim"]).figure_for_each, stored_rows(entry, out)
+    values = [] if column is None else list(dict.fromkeys(rows[column]))
+    for value in values:
+        name = re.sub(r"[^a-z0-9]+", "_", str(value).lower()).strip("_")
+        _draw(entry, out, rows[rows[column] == value], f"{column} {value}, ", f"{entry['claim']}-{name}")
+    return len(values)
+
+
+def _draw(entry: Entry, out: Path, rows: pd.DataFrame, which: str, stem: str) -> None:
     from figures.style import add_caption, new_figure, save
 
     claim = load_claim(entry["claim"])
     figure = new_figure(claim.height)
-    claim.draw(stored_rows(entry, out), figure)
-    add_caption(figure, f"{claim.statement}: {entry['outcome']}", claim.how_to_read)
-    save(figure, out / "figures" / claim.name)
+    claim.draw(rows, figure)
+    add_caption(figure, f"{claim.statement}: {which}{entry['outcome']}{' in all' if which else ''}", claim.how_to_read)
+    save(figure, out / "figures" / stem)
 
 
 def draw_all(entries: list[Entry], out: Path, jobs: int) -> None:

@@ -83,7 +83,10 @@ def judge_part(rows: pd.DataFrame, error_rate: float = ERROR_RATE) -> PartResult
     `==`: *fails* when some simultaneous interval (widened by `tolerance`, for rounding) misses its target; else
     *undecided* when some interval is wider than `margin * scale`, too wide to have seen what matters; else *holds*.
     `>=`, `<=`: *holds* when all intervals lie on the right side (up to `tolerance`), *fails* when one lies wholly beyond.
+    A family without rows is *undecided*.
     """
+    if rows.empty:
+        return PartResult("undecided", 0, 0.0, 0.0, 0.0, {})
     critical = critical_value(len(rows), rows["samples"], error_rate)
     chance, tolerance = np.asarray(critical * rows["standard_error"]), np.asarray(rows["tolerance"])
     gap = np.asarray(rows["measured"] - rows["target"])

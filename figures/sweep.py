@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,15 @@ from figures.claim import Claim, Preset, load_claim, source_of
 from figures.records import Point, code_digest, digest, load_record, save_record
 
 
-def plan(claims: list[Claim], preset: Preset, seed: int, device: str, own: str | None = None) -> list[Point]:
-    """Every point of the claims at this preset, and those of a user's own system where a claim can take one."""
+def plan(
+    claims: list[Claim], preset: Preset, seed: int, device: str, own: str | None = None,
+    choose: Callable[[list[Any]], list[Any]] = list,
+) -> list[Point]:  # fmt: skip
+    """Every point of the claims at this preset, as `choose` leaves them, and a user's own system where one is taken."""
     points = []
     for claim in claims:
         code = digest(code_digest() + source_of(claim))
-        settings = claim.settings(preset)
+        settings = choose(claim.settings(preset))
         if own is not None and claim.own_settings is not None:
             settings = settings + claim.own_settings(preset, own)
         points += [Point(claim.name, setting, seed, device, code) for setting in settings]
@@ -32,8 +35,8 @@ def forecast(claims: list[Claim], points: list[Point], todo: list[Point], preset
     """How much there is to do and about how long it takes, said before it begins."""
     seconds = 0.0
     for claim in claims:
-        share = [sum(point.claim == claim.name for point in group) for group in (todo, points)]
-        seconds += claim.seconds[preset == "full"] * share[0] / share[1]
+        count = sum(point.claim == claim.name for point in todo)
+        seconds += claim.seconds[preset == "full"] * count / len(claim.settings(preset))
     total = seconds / jobs + 10
     length = f"{total:.0f} s" if total < 180 else f"{total / 60:.0f} min"
     kept = f" ({len(points) - len(todo)} kept from before)" if len(todo) < len(points) else ""

@@ -31,9 +31,16 @@ def rows_of(points: list[Point], out: Path) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def judge_claim(claim: Claim, points: list[Point], out: Path, preset: Preset) -> tuple[Verdict, Entry]:
-    """The verdict on a claim from its records, and its entry for verdicts.json."""
+def judge_claim(
+    claim: Claim, points: list[Point], out: Path, preset: Preset, partial: bool = False
+) -> tuple[Verdict, Entry]:
+    """The verdict on a claim from its records, and its entry for verdicts.json; `partial`: on the parts that have rows."""
     rows = rows_of(points, out)
+    if partial:
+        judged = set(rows.loc[rows["relation"] != "report", "part"])
+        claim = dataclasses.replace(claim, parts={name: part for name, part in claim.parts.items() if name in judged})
+        if not any(role == "claim" for role, _ in claim.parts.values()):
+            raise InputError("--only leaves nothing of the claim to judge: keep more of its settings")
     verdict = judge(claim, rows)
     row = verdict.headline
     entry = {
@@ -120,6 +127,13 @@ def stored_rows(entry: Entry, out: Path) -> pd.DataFrame:
             raise InputError(f"record {out / name} is missing: run `costate check --out {out} {entry['claim']}` again")
         rows += record["rows"]
     return pd.DataFrame(rows)
+
+
+def write_rows(entry: Entry, out: Path) -> Path:
+    """All rows behind an entry as out/CLAIM.csv, for other people's tools."""
+    path = out / f"{entry['claim']}.csv"
+    write_atomically(path, stored_rows(entry, out).to_csv(index=False))
+    return path
 
 
 def table(entries: list[Entry]) -> str:

@@ -80,7 +80,7 @@ def draw(rows: pd.DataFrame, figure: Any) -> None:
     axis = figure.subplots()
     worlds = list(dict.fromkeys(rows["world"]))
     colours = ("costate", "score", "control")
-    for i, (part, colour) in enumerate(zip(dict.fromkeys(rows["part"]), colours, strict=True)):
+    for i, (part, colour) in enumerate(zip(dict.fromkeys(rows["part"]), colours, strict=False)):
         group = rows[rows["part"] == part]
         at = [worlds.index(world) + 0.15 * (i - 1) for world in group["world"]]
         axis.plot(

@@ -147,4 +147,5 @@ CLAIM = Claim(
     expected_outcome="fails",
     seconds=(60, 4000),
     height=8.6,
+    figure_for_each="world",
 )

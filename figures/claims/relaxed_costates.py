@@ -174,7 +174,7 @@ CLAIM = Claim(
     "own objective, alpha = 0",
     must_fail="All four as soon as later tokens see earlier ones, at every temperature",
     how_to_read="In units of the value gradient of the discrete policy, medians over worlds and policies. Left and middle, "
-    "exact biases: straight-through and ReinMax begin at soft where alpha = 0. Right, means and spreads of single sampled costates: "
+    "exact biases: straight-through and ReinMax begin at soft where alpha = 0. Right, means and spreads of sampled costates: "
     "the score costate lies far left, where only its sampling error is left, and high; numbers at the Gumbel marks are tau_g.",
     parts={
         **{f"{NAMES[name]} is unbiased": ("claim", "fails") for name in (*ENUMERATED, "gumbel")},

@@ -91,3 +91,12 @@ def test_settings_are_distinct_and_the_full_preset_does_more(name, preset):
     settings = claim.settings(preset)
     assert len(set(settings)) == len(settings)
     assert work(claim.settings("full")) > work(claim.settings("quick"))
+
+
+@pytest.mark.parametrize("left", ["own", "control"])
+def test_a_part_without_a_comparison_leaves_the_claim_undecided(left):
+    given = {"own": TRUE, "control": FALSE}
+    verdict = judge(toy(PARTS | {"more": ("claim", "holds")}), rows(**{left: given[left]}, more=TRUE))
+    assert (verdict.outcome, verdict.as_documented) == ("undecided", False)
+    absent = ({"own", "control"} - {left}).pop()
+    assert f"'{absent}' undecided" in verdict.reason

@@ -1,0 +1,58 @@
+"""Which settings of a claim a sweep runs: some of them, or the same with other values."""
+
+import dataclasses
+from typing import Any
+
+from envs.world import InputError
+
+
+def select(settings: list[Any], only: list[str], changes: list[str]) -> list[Any]:
+    """The settings whose fields match every `only` ("field=value"), with every change ("field=value") made; each once.
+
+    Several `only` of one field are alternatives. Lists are separated by commas. Raises InputError for a field that the
+    settings do not have, a value that none of them has, and a value that cannot be read.
+    """
+    wanted: dict[str, list[str]] = {}
+    for text in only:
+        name, value = _split("--only", text, settings[0])
+        if value not in {_text(getattr(s, name)) for s in settings}:
+            have = dict.fromkeys(_text(getattr(s, name)) for s in settings)
+            raise InputError(f"--only {text}: no setting has it; {name} is one of {' | '.join(have)}")
+        wanted.setdefault(name, []).append(value)
+    kept = [s for s in settings if all(_text(getattr(s, name)) in values for name, values in wanted.items())]
+    if not kept:
+        raise InputError(f"--only {' --only '.join(only)}: no setting has all of these together")
+    new = [_split("--set", text, settings[0]) for text in changes]
+    changed = [dataclasses.replace(s, **{n: _read(v, getattr(s, n), f"--set {n}={v}") for n, v in new}) for s in kept]
+    return list(dict.fromkeys(changed))
+
+
+def _split(option: str, text: str, example: Any) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    fields = [field.name for field in dataclasses.fields(example)]
+    if not equals or name not in fields:
+        raise InputError(f"{option} {text}: give FIELD=VALUE, FIELD one of {', '.join(fields)}")
+    return name, value
+
+
+def _text(value: Any) -> str:
+    """A field's value as a user writes it."""
+    if isinstance(value, tuple):
+        return ",".join(_text(v) for v in value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _read(text: str, old: Any, where: str) -> Any:
+    """`text` as what the field holds."""
+    if isinstance(old, bool):
+        if text not in ("True", "False"):
+            raise InputError(f"{where}: must be True or False")
+        return text == "True"
+    if isinstance(old, tuple):
+        if not old or isinstance(old[0], tuple):
+            raise InputError(f"{where}: this field cannot be set from the command line")
+        return tuple(_read(part, old[0], where) for part in text.split(","))
+    try:
+        return type(old)(text)
+    except ValueError:
+        raise InputError(f"{where}: must be {'a number' if isinstance(old, float) else 'a whole number'}") from None
