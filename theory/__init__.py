@@ -23,4 +23,27 @@ Notation (one name per thing, the letters of the theory page; all arrays float64
 | L_j        | L                 | (n, m)                       | gamma Phi'P_{j+1}B - K'R: how action noise enters a costate  |
 | b          | baseline          | scalar or (batch,)           | what is subtracted from R_t in the score-function estimator  |
 | Sigma_t    | Sigma             | (times, n, n)                | second moment E s_t s_t'                                     |
+
+Token worlds (N nodes of a level of the prefix tree, C edges each, D width of the policy):
+
+| symbol     | code              | shape                        | meaning                                                      |
+|------------|-------------------|------------------------------|--------------------------------------------------------------|
+| V, S, H    | V, S, horizon     | scalars                      | vocabulary, abstract states, steps                           |
+| P, r_k     | P, r              | (S, V, S), (H, S, V)         | transition probabilities, reward table of step k             |
+| b_k        | belief            | (N, S)                       | row vector over abstract states, b' = sum_a u(a) b P_a       |
+| z, pi      | logits, pi        | (N, V)                       | logits (offset added, over the temperature), softmax of them |
+| tau        | temperature       | scalar                       | entropy knob 1; `offset` on one token's logit is knob 2      |
+| c_k, u_k   | tokens, u         | (N, C), (N, C, V)            | sampled token; relaxed token fed on, (1 - alpha) pi + alpha c|
+| alpha      | alpha             | scalar                       | sampling-gap knob: 0 differentiable, 1 discrete              |
+| gap_k      | sampling_gap      | (N,)                         | E_c TV(u_k, pi_k) = alpha G(pi_k)                            |
+| G, H(p)    | gini, entropy     | (N,)                         | 1 - sum p^2; entropy in nats                                 |
+| J(p)       | jacobian          | (V, V)                       | diag(p) - p p'                                               |
+| osc(q)     | oscillation       | (N,)                         | max q - min q                                                |
+| delta      | delta, leaves     | (positions, D)               | zero vector added to the residual stream at a *site*         |
+| w_k(a)     | w, logit_slopes   | (N, V, D)                    | d z_k(a) / d delta, total derivative at fixed tokens         |
+| D_w        | diameter          | (N,)                         | max_{a,b} of the norm of w(a) - w(b)                         |
+| Q_k, V_k   | Q, V              | (N, C), (N,)                 | value after the edge's token; of the node                    |
+| J          | J                 | scalar                       | expected return over the prompts                             |
+| E1 ... E5  | SURROGATES        | (N, positions, D)            | the empirical costates, see `theory.token_costates`          |
+| tau_g      | tau_g             | scalar                       | temperature of the Gumbel-softmax (E5)                       |
 """

@@ -84,6 +84,8 @@ def draw(rows: pd.DataFrame, figure: Any) -> None:
     sweep = rows[rows["part"] == "sweep"]
     for knob, colour in (("temperature", "control"), ("offset", "costate")):
         group = sweep[(sweep["knob"] == knob) & (sweep["measured"] > 1e-8)]
+        if group.empty:
+            continue
         for (_, _), line in group.groupby(["world", "seed"]):
             for axis, column in ((left, "H"), (right, "target")):
                 axis.plot(line[column], line["measured"], "o-", color=COLOURS[colour], ms=3, lw=0.7, alpha=0.45)
