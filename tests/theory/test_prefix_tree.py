@@ -217,3 +217,17 @@ def test_sites_that_do_not_exist_or_have_no_leaves_are_refused_by_name():
     tree = grow(world, transformer(world), sites=("layer1",))
     with pytest.raises(InputError, match=r"layer2.*\['layer1'\]"):
         node_gradients(tree, total(tree), "layer2")
+
+
+@pytest.mark.parametrize(("offset", "readable"), [(-600.0, True), (-690.0, False)])
+def test_peaked_policies_are_exact_down_to_the_last_digits_of_a_probability_and_nan_beyond(offset, readable):
+    """Probabilities of 1e-261 divide out exactly; at 1e-300 the slope has lost its digits, and says so."""
+    world = WORLDS["garnet"]
+    policy = transformer(world, offset=torch.tensor([0.0, offset, 0.0]))
+    tree = grow(world, policy, 1.0, ("embedding",))
+    found = node_gradients(tree, total(tree), "embedding")[1]
+    assert 0 < float(tree.levels[1].reach[1]) < 1e-250
+    if readable:
+        close(found, value_differences(world, policy, 1.0, "embedding", 1), rtol=1e-6, atol=1e-9)
+    else:
+        assert found[1].isnan().all()
