@@ -4,28 +4,15 @@ The policy comes as plain probabilities pi, (S, V), or (H, S, V) where it change
 discounted and endless (one table r of shape (S, V), gamma < 1).
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.func import jacfwd
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from envs.token_mdp import TokenMDP
 from envs.world import InputError
-from theory.softmax_bounds import (
-    check_probabilities,
-    covariance,
-    diameter,
-    entropy,
-    gini,
-    gini_entropy_bound,
-    jacobian_norm,
-    oscillation,
-    spread_factor,
-)
+from theory.softmax_bounds import check_probabilities
 
 
 @dataclass(frozen=True)
@@ -43,7 +30,13 @@ class Tables:
         return self.Q - self.V[:-1, :, None]
 
 
+def _check_paid_by_table(world: TokenMDP) -> None:
+    if world.readout is not None:
+        raise InputError("readout is paid by the policy's hidden state, which no table knows: use a prefix tree")
+
+
 def _by_step(world: TokenMDP, pi: Tensor) -> Tensor:
+    _check_paid_by_table(world)
     H, S, V = world.r.shape
     if tuple(pi.shape) not in ((S, V), (H, S, V)):
         raise InputError(f"pi must have shape {(S, V)} or {(H, S, V)}; got {tuple(pi.shape)}")
@@ -72,6 +65,7 @@ def endless_tables(world: TokenMDP, pi: Float[Tensor, "S V"]) -> tuple[Tensor, T
 
     The world's first reward table is taken for every step. Raises InputError unless gamma < 1 and pi is one table.
     """
+    _check_paid_by_table(world)
     if not world.gamma < 1:
         raise InputError(f"gamma must be < 1 for an endless token world; got {world.gamma}")
     if tuple(pi.shape) != (world.S, world.V):
@@ -103,58 +97,3 @@ def logit_gradient(world: TokenMDP, pi: Float[Tensor, "*time S V"]) -> Float[Ten
     found, by_step = tables(world, pi), _by_step(world, pi)
     discount = world.gamma ** torch.arange(world.horizon, dtype=by_step.dtype)
     return (discount[:, None] * found.visits)[..., None] * by_step * found.advantage
-
-
-@dataclass(frozen=True)
-class StateReadingSplit:
-    """Value gradient of one prompt under a state-reading policy at alpha = 1, with the tiers of its bound.
-
-    With a token reward and alpha = 1 the attention costate E1 is 0, so the error is the norm of the value gradient and
-    equals the summed covariances. `tiers` as in `theory.error_split`; `naive` is the product of norms that a composition of
-    linear maps suggests, `sum gamma^k E[ ||w||_2 ||J||_2 ||Q||_2 ]`: valid, and useless for a large vocabulary.
-    """
-
-    J: Float[Tensor, ""]
-    value_gradient: Float[Tensor, "D"]
-    tiers: Float[Tensor, "tiers"]
-    naive: Float[Tensor, ""]
-    entropy: Float[Tensor, ""]
-    gini: Float[Tensor, ""]
-
-
-def state_reading_split(
-    world: TokenMDP, logits: Callable[[Tensor, int], Tensor], width: int, prompt: int = 0
-) -> StateReadingSplit:
-    """Dynamic programming over H x S contexts at alpha = 1: linear in V but for the exact diameter in the tiers, V^2.
-
-    `logits(delta, k)` gives the (S, V) logits at step k with `delta` (D,) added at the prompt. Forward mode gives
-    `w_k(z, a) = d logits / d delta`, then `grad V = sum_k gamma^k sum_z d_k(z) Cov_{pi_k(z)}(w_k(z), Q_k(z))`.
-    """
-    delta = torch.zeros(width, dtype=world.P.dtype)
-    pi = torch.stack([torch.softmax(logits(delta, k), -1).detach() for k in range(world.horizon)])
-    found = tables(world, pi)
-    d = world.start_belief(prompt)
-    J, terms, tiers, naive, means = found.V[0] @ d, [], [], [], []
-    for k in range(world.horizon):
-        with sdpa_kernel(SDPBackend.MATH):  # the fused attention kernels have no forward mode
-            w = jacfwd(lambda x, k=k: logits(x, k))(delta).detach()
-        weight = world.gamma**k * d
-        per_state, product = _state_terms(pi[k], w, found.Q[k])
-        terms.append(weight @ covariance(pi[k], w, found.Q[k]))
-        tiers.append(weight @ per_state)
-        naive.append(weight @ product)
-        means.append(torch.stack([d @ entropy(pi[k]), d @ gini(pi[k])]))
-        d = torch.einsum("z,za,zay->y", d, pi[k], world.P)
-    gradient = torch.stack(terms).sum(0)
-    H, G = torch.stack(means).mean(0)
-    return StateReadingSplit(
-        J, gradient, torch.cat([gradient.norm()[None], torch.stack(tiers).sum(0)]), torch.stack(naive).sum(), H, G
-    )
-
-
-def _state_terms(pi: Tensor, w: Tensor, Q: Tensor) -> tuple[Tensor, Tensor]:
-    """Tiers 1 to 3 (S, 3) and the naive product of norms (S,)."""
-    reach = diameter(w) * oscillation(Q)
-    bounds = [spread_factor(g) for g in (gini(pi), gini_entropy_bound(entropy(pi)))]
-    tiers = torch.stack([covariance(pi, w, Q).norm(dim=-1), reach * bounds[0], reach * bounds[1]], -1)
-    return tiers, torch.linalg.matrix_norm(w, 2) * jacobian_norm(pi) * Q.norm(dim=-1)

@@ -17,8 +17,8 @@ close = torch.testing.assert_close
 SMALL = module.Setting(network=0, sizes=(8, 512, 1024))
 
 
-def measured():
-    return pd.DataFrame(module.measure(SMALL, torch.Generator().manual_seed(3), "cpu"))
+def measured(setting=SMALL):
+    return pd.DataFrame(module.measure(setting, torch.Generator().manual_seed(3), "cpu"))
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def test_policies_are_what_their_names_say_whether_tied_or_not(V, tied):
     uniform, zipf, peaked = (probabilities(V, kind, tied) for kind in module.POLICIES)
     assert float(entropy(uniform).min()) > math.log(V) - 0.03
     assert float(entropy(uniform).max()) < math.log(V) - 1e-4, "a constant policy has no error to speak of"
-    assert 0.4 < float(peaked[:, 0].min()) <= float(peaked[:, 0].max()) < 0.99
+    assert 0.4 < float(peaked[:, 0].min()) <= float(peaked[:, 0].max()) < 0.9999
     slope = (zipf.log() @ torch.linspace(-1, 1, V).double()).mean()  # ranks in order, whatever the network adds
     assert float(slope) < -0.1 * V
     assert 0.3 < float(gini(zipf).mean()) < 0.99 * float(gini(uniform).mean())
@@ -112,7 +112,7 @@ def test_all_parts_come_out_as_documented_at_every_size(rows):
     assert bounds.groupby(["V", "policy", "tied", "rewards"]).size().eq(6).all()
     assert len(bounds) == 3 * 3 * 2 * 2 * 6
     clusters = rows[rows["policy"] == "two clusters"]
-    assert clusters[clusters["part"] == "tier 2 is attained"]["measured"].eq(0.25).all()
+    assert clusters[clusters["part"] == "tier 2 is attained"]["measured"].sub(0.25).abs().max() < 1e-12
 
 
 def test_h_g_and_the_jacobian_are_the_same_for_both_rewards_and_the_error_is_not(rows):
@@ -152,7 +152,8 @@ def spoilt_covariance(p, w, Q):
 )
 def test_a_planted_error_in_the_theory_makes_the_claim_fail(name, spoilt, part, monkeypatch):
     monkeypatch.setattr(f"theory.state_reading.{name}", spoilt)
-    verdict = judge(module.CLAIM, measured())
+    monkeypatch.setattr(module, "_LARGE", 8)
+    verdict = judge(module.CLAIM, measured(module.Setting(0, (8, 16))))
     assert verdict.outcome == "fails"
     assert verdict.parts[part].outcome == "fails"
 

@@ -1,7 +1,7 @@
-"""Tables, visitation, gradients and the state-reading split against enumeration, differences and long horizons."""
+"""Tables, visitation and gradients against enumeration, differences and long horizons."""
 
 import itertools
-import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ from envs.world import InputError
 from tests.oracles import numerical_gradient
 from tests.theory.cases import tensor
 from tests.theory.token_cases import several_prompts
-from theory.dynamic_programming import bellman_costates, endless_tables, logit_gradient, state_reading_split, tables
+from theory.dynamic_programming import bellman_costates, endless_tables, logit_gradient, tables
 
 close = torch.testing.assert_close
 WORLDS = {
@@ -159,71 +159,11 @@ def test_refusals():
         endless_tables(WORLDS["arithmetic"], probabilities(WORLDS["arithmetic"], changing=False))
     with pytest.raises(InputError, match=r"shape \(3, 3\) or \(3, 3, 3\); got \(3, 2\)"):
         tables(world, pi[:, :2])
+    paid_by_hidden_state = replace(world, readout=[1.0])
     for f in (tables, bellman_costates, logit_gradient, endless_tables):
+        with pytest.raises(InputError, match="readout"):
+            f(paid_by_hidden_state, pi)
         with pytest.raises(InputError, match="sum to one"):
             f(world, 2 * pi)
         with pytest.raises(InputError, match="shape"):
             f(world, probabilities(arithmetic(3, 1), changing=False))
-
-
-def readers(world, scale=1.0, width=6, seed=0):
-    """Logits of a small network that reads the step and the abstract state; delta is added at its prompt."""
-    draw = np.random.default_rng(seed).standard_normal
-    W, b = tensor(draw((world.horizon, world.S, width, width))), tensor(draw((world.horizon, world.S, width)))
-    out = tensor(draw((width, world.V)))
-    return (lambda delta, k: scale * torch.tanh(W[k] @ delta + b[k]) @ out), width
-
-
-@pytest.mark.parametrize("prompt", [0, 1])
-@pytest.mark.parametrize("scale", [0.3, 1.0, 4.0])
-def test_state_reading_split_is_the_slope_of_the_return(scale, prompt):
-    world = several_prompts(horizon=3)
-    logits, width = readers(world, scale)
-
-    def J(delta):
-        pi = torch.stack([torch.softmax(logits(torch.as_tensor(delta), k), -1) for k in range(world.horizon)])
-        return tables(world, pi).V[0, world.starts[prompt]]
-
-    split = state_reading_split(world, logits, width, prompt)
-    close(split.J, J(np.zeros(width)))
-    close(split.value_gradient, tensor(numerical_gradient(J, np.zeros(width))), rtol=1e-7, atol=1e-10)
-    close(split.value_gradient, torch.func.grad(J)(torch.zeros(width, dtype=torch.float64)))
-    other = state_reading_split(world, logits, width, 1 - prompt)
-    assert float((other.value_gradient - split.value_gradient).norm()) > 1e-3 * float(split.value_gradient.norm())
-    assert bool((split.tiers.diff() >= -1e-15).all())
-    close(split.tiers[0], split.value_gradient.norm())
-    assert split.naive > split.tiers[1]
-
-
-def test_tiers_entropy_and_naive_product_by_their_definitions():
-    """A world of one step, where every term can be written down."""
-    world = garnet(V=5, states=3, horizon=1, seed=4)
-    logits, width = readers(world)
-    zero, z = torch.zeros(width, dtype=torch.float64), int(world.starts[0])
-    w = torch.autograd.functional.jacobian(lambda d: logits(d, 0)[z], zero)
-    p, Q = torch.softmax(logits(zero, 0)[z], -1), world.r[0, z]
-    split, G, H = state_reading_split(world, logits, width), 1 - p.square().sum(), -(p * p.log()).sum()
-    D_osc = (w[:, None] - w).norm(dim=-1).max() * (Q.max() - Q.min())
-    bound = min(H / (2 * np.log(2)), 1 - torch.exp(-H))
-    jacobian = torch.diag(p) - torch.outer(p, p)
-    one = (w.mT @ jacobian @ Q).norm()
-    close(split.tiers, torch.stack([one, one, D_osc * min(0.25, G / 2), D_osc * min(0.25, bound / 2)]))
-    close(torch.stack([split.entropy, split.gini]), torch.stack([H, G]))
-    close(split.naive, torch.linalg.matrix_norm(w, 2) * torch.linalg.matrix_norm(jacobian, 2) * Q.norm())
-
-
-@pytest.mark.parametrize("shape", ["uniform", "zipf"])
-def test_a_large_vocabulary_takes_seconds_and_the_naive_product_is_useless_where_one_token_leads(shape):
-    world = garnet(V=2048, states=4, horizon=3, seed=1)
-    draw = np.random.default_rng(1).standard_normal
-    W, base = tensor(draw((2048, 6))), -torch.arange(1, 2049, dtype=torch.float64).log() * (shape == "zipf")
-    began = time.process_time()
-    split = state_reading_split(world, lambda delta, k: (base + W @ delta).expand(4, -1), 6)
-    assert time.process_time() - began < 5
-    assert bool((split.tiers.diff() >= -1e-12).all())
-    close(split.tiers[0], split.value_gradient.norm())
-    assert split.naive > split.tiers[1]
-    if shape == "zipf":
-        assert split.naive > 10 * split.tiers[2]
-    else:  # the other half of the truth: for even probabilities ||J|| = 1/V saves the product
-        assert split.naive < split.tiers[2]
