@@ -22,6 +22,8 @@ class ClosedAttention:
     """
 
     def __init__(self, policy: Any, closed: Closed):
+        if not hasattr(policy, "blocks"):
+            raise InputError("policy must be a Transformer: other networks do not show their keys and values")
         self.policy, self.closed = policy, closed
         self.embed, self.parameters, self.sites = policy.embed, policy.parameters, policy.sites
         self.width, self.layers = policy.width, policy.layers
@@ -59,9 +61,9 @@ class ClosedAttention:
     def _gate(self, layer: int, distance: int, k: Tensor) -> Float[Tensor, "heads"]:
         """1 where a head's edge is open."""
         closed, heads = self.closed(layer, distance), k.shape[1]
-        flags = [closed] * heads if isinstance(closed, bool) else [bool(flag) for flag in closed]
+        flags = [closed] * heads if isinstance(closed, bool) else list(closed or ())
         if len(flags) != heads:
-            raise InputError(f"closed must give one answer, or one per head ({heads}); got {len(flags)}")
+            raise InputError(f"closed must give True, False, or one of them per head ({heads}); got {closed!r}")
         return k.new_tensor([0.0 if flag else 1.0 for flag in flags])
 
 
@@ -90,4 +92,6 @@ def in_layer(closed: int) -> Closed:
 
 def in_head(closed: int, heads: int) -> Closed:
     """Close all edges of one head in every layer, counted from 0."""
+    if not 0 <= closed < heads:
+        raise InputError(f"head {closed} does not exist: they are 0 ... {heads - 1}")
     return lambda layer, distance: [head == closed for head in range(heads)]

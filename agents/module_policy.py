@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -21,10 +22,10 @@ class ModulePolicy(nn.Module):
     the places where a probe may be added, site -> submodule path: the probe joins that submodule's output (its first entry,
     where it gives several), which must be (B, T, width); "embedding" is always there. `head`, if given, is the path of
     the submodule that reads the last hidden state. There is no cache: `extend` runs whole contexts again, which is exact for
-    any network. Raises InputError for knobs, tables, paths and output shapes that do not fit.
+    any network that does not drop units at random. Raises InputError for knobs, tables, paths and shapes that do not fit, and
+    for a submodule that does not run exactly once in a pass.
     """
 
-    layers = 1
     table: Tensor
     offset: Tensor
 
@@ -44,12 +45,30 @@ class ModulePolicy(nn.Module):
         self.register_buffer("offset", knob.to(embedding))
         self.width, self._paths = embedding.shape[1], dict(sites or {})
         self._head = head
+        if "embedding" in self._paths:
+            raise InputError('sites: "embedding" is always there, before the network; give the submodule another name')
         paths = {name for name, _ in network.named_modules()}
         for path in (*self._paths.values(), *([head] if head else [])):
             if path not in paths:
                 raise InputError(
                     f"submodule {path!r} does not exist in the network; there are {', '.join(sorted(paths - {''}))}"
                 )
+
+    @cached_property
+    def numbers_per_position(self) -> int:
+        """How many numbers autograd keeps of one position of a context, measured on a short one."""
+        kept: dict[int, int] = {}
+        own = {parameter.untyped_storage().data_ptr() for parameter in self.parameters()}
+
+        def weigh(t: Tensor) -> Tensor:
+            kept[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes() // t.element_size()
+            return t
+
+        with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(weigh, lambda t: t):
+            x = self.table[:1].detach().expand(2, -1)[None].clone().requires_grad_()
+            logits = self(x)
+        del logits
+        return max(self.width, sum(size for place, size in kept.items() if place not in own) // 2)
 
     @property
     def sites(self) -> tuple[str, ...]:
@@ -85,9 +104,9 @@ class ModulePolicy(nn.Module):
         return self._run(*seen)[1][0][:, -1], seen
 
     def _run(self, x: Tensor, probes: Mapping[str, Tensor]) -> tuple[Tensor, list[Tensor]]:
-        for site in probes:
-            if site not in self.sites:
-                raise InputError(f"site {site!r} does not exist; there are {', '.join(self.sites)}")
+        _check_sites(probes, self.sites)
+        if any(isinstance(m, nn.Dropout) and m.training and m.p > 0 for m in self.network.modules()):
+            raise InputError("network drops units at random in its training mode: call network.eval() first")
         with self._hooked(probes) as last_hidden:
             logits = self.network(x + probes["embedding"] if "embedding" in probes else x)
         wanted = (*x.shape[:2], len(self.table))
@@ -100,8 +119,9 @@ class ModulePolicy(nn.Module):
     def _hooked(self, probes: Mapping[str, Tensor]) -> Iterator[list[Tensor]]:
         """Probes joined to their submodules' outputs while the network runs; yields what the head will have read."""
         read: list[Tensor] = []
-        hooks = [self.network.get_submodule(self._paths[site]).register_forward_hook(_adder(probe))
-                 for site, probe in probes.items() if site != "embedding"]  # fmt: skip
+        runs = {site: 0 for site in probes if site != "embedding"}
+        hooks = [self.network.get_submodule(self._paths[site]).register_forward_hook(_adder(site, probes[site], runs))
+                 for site in runs]  # fmt: skip
         if self._head is not None:
             head = self.network.get_submodule(self._head)
             hooks.append(head.register_forward_pre_hook(lambda _, given: read.append(given[0])))
@@ -110,11 +130,31 @@ class ModulePolicy(nn.Module):
         finally:
             for hook in hooks:
                 hook.remove()
+        runs |= {} if self._head is None else {"head": len(read)}
+        for site, times in runs.items():
+            if times != 1:
+                path = self._head if site == "head" else self._paths[site]
+                raise InputError(
+                    f"submodule {path!r} of {site} ran {times} times, not once: name one that runs once in a pass"
+                )
 
 
-def _adder(probe: Tensor) -> Any:
+def _check_sites(probes: Mapping[str, Tensor], sites: tuple[str, ...]) -> None:
+    for site in probes:
+        if site not in sites:
+            raise InputError(f"site {site!r} does not exist; there are {', '.join(sites)}")
+
+
+def _adder(site: str, probe: Tensor, runs: dict[str, int]) -> Any:
     def add(module: nn.Module, given: Any, out: Any) -> Any:
-        return (out[0] + probe, *out[1:]) if isinstance(out, tuple) else out + probe
+        runs[site] += 1
+        first = out[0] if isinstance(out, tuple) else out
+        if not isinstance(first, Tensor) or first.shape != probe.shape:
+            got = tuple(first.shape) if isinstance(first, Tensor) else type(first).__name__
+            raise InputError(
+                f"site {site!r} must give (batch, time, width) = {tuple(probe.shape)}; its submodule gave {got}"
+            )
+        return (first + probe, *out[1:]) if isinstance(out, tuple) else first + probe
 
     return add
 

@@ -98,9 +98,14 @@ def judge_part(rows: pd.DataFrame, error_rate: float = ERROR_RATE) -> PartResult
         outcome: Outcome = "fails"
     else:
         outcome = "undecided" if blurred.any() else "holds"
-    share = np.minimum(excess / np.maximum(reach, 1e-300), _LARGEST_SHARE)
+    share = excess / np.maximum(reach, 1e-300)
     worst = int(np.argmax(share))
     resolution = float((reach / np.maximum(rows["scale"], 1e-300)).max())
     return PartResult(
-        outcome, len(rows), float(np.max(critical)), float(share[worst]), resolution, rows.iloc[worst].to_dict()
+        outcome,
+        len(rows),
+        float(np.max(critical)),
+        float(min(share[worst], _LARGEST_SHARE)),
+        resolution,
+        rows.iloc[worst].to_dict(),
     )

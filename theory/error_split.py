@@ -4,17 +4,19 @@
 of the logits (already divided by the temperature) with the sampled tokens fixed. Times count from the prompt.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.func import jacfwd
+from torch.func import jvp, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from envs.token_mdp import TokenMDP
-from theory.prefix_tree import DEFAULT_BUDGET, Roots, Tree, grow
+from envs.world import InputError
+from theory.prefix_tree import DEFAULT_BUDGET, Roots, Tree, bytes_per_node, grow
 from theory.softmax_bounds import (
     covariance,
     diameter,
@@ -70,7 +72,7 @@ def error_split(
     path = node_gradients(tree, path_surrogate(tree), site)[0]
     score = node_gradients(tree, score_surrogate(tree), site)[0]
     kept = slice(None) if whole_prompt else slice(-1, None)
-    slopes = logit_slopes(world, policy, alpha, site, whole_prompt, roots)
+    slopes = logit_slopes(world, policy, alpha, site, whole_prompt, roots, budget)
     sampling, tiers = _terms(tree, slopes)
     total, attention = ((g[:, kept].flatten(1)).detach() for g in (path + score, path))
     H, G, gap = (_mean_over_steps(tree, f) for f in (entropy, gini, lambda p: sampling_gap(p, alpha)))
@@ -90,8 +92,9 @@ def _expected(tree: Tree, k: int, values: Tensor) -> Tensor:
 
 
 def logit_slopes(
-    world: TokenMDP, policy: Any, alpha: float, site: str, whole_prompt: bool = False, roots: Roots | None = None
-) -> list[Float[Tensor, "N V D"]]:
+    world: TokenMDP, policy: Any, alpha: float, site: str, whole_prompt: bool = False, roots: Roots | None = None,
+    budget: int = DEFAULT_BUDGET,
+) -> list[Float[Tensor, "N V D"]]:  # fmt: skip
     """`w_k(a) = d z_k(a) / d delta` at every node of every level, by forward mode through the whole tree at once.
 
     One delta serves all prompts: a node depends on its own prompt's delta only.
@@ -103,12 +106,13 @@ def logit_slopes(
 
     delta = _zero(policy, positions)
     with sdpa_kernel(SDPBackend.MATH):  # the fused attention kernels have no forward mode
-        return [slope.flatten(2).detach() for slope in jacfwd(logits)(delta)]
+        return list(_jacobian(logits, delta, _at_a_time(world, policy, roots, delta, budget)))
 
 
 def forward_value_gradient(
-    world: TokenMDP, policy: Any, alpha: float, site: str, whole_prompt: bool = False, roots: Roots | None = None
-) -> Float[Tensor, "prompts D"]:
+    world: TokenMDP, policy: Any, alpha: float, site: str, whole_prompt: bool = False, roots: Roots | None = None,
+    budget: int = DEFAULT_BUDGET,
+) -> Float[Tensor, "prompts D"]:  # fmt: skip
     """`grad V_alpha` at the prompts by forward mode through the live expectation `V = sum_c pi(c) (rbar + gamma V')`.
 
     No surrogate, no constants, no backward pass: the second road to what `node_gradients` reads off the leaves.
@@ -125,11 +129,35 @@ def forward_value_gradient(
     positions = _positions(world, roots) if whole_prompt else 1
     delta = _zero(policy, positions)
     with sdpa_kernel(SDPBackend.MATH):
-        return jacfwd(value)(delta).flatten(1).detach()
+        return _jacobian(lambda d: (value(d),), delta, _at_a_time(world, policy, roots, delta, budget))[0]
 
 
 def _positions(world: TokenMDP, roots: Roots | None) -> int:
     return int(world.prompts.shape[1] if roots is None else roots.x.shape[1])
+
+
+def _jacobian(f: Callable[[Tensor], tuple[Tensor, ...]], delta: Tensor, at_a_time: int | None) -> tuple[Tensor, ...]:
+    """Derivatives of all outputs in all entries of delta (last axis), by forward mode."""
+    directions = torch.eye(delta.numel(), dtype=delta.dtype, device=delta.device).reshape(-1, *delta.shape)
+    push = vmap(lambda v: jvp(f, (delta,), (v,))[1], chunk_size=at_a_time)
+    return tuple(slope.movedim(0, -1).detach() for slope in push(directions))
+
+
+def _at_a_time(world: TokenMDP, policy: Any, roots: Roots | None, delta: Tensor, budget: int) -> int | None:
+    """How many of delta's entries to differentiate in at a time so that their tangents fit; None: all.
+
+    A tangent of the whole tree takes at most what autograd would keep of it. Refuses, before anything is allocated, slopes
+    (a number for every node, token and entry of delta) that do not fit themselves.
+    """
+    world = world.rest(roots.step if roots else 0)
+    nodes = (len(world.prompts) if roots is None else len(roots.x)) * sum(world.V**k for k in range(world.horizon))
+    answers, one = 8 * nodes * world.V * delta.numel(), nodes * bytes_per_node(world, policy)
+    if answers + one > budget:
+        raise InputError(
+            f"slopes of {nodes} prefixes in {delta.numel()} directions need about {(answers + one) / 2**30:.3g} GiB of "
+            f"{budget / 2**30:.3g} allowed: take a shorter horizon, a smaller width or delta at the last position only"
+        )
+    return None if answers + delta.numel() * one <= budget else max(1, int((budget - answers) // one))
 
 
 def _zero(policy: Any, positions: int) -> Tensor:

@@ -115,6 +115,8 @@ def prompt_roots(world: TokenMDP, policy: Any) -> Roots:
 
 def token_roots(world: TokenMDP, policy: Any, prompt: int, tokens: Sequence[int]) -> Roots:
     """One prefix given by its tokens, as a prompt of its own (probability 1)."""
+    if not 0 <= prompt < len(world.prompts):
+        raise InputError(f"prompt {prompt} does not exist: the world's are 0 ... {len(world.prompts) - 1}")
     like = next(policy.parameters())
     world = world.to(str(like.device), like.dtype)
     given = check_tokens(world, torch.as_tensor(tokens, dtype=torch.int64, device=world.prompts.device).reshape(-1))
@@ -141,6 +143,8 @@ def grow(
     allocating, a tree that needs more than `budget` bytes.
     """
     mix = mix if callable(mix) else relaxed(mix)
+    if not isinstance(copies, int) or copies < 1:
+        raise InputError(f"copies (samples) must be a whole number >= 1; got {copies!r}")
     count = copies * (len(world.prompts) if roots is None else len(roots.x))
     check_size(world.rest(roots.step if roots else 0), policy, count, choose is every_token, budget)
     like = next(policy.parameters())
@@ -200,8 +204,11 @@ def edge_values(
 
 def bytes_per_node(world: TokenMDP, policy: Any) -> int:
     """About what autograd keeps of one node, from above."""
-    width, layers = getattr(policy, "width", 1), getattr(policy, "layers", 1)
-    return 8 * (_NUMBERS_PER_WIDTH * width * layers + 2 * world.V**2 + world.V * world.S)
+    if hasattr(policy, "numbers_per_position"):  # it runs whole contexts again
+        own = policy.numbers_per_position * (world.prompts.shape[1] + world.horizon)
+    else:
+        own = _NUMBERS_PER_WIDTH * getattr(policy, "width", 1) * getattr(policy, "layers", 1)
+    return 8 * (own + 2 * world.V**2 + world.V * world.S)
 
 
 def check_size(world: TokenMDP, policy: Any, roots: int, branching: bool, budget: int) -> None:

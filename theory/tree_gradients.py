@@ -23,6 +23,7 @@ from theory.prefix_tree import (
     bytes_per_node,
     edge_values,
     grow,
+    node_count,
     prefix_roots,
 )
 
@@ -111,11 +112,11 @@ def tree_gradients(
     The levels above a cut (the trunk) are one tree; the subtrees below it are grown and differentiated a chunk at a time,
     each from its prefixes as if they were prompts. What a chunk's backward pass leaves at those prefixes (embeddings,
     beliefs, ancestors' leaves) and the values of its roots are then carried through the trunk. Every prefix runs forward
-    once, but for the short contexts of the cut. A chunk may grow up to `budget` bytes where its smallest piece needs them;
-    raises InputError where they are not enough.
+    once, but for the short contexts of the cut. Where `chunk` is too small for any cut the one that needs least is taken; raises
+    InputError where even that needs more than `budget` bytes.
     """
-    plans = (_plan(world, policy, sites, size) for size in (min(chunk, budget), budget))
-    cut, rows = next((plan for plan in plans if plan), (0, 0))
+    budget_left = budget - _answer_bytes(world, policy, sites)
+    cut, rows = _plan(world, policy, min(chunk, budget_left), budget_left)
     if cut == 0:
         return _whole(grow(world, policy, mix, sites, budget=budget), policy, sites, surrogate)
     trunk = grow(world.first(cut), policy, mix, sites, budget=budget)
@@ -200,16 +201,24 @@ class _Sums:
         return TreeGradients(trunk.levels[0].reach @ V[0], V, parameters, costates)
 
 
-def _plan(world: TokenMDP, policy: Any, sites: Sequence[str], budget: int) -> tuple[int, int] | None:
-    """The cut (0: none) and how many of its prefixes make a chunk, so that trunk, chunk and answers fit in the budget."""
+def _answer_bytes(world: TokenMDP, policy: Any, sites: Sequence[str]) -> int:
+    """What the values and value gradients themselves take."""
+    return 8 * node_count(world) * (1 + len(sites) * getattr(policy, "width", 1))
+
+
+def _plan(world: TokenMDP, policy: Any, chunk: int, budget: int) -> tuple[int, int]:
+    """The cut (0: none) and how many of its prefixes make a chunk: the shallowest that fits, else the one that needs least.
+
+    Where not even that is within the budget nothing is cut, and growing the tree refuses it with the numbers.
+    """
     each, H = bytes_per_node(world, policy), world.horizon + (world.readout is not None)
     sizes = [len(world.prompts) * world.V**k for k in range(H)]
-    answers = 8 * sum(sizes[: world.horizon]) * (1 + len(sites) * getattr(policy, "width", 1))
-    if sum(sizes) * each <= budget:
+    if sum(sizes) * each <= chunk:
         return 0, 0
-    for cut in range(1, world.horizon):
-        subtree = sum(world.V**k for k in range(H - cut))
-        rows = int((budget - answers - sum(sizes[:cut]) * each) // (subtree * each))
-        if rows >= 1:
-            return cut, min(rows, sizes[cut])
-    return None
+    trunks = [each * sum(sizes[:cut]) for cut in range(world.horizon)]
+    subtrees = [each * sum(world.V**k for k in range(H - cut)) for cut in range(world.horizon)]
+    needs = {cut: trunks[cut] + subtrees[cut] for cut in range(1, world.horizon)}
+    cut = next((c for c, need in needs.items() if need <= chunk), min(needs, key=lambda c: needs[c], default=0))
+    if cut == 0 or needs[cut] > budget:
+        return 0, 0
+    return cut, min(sizes[cut], max(1, (chunk - trunks[cut]) // subtrees[cut]))

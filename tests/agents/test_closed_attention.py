@@ -102,5 +102,5 @@ def test_sampled_trees_whose_chunks_merge_are_gated_position_by_position():
 
 def test_an_answer_that_does_not_fit_the_heads_is_refused():
     policy = ClosedAttention(network(), lambda layer, distance: [True, False, True])
-    with pytest.raises(InputError, match=r"one per head \(2\); got 3"):
+    with pytest.raises(InputError, match=r"one of them per head \(2\); got"):
         policy.extend(network().embed(TOKENS))

@@ -12,7 +12,7 @@ from envs.world import InputError
 from tests.agents.cases import draws
 from tests.theory.token_cases import Recomputing, Recurrent, value_differences, with_readout
 from theory.error_split import error_split
-from theory.prefix_tree import grow
+from theory.prefix_tree import bytes_per_node, grow, node_count
 from theory.token_costates import expected_costates
 from theory.tree_gradients import node_gradients, total_surrogate
 
@@ -108,7 +108,7 @@ class Wrong(Recurrent):
 def test_what_does_not_fit_is_refused_by_name(policy):
     plain, x = Recurrent(3), policy.embed(torch.tensor([[0, 2]]))
     with pytest.raises(
-        InputError, match=r"network must map embeddings \(1, 1, 5\) to logits \(1, 1, 3\); got \(1, 3\)"
+        InputError, match=r"network must map embeddings \(1, 2, 5\) to logits \(1, 2, 3\); got \(1, 3\)"
     ):
         grow(WORLD, ModulePolicy(Wrong(3), plain.E))
     with pytest.raises(InputError, match=r"logits \(1, 1, 2\); got \(1, 1, 3\)"):
@@ -123,3 +123,53 @@ def test_what_does_not_fit_is_refused_by_name(policy):
         ModulePolicy(plain, plain.E[0])
     with pytest.raises(InputError, match="temperature"):
         ModulePolicy(plain, plain.E, temperature=0)
+
+
+class Odd(Recurrent):
+    """Submodules that never run, run twice, or give another shape."""
+
+    def __init__(self):
+        super().__init__(3)
+        self.never, self.twice = nn.Identity(), nn.Identity()
+        self.flat, self.drop = nn.Flatten(1), nn.Dropout(0.5)
+
+    def forward(self, x):
+        self.flat(x)
+        return super().forward(self.drop(self.twice(self.twice(x))))
+
+
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [
+        ("never", r"submodule 'never' of mid ran 0 times, not once"),
+        ("twice", r"submodule 'twice' of mid ran 2 times, not once"),
+        ("flat", r"site 'mid' must give \(batch, time, width\) = \(1, 1, 5\); its submodule gave \(1, 5\)"),
+    ],
+)
+def test_a_site_that_cannot_be_read_is_refused_not_answered_with_0(path, told):
+    network = Odd().eval()
+    with pytest.raises(InputError, match=told):
+        grow(WORLD, ModulePolicy(network, network.E, {"mid": path}), 1.0, ("mid",))
+    with pytest.raises(InputError, match=r"submodule 'never' of head ran 0 times"):
+        grow(WORLD, ModulePolicy(network, network.E, head="never"))
+
+
+def test_dropout_in_training_mode_and_a_site_called_embedding_are_refused():
+    network = Odd()
+    with pytest.raises(InputError, match=r"call network.eval\(\) first"):
+        grow(WORLD, ModulePolicy(network, network.E))
+    with pytest.raises(InputError, match="always there"):
+        ModulePolicy(network, network.E, {"embedding": "twice"})
+
+
+def test_the_bytes_foreseen_cover_those_of_whole_contexts(policy):
+    world = garnet(V=4, horizon=5)
+    network = Foreign(4)
+    deep = ModulePolicy(network, network.E, SITES)
+    kept = {}
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda t: kept.__setitem__(t.untyped_storage().data_ptr(), t.untyped_storage()) or t, lambda t: t
+    ):
+        total_surrogate(grow(world, deep, 1.0, deep.sites))
+    used = sum(storage.nbytes() for storage in kept.values())
+    assert used < node_count(world) * bytes_per_node(world, deep) < 4 * used

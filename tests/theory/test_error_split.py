@@ -8,6 +8,7 @@ import torch
 
 from envs.token_mdp import TokenMDP
 from envs.token_tasks import garnet
+from envs.world import InputError
 from tests.theory.token_cases import (
     Recomputing,
     Recurrent,
@@ -19,6 +20,7 @@ from tests.theory.token_cases import (
     worlds,
 )
 from theory.error_split import error_split, forward_value_gradient, logit_slopes
+from theory.prefix_tree import bytes_per_node
 from theory.softmax_bounds import entropy
 
 close = torch.testing.assert_close
@@ -151,3 +153,26 @@ def test_slopes_of_another_alpha_do_not_close_the_identity():
         mixed = dataclasses.replace(a, sampling=b.sampling)
         assert float(mixed.residual.max()) > 1e-3 * float(a.error.max())
         assert float(a.error.max()) < float(b.error.max())
+
+
+@pytest.mark.parametrize("alpha", [0.4, 1.0])
+def test_directions_taken_a_few_at_a_time_give_the_same_slopes_in_less_memory(alpha, monkeypatch):
+    import theory.error_split as module
+
+    taken = []
+    real = module.vmap
+    monkeypatch.setattr(
+        module, "vmap", lambda f, chunk_size: taken.append(chunk_size) or real(f, chunk_size=chunk_size)
+    )
+    world = WORLDS["garnet"]
+    policy = transformer(world, seed=4)
+    nodes = 13 * bytes_per_node(world, policy)
+    whole = error_split(world, policy, alpha, "layer1", whole_prompt=True)
+    pieces = error_split(world, policy, alpha, "layer1", whole_prompt=True, budget=4 * nodes)
+    assert taken[0] is None
+    assert 1 <= taken[1] <= 4
+    close(whole.sampling, pieces.sampling)
+    close(whole.tiers, pieces.tiers)
+    for way in (logit_slopes, forward_value_gradient):
+        with pytest.raises(InputError, match=r"slopes of 13 prefixes in 8 directions need about .* GiB"):
+            way(world, policy, alpha, "layer1", budget=nodes)
