@@ -9,6 +9,7 @@ from torch import Tensor
 from agents.transformer import Transformer
 from envs.token_mdp import TokenMDP
 from envs.token_tasks import arithmetic, combination_lock, copy, distractor, garnet, parity
+from envs.world import InputError
 from theory.prefix_tree import grow
 
 WORLDS = {
@@ -36,8 +37,11 @@ WIDTH, LAYERS, HEADS = 16, 2, 2
 
 
 def build_world(name: str) -> TokenMDP:
-    """The named world."""
-    return (WORLDS | SIZED)[name]()
+    """The named world; raises InputError with the names there are for another."""
+    known = WORLDS | SIZED
+    if name not in known:
+        raise InputError(f"world {name!r} is unknown; there are {' | '.join(known)}")
+    return known[name]()
 
 
 def build_policy(
@@ -49,6 +53,13 @@ def build_policy(
     with torch.no_grad():
         policy.head.weight *= spread
     return policy
+
+
+def at_least(least: int, **sizes: int) -> None:
+    """Refuse a field of a setting below what the claim needs."""
+    for name, size in sizes.items():
+        if size < least:
+            raise InputError(f"{name} must be a whole number >= {least}; got {size}")
 
 
 @dataclass(frozen=True)

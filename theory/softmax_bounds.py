@@ -16,8 +16,9 @@ from envs.world import InputError
 
 _BISECTIONS = 100
 _MAX_SUBSETS = 20  # the exact inf -> 1 norm visits 2^V subsets
-_FEW_POINTS, _SOME_POINTS = 4, 512  # up to which each way to the diameter is the fastest, measured
-_PRODUCTS, _ROWS, _WALK = 2**20, 128, 4  # inner products of one batch; rows of one block; steps to a first record
+_FEW_POINTS, _SOME_POINTS = 8, 512  # up to which each way to the diameter is the fastest, measured
+_NUMBERS, _PRODUCTS = 2**18, 2**20  # coordinates, inner products of one batch of clouds
+_ROWS, _WALK = 128, 4  # rows of one block of a large cloud; steps to a first record
 
 
 def check_probabilities(p: Float[Tensor, "*batch V"]) -> Float[Tensor, "*batch V"]:
@@ -106,14 +107,16 @@ def covariance(
 def diameter(w: Float[Tensor, "*batch V d"]) -> Float[Tensor, "*batch"]:
     """`D_w = max_{a,b} ||w(a) - w(b)||`, exact: the farthest pair is found first, then its distance taken directly.
 
-    A few points: all pairs, row by row. Some hundred: all pairs from inner products of the centred points, in batches of
-    bounded size. More: only pairs whose distances from the centre could add up to a new record, cloud by cloud; up to
-    V^2 / 2 products where all points lie on one sphere, far fewer elsewhere. NaN for a cloud that is not finite.
+    A few points: all pairs, row by row, in batches that stay in the cache. Some hundred: all pairs from inner products of
+    the centred points, in batches of bounded size. More: only pairs whose distances from the centre could add up to a new
+    record, cloud by cloud; up to V^2 / 2 products where all points lie on one sphere, far fewer elsewhere. NaN for a cloud
+    that is not finite.
     """
-    V = w.shape[-2]
+    V, D = w.shape[-2:]
+    clouds = w.reshape(-1, V, D)
     if V <= _FEW_POINTS:
-        return _diameter_by_rows(w.contiguous())  # forward-mode slopes come strided, twelve times slower here
-    clouds = w.reshape(-1, *w.shape[-2:])
+        rows = [_diameter_by_rows(chunk) for chunk in clouds.split(max(1, _NUMBERS // max(1, V * D)))]
+        return torch.cat(rows).reshape(w.shape[:-2])
     if V <= _SOME_POINTS:
         pairs = [_farthest_pairs(chunk) for chunk in clouds.detach().split(max(1, _PRODUCTS // V**2))]
     else:
@@ -125,6 +128,7 @@ def diameter(w: Float[Tensor, "*batch V d"]) -> Float[Tensor, "*batch"]:
 
 
 def _diameter_by_rows(w: Tensor) -> Tensor:
+    w = w.contiguous()  # forward-mode slopes come strided, twelve times slower here
     found = torch.zeros(w.shape[:-2], dtype=w.dtype, device=w.device)
     for a in range(w.shape[-2]):
         found = torch.maximum(found, (w - w[..., a : a + 1, :]).norm(dim=-1).amax(-1))

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from envs.token_mdp import TokenMDP
+from envs.world import InputError
 from figures.claim import Claim, Preset, Row, compare
 from figures.token_systems import WIDTH, build_policy, build_world, reaches, rms_gap
 from theory.error_split import forward_value_gradient
@@ -29,6 +30,11 @@ class Setting:
     temperature: float
     seed: int
     site: str = "layer1"
+
+    def __post_init__(self) -> None:
+        """Refuse a reward that does not exist."""
+        if self.reward not in REWARDS:
+            raise InputError(f"reward must be one of {', '.join(REWARDS)}; got {self.reward!r}")
 
 
 def settings(preset: Preset) -> list[Setting]:
@@ -140,11 +146,11 @@ CLAIM = Claim(
     source="arXiv:2605.21654: autodiff through attention approximates the value gradient (E1, E1b of theory page section 3)",
     assumptions=("A5",),
     must_hold="E1b one step before the end, and E1 + E2 everywhere",
-    must_fail="Both with more than one step to go, under dense, terminal and hidden-readout rewards, at every temperature",
+    must_fail="Both with more than one step to go, under dense, terminal and hidden-readout rewards",
     how_to_read="Each mark is one policy: how far the exact mean of the costate is from the value gradient over all prefixes "
     "with so many steps to go; bars are medians, cosines means. On the dashed line a costate is no better than 0, and E1 of a "
-    "token reward is 0. E1b sees what the next token itself is paid: exact at one step to go, half blind beyond it, and blind "
-    "where all is paid at the end. With a hidden readout both are the same.",
+    "token reward is 0. E1b sees what the next token is paid: exact at one step to go, off by half to all beyond it, and "
+    "blind where all is paid at the end. With a hidden readout both are the same.",
     parts={
         E1: ("claim", "fails"),
         E1B: ("claim", "fails"),

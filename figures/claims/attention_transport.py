@@ -114,7 +114,7 @@ def _rank(name: str) -> tuple[int, str]:
 
 CLAIM = Claim(
     name="attention_transport",
-    statement="Attention is the pathway that carries credit to early positions",
+    statement="Closing attention to autograd leaves the prompt its own step's covariance, no more",
     formula=r"E_2^{\,\mathrm{closed}}(\text{prompt}) = \mathrm{Cov}_{a\sim\pi_0}\left(w_0(a), Q_0(a)\right)",
     source="arXiv:2605.21654: attention in the backward pass plays the part of the dynamics; theory page section 3",
     assumptions=("A5",),

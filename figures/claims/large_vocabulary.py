@@ -14,6 +14,7 @@ from torch.nn.functional import pad
 
 from agents.transformer import Transformer
 from envs.token_mdp import TokenMDP
+from envs.world import InputError
 from figures.claim import Claim, Preset, Row, compare
 from theory.state_reading import StateReadingSplit, split_of_slopes, state_reading_slopes, state_reading_split
 
@@ -48,6 +49,11 @@ class Setting:
 
     network: int
     sizes: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse sizes that carry no slope, hold no token for every state, have no even clusters, or fill the memory."""
+        if len(set(self.sizes)) < 2 or not all(8 <= V <= 2**20 and V % 2 == 0 for V in self.sizes):
+            raise InputError(f"sizes must be at least two even numbers from 8 to {2**20}; got {self.sizes}")
 
 
 def settings(preset: Preset) -> list[Setting]:
@@ -187,7 +193,7 @@ def _report_rows(points: list[dict[str, Any]]) -> list[Row]:
     subsets = {"whole grid": table, "large": large} | {
         f"large, {k}": g for k, g in large.groupby("rewards", sort=False)
     }
-    for over, part in subsets.items():
+    for over, part in ((over, part) for over, part in subsets.items() if len(part) > 2):
         for name in (*QUANTITIES, "tier 2", "tier 1"):
             rows += compare("rank correlation with the error", spearmanr(part[name], part["error"])[0], 1.0,
                             relation="report", labels={**network, "over": over, "quantity": name})  # fmt: skip
@@ -249,7 +255,7 @@ def _ranks(axis: Any, rows: pd.DataFrame) -> None:
     """Rank correlation of every quantity with the error where entropy and vocabulary are large, mean over networks."""
     found = rows[rows["part"] == "rank correlation with the error"]
     for over, marker in (("large, related", "o"), ("large, unrelated", "s")):
-        mean = found[found["over"] == over].groupby("quantity", sort=False)["measured"].mean()[list(RANKED)]
+        mean = found[found["over"] == over].groupby("quantity", sort=False)["measured"].mean().reindex(list(RANKED))
         axis.plot(mean, mean.index, marker, color="0.3", ms=7)
     axis.axvline(0, color="0.6", lw=1)
     axis.set(xlim=(-1.1, 1.1), xlabel="rank corr. with the error", title="high entropy, large V")
@@ -283,5 +289,5 @@ CLAIM = Claim(
     measure=measure,
     draw=draw,
     groups={_HALF: "V", _SPECTRAL: "V", _ALONE: "V"},
-    seconds=(20, 600),
+    seconds=(12, 370),
 )

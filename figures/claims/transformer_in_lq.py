@@ -16,6 +16,7 @@ from envs.noise import Noise, draw_noise
 from figures.claim import Claim, Preset, Row, batches, compare
 from figures.sampling import costates_of, fixed_start, sampled
 from figures.statistics import Estimate, pooled
+from figures.token_systems import at_least
 from theory.quadrature import noise_grid, quadrature_value_gradient
 
 _WIDTH = 16
@@ -38,6 +39,10 @@ class Setting:
     starts: tuple[float, ...]
     samples: int
     margin: float
+
+    def __post_init__(self) -> None:
+        """Refuse what has no mean and error."""
+        at_least(2, samples=self.samples)
 
 
 def settings(preset: Preset) -> list[Setting]:

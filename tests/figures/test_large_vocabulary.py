@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
+from envs.world import InputError
 from figures.claim import judge
 from figures.claims import large_vocabulary as module
 from theory.dynamic_programming import tables
@@ -163,3 +164,9 @@ def test_the_presets_cover_the_sizes_that_are_told():
     assert quick[0].sizes == (8, 64, 512, 4096, 32768)
     assert full[0].sizes == tuple(2**i for i in range(3, 16))
     assert len({setting.network for setting in full}) == 20
+
+
+@pytest.mark.parametrize("sizes", [(8,), (8, 8), (4, 8), (8, 9), (8, 2**21)])
+def test_sizes_that_cannot_be_judged_or_held_are_refused(sizes):
+    with pytest.raises(InputError, match=r"sizes must be at least two even numbers from 8 to 1048576; got \("):
+        module.Setting(0, sizes)

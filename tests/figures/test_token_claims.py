@@ -122,3 +122,10 @@ def test_the_rms_gap_weighs_prefixes_by_their_probability():
     levels = reaches(build_world("lock (3,4)"), build_policy(build_world("lock (3,4)"), 0))
     assert [len(level) for level in levels] == [1, 3, 9, 27]
     assert all(float(level.sum()) == pytest.approx(1) for level in levels)
+
+
+def test_more_changed_policies_than_random_ones_leave_the_constant_alone():
+    few, many = (error_map.Setting("lock (3,4)", ("offset",), ((0.0, 4.0),), (1.0,), seeds, 1) for seeds in (1, 2))
+    rows = [pd.DataFrame(error_map.measure(setting, torch.Generator(), "cpu")) for setting in (few, many)]
+    assert set(rows[0]["C"]) == set(rows[1]["C"])
+    assert set(rows[1]["seed"]) == {0, 1}
