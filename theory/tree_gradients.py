@@ -112,8 +112,8 @@ def tree_gradients(
     The levels above a cut (the trunk) are one tree; the subtrees below it are grown and differentiated a chunk at a time,
     each from its prefixes as if they were prompts. What a chunk's backward pass leaves at those prefixes (embeddings,
     beliefs, ancestors' leaves) and the values of its roots are then carried through the trunk. Every prefix runs forward
-    once, but for the short contexts of the cut. Where `chunk` is too small for any cut the one that needs least is taken; raises
-    InputError where even that needs more than `budget` bytes.
+    once, but for the short contexts of the cut. Where `chunk` is too small for any cut the one that needs least is taken;
+    raises InputError where even that needs more than `budget` bytes.
     """
     budget_left = budget - _answer_bytes(world, policy, sites)
     cut, rows = _plan(world, policy, min(chunk, budget_left), budget_left)

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from torch import nn
 
 from agents.token_rollout import sample_tokens
 from agents.transformer import Transformer
@@ -70,3 +71,18 @@ def test_logits_that_are_nan_or_infinite_are_refused(value, kind):
     with torch.no_grad():
         policy.head.bias[2] = -math.inf  # this one only forbids a token
     assert 2 not in sample_tokens(policy, MORE, 6, rng_of(0), 10).tokens
+
+
+@pytest.mark.parametrize("change", ["eps", "gelu", "longer mlp"])
+def test_a_transformer_with_other_settings_is_sampled_by_its_own_forward_pass(change):
+    policy = Transformer(4, width=8, heads=2, length=8)
+    if change == "eps":
+        policy.norm.eps = 0.5
+    elif change == "gelu":
+        policy.blocks[0].mlp[1] = nn.GELU("tanh")
+    else:
+        policy.blocks[1].mlp.append(nn.GELU())
+    sample = sample_tokens(policy, [[0, 1]], 4, torch.Generator().manual_seed(0), copies=3)
+    context = torch.cat([torch.tensor([[0, 1]] * 3), sample.tokens], 1)
+    whole = torch.log_softmax(policy(policy.embed(context))[:, 1:-1], -1).gather(-1, sample.tokens[..., None])[..., 0]
+    torch.testing.assert_close(sample.log_probs, whole.detach(), rtol=1e-12, atol=1e-12)
