@@ -97,7 +97,7 @@ def _list(options: argparse.Namespace) -> int:
     from figures.claim import ASSUMPTIONS, load_claims
 
     for claim in load_claims([]):
-        print(f"{claim.name:<22} {claim.expected_outcome:<6} {' '.join(claim.assumptions):<15} {claim.statement}")
+        print(f"{claim.name:<25} {claim.expected_outcome:<6} {' '.join(claim.assumptions):<15} {claim.statement}")
     print("\nassumptions")
     for key, text in ASSUMPTIONS.items():
         print(f"  {key}  {text}")

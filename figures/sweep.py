@@ -97,7 +97,7 @@ def _bars(points: list[Point], todo: list[Point]) -> dict[str, Any]:
         total = sum(point.claim == name for point in points)
         left = sum(point.claim == name for point in todo)
         bars[name] = tqdm(
-            total=total, initial=total - left, desc=f"{name:<22}", position=position, unit="point",
+            total=total, initial=total - left, desc=f"{name:<25}", position=position, unit="point",
             file=sys.stderr, ncols=88, mininterval=0.2,
         )  # fmt: skip
     return bars

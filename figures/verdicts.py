@@ -139,18 +139,18 @@ def write_rows(entry: Entry, out: Path) -> Path:
 def table(entries: list[Entry]) -> str:
     """The verdicts as a plain text table, one claim a line."""
     lines = [
-        f"{'claim':<22} {'outcome':<10} {'expected':<10} {'as documented':<14} "
+        f"{'claim':<25} {'outcome':<10} {'expected':<10} {'as documented':<14} "
         f"{'measured':>11} {'target':>11} {'se':>9}  statement"
     ]
     for e in entries:
         told = "yes" if e["as_documented"] else "NO"
         lines.append(
-            f"{e['claim']:<22} {e['outcome']:<10} {e['expected_outcome']:<10} {told:<14} {e['measured']:>11.4g} "
+            f"{e['claim']:<25} {e['outcome']:<10} {e['expected_outcome']:<10} {told:<14} {e['measured']:>11.4g} "
             f"{e['target']:>11.4g} {e['standard_error']:>9.2g}  {e['statement']}"
         )
         if not e["as_documented"]:
-            lines.append(f"{'':<22} {e['reason']}")
+            lines.append(f"{'':<25} {e['reason']}")
         if e.get("own_system"):
             told = ", ".join(f"{part}: {outcome}" for part, outcome in e["own_system"].items())
-            lines.append(f"{'':<22} own system alone: {told}")
+            lines.append(f"{'':<25} own system alone: {told}")
     return "\n".join(lines)
