@@ -99,3 +99,11 @@ def test_batches_cover_all_samples_and_never_exceed_the_size(samples, size):
     assert sum(parts) == samples
     assert max(parts) <= size
     assert max(parts) - min(parts) <= 1
+
+
+def test_the_worst_row_is_the_worst_also_beyond_what_is_shown_of_it():
+    """Numbers known to rounding are wrong by billions of their limit: the farthest one is told, not the first."""
+    rows = pd.DataFrame(compare("p", [2.0, 9.0, 3.0], 1.0, relation="<=", tolerance=1e-12))
+    result = judge_part(rows)
+    assert result.worst["measured"] == 9.0
+    assert result.of_limit == 1e9
