@@ -34,6 +34,8 @@ from theory.tree_gradients import node_gradients, path_surrogate, score_surrogat
 class ErrorSplit:
     """For every prompt: both sides of the identity, the error and the tiers that bound it, D = size of delta.
 
+    A prompt of weight 0 is never reached: its numbers are NaN.
+
     `tiers` (4, prompts): 0 the norm of the summed covariances (the identity's own value of the error); 1
     `sum gamma^k E ||Cov||`; 2 `sum gamma^k E[D_w osc(Q) min(1/4, G/2)]`; 3 the same with G replaced by its entropy bound.
     """

@@ -49,7 +49,7 @@ def relaxed(alpha: float, token: Mix | None = None) -> Mix:
 
     Raises InputError for alpha outside [0, 1].
     """
-    if not 0 <= alpha <= 1:
+    if not isinstance(alpha, int | float) or not 0 <= alpha <= 1:
         raise InputError(f"alpha must lie in [0, 1]; got {alpha!r}")
     y = token or (lambda logits, pi, hard: hard)
     if alpha == 1:
@@ -147,7 +147,9 @@ def grow(
         raise InputError(f"copies (samples) must be a whole number >= 1; got {copies!r}")
     count = copies * (len(world.prompts) if roots is None else len(roots.x))
     check_size(world.rest(roots.step if roots else 0), policy, count, choose is every_token, budget)
-    like = next(policy.parameters())
+    like = next(policy.parameters(), None)
+    if like is None:
+        raise InputError("policy must have a parameter: device and dtype are taken from it")
     world = world.to(str(like.device), like.dtype)
     roots = prompt_roots(world, policy) if roots is None else roots
     world = world.rest(roots.step)

@@ -193,6 +193,15 @@ def test_the_bytes_foreseen_cover_those_that_autograd_keeps_but_not_three_times_
         grow(world, policy, budget=used)
 
 
+def test_a_policy_without_parameters_is_refused():
+    class Bare(Recomputing):
+        def parameters(self, recurse=True):
+            return iter(())
+
+    with pytest.raises(InputError, match="policy must have a parameter"):
+        grow(WORLDS["garnet"], Bare(Recurrent(3)))
+
+
 @pytest.mark.parametrize("alpha", [-0.1, 1.0001, float("nan")])
 def test_alpha_outside_the_unit_interval_is_refused(alpha):
     with pytest.raises(InputError, match=r"alpha must lie in \[0, 1\]"):
