@@ -122,9 +122,9 @@ CLAIM = Claim(
     "after the last block, and where only the first token counts",
     must_fail="That closing all edges loses nothing, in every world whose reward depends on later tokens",
     how_to_read="All numbers exact. Left, what share of the value gradient at the prompt is missing when some attention edges "
-    "carry no derivative (the forward pass is untouched): all of them, the long ones, those of one layer or head. With all closed "
-    "the rest is the prompt's own step. Right, with all edges closed, at prefixes of every length: the last token before the end "
-    "needs no transport.",
+    "carry no derivative (the forward pass is untouched): all of them, the long ones, those of one layer or head. With all "
+    "closed the rest is the prompt's own step. Right, with all edges closed, at prefixes of every length: the last token "
+    "before the end needs no transport.",
     parts={
         OWN: ("claim", "holds"),
         _LAST: ("claim", "holds"),
