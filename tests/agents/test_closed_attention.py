@@ -104,3 +104,15 @@ def test_an_answer_that_does_not_fit_the_heads_is_refused():
     policy = ClosedAttention(network(), lambda layer, distance: [True, False, True])
     with pytest.raises(InputError, match=r"one of them per head \(2\); got"):
         policy.extend(network().embed(TOKENS))
+
+
+@pytest.mark.parametrize("name", ["beyond 1", "beyond 2", "mixed"])
+def test_distances_count_across_the_chunks_of_a_branching_tree(name):
+    """Rows double at every step, so that each step's keys are a chunk of their own."""
+    net, closed = network(), CLOSED[name]
+    policy, x = ClosedAttention(net, closed), net.embed(TOKENS[:1]).detach().requires_grad_()
+    _, cache = policy.extend(x[:, :2])
+    for t, rows in ((2, 2), (3, 4), (4, 8)):
+        logits, cache = policy.extend(x[:, t : t + 1].expand(rows, -1, -1), cache)
+    assert len(cache[0]) == 4
+    close(slopes(logits, x), slopes(by_hand(net, x, closed).expand(8, -1), x))
