@@ -107,3 +107,10 @@ gymnasium.register(
     vector_entry_point="envs.token_env:TokenVectorEnv",
     kwargs={"make_world": "envs.token_tasks:distractor"},
 )
+
+gymnasium.register(
+    id="costate/TokenSumAndStop-v0",
+    entry_point="envs.token_env:TokenEnv",
+    vector_entry_point="envs.token_env:TokenVectorEnv",
+    kwargs={"make_world": "envs.token_tasks:sum_and_stop"},
+)

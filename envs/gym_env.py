@@ -67,6 +67,12 @@ class WorldAdapter:
         """All of the state."""
         return state.copy()
 
+    ends = False
+
+    def ended(self, state: np.ndarray) -> bool:
+        """Never before the horizon."""
+        return False
+
     def info(self, state: np.ndarray) -> dict[str, Any]:
         """Nothing: the agent sees the state."""
         return {}

@@ -1,11 +1,9 @@
 """Gymnasium shells around any kind of world: one `Env` and one `VectorEnv`, with no dynamics of their own.
 
-What a shell needs to know about a kind of world is its `Adapter`: how to draw noise, begin, take a step and show the
-state. A shell keeps the clock, the tape of noise, the seeds and the resets.
+A kind of world is known by its `Adapter`: how to draw noise, begin, step, show the state. A shell keeps clock, tape and seeds.
 
-Termination or truncation? A finite horizon belongs to the problem (its value function is 0 after T), so reaching it is a
-*termination*. An endless world never ends by itself; cutting it after `max_episode_steps` is a *truncation*, and a
-learner must bootstrap there.
+Termination or truncation? A finite horizon belongs to the problem (its value is 0 after T), so reaching it, or saying an end
+token before, is a *termination*. Cutting an endless world after `max_episode_steps` is a *truncation*: bootstrap there.
 
 Copy i of the vector form, seeded with `seed + i`, lives through the same episodes as the single form with that seed:
 each copy has a tape of noise from its own generator, drawn in blocks, and every reset and every step takes its next row.
@@ -36,6 +34,7 @@ class Adapter(Protocol):
     observation_space: gym.Space[Any]  # of one copy
     action_space: gym.Space[Any]  # of one copy
     width: int  # numbers in a row of the tape
+    ends: bool  # whether `ended` can ever be true: the vector form must then look at every step
 
     def draw(self, rng: np.random.Generator, rows: np.ndarray) -> None:
         """Fill (BLOCK, width) with the next block of one copy's tape, in standard units."""
@@ -63,6 +62,10 @@ class Adapter(Protocol):
 
     def observe(self, state: np.ndarray) -> np.ndarray:
         """A copy of what the agent sees of a state."""
+        ...
+
+    def ended(self, state: np.ndarray) -> Any:
+        """Whether the agent has ended the episode before its horizon; False where no world of this kind can be."""
         ...
 
     def info(self, state: np.ndarray) -> dict[str, Any]:
@@ -115,7 +118,7 @@ class Shell(gym.Env[np.ndarray, Any]):
             raise gym.error.ResetNeeded("the episode has not begun or is over: call reset() first")
         command, row = self._adapter.checked(action, ()), self._next_row()
         self._state, reward, executed = self._adapter.step(self._state, t, command, self._noise, row)
-        self._t = t + 1
+        self._t = world.horizon if world.horizon and self._adapter.ended(self._state) else t + 1
         terminated = self._t == world.horizon
         if terminated:
             reward = reward + self._adapter.last_reward(self._state)
@@ -221,7 +224,7 @@ class VectorShell(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             return self._step_with_resets(command)
         row = self._next_row()
         self._state, reward, executed = self._adapter.step(self._state, self._t, command, self._noise, row)
-        if isinstance(self._t, int) and self._t + 1 < self._last:  # in step, and nobody is over: the usual case
+        if isinstance(self._t, int) and self._t + 1 < self._last and not self._adapter.ends:  # all in step, none over
             self._t += 1
             info = {"action": executed, "_action": self._everyone.copy(), **self._info(self._everyone)}
             terminated, truncated = np.zeros(self.num_envs, dtype=bool), np.zeros(self.num_envs, dtype=bool)
@@ -255,18 +258,18 @@ class VectorShell(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """Count the step, pay the terminal reward, say who is over; `took` marks the copies that took an action."""
         self._t = self._t + 1
-        clock = self._t + np.zeros(self.num_envs, dtype=int)
-        terminated, truncated = clock == (self.world.horizon or -1), clock == (self.max_episode_steps or -1)
+        clock, ended = self._t + np.zeros(self.num_envs, dtype=int), self._adapter.ended(self._state)
+        terminated, truncated = ended | (clock == (self.world.horizon or -1)), clock == (self.max_episode_steps or -1)
         if terminated.any():
             reward = reward + np.where(terminated, self._adapter.last_reward(self._state), 0.0)
         self._over = terminated | truncated
         self._waiting = bool(self._over.any())
-        observation, ended = self._adapter.observe(self._state), {}
+        observation, last = self._adapter.observe(self._state), {}
         if self._waiting and self.metadata["autoreset_mode"] == AutoresetMode.SAME_STEP:
-            ended = self._ended(observation)
+            last = self._ended(observation)
             self._begin(self._over)
             observation = self._adapter.observe(self._state)
-        info = {"action": executed, "_action": took, **self._info(self._everyone), **ended}
+        info = {"action": executed, "_action": took, **self._info(self._everyone), **last}
         return observation, reward, terminated, truncated, info
 
     def _ended(self, observation: np.ndarray) -> dict[str, Any]:

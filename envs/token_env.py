@@ -2,8 +2,8 @@
 
 The observation is the context, prompt and then generated tokens, padded with V to the length of a whole episode. The
 abstract state is in `info["state"]`: a policy that reads the context has to work it out. Prompts are drawn by their
-weights and next states from the rows of P, by inverse transform of one uniform number each. Reaching the horizon is a
-termination; the sum of an episode's rewards, discounted by `world.gamma`, is its return.
+weights and next states from the rows of P, by inverse transform of one uniform number each. Reaching the horizon, or
+saying the world's end token, is a termination; the sum of an episode's rewards, discounted by `world.gamma`, is its return.
 """
 
 from typing import Any
@@ -23,7 +23,7 @@ class TokenAdapter:
         if world.readout is not None:
             raise InputError("readout is paid by world and policy together: a Gymnasium shell needs a world without it")
         self.world = world
-        self.prompt, self.r = world.prompts.shape[1], world.r.numpy()
+        self.prompt, self.r, self.ends = world.prompts.shape[1], world.r.numpy(), world.end is not None
         self.cumulative_P, self.cumulative_weights = _cumulative(world.P.numpy()), _cumulative(world.weights.numpy())
         blank = np.full((len(world.prompts), world.horizon), world.V)
         self.firsts = np.concatenate([world.prompts.numpy(), blank, world.starts.numpy()[:, None]], 1)
@@ -71,6 +71,10 @@ class TokenAdapter:
     def observe(self, state: np.ndarray) -> np.ndarray:
         """The context, padded with V."""
         return state[..., :-1].copy()
+
+    def ended(self, state: np.ndarray) -> Any:
+        """Whether the end token was said."""
+        return (state[..., self.prompt : -1] == self.world.end).any(-1) if self.ends else False
 
     def info(self, state: np.ndarray) -> dict[str, Any]:
         """The abstract state."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from envs.linear_quadratic import check_gamma, check_horizon
@@ -28,9 +28,12 @@ class TokenMDP:
     default). `optimal_return` is the best expected return where the builder knows it. `readout` (D,), if given, adds the
     hidden-readout reward: `readout'h`, paid after the last step (so discounted by `gamma^H`), where h is the policy's last
     hidden state once its last token was fed on. No Gymnasium shell can pay it: it belongs to world and policy together.
+    `end`, if given, is the end token: a completion is what was said up to it, and one without it is *truncated* at the
+    horizon. What is said after it must change nothing: it leads to states that pay nothing and that nothing leaves.
 
     Raises InputError, in one line, for tables that do not fit or hold NaN, rows of P that do not sum to one, a token
-    outside the vocabulary, a start state that does not exist, gamma outside (0, 1] or a horizon below 1.
+    outside the vocabulary, a start state that does not exist, gamma outside (0, 1], a horizon below 1, or an end token
+    after which something is still paid.
     """
 
     P: Any  # (S, V, S)
@@ -42,6 +45,7 @@ class TokenMDP:
     weights: Any = None  # (prompts,)
     optimal_return: float | None = None
     readout: Any = None  # (D,)
+    end: Any = None  # a token
 
     def __post_init__(self) -> None:
         """Convert and check the tables."""
@@ -57,6 +61,7 @@ class TokenMDP:
         object.__setattr__(self, "prompts", _whole("prompts", self.prompts, 2, self.V, "token", "vocabulary"))
         object.__setattr__(self, "starts", _whole("starts", self.starts, 1, self.S, "state", "world"))
         _check_prompts(self)
+        _check_end(self)
         if self.readout is not None:
             object.__setattr__(self, "readout", _table("readout", self.readout))
             if self.readout.ndim != 1:
@@ -99,6 +104,13 @@ class TokenMDP:
         for token in check_tokens(self, tokens).tolist():
             belief = belief @ self.P[:, token]
         return belief
+
+    def mask(self, tokens: Int[Tensor, "*batch steps"]) -> Bool[Tensor, "*batch steps"]:
+        """Which tokens belong to the completion: all up to the first end token, itself included."""
+        if self.end is None:
+            return torch.ones_like(tokens, dtype=torch.bool)
+        said = (tokens == self.end).long()
+        return said.cumsum(-1) - said == 0
 
     def rest(self, step: int) -> "TokenMDP":
         """The same world from a step on: the reward tables of the steps before it are dropped."""
@@ -159,6 +171,19 @@ def _check_tables(world: TokenMDP) -> None:
     wanted = (world.horizon, P.shape[0], P.shape[1])
     if tuple(r.shape) != wanted:
         raise InputError(f"r must have shape {wanted[1:]} or {wanted}; got {tuple(r.shape)}")
+
+
+def _check_end(world: TokenMDP) -> None:
+    if world.end is None:
+        return
+    if not isinstance(world.end, int) or not 0 <= world.end < world.V:
+        raise InputError(f"end must be a token, 0 ... {world.V - 1}; got {world.end!r}")
+    over = (world.P[:, world.end] > 0).any(0)
+    leaving = world.P[over][:, :, ~over].sum()
+    if float(leaving) > 0 or bool(world.r[:, over].any()) or world.readout is not None:
+        raise InputError(
+            f"end must be a token that leads to states that pay nothing and that nothing leaves; {world.end} does not"
+        )
 
 
 def _whole(name: str, given: Any, ndim: int, size: int, thing: str, where: str) -> Tensor:

@@ -101,6 +101,27 @@ def parity(V: int = 2, horizon: int = 4, gamma: float = 1.0) -> TokenMDP:
     return TokenMDP(P, r, [[0]], [0], horizon, gamma, optimal_return=gamma ** (horizon - 1))
 
 
+def sum_and_stop(modulus: int = 2, horizon: int = 4, gamma: float = 1.0) -> TokenMDP:
+    """Say numbers until their sum is the prompt's, modulo `modulus`, then stop: answers of many lengths.
+
+    Tokens 0 ... modulus - 1 are numbers, token `modulus` is the end token. Prompts are the wanted sums 1 ... modulus - 1,
+    and 0 where modulus is 1. The end token pays 1 if the sum is right; without it within `horizon` tokens (truncated)
+    nothing is paid. States: what is missing of the sum, and "over". Optimal return gamma (one number, then stop), and 1
+    for the prompt 0.
+    """
+    _at_least(1, modulus=modulus)
+    _at_least(2, horizon=horizon)
+    over, V = modulus, modulus + 1
+    P, r = np.zeros((V, V, V)), np.zeros((V, V))
+    P[:, modulus, over] = P[over, :, over] = 1
+    for missing, number in np.ndindex(modulus, modulus):
+        P[missing, number, (missing - number) % modulus] = 1
+    r[0, modulus] = 1
+    prompts = list(range(min(1, modulus - 1), modulus))
+    best = 1.0 if modulus == 1 else gamma
+    return TokenMDP(P, r, [[p] for p in prompts], prompts, horizon, gamma, optimal_return=best, end=modulus)
+
+
 def distractor(V: int = 4, horizon: int = 5, gamma: float = 1.0) -> TokenMDP:
     """The reward, 1 at the end, depends on the first token only (it must be token 1); all later tokens are idle talk.
 

@@ -53,8 +53,9 @@ def test_spaces_hold_what_the_world_returns_in_double_precision(name):
     env = gymnasium.make(name)
     world, observation = env.unwrapped.world, env.reset(seed=1)[0]
     env.action_space.seed(0)
-    observations = [observation, *(env.step(env.action_space.sample())[0] for _ in range(world.horizon or 5))]
     tokens = isinstance(world, TokenMDP)
+    steps = 1 if tokens and world.end is not None else world.horizon or 5  # the sample may be the end token
+    observations = [observation, *(env.step(env.action_space.sample())[0] for _ in range(steps))]
     assert env.observation_space.shape == ((world.prompts.shape[1] + world.horizon) if tokens else world.n,)
     assert env.action_space.shape == (() if tokens else (world.m,))
     wanted = np.dtype(np.int64 if tokens else np.float64)

@@ -17,6 +17,12 @@ from theory.dynamic_programming import tables
 
 NAMES = [name for name in IDS if name.startswith("costate/Token")]
 every_world = pytest.mark.parametrize("name", NAMES)
+WITH_END = "costate/TokenSumAndStop-v0"
+
+
+def going_on(world):
+    """How many tokens, from 0 on, do not end the episode."""
+    return world.V if world.end is None else world.end
 
 
 def uneven_prompts():
@@ -40,8 +46,8 @@ def play(env, tokens, seed=None):
     return np.stack(contexts), np.array(states), np.array(rewards), ends
 
 
-def test_all_seven_tasks_are_registered():
-    tasks = ("Lock", "Copy", "Reverse", "Arithmetic", "Parity", "Garnet", "Distractor")
+def test_all_eight_tasks_are_registered():
+    tasks = ("Lock", "Copy", "Reverse", "Arithmetic", "Parity", "Garnet", "Distractor", "SumAndStop")
     assert set(NAMES) == {f"costate/Token{task}-v0" for task in tasks}
 
 
@@ -50,7 +56,7 @@ def test_an_episode_shows_the_context_pays_the_tables_and_terminates_at_the_hori
     env = gymnasium.make(name).unwrapped
     world, rng = env.world, np.random.default_rng(0)
     for _ in range(3):
-        tokens = rng.integers(world.V, size=world.horizon)
+        tokens = rng.integers(going_on(world), size=world.horizon)
         contexts, states, rewards, ends = play(env, tokens)
         prompt = contexts[0, : world.prompts.shape[1]]
         which = world.prompts.tolist().index(prompt.tolist())
@@ -67,7 +73,7 @@ def test_an_episode_shows_the_context_pays_the_tables_and_terminates_at_the_hori
 @every_world
 def test_the_same_seed_gives_the_same_episodes_and_another_seed_others(name):
     env, other = gymnasium.make(name).unwrapped, gymnasium.make(name).unwrapped
-    tokens = np.random.default_rng(1).integers(env.world.V, size=env.world.horizon)
+    tokens = np.random.default_rng(1).integers(going_on(env.world), size=env.world.horizon)
     runs = [[play(e, tokens, s) for s in (seed, *[None] * 8)] for e, seed in ((env, 5), (other, 5), (env, 6))]
     one, same, another = (np.array([np.append(run[0], run[1]) for run in episodes]) for episodes in runs)
     np.testing.assert_array_equal(one, same)
@@ -81,7 +87,7 @@ def test_without_a_seed_two_environments_differ():
     assert (one != two).any()
 
 
-@pytest.mark.parametrize("name", [*NAMES, UNEVEN])
+@pytest.mark.parametrize("name", [*(name for name in NAMES if name != WITH_END), UNEVEN])
 def test_the_mean_return_of_the_uniform_policy_is_that_of_dynamic_programming(name):
     kind = {"autoreset_mode": "Disabled"}
     many = TokenVectorEnv(UNEVEN, 4000, **kind) if name == UNEVEN else gymnasium.make_vec(name, 4000, **kind).unwrapped
@@ -195,3 +201,45 @@ def test_the_prompts_tables_are_not_written_to_by_the_episodes():
     for seed in range(20):
         play(env, [0, 1, 2], seed)
     assert (env.reset(seed=3)[0][3:] == env.world.V).all()
+
+
+def test_the_end_token_ends_the_episode_and_nothing_before_the_horizon_does_else():
+    env = gymnasium.make(WITH_END, modulus=2, horizon=4).unwrapped
+    for tokens, ends, paid in (
+        ([1, 2], [False, True], [0, 1]),
+        ([0, 2], [False, True], [0, 0]),
+        ([2], [True], [0]),
+        ([0, 1, 0, 2], [False, False, False, True], [0, 0, 0, 1]),
+        ([0, 1, 0, 0], [False, False, False, True], [0, 0, 0, 0]),
+    ):
+        _, _, rewards, ended = play(env, tokens)
+        assert ended == [(end, False) for end in ends]
+        assert rewards.tolist() == paid
+        with pytest.raises(gymnasium.error.ResetNeeded):
+            env.step(0)
+
+
+@pytest.mark.parametrize("mode", list(AutoresetMode))
+def test_copies_that_end_at_different_times_agree_with_gymnasiums_own_vector_form(mode):
+    twins, clocks_differed = Twins("TokenSumAndStop", mode), False
+    twins.reset([7, 7, 1])
+    for _ in range(60):
+        if mode == AutoresetMode.DISABLED and twins.over.any():
+            twins.reset([None] * 3, twins.over.copy())
+        twins.step()
+        clocks_differed |= 0 < twins.over.sum() < 3
+    assert clocks_differed
+
+
+def test_the_mean_return_with_an_end_token_is_that_of_dynamic_programming():
+    many = gymnasium.make_vec(WITH_END, 4000, modulus=3, gamma=0.8, autoreset_mode="SameStep").unwrapped
+    world, rng, total, over = many.world, np.random.default_rng(2), np.zeros(4000), np.zeros(4000, dtype=bool)
+    many.reset(seed=0)
+    for k in range(world.horizon):
+        _, reward, terminated, truncated, _ = many.step(rng.integers(world.V, size=4000))
+        total, over = total + world.gamma**k * reward * ~over, over | terminated
+        assert not truncated.any()
+        assert over.all() == (k + 1 == world.horizon)
+    pi = torch.full((world.S, world.V), 1 / world.V, dtype=torch.float64)
+    assert_mean_within(total, tables(world, pi).J)
+    assert differs_by(total - 0.2 * total.std(), tables(world, pi).J)

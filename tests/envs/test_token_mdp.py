@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from envs.token_mdp import TokenMDP, check_tokens
+from envs.token_tasks import garnet, sum_and_stop
 from tests.envs.refusals import refused
 from tests.oracles import assert_mean_within, differs_by
 
@@ -183,3 +184,29 @@ def test_tokens_outside_the_vocabulary_are_refused_by_name(token):
     with refused(f"token {token}"):
         world().belief_after(0, torch.tensor([token]))
     assert check_tokens(world(), torch.tensor([0, V - 1])).tolist() == [0, V - 1]
+
+
+def test_without_an_end_token_every_token_counts_and_with_one_all_up_to_the_first():
+    tokens = torch.tensor([[0, 1, 2, 1], [2, 2, 0, 0], [0, 0, 0, 0]])
+    assert garnet(V=3).mask(tokens).all()
+    assert sum_and_stop(2, 4).mask(tokens).tolist() == [[True] * 3 + [False], [True] + [False] * 3, [True] * 4]
+
+
+@pytest.mark.parametrize("end", [3, -1, 1.0, "x"])
+def test_an_end_token_outside_the_vocabulary_is_refused(end):
+    world = sum_and_stop(2, 3)
+    with refused("end"):
+        TokenMDP(world.P, world.r, [[0]], [0], 3, end=end)
+
+
+@pytest.mark.parametrize("spoil", ["paid after", "left again", "readout"])
+def test_an_end_token_after_which_something_is_still_paid_is_refused(spoil):
+    world = sum_and_stop(2, 3)
+    P, r = world.P.clone(), world.r.clone()
+    if spoil == "paid after":
+        r[2, 2, 0] = 1
+    if spoil == "left again":
+        P[2, 0] = torch.tensor([1.0, 0, 0])
+    with refused("end"):
+        TokenMDP(P, r, [[0]], [0], 3, end=2, readout=[1.0] if spoil == "readout" else None)
+    TokenMDP(P, r, [[0]], [0], 3, readout=[1.0] if spoil == "readout" else None)

@@ -7,7 +7,17 @@ import pytest
 import torch
 
 from envs import token_tasks
-from envs.token_tasks import arithmetic, combination_lock, copy, distractor, garnet, parity, reverse, sequence_task
+from envs.token_tasks import (
+    arithmetic,
+    combination_lock,
+    copy,
+    distractor,
+    garnet,
+    parity,
+    reverse,
+    sequence_task,
+    sum_and_stop,
+)
 from tests.envs.refusals import refused
 
 DETERMINISTIC = {
@@ -24,6 +34,9 @@ DETERMINISTIC = {
     "parity at once": parity(2, 1),
     "distractor": distractor(3, 4, gamma=0.9),
     "distractor of one": distractor(3, 1, gamma=0.9),
+    "sum and stop": sum_and_stop(2, 4, gamma=0.9),
+    "sum of three and stop": sum_and_stop(3, 3, gamma=0.8),
+    "stop at once": sum_and_stop(1, 2, gamma=0.8),
 }
 TASKS = DETERMINISTIC | {
     "garnet": garnet(gamma=0.9),
@@ -163,3 +176,11 @@ def test_random_tables_follow_their_seed_and_branching():
 def test_tasks_that_make_no_sense_are_refused(argument, build, settings):
     with refused(argument):
         build(**settings)
+
+
+@pytest.mark.parametrize("word", list(itertools.product(range(3), repeat=4)))
+def test_sum_and_stop_pays_for_the_right_sum_when_it_is_ended(word):
+    world = sum_and_stop(2, 4)
+    said = list(itertools.takewhile(lambda token: token != 2, word))
+    assert return_of(world, 0, word) == (len(said) < 4 and sum(said) % 2 == 1)
+    assert world.mask(torch.tensor(word)).sum() == min(len(said) + 1, 4)
