@@ -118,7 +118,8 @@ def tree_gradients(
     budget_left = budget - _answer_bytes(world, policy, sites)
     cut, rows = _plan(world, policy, min(chunk, budget_left), budget_left)
     if cut == 0:
-        return _whole(grow(world, policy, mix, sites, budget=budget), policy, sites, surrogate)
+        tree = grow(world, policy, mix, sites, budget=budget)
+        return whole_tree_gradients(tree, policy, sites, surrogate(tree))
     trunk = grow(world.first(cut), policy, mix, sites, budget=budget)
     roots, sums = prefix_roots(trunk, policy, cut), _Sums(world, policy, trunk, sites)
     x, belief, reach = roots.x.detach(), roots.belief.detach(), roots.reach
@@ -135,10 +136,13 @@ def tree_gradients(
     return sums.close(replace(trunk, V=V, Q=Q), surrogate, carried)
 
 
-def _whole(tree: Tree, policy: Any, sites: Sequence[str], surrogate: Surrogate) -> TreeGradients:
+def whole_tree_gradients(
+    tree: Tree, policy: Any, sites: Sequence[str], loss: Float[Tensor, ""], keep: bool = False
+) -> TreeGradients:
+    """The same of a tree in one piece and any scalar `loss` of it; `keep` its graph for another one."""
     parameters, H = list(policy.parameters()), len(tree.levels)
     leaves = [level.leaves[site] for site in sites for level in tree.levels]
-    slopes = _slopes(surrogate(tree), parameters + leaves)
+    slopes = _slopes(loss, parameters + leaves, keep)
     own = slopes[len(parameters) :]
     costates = {
         site: [_per_node(own[i * H + k], tree.world.gamma**k, level.reach) for k, level in enumerate(tree.levels)]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from agents.linear_gaussian import LinearPolicy
 from agents.rollout import rollout
-from agents.surrogates import score_function_gradient
+from agents.score_function import score_function_gradient
 from envs.lq_variants import quantised_action, state_scaled_noise, step_reward
 from envs.noise import Noise
 from figures.claim import Claim, Preset, Row, compare

@@ -10,7 +10,7 @@ import torch
 from agents.linear_gaussian import ConstantPolicy
 from agents.pathwise import pathwise_gradient
 from agents.rollout import rollout
-from agents.surrogates import score_function_gradient
+from agents.score_function import score_function_gradient
 from envs.lq_variants import ChaoticMap
 from envs.noise import Noise, draw_noise
 from figures.claim import Claim, Preset, Row, compare

@@ -10,7 +10,7 @@ import torch
 from agents.linear_gaussian import LinearPolicy
 from agents.pathwise import critic_gradient, pathwise_gradient
 from agents.rollout import Trajectory, rollout
-from agents.surrogates import best_constant_baseline, score_function_gradient
+from agents.score_function import best_constant_baseline, score_function_gradient
 from envs.linear_quadratic import LinearQuadratic
 from envs.noise import Noise, draw_noise
 from figures.claim import Claim, Preset, Row, batches, compare

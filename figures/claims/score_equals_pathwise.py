@@ -9,7 +9,7 @@ import torch
 from agents.linear_gaussian import LinearPolicy
 from agents.pathwise import pathwise_gradient
 from agents.rollout import rollout
-from agents.surrogates import score_function_gradient
+from agents.score_function import score_function_gradient
 from envs.linear_quadratic import random_system, scalar
 from envs.noise import FAMILIES, Noise
 from figures.claim import Claim, Preset, Row, compare

@@ -5,7 +5,7 @@ import torch
 
 from agents.linear_gaussian import PositionAttention
 from agents.pathwise import pathwise_gradient
-from agents.surrogates import score_function_gradient
+from agents.score_function import score_function_gradient
 from envs.linear_quadratic import stack_history
 from tests.agents.cases import MANY, T, attention, sample, world
 from tests.oracles import assert_mean_within, differs_by, numerical_gradient

@@ -7,7 +7,7 @@ import torch
 from agents.linear_gaussian import ClosedPath, ConstantPolicy, LinearPolicy
 from agents.pathwise import command_costates, contract_commands, critic_gradient, pathwise_gradient
 from agents.rollout import rollout
-from agents.surrogates import score_function_gradient
+from agents.score_function import score_function_gradient
 from envs.lq_variants import step_reward
 from envs.world import InputError
 from tests.agents import cases

@@ -6,7 +6,7 @@ import torch
 from agents.linear_gaussian import LinearPolicy
 from agents.pathwise import pathwise_gradient
 from agents.rollout import rollout
-from agents.surrogates import best_constant_baseline, command_scores, score_function_gradient
+from agents.score_function import best_constant_baseline, command_scores, score_function_gradient
 from envs.lq_variants import quantised_action, state_scaled_noise
 from envs.noise import FAMILIES, log_density
 from envs.world import InputError

@@ -1,0 +1,73 @@
+"""What a critic-free update is computed from: rows of T steps, drawn in groups, all of it constants."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from envs.world import InputError
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Sampled completions, one a row.
+
+    `rewards` are what each step adds to the return, `gamma^k r_k`, so that a return is their plain sum; 0 where the mask
+    is False. `mask` marks the steps that belong to the completion (a run from the start, the end token included), `group`
+    numbers the rows drawn together from one prompt or start state, 0 ... groups - 1. Where a learner needs them: `old`,
+    log pi of the policy that drew the rows (the current one's where it is None); `reference`, log pi_ref of the same
+    tokens; `values`, a critic's `gamma^k V_k` before each step; `ended`, False for completions cut at the horizon.
+
+    Raises InputError, naming the field, for shapes that disagree, rewards or log-probabilities that are not finite, a mask
+    with a hole or an empty row, rewards outside the mask, and groups that are not numbered from 0 without gaps.
+    """
+
+    rewards: Float[Tensor, "rows T"]
+    mask: Bool[Tensor, "rows T"]
+    group: Int[Tensor, "rows"]
+    old: Float[Tensor, "rows T"] | None = None
+    reference: Float[Tensor, "rows T"] | None = None
+    values: Float[Tensor, "rows T"] | None = None
+    ended: Bool[Tensor, "rows"] | None = None
+
+    def __post_init__(self) -> None:
+        """Check all of it."""
+        check_rows(self.rewards, self.mask, self.group)
+        for name in ("old", "reference", "values"):
+            table = getattr(self, name)
+            if table is not None and (table.shape != self.rewards.shape or not bool(table[self.mask].isfinite().all())):
+                raise InputError(f"{name} must be finite, of the rewards' shape {tuple(self.rewards.shape)}")
+        if self.ended is not None and self.ended.shape != self.group.shape:
+            raise InputError(f"ended must have one entry per row, {len(self.group)}; got {tuple(self.ended.shape)}")
+
+    def rows(self, index: Tensor | slice) -> "Batch":
+        """Some of the rows as a batch of their own, their groups numbered anew."""
+        cut: dict[str, Any] = {name: None if x is None else x[index] for name, x in self.__dict__.items()}
+        return Batch(**cut | {"group": torch.unique(cut["group"], return_inverse=True)[1]})
+
+
+def check_rows(
+    rewards: Float[Tensor, "rows T"], mask: Bool[Tensor, "rows T"], group: Int[Tensor, "rows"], least: int = 1
+) -> Int[Tensor, "groups"]:
+    """The sizes of the groups; refuses, in one line, what is no batch and a group of fewer than `least` rows."""
+    if mask.shape != rewards.shape or group.shape != rewards.shape[:1]:
+        raise InputError(
+            f"mask must have the rewards' shape and group one entry per row; got rewards {tuple(rewards.shape)}, "
+            f"mask {tuple(mask.shape)}, group {tuple(group.shape)}"
+        )
+    if not bool(rewards.isfinite().all()):
+        raise InputError("rewards hold NaN or infinity; every entry must be a finite number")
+    if not bool(mask[:, 0].all() and (mask[:, 1:] <= mask[:, :-1]).all()):
+        raise InputError(
+            "mask must be True from a row's first step to its last and False after it; no row may be empty"
+        )
+    if bool(rewards[~mask].any()):
+        raise InputError("mask disagrees with the rewards: something is paid after a completion has ended")
+    sizes = torch.bincount(group)
+    if int(sizes.min()) < least:
+        small = int(sizes.argmin())
+        wanted = f"{least} rows or more" if least > 1 else "a row: number groups from 0 without gaps"
+        raise InputError(f"group {small} has {int(sizes[small])} rows; this advantage needs {wanted} in every group")
+    return sizes
