@@ -9,6 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
+from figures import train_command
+
 DEFAULT_OUT = Path("runs")
 
 
@@ -24,7 +26,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = _OneLineParser(
         prog="costate", description="Checks the value-gradient hypothesis where exact answers are known."
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="{list,check,sweep,plot,report}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="{list,check,sweep,train,plot,report}")
     commands.add_parser("list", help="the claims, what is documented of each, and the assumptions")
     check = commands.add_parser("check", help="measure the claims, judge them, draw them, write the report")
     check.add_argument("claims", nargs="*", metavar="CLAIM", help="claims to check (default: all)")
@@ -39,6 +41,7 @@ def _parser() -> argparse.ArgumentParser:
         "--set", action="append", default=[], metavar="FIELD=VALUE", help="change a field of all settings"
     )
     _add_run_options(sweep, "full", DEFAULT_OUT / "sweep")
+    train_command.add_parser(commands, partial(_at_least, 0))
     plot = commands.add_parser("plot", help="draw the figures again, from the records alone")
     plot.add_argument("claims", nargs="*", metavar="CLAIM", help="claims (default: all that were checked)")
     report = commands.add_parser("report", help="write report.html again, from the records alone")
@@ -247,4 +250,8 @@ def _report(options: argparse.Namespace) -> int:
     return 0
 
 
-_COMMANDS = {"list": _list, "check": _check, "sweep": _sweep, "plot": _plot, "report": _report}
+def _train(options: argparse.Namespace) -> int:
+    return train_command.run(options, _device(options.device))
+
+
+_COMMANDS = {"list": _list, "check": _check, "sweep": _sweep, "train": _train, "plot": _plot, "report": _report}

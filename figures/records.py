@@ -69,10 +69,10 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         raise
 
 
-def check_writable(folder: Path) -> None:
-    """Refuse an output folder that cannot be made or written to, before any work is done."""
+def check_writable(folder: Path, rooms: tuple[str, ...] = ("records", "figures")) -> None:
+    """Refuse an output folder, with its rooms, that cannot be made or written to, before any work is done."""
     try:
-        for place in (folder, folder / "records", folder / "figures"):
+        for place in (folder, *(folder / room for room in rooms)):
             place.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=place):
                 pass

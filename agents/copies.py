@@ -1,0 +1,83 @@
+"""Several copies of one network run together: each with parameters of its own, one batched call for all (`torch.func`)."""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.func import functional_call, stack_module_state, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from envs.world import InputError
+
+
+class Copies:
+    """S networks of one kind. One network alone is run as it is; several share a call, vmapped over stacked parameters.
+
+    `parameters` are leaves for any optimiser: (S, ...) each, or the network's own where S = 1. An elementwise optimiser
+    treats every copy as if it were alone. Raises InputError for no network and for networks of different parameters.
+    """
+
+    def __init__(self, networks: list[Any]):
+        if not networks:
+            raise InputError("networks must hold at least one network")
+        self.count, self.network = len(networks), networks[0]
+        names = [[(name, p.shape) for name, p in network.named_parameters()] for network in networks]
+        if any(other != names[0] for other in names) or not names[0]:
+            raise InputError("networks must have parameters, the same names and shapes in each")
+        if self.count > 1:
+            self.values, _ = stack_module_state(networks)
+        else:
+            self.values = dict(self.network.named_parameters())
+
+    @property
+    def parameters(self) -> list[Tensor]:
+        """The leaves, in the order of the network's own parameters."""
+        return list(self.values.values())
+
+    @property
+    def like(self) -> Tensor:
+        """A tensor of the networks' device and dtype."""
+        return self.parameters[0]
+
+    def run(self, function: Callable[..., Any], *given: Tensor) -> Any:
+        """`function(network, *given)` for every copy; tensors in and out carry the copies on their first axis."""
+        if self.count == 1:
+            out = function(self.network, *(x[0] for x in given))
+            return tuple(x[None] for x in out) if isinstance(out, tuple) else out[None]
+        call = _Call(self.network, function)
+        inner = lambda values, *rest: functional_call(call, {f"network.{k}": v for k, v in values.items()}, rest)  # noqa: E731
+        with sdpa_kernel(SDPBackend.MATH):  # the fused kernels have no batched form and would be looped over
+            return vmap(inner)(self.values, *given)
+
+    def network_of(self, index: int) -> Any:
+        """A network with the parameters of one copy: the network itself where it is alone, else a copy of them as they are."""
+        if self.count == 1:
+            return self.network
+        single = copy.deepcopy(self.network)
+        with torch.no_grad():
+            for name, p in single.named_parameters():
+                p.copy_(self.values[name][index])
+        return single
+
+    def frozen(self, dtype: torch.dtype | None = None) -> "Copies":
+        """The same parameters as constants that later updates do not reach, in another precision if asked."""
+        networks = [copy.deepcopy(self.network_of(i)).to(dtype) for i in range(self.count)]
+        return Copies([network.requires_grad_(False) for network in networks])
+
+    def rows(self, tensors: list[Tensor]) -> Float[Tensor, "S numbers"]:
+        """Tensors shaped like the parameters, one long row a copy."""
+        return torch.cat([x.detach().reshape(self.count, -1) for x in tensors], 1)
+
+
+class _Call(nn.Module):
+    """A function of a network as a module, which is what `functional_call` takes."""
+
+    def __init__(self, network: Any, function: Callable[..., Any]):
+        super().__init__()
+        self.network, self.function = network, function
+
+    def forward(self, *given: Tensor) -> Any:
+        return self.function(self.network, *given)

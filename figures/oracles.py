@@ -1,0 +1,106 @@
+"""What is exact of a policy in training: return, entropy, true gradient, a perfect critic's values."""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from scipy import stats
+from torch import Tensor
+
+from agents.tasks import CommandTask, Rollouts, Task, TokenTask
+from envs.linear_quadratic import LinearQuadratic
+from envs.token_mdp import TokenMDP
+from envs.world import InputError
+from theory.lq_gradients import expected_return, policy_gradient
+from theory.lyapunov import linear_value
+from theory.prefix_tree import DEFAULT_BUDGET, Tree, check_size, grow
+from theory.softmax_bounds import entropy
+from theory.tree_gradients import score_surrogate
+
+_SCIPY = {"gaussian": stats.norm, "laplace": stats.laplace, "logistic": stats.logistic, "gumbel": stats.gumbel_r}
+
+
+class TokenOracle:
+    """The prefix tree of a token world."""
+
+    def __init__(self, world: TokenMDP, budget: int = DEFAULT_BUDGET):
+        self.world, self.budget = world, budget
+
+    def answers(self, policy: Any) -> tuple[float, float, list[Tensor]]:
+        """J, mean entropy of the steps of a completion, and `grad J`."""
+        tree = grow(self.world, policy, budget=self.budget)
+        gradient = torch.autograd.grad(score_surrogate(tree), list(policy.parameters()))
+        return float(tree.J), mean_entropy(tree), list(gradient)
+
+    def values(self, policy: Any, rows: Rollouts, copy: int) -> Float[Tensor, "rows T"]:
+        """`gamma^k V_k` of the prefixes that the rows went through."""
+        with torch.no_grad():
+            tree = grow(self.world, policy, budget=self.budget)
+        tokens, node, found = rows.seen[0][copy][:, -self.world.horizon :], rows.prompt[copy], []
+        for k, V in enumerate(tree.V):
+            found.append(self.world.gamma**k * V[node])
+            node = node * self.world.V + tokens[:, k]
+        return torch.stack(found, 1).double()
+
+
+def mean_entropy(tree: Tree) -> float:
+    """Entropy per step in nats, in the mean over the steps that belong to a completion."""
+    alive, total, steps = torch.ones_like(tree.levels[0].reach), 0.0, 0.0
+    for level in tree.levels:
+        weight = level.reach * alive
+        total, steps = total + float(weight @ entropy(level.pi.detach())), steps + float(weight.sum())
+        if tree.world.end is not None:
+            alive = (alive[:, None] * (level.tokens != tree.world.end)).flatten()
+        else:
+            alive = alive.repeat_interleave(tree.world.V)
+    return total / steps
+
+
+class CommandOracle:
+    """The closed forms of a linear-quadratic world under a linear policy."""
+
+    def __init__(self, world: Any):
+        if type(world) is not LinearQuadratic:
+            raise InputError(f"world must be linear-quadratic for closed forms; got {type(world).__name__}")
+        self.world = world.to()
+        family = _SCIPY.get(world.noise, stats.uniform)
+        scale = 1 / family.std()
+        _, log_det = torch.linalg.slogdet(self.world.L_x)
+        self.entropy = float(world.m * family(scale=scale).entropy() + log_det)
+
+    def answers(self, policy: Any) -> tuple[float, float, list[Tensor]]:
+        """J, the noise's differential entropy, and `grad_K J`."""
+        K = policy.K.detach().double().cpu()
+        return float(expected_return(self.world, K)), self.entropy, [policy_gradient(self.world, K)]
+
+    def values(self, policy: Any, rows: Rollouts, copy: int) -> Float[Tensor, "rows T"]:
+        """`gamma^t V_t(s_t)`."""
+        value, states = linear_value(self.world, policy.K.detach().double().cpu()), rows.seen[0][copy].double().cpu()
+        columns = [self.world.gamma**t * value.value(states[:, t], t) for t in range(states.shape[1])]
+        return torch.stack(columns, 1).to(rows.old.device)
+
+
+def task_and_oracle(world: Any, policy: Any, budget: int = 2**31) -> tuple[Task, Any, str]:
+    """The world as the training loop sees it, its oracle, and why there is none (else "")."""
+    if isinstance(world, TokenMDP):
+        try:
+            check_size(world, policy, len(world.prompts), True, budget)
+        except InputError as error:
+            return TokenTask(world), None, str(error)
+        return TokenTask(world), TokenOracle(world, budget), ""
+    task = CommandTask(world)
+    try:
+        return task, CommandOracle(world), ""
+    except InputError as error:
+        return task, None, str(error)
+
+
+def best_return(world: Any) -> float | None:
+    """The largest expected return that a policy can have, where it is known."""
+    if isinstance(world, TokenMDP):
+        return world.optimal_return
+    if type(world) is not LinearQuadratic:
+        return None
+    from theory.riccati import riccati
+
+    return float(expected_return(world.to(), riccati(world.to()).K))
