@@ -77,7 +77,8 @@ def standardised(population: bool = True, eps: float = 0.0) -> Advantage:
         R = rewards.sum(1)
         centred = R - group_mean(R, group)
         std = (group_mean(centred**2, group) * (1.0 if population else sizes / (sizes - 1))).sqrt()
-        equal = std <= 1e-12 * group_mean(R.abs(), group)  # equal rewards differ from their mean by rounding alone
+        # equal rewards differ from their mean by rounding alone
+        equal = std <= 16 * torch.finfo(R.dtype).eps * group_mean(R.abs(), group)
         return _spread(torch.where(equal, 0.0, centred / torch.where(equal, 1.0, std + eps)), mask)
 
     return advantage
@@ -95,7 +96,7 @@ def generalised(values: Float[Tensor, "rows T"], lam: float) -> Advantage:
 
     def advantage(rewards: Rewards, mask: Mask, group: Group) -> Float[Tensor, "rows T"]:
         check_rows(rewards, mask, group)
-        V = values * mask
+        V = torch.where(mask, values, 0.0)
         after = torch.cat([V[:, 1:], torch.zeros_like(V[:, :1])], 1)
         delta, total, out = rewards + after - V, torch.zeros_like(V[:, 0]), []
         for t in reversed(range(delta.shape[1])):

@@ -57,6 +57,8 @@ def check_rows(
             f"mask must have the rewards' shape and group one entry per row; got rewards {tuple(rewards.shape)}, "
             f"mask {tuple(mask.shape)}, group {tuple(group.shape)}"
         )
+    if not rewards.numel() or bool((group < 0).any()):
+        raise InputError("rewards must hold at least one row and one step, and groups be numbered from 0")
     if not bool(rewards.isfinite().all()):
         raise InputError("rewards hold NaN or infinity; every entry must be a finite number")
     if not bool(mask[:, 0].all() and (mask[:, 1:] <= mask[:, :-1]).all()):

@@ -84,7 +84,8 @@ class Learner:
         """Constants (rows, T); `old` are the log-probabilities of the policy that drew the rows."""
         rewards = batch.rewards
         if self.kl_reward is not None:
-            rewards = rewards - self.kl_reward(old - self._given(batch, "reference")) * batch.mask
+            penalty = self.kl_reward(old - self._given(batch, "reference"))
+            rewards = rewards - torch.where(batch.mask, penalty, 0.0)
         if self.advantage is not None:
             return self.advantage(rewards, batch.mask, batch.group)
         return generalised(self._given(batch, "values"), self.lam)(rewards, batch.mask, batch.group)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from agents.transformer import Transformer
 from envs.token_mdp import TokenMDP
-from envs.token_tasks import arithmetic, combination_lock, copy, distractor, garnet, parity
+from envs.token_tasks import arithmetic, combination_lock, copy, distractor, garnet, parity, sum_and_stop
 from envs.world import InputError
 from theory.prefix_tree import grow
 
@@ -33,12 +33,19 @@ SIZED = {
     "arithmetic (3,2)": WORLDS["arithmetic"],
     "distractor (3,4)": WORLDS["distractor"],
 }
+# worlds in which whole groups of completions are enumerated; the first two have an end token, so completions of many lengths
+GROUPED = {
+    "stop (2,4)": lambda: sum_and_stop(modulus=2, horizon=4),
+    "stop (3,3)": lambda: sum_and_stop(modulus=3, horizon=3),
+    "lock (2,3)": lambda: combination_lock(V=2, horizon=3, seed=2),
+    "garnet (2,3)": lambda: garnet(V=2, horizon=3, seed=1, gamma=0.9),
+}
 WIDTH, LAYERS, HEADS = 16, 2, 2
 
 
 def build_world(name: str) -> TokenMDP:
     """The named world; raises InputError with the names there are for another."""
-    known = WORLDS | SIZED
+    known = WORLDS | SIZED | GROUPED
     if name not in known:
         raise InputError(f"world {name!r} is unknown; there are {' | '.join(known)}")
     return known[name]()

@@ -37,8 +37,8 @@ def std_factor(P: Chances, group: int, population: bool = True, eps: float = 0.0
     """
     _check(P, group)
     total = torch.zeros_like(P)
-    for k, weight in _terms(group, population, eps):
-        total = total + weight * P ** (k - 1) * (1 - P) ** (group - k - 1)
+    for k, log_weight in _terms(group, population, eps):
+        total = total + (log_weight + torch.xlogy(k - 1, P) + torch.xlogy(group - k - 1, 1 - P)).exp()
     return total
 
 
@@ -49,10 +49,9 @@ def climbed(P: Chances, group: int, population: bool = True, eps: float = 0.0) -
     """
     _check(P, group)
     total = torch.zeros_like(P)
-    for k, weight in _terms(group, population, eps):
-        a, b = k, group - k
-        whole = math.exp(math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b))
-        total = total + weight * whole * torch.as_tensor(betainc(a, b, P.detach().cpu().numpy())).to(P)
+    for k, log_weight in _terms(group, population, eps):
+        whole = math.exp(log_weight + math.lgamma(k) + math.lgamma(group - k) - math.lgamma(group))
+        total = total + whole * torch.as_tensor(betainc(k, group - k, P.detach().cpu().numpy())).to(P)
     return total
 
 
@@ -62,14 +61,15 @@ def arcsine(P: Chances) -> Chances:
 
 
 def _terms(group: int, population: bool, eps: float) -> list[tuple[int, float]]:
-    """`C(G,k) m(1-m) / (std + eps)` for k = 1 ... G-1."""
+    """The logarithm of `C(G,k) m(1-m) / (std + eps)` for k = 1 ... G-1."""
     if not eps >= 0:
         raise InputError(f"eps must be >= 0; got {eps!r}")
     found = []
     for k in range(1, group):
         variance = k / group * (1 - k / group)
         std = math.sqrt(variance * (1.0 if population else group / (group - 1)))
-        found.append((k, math.comb(group, k) * variance / (std + eps)))
+        ways = math.lgamma(group + 1) - math.lgamma(k + 1) - math.lgamma(group - k + 1)
+        found.append((k, ways + math.log(variance / (std + eps))))
     return found
 
 

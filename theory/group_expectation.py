@@ -12,11 +12,13 @@ and the mean update is `sum_o p(o) sum_t W_t(o) grad log pi(c_t)`: a surrogate o
 `theory.binary_groups` has the same in closed form.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -192,7 +194,9 @@ def group_multisets(
             f"group={group} with {len(alive)} outcomes makes {count:.4g} multisets, about {32 * count * group / 2**30:.3g} "
             f"GiB of {budget / 2**30:.3g} allowed: take a smaller group or world, or sample"
         )
-    multisets = alive[torch.combinations(torch.arange(len(alive), device=p.device), group, with_replacement=True)]
+    # torch.combinations would build all K^G tuples first
+    numbers = itertools.chain.from_iterable(itertools.combinations_with_replacement(alive.tolist(), group))
+    multisets = torch.from_numpy(np.fromiter(numbers, np.int64, count * group)).to(p.device).reshape(count, group)
     rank, ranks = torch.zeros_like(multisets[:, 0]), []
     for j in range(group):
         again = multisets[:, j] == multisets[:, j - 1] if j else rank > 0
@@ -219,10 +223,15 @@ def _apply_one_by_one(weigh: Weigh, outcomes: dict[str, Tensor], multisets: Tens
 
 
 def keeps_groups_apart(weigh: Weigh, outcomes: dict[str, Tensor], multisets: Int[Tensor, "M G"]) -> bool:
-    """Whether a group's weights are the same in a batch with others, seen on three groups."""
-    few = multisets[[0, len(multisets) // 2, -1]]
-    pairs = zip(apply_recipe(weigh, outcomes, few), _apply_one_by_one(weigh, outcomes, few), strict=True)
-    return all(torch.allclose(x, y, rtol=1e-9, atol=1e-12) for x, y in pairs if x is not None and y is not None)
+    """Whether a group's weights are the same in whatever batch it comes: seen on up to 1000 groups, whole and in parts."""
+    some = multisets[:: -(-len(multisets) // 1000)]
+    parts = [part for part in some.tensor_split(sorted({1, 2, len(some) // 3})) if len(part)]
+    whole, cut = apply_recipe(weigh, outcomes, some), [apply_recipe(weigh, outcomes, part) for part in parts]
+    for i, together in enumerate(whole):
+        apart = [x for x in (part[i] for part in cut) if x is not None]
+        if together is not None and not torch.allclose(together, torch.cat(apart), rtol=1e-9, atol=1e-12):
+            return False
+    return True
 
 
 def _up(tree: Tree, leaves: Float[Tensor, "prompts L H"]) -> list[Float[Tensor, "N C"]]:
