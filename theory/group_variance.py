@@ -88,7 +88,8 @@ def group_variance(
         raise InputError("weigh must weigh every group by itself: this recipe mixes the groups of a batch")
     w = _one_number_a_row(apply_recipe(weigh, outcomes, multisets)[0], outcomes["mask"][multisets])
     chance, gram = log_chance.exp(), first @ first.mT
-    mean = torch.einsum("m,mi,mid->d", chance, w, first[multisets])
+    onto_outcomes = p.new_zeros(len(p)).index_add_(0, multisets.flatten(), (chance[:, None] * w).flatten())
+    mean = onto_outcomes @ first
     cross = torch.einsum("mi,mj,mij->m", w, w, gram[multisets[:, :, None], multisets[:, None]])
     own = (w.square() * (square - gram.diagonal())[multisets]).sum(1)
     return float(chance @ (cross + own) - mean.square().sum()), mean
