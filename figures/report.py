@@ -1,4 +1,4 @@
-"""Pictures and the self-contained report, from verdicts.json and the records alone."""
+"""Pictures and the self-contained report, from verdicts.json and the records; its questions are computed anew."""
 
 import base64
 import re
@@ -11,6 +11,7 @@ from joblib import Parallel, delayed
 from latex2mathml.converter import convert
 
 from figures.claim import ASSUMPTIONS, load_claim
+from figures.questions import questions
 from figures.records import write_atomically
 from figures.verdicts import Entry, stored_rows
 
@@ -50,11 +51,14 @@ def draw_all(entries: list[Entry], out: Path, jobs: int) -> None:
 
 
 def write_report(entries: list[Entry], out: Path) -> Path:
-    """out/report.html: one page that needs no network; formulas as MathML, figures embedded as SVG."""
+    """out/report.html: one page that needs no network; formulas as MathML, figures embedded as SVG; questions at the end."""
     environment = Environment(loader=PackageLoader("figures", "."), autoescape=True, undefined=StrictUndefined,
                               trim_blocks=True, lstrip_blocks=True)  # fmt: skip
     page = environment.get_template("report.html").render(
-        sections=[_section(entry, out) for entry in entries], assumptions=ASSUMPTIONS, entries=entries
+        sections=[_section(entry, out) for entry in entries],
+        assumptions=ASSUMPTIONS,
+        entries=entries,
+        questions=questions(),
     )
     path = out / "report.html"
     write_atomically(path, page)

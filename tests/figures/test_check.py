@@ -69,6 +69,8 @@ def test_every_claim_has_its_pictures_and_the_report_needs_no_network(checked):
         assert f'id="{name}"' in page
         assert load_claim(name).statement in page
     assert page.count("<math") == page.count("data:image/svg+xml") == len(CLAIM_NAMES)
+    assert page.count("<h3>") == 8
+    assert "is-this-a-bug" in page
     links = re.findall(r"""(?:src|href|url)\s*[=(]\s*["']?([^"'\s>)]+)""", page)
     assert links
     assert all(link.startswith(("#", "data:")) for link in links)
