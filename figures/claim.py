@@ -34,6 +34,14 @@ CLAIM_NAMES = (
     "error_map",
     "large_vocabulary",
     "transformer_in_lq",
+    "actor_update_is_value_gradient",
+    "normalisation_breaks",
+    "grpo_arcsine",
+    "u_statistic",
+    "off_policy_steps",
+    "kl_estimators",
+    "batch_split",
+    "critic_or_not",
 )
 
 ASSUMPTIONS = {

@@ -22,7 +22,7 @@ def asked():
 def numbers(asked, start, what):
     """All numbers in the value of one line of a question."""
     (table,) = [table for question, table in asked.items() if question.startswith(start)]
-    (value,) = [value for name, value in table.items() if name == what or name.startswith(what) and what not in table]
+    (value,) = [value for name, value in table.items() if name == what or (name.startswith(what) and what not in table)]
     return [float(x) for x in re.findall(r"-?\d+\.?\d*(?:e-?\d+)?", value)]
 
 
