@@ -27,6 +27,10 @@ class Copies:
         names = [[(name, p.shape) for name, p in network.named_parameters()] for network in networks]
         if any(other != names[0] for other in names) or not names[0]:
             raise InputError("networks must have parameters, the same names and shapes in each")
+        if not all(_alike(network, networks[0]) for network in networks[1:]):
+            raise InputError(
+                "networks may differ in their parameters only: the same buffers, temperature and precision in each"
+            )
         if self.count > 1:
             self.values, _ = stack_module_state(networks)
         else:
@@ -70,6 +74,15 @@ class Copies:
     def rows(self, tensors: list[Tensor]) -> Float[Tensor, "S numbers"]:
         """Tensors shaped like the parameters, one long row a copy."""
         return torch.cat([x.detach().reshape(self.count, -1) for x in tensors], 1)
+
+
+def _alike(one: Any, other: Any) -> bool:
+    """Whether two networks differ at most in the values of their parameters."""
+    pairs = list(zip(one.named_buffers(), other.named_buffers(), strict=False))
+    same = all(a == b and x.shape == y.shape and bool((x == y).all()) for (a, x), (b, y) in pairs)
+    dtypes = [{p.dtype for p in network.parameters()} for network in (one, other)]
+    heat = [getattr(network, "temperature", 1.0) for network in (one, other)]
+    return type(one) is type(other) and same and dtypes[0] == dtypes[1] and heat[0] == heat[1]
 
 
 class _Call(nn.Module):

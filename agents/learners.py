@@ -7,6 +7,7 @@ and where it departs from its paper. P is the success probability of a binary re
 
 import difflib
 import inspect
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -45,8 +46,8 @@ class Penalty:
         """Refuse what is no penalty."""
         if self.estimator not in KL_ESTIMATORS:
             raise InputError(f"estimator must be one of {', '.join(KL_ESTIMATORS)}; got {self.estimator!r}")
-        if not self.beta >= 0:
-            raise InputError(f"beta must be >= 0; got {self.beta!r}")
+        if not 0 <= self.beta < math.inf:
+            raise InputError(f"beta must be a finite number >= 0; got {self.beta!r}")
 
     def __call__(self, log_ratio: Tensor) -> Tensor:
         """The penalty of every token."""
@@ -60,7 +61,7 @@ class Learner:
     `kl_reward` is subtracted from every step's reward (InstructGPT, arXiv:2203.02155), `kl_loss` added to every step's loss
     (GRPO's own place for it), `entropy` times the policy's entropy subtracted from it. `drop_truncated` takes rows that were
     cut at the horizon out of the loss (DAPO's overlong filter). `critic` is None, "exact" or "learned"; `exact` marks the
-    recipe that follows the exact gradient and samples nothing.
+    recipe that follows the exact gradient and samples nothing; `least` is the smallest group that it can compare.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Learner:
     lam: float = 1.0
     drop_truncated: bool = False
     exact: bool = False
+    least: int = 1
 
     @property
     def needs_reference(self) -> bool:
@@ -84,8 +86,10 @@ class Learner:
         """Constants (rows, T); `old` are the log-probabilities of the policy that drew the rows."""
         rewards = batch.rewards
         if self.kl_reward is not None:
-            penalty = self.kl_reward(old - self._given(batch, "reference"))
-            rewards = rewards - torch.where(batch.mask, penalty, 0.0)
+            log_ratio = old - self._given(batch, "reference")
+            # two passes of one network differ by rounding, which a std would blow up where all rewards are equal
+            rounding = log_ratio.abs() <= 64 * torch.finfo(old.dtype).eps * old.abs().clamp(min=1.0)
+            rewards = rewards - torch.where(batch.mask & ~rounding, self.kl_reward(log_ratio), 0.0)
         if self.advantage is not None:
             return self.advantage(rewards, batch.mask, batch.group)
         return generalised(self._given(batch, "values"), self.lam)(rewards, batch.mask, batch.group)
@@ -146,12 +150,12 @@ def reinforce(baseline: bool = False, to_go: bool = False) -> Learner:
     plain, based = advantage.full_return, advantage.batch_baseline
     if to_go:
         plain, based = advantage.reward_to_go, advantage.leave_one_out_to_go
-    return Learner("reinforce", based if baseline else plain)
+    return Learner("reinforce", based if baseline else plain, least=2 if baseline and to_go else 1)
 
 
 def rloo() -> Learner:
     """RLOO (arXiv:2402.14740): `A = R - mean of the group's others`. Mean: grad J; as in its paper, on whole rows."""
-    return Learner("rloo", advantage.leave_one_out)
+    return Learner("rloo", advantage.leave_one_out, least=2)
 
 
 def dr_grpo(clip: float = 0.2) -> Learner:
@@ -175,7 +179,7 @@ def grpo(std: str = "population", length: str = "row mean", clip: float = 0.2, e
     if length not in NORMALISERS:
         raise InputError(f"length must be one of {', '.join(NORMALISERS)}; got {length!r}")
     scaled = advantage.mean_baseline if std == "none" else standardised(std == "population", eps)
-    return Learner("grpo", scaled, clipped(clip, clip), NORMALISERS[length])
+    return Learner("grpo", scaled, clipped(clip, clip), NORMALISERS[length], least=1 if std == "none" else 2)
 
 
 def dapo(low: float = 0.2, high: float = 0.28, drop_truncated: bool = False) -> Learner:
@@ -184,7 +188,7 @@ def dapo(low: float = 0.2, high: float = 0.28, drop_truncated: bool = False) -> 
     Mean: GRPO's at token level; the wider clip acts from the second step on. Departs from its paper: no dynamic sampling
     (groups without a signal stay in, weighing 0), and truncated rows are kept or left out, not punished by length.
     """
-    return Learner("dapo", standardised(), clipped(low, high), group_token_mean, drop_truncated=drop_truncated)
+    return Learner("dapo", standardised(), clipped(low, high), group_token_mean, drop_truncated=drop_truncated, least=2)
 
 
 def gspo(low: float = 3e-4, high: float = 4e-4) -> Learner:
@@ -192,7 +196,7 @@ def gspo(low: float = 3e-4, high: float = 4e-4) -> Learner:
 
     Mean: at the first step that of GRPO with the factor 1/|o|, which the geometric mean brings in.
     """
-    return Learner("gspo", standardised(), sequence_clipped(low, high), row_mean)
+    return Learner("gspo", standardised(), sequence_clipped(low, high), row_mean, least=2)
 
 
 def cispo(high: float = 0.28) -> Learner:
@@ -200,7 +204,7 @@ def cispo(high: float = 0.28) -> Learner:
 
     Mean: at the first step that of DAPO. No lower bound on the weight, as in the paper's runs.
     """
-    return Learner("cispo", standardised(), truncated_importance(high), group_token_mean)
+    return Learner("cispo", standardised(), truncated_importance(high), group_token_mean, least=2)
 
 
 def ppo(lam: float = 0.95, clip: float = 0.2, critic: str = "learned") -> Learner:
@@ -237,9 +241,12 @@ def build_learner(
         near = difflib.get_close_matches(name, LEARNERS, n=3, cutoff=0.4) or list(LEARNERS)
         raise InputError(f"learner {name!r} is unknown; did you mean {' or '.join(near)}?")
     known = inspect.signature(LEARNERS[name]).parameters
-    for option in options:
+    for option, value in options.items():
         if option not in known:
             raise InputError(f"learner {name!r} has no option {option!r}; it has {', '.join(known) or 'none'}")
-    if not entropy >= 0:
-        raise InputError(f"entropy must be >= 0, the bonus's coefficient; got {entropy!r}")
+        kind = type(known[option].default)
+        if type(value) is not kind and not (kind is float and type(value) is int):
+            raise InputError(f"option {option} of learner {name!r} must be a {kind.__name__}; got {value!r}")
+    if not 0 <= entropy < math.inf:
+        raise InputError(f"entropy must be a finite number >= 0, the bonus's coefficient; got {entropy!r}")
     return replace(LEARNERS[name](**options), kl_reward=kl_reward, kl_loss=kl_loss, entropy=entropy)

@@ -17,15 +17,15 @@ def command_scores(world: World, trajectory: Trajectory) -> Float[Tensor, "batch
 
     Raises InputError where the world does not execute a = u + xi (A2): p(a - u) is then not the policy's density.
     """
-    _check_additive(world, trajectory)
+    check_additive(world, trajectory.states[:, :-1].detach(), trajectory.commands.detach())
     xi = (trajectory.actions - trajectory.commands).detach()
     shift = torch.zeros_like(xi).requires_grad_()
     (score,) = torch.autograd.grad(log_density(world, xi - shift).sum(), shift)
     return score
 
 
-def _check_additive(world: World, trajectory: Trajectory) -> None:
-    states, u = trajectory.states[:, :-1].detach(), trajectory.commands.detach()
+def check_additive(world: World, states: Float[Tensor, "*batch n"], u: Float[Tensor, "*batch m"]) -> None:
+    """Refuse a world that does not execute `a = u + xi` at these states and commands."""
     push = torch.full_like(u, 0.37)
     if not torch.allclose(world.to(str(u.device), u.dtype).act(states, u, push), u + push):
         raise InputError(

@@ -6,7 +6,7 @@ Shapes: S copies (seeds) on the first axis, rows = prompts x group, T steps.
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -16,6 +16,7 @@ from torch.nn.functional import one_hot
 from agents.batch import Batch
 from agents.copies import Copies
 from agents.rollout import rollout
+from agents.score_function import check_additive
 from agents.token_rollout import sample_tokens, token_rewards
 from envs.noise import Noise, draw_noise, log_density
 from envs.token_mdp import TokenMDP
@@ -42,11 +43,13 @@ class Rollouts:
         return whole if isinstance(rows, slice) else whole.rows(rows)
 
 
+@runtime_checkable
 class Task(Protocol):
     """A kind of world for the training loop."""
 
     steps: int  # T
     features: int  # numbers a critic reads at each place
+    any_precision: bool  # whether rows may be drawn in another precision than the policy's own
     world: Any
 
     def draw(self, actor: Copies, prompts: int, group: int, noise: list[torch.Generator]) -> Rollouts:
@@ -60,6 +63,8 @@ class Task(Protocol):
 
 class TokenTask:
     """A token world. Prompts are drawn by their weights."""
+
+    any_precision = True
 
     def __init__(self, world: TokenMDP):
         if world.readout is not None:
@@ -119,12 +124,16 @@ def _draw_tokens(network: Any, prompts: Tensor, uniforms: Tensor, copies: int) -
 class CommandTask:
     """A world with additive noise and a finite horizon under a policy of commands; a prompt is a start state.
 
-    The terminal reward is counted with the last step. Copies are run one after the other.
+    The terminal reward is counted with the last step. Copies are run one after the other. Raises InputError for an endless
+    world and for one that does not execute a = u + xi (A2): its actions have no density in the policy's command.
     """
+
+    any_precision = False
 
     def __init__(self, world: Any):
         if world.horizon is None:
             raise InputError("horizon must be finite for training in a linear-quadratic world: give it one")
+        check_additive(world, torch.ones(1, world.n, dtype=torch.float64), torch.zeros(1, world.m, dtype=torch.float64))
         self.world, self.steps, self.features = world, world.horizon, world.n
 
     def draw(self, actor: Copies, prompts: int, group: int, noise: list[torch.Generator]) -> Rollouts:

@@ -7,6 +7,7 @@ seed alike and with its own noise. What is exact (the return, the true gradient,
 
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -20,13 +21,14 @@ from agents.training import Oracle, Record, SamplerMismatch, Setting
 from envs.world import InputError
 
 _SAME = {torch.float64: 1e-9, torch.float32: 1e-4}  # how far a ratio may be from 1 before the first step
-Answers = tuple[Tensor, Tensor, list[list[Tensor]]]  # J, entropy, gradients of every copy
+Answers = tuple[Tensor, Tensor, list[Tensor]]  # J, entropy, gradients of every copy
 
 
 class Trainer:
     """A learner at work on S policies, one seed of noise each; `critics` are S networks where it learns its values.
 
-    Raises InputError for seeds that do not fit, and for an oracle or critics that the learner needs and does not get.
+    Raises InputError for seeds that do not fit, an oracle or critics that the learner needs and does not get, a group that is
+    too small to compare, and a sampler's precision where the world has none to choose.
     """
 
     def __init__(
@@ -34,10 +36,17 @@ class Trainer:
         oracle: Oracle | None = None, critics: list[Any] | None = None,
     ):  # fmt: skip
         _check(learner, policies, seeds, oracle, critics)
+        if setting.group < learner.least:
+            raise InputError(f"group must be >= {learner.least}: learner {learner.name!r} compares the rows of a group")
+        if setting.sampler and not task.any_precision:
+            raise InputError(
+                "sampler must be left out in a linear-quadratic world: its rows are drawn in double precision"
+            )
         self.task, self.learner, self.setting, self.oracle, self.taken = task, learner, setting, oracle, 0
         self.actor, self.warned = Copies(policies), False
         self.reference = self.actor.frozen() if learner.needs_reference else None
         self.noise = [torch.Generator().manual_seed(seed) for seed in seeds]
+        self.order = torch.Generator().manual_seed(0)  # of minibatches, the same for every seed
         kind = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}[setting.optimiser]
         self.optimiser: torch.optim.Optimizer = kind(self.actor.parameters, lr=setting.rate)
         self.critic = Copies(critics) if learner.critic == "learned" and critics else None
@@ -76,11 +85,11 @@ class Trainer:
         return self.task.draw(sampler, self.setting.prompts, self.setting.group, self.noise)
 
     def _minibatches(self) -> list[Tensor | slice]:
-        """Whole groups, in an order of the first seed's noise, the same for all copies."""
+        """Whole groups, in a random order that is the same for all copies and runs."""
         prompts, group = self.setting.prompts, self.setting.group
         if self.setting.minibatches == 1:
             return [slice(None)]
-        order = torch.randperm(prompts, generator=self.noise[0])
+        order = torch.randperm(prompts, generator=self.order)
         members = order[:, None] * group + torch.arange(group)
         return [part.flatten().to(self.actor.like.device) for part in members.tensor_split(self.setting.minibatches)]
 
@@ -92,12 +101,23 @@ class Trainer:
         ]
         losses, weights, bonus = (list(x) for x in zip(*found, strict=True))
         outputs, slopes = [log_probs], [-torch.stack(weights).to(log_probs)]
-        if bonus[0] is not None:
+        if bonus[0] is not None and entropy.requires_grad:
             outputs.append(entropy)
             slopes.append(-torch.stack(bonus).to(entropy))
-        seen.add(part, torch.stack(losses), slopes[0], log_probs.detach())
+        seen.add(part, torch.stack(losses), self._signal(rows, part, more, log_probs, slopes[0]), log_probs.detach())
         return list(
             torch.autograd.grad(outputs, self.actor.parameters, slopes, allow_unused=True, materialize_grads=True)
+        )
+
+    def _signal(
+        self, rows: Rollouts, part: Tensor | slice, more: dict[str, Any], log_probs: Tensor, slopes: Tensor
+    ) -> Tensor:
+        """The slopes of the surrogate alone, without a KL term: what the clip can silence."""
+        if self.learner.kl_loss is None:
+            return slopes
+        bare = replace(self.learner, kl_loss=None, entropy=0.0)
+        return -torch.stack(
+            [bare.slopes(x, None, rows.batch(i, part, **more))[1] for i, x in enumerate(log_probs.detach())]
         )
 
     def _move(self, gradients: list[Tensor]) -> None:
@@ -112,8 +132,7 @@ class Trainer:
 
     def _exact_step(self, answers: Answers) -> Record:
         """Ascent on the true gradient."""
-        columns = zip(*answers[2], strict=True)
-        self._move([-torch.stack(g) if self.actor.count > 1 else -g[0] for g in columns])
+        self._move([-g for g in answers[2]])
         one, nothing = torch.ones_like(answers[0]), torch.full_like(answers[0], torch.nan)
         record = self._record(answers, one, dict.fromkeys(_SAMPLED, nothing))
         self.taken += 1
@@ -131,7 +150,7 @@ class Trainer:
                 return self.critic.run(self._read, rows.observations.to(self.critic.like)).double()
         if self.learner.critic is None or self.oracle is None:
             return None
-        return torch.stack([self.oracle.values(self.actor.network_of(i), rows, i) for i in range(self.actor.count)])
+        return self.oracle.values(self.actor, rows)
 
     def _read(self, critic: Any, observations: Tensor) -> Tensor:
         return critic(critic.embedding(observations))[:, -self.task.steps :, 0]
@@ -154,16 +173,12 @@ class Trainer:
         """J, entropy and true gradient of every copy."""
         if self.oracle is None:
             return None
-        J, H, gradients = zip(
-            *(self.oracle.answers(self.actor.network_of(i)) for i in range(self.actor.count)), strict=True
-        )
-        numbers = [torch.tensor([float(x) for x in column], dtype=torch.float64) for column in (J, H)]
-        return numbers[0], numbers[1], [list(g) for g in gradients]
+        J, H, gradients = self.oracle.answers(self.actor)
+        return J.double().cpu(), H.double().cpu(), gradients
 
-    def _cosine(self, gradient: list[Tensor], truth: list[list[Tensor]]) -> Float[Tensor, "S"]:
+    def _cosine(self, gradient: list[Tensor], truth: list[Tensor]) -> Float[Tensor, "S"]:
         """Of the update, minus the loss's gradient, to the true gradient; NaN where either is 0."""
-        x = -self.actor.rows(gradient).double().cpu()
-        y = torch.stack([torch.cat([g.detach().flatten() for g in one]) for one in truth]).double().cpu()
+        x, y = -self.actor.rows(gradient).double().cpu(), self.actor.rows(truth).double().cpu()
         return (x * y).sum(1) / (x.norm(dim=1) * y.norm(dim=1))
 
     def _compare_sampler(self, seen: "_Seen") -> None:
@@ -189,11 +204,8 @@ class Trainer:
         state: dict[str, Any] = {
             name: [p.detach().clone() for p in copies.parameters] for name, copies in networks.items() if copies
         }
-        state |= {
-            "taken": self.taken,
-            "noise": [g.get_state() for g in self.noise],
-            "optimiser": self.optimiser.state_dict(),
-        }
+        state |= {"taken": self.taken, "noise": [g.get_state() for g in (*self.noise, self.order)]}
+        state["optimiser"] = self.optimiser.state_dict()
         return state | ({"critic_optimiser": self.critic_optimiser.state_dict()} if self.critic else {})
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -203,7 +215,7 @@ class Trainer:
             with torch.no_grad():
                 for p, kept in zip(copies.parameters if copies else [], state.get(name, []), strict=True):
                     p.copy_(kept)
-        for g, kept in zip(self.noise, state["noise"], strict=True):
+        for g, kept in zip((*self.noise, self.order), state["noise"], strict=True):
             g.set_state(kept)
         self.optimiser.load_state_dict(state["optimiser"])
         if self.critic is not None:
@@ -241,11 +253,12 @@ class _Seen:
     def summary(self) -> dict[str, Tensor]:
         """One number a copy."""
         mask, groups = self.rows.mask, int(self.rows.group.max()) + 1
-        alive = (self.weights != 0).any(2).unflatten(1, (groups, -1)).any(2)
+        size = self.weights.abs()
+        alive = (size > 1e-12 * size.amax((1, 2), keepdim=True)).any(2).unflatten(1, (groups, -1)).any(2)
         found = {
             "loss": torch.stack(self.losses).double().mean(0),
             "sampled": self.rows.rewards.sum(2).mean(1),
-            "clipped": self.silenced.sum((1, 2)) / mask.sum((1, 2)),
+            "clipped": self.silenced.double().sum((1, 2)) / mask.sum((1, 2)),
             "silent": 1 - alive.double().mean(1),
             "ratio_error": self.ratio_error,
         }

@@ -1,11 +1,13 @@
 """What a training run is asked for and what it says: settings, records, and the oracle that knows what is exact."""
 
+import math
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
 
+from agents.copies import Copies
 from agents.tasks import Rollouts
 from envs.world import InputError
 
@@ -14,15 +16,16 @@ class SamplerMismatch(UserWarning):
     """The policy that drew the rows is not the policy that is trained."""
 
 
+@runtime_checkable
 class Oracle(Protocol):
-    """What is known exactly of a policy in a world."""
+    """What is known exactly of S policies in a world."""
 
-    def answers(self, policy: Any) -> tuple[float, float, list[Tensor]]:
-        """Expected return, mean entropy per step, and the gradient of the return in the policy's parameters, in their order."""
+    def answers(self, actor: Copies) -> tuple[Float[Tensor, "S"], Float[Tensor, "S"], list[Tensor]]:
+        """Expected returns, mean entropies per step, and the gradients of the returns, shaped like the actor's parameters."""
         ...
 
-    def values(self, policy: Any, rows: Rollouts, copy: int) -> Float[Tensor, "rows T"]:
-        """`gamma^k V_k` before each step of one copy's rows."""
+    def values(self, actor: Copies, rows: Rollouts) -> Float[Tensor, "S rows T"]:
+        """`gamma^k V_k` before each step."""
         ...
 
 
@@ -53,10 +56,10 @@ class Setting:
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be a whole number >= 1; got {getattr(self, name)!r}")
         for name in ("rate", "critic_rate"):
-            if not getattr(self, name) > 0:
-                raise InputError(f"{name} must be > 0; got {getattr(self, name)!r}")
-        if not self.max_norm >= 0:
-            raise InputError(f"max_norm must be >= 0, 0 for no limit; got {self.max_norm!r}")
+            if not 0 < getattr(self, name) < math.inf:
+                raise InputError(f"{name} must be a finite number > 0; got {getattr(self, name)!r}")
+        if not 0 <= self.max_norm < math.inf:
+            raise InputError(f"max_norm must be finite and >= 0, 0 for no limit; got {self.max_norm!r}")
         if self.minibatches > self.prompts:
             raise InputError(
                 f"minibatches must be at most prompts={self.prompts}: groups are not cut; got {self.minibatches}"

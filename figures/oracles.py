@@ -7,6 +7,7 @@ from jaxtyping import Float
 from scipy import stats
 from torch import Tensor
 
+from agents.copies import Copies
 from agents.tasks import CommandTask, Rollouts, Task, TokenTask
 from envs.linear_quadratic import LinearQuadratic
 from envs.token_mdp import TokenMDP
@@ -26,29 +27,37 @@ class TokenOracle:
     def __init__(self, world: TokenMDP, budget: int = DEFAULT_BUDGET):
         self.world, self.budget = world, budget
 
-    def answers(self, policy: Any) -> tuple[float, float, list[Tensor]]:
+    def answers(self, actor: Copies) -> tuple[Tensor, Tensor, list[Tensor]]:
         """J, mean entropy of the steps of a completion, and `grad J`."""
-        tree = grow(self.world, policy, budget=self.budget)
-        gradient = torch.autograd.grad(score_surrogate(tree), list(policy.parameters()))
-        return float(tree.J), mean_entropy(tree), list(gradient)
 
-    def values(self, policy: Any, rows: Rollouts, copy: int) -> Float[Tensor, "rows T"]:
-        """`gamma^k V_k` of the prefixes that the rows went through."""
-        with torch.no_grad():
+        def whole(policy: Any) -> tuple[Tensor, Tensor, Tensor]:
             tree = grow(self.world, policy, budget=self.budget)
-        tokens, node, found = rows.seen[0][copy][:, -self.world.horizon :], rows.prompt[copy], []
-        for k, V in enumerate(tree.V):
-            found.append(self.world.gamma**k * V[node])
-            node = node * self.world.V + tokens[:, k]
-        return torch.stack(found, 1).double()
+            return tree.J, mean_entropy(tree), score_surrogate(tree)
+
+        J, H, surrogate = actor.run(whole)
+        return J.detach(), H, list(torch.autograd.grad(surrogate.sum(), actor.parameters))
+
+    def values(self, actor: Copies, rows: Rollouts) -> Float[Tensor, "S rows T"]:
+        """`gamma^k V_k` of the prefixes that the rows went through."""
+
+        def along(policy: Any, tokens: Tensor, node: Tensor) -> Tensor:
+            found, V = [], grow(self.world, policy, budget=self.budget).V
+            for k in range(self.world.horizon):
+                found.append(self.world.gamma**k * V[k][node])
+                node = node * self.world.V + tokens[:, k]
+            return torch.stack(found, 1)
+
+        with torch.no_grad():
+            return actor.run(along, rows.seen[0][..., -self.world.horizon :], rows.prompt).double()
 
 
-def mean_entropy(tree: Tree) -> float:
+def mean_entropy(tree: Tree) -> Float[Tensor, ""]:
     """Entropy per step in nats, in the mean over the steps that belong to a completion."""
-    alive, total, steps = torch.ones_like(tree.levels[0].reach), 0.0, 0.0
+    alive = torch.ones_like(tree.levels[0].reach)
+    total, steps = torch.zeros_like(tree.J), torch.zeros_like(tree.J)
     for level in tree.levels:
         weight = level.reach * alive
-        total, steps = total + float(weight @ entropy(level.pi.detach())), steps + float(weight.sum())
+        total, steps = total + weight @ entropy(level.pi.detach()), steps + weight.sum()
         if tree.world.end is not None:
             alive = (alive[:, None] * (level.tokens != tree.world.end)).flatten()
         else:
@@ -68,20 +77,26 @@ class CommandOracle:
         _, log_det = torch.linalg.slogdet(self.world.L_x)
         self.entropy = float(world.m * family(scale=scale).entropy() + log_det)
 
-    def answers(self, policy: Any) -> tuple[float, float, list[Tensor]]:
+    def answers(self, actor: Copies) -> tuple[Tensor, Tensor, list[Tensor]]:
         """J, the noise's differential entropy, and `grad_K J`."""
-        K = policy.K.detach().double().cpu()
-        return float(expected_return(self.world, K)), self.entropy, [policy_gradient(self.world, K)]
+        gains = [actor.network_of(i).K.detach().double().cpu() for i in range(actor.count)]
+        J = torch.stack([expected_return(self.world, K) for K in gains])
+        gradients = torch.stack([policy_gradient(self.world, K) for K in gains]).to(actor.like)
+        return J, torch.full_like(J, self.entropy), [gradients if actor.count > 1 else gradients[0]]
 
-    def values(self, policy: Any, rows: Rollouts, copy: int) -> Float[Tensor, "rows T"]:
+    def values(self, actor: Copies, rows: Rollouts) -> Float[Tensor, "S rows T"]:
         """`gamma^t V_t(s_t)`."""
-        value, states = linear_value(self.world, policy.K.detach().double().cpu()), rows.seen[0][copy].double().cpu()
-        columns = [self.world.gamma**t * value.value(states[:, t], t) for t in range(states.shape[1])]
-        return torch.stack(columns, 1).to(rows.old.device)
+        found = []
+        for i, states in enumerate(rows.seen[0].double().cpu()):
+            value = linear_value(self.world, actor.network_of(i).K.detach().double().cpu())
+            columns = [self.world.gamma**t * value.value(states[:, t], t) for t in range(states.shape[1])]
+            found.append(torch.stack(columns, 1))
+        return torch.stack(found).to(rows.old.device)
 
 
-def task_and_oracle(world: Any, policy: Any, budget: int = 2**31) -> tuple[Task, Any, str]:
-    """The world as the training loop sees it, its oracle, and why there is none (else "")."""
+def task_and_oracle(world: Any, policy: Any, copies: int = 1, budget: int = 2**31) -> tuple[Task, Any, str]:
+    """The world as the training loop sees it, the oracle of so many policies, and why there is none (else "")."""
+    budget //= copies
     if isinstance(world, TokenMDP):
         try:
             check_size(world, policy, len(world.prompts), True, budget)

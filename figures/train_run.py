@@ -90,7 +90,7 @@ def build_trainer(run: Run) -> tuple[Trainer, Any, str]:
     world = build_world(run.world, dict(run.world_options))
     seeds = [run.seed + i for i in range(run.seeds)]
     policies = [build_policy(run, world, seed) for seed in seeds]
-    task, oracle, why = task_and_oracle(world, policies[0])
+    task, oracle, why = task_and_oracle(world, policies[0], run.seeds)
     learner, critics = learner_of(run), None
     if learner.critic == "learned":
         critics = [
@@ -111,7 +111,7 @@ def learner_of(run: Run) -> Learner:
 def train(run: Run, out: Path, report: Callable[[Record, int], None]) -> pd.DataFrame:
     """Run to the end, or on from where it stopped; `report(record, steps done before)` after every step. The log's rows.
 
-    The checkpoint is written every `every` steps and when the run is stopped: nothing but the step in hand is lost.
+    The checkpoint is written every `every` steps: a run that is stopped goes on from the last one.
     """
     trainer, _, _ = build_trainer(run)
     folder, rows = out / run.name, list[dict[str, Any]]()
@@ -123,14 +123,11 @@ def train(run: Run, out: Path, report: Callable[[Record, int], None]) -> pd.Data
     if rows and rows[-1]["step"] == run.setting.steps:
         return _written(folder, rows)
     before = trainer.taken
-    try:
-        for record in trainer.run():
-            rows += _rows(record, run)
-            if record.step % run.setting.every == 0:
-                _checkpoint(folder, trainer, rows)
-            report(record, before)
-    finally:
-        _checkpoint(folder, trainer, rows)
+    for record in trainer.run():
+        rows += _rows(record, run)
+        if record.step % run.setting.every == 0 or record.step == run.setting.steps:
+            _checkpoint(folder, trainer, rows)
+        report(record, before)
     return _written(folder, rows)
 
 
@@ -144,9 +141,8 @@ def _rows(record: Record, run: Run) -> list[dict[str, Any]]:
 
 
 def _checkpoint(folder: Path, trainer: Trainer, rows: list[dict[str, Any]]) -> None:
-    buffer, taken = io.BytesIO(), trainer.taken
-    done = [row for row in rows if row["step"] < taken or row["step"] == trainer.setting.steps]
-    torch.save({"state": trainer.state(), "rows": done}, buffer)
+    buffer = io.BytesIO()
+    torch.save({"state": trainer.state(), "rows": rows}, buffer)
     write_atomically(folder / "checkpoint.pt", buffer.getvalue())
 
 

@@ -46,4 +46,21 @@ Token worlds (N nodes of a level of the prefix tree, C edges each, D width of th
 | J          | J                 | scalar                       | expected return over the prompts                             |
 | E1 ... E5  | SURROGATES        | (N, positions, D)            | the empirical costates, see `theory.token_costates`          |
 | tau_g      | tau_g             | scalar                       | temperature of the Gumbel-softmax (E5)                       |
+
+Groups (rows of T steps, G of them for each prompt):
+
+| symbol     | code              | shape                        | meaning                                                      |
+|------------|-------------------|------------------------------|--------------------------------------------------------------|
+| G          | group             | scalar                       | rows of one prompt that are compared with each other         |
+| o, |o|     | row, mask         | (rows, T)                    | completion; its length, the end token included               |
+| R_i        | returns           | (rows,)                      | sum of a row's `gamma^k r_k`                                 |
+| A_it       | advantages        | (rows, T)                    | what multiplies grad log pi(c_it), before any normaliser     |
+| P          | P, success        | (prompts,)                   | success probability of a prompt, rewards 0 or 1              |
+| kappa      | kappa, scale      | (prompts,)                   | mean update over true gradient, where they are parallel      |
+| c_G(P)     | std_factor        | (prompts,)                   | kappa of GRPO with std                                       |
+| F_G(P)     | climbed           | (prompts,)                   | int_0^P c_G: what GRPO with std climbs                       |
+| W_j, w_i   | weights           | (K, T), (M, G, T)            | mean weight of outcome j; weight of row i in a group         |
+| rho        | ratio             | (rows, T)                    | pi / pi_old of a token                                       |
+| s          | s                 | (L, parameters)              | score of a completion, sum_t grad log pi(c_t)                |
+| zeta_1, 2  | hoeffding         | scalars                      | variances of the kernel of a U-statistic                     |
 """
