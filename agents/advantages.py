@@ -58,8 +58,7 @@ def leave_one_out_to_go(rewards: Rewards, mask: Mask, group: Group) -> Float[Ten
 def mean_baseline(rewards: Rewards, mask: Mask, group: Group) -> Float[Tensor, "rows T"]:
     """`A_it = R_i - mean_j R_j`, its own row in the mean (Dr. GRPO, arXiv:2503.20783). Mean: (G-1)/G grad J."""
     check_rows(rewards, mask, group)
-    R = rewards.sum(1)
-    return _spread(R - group_mean(R, group), mask)
+    return _spread(_centred(rewards.sum(1), group), mask)
 
 
 def standardised(population: bool = True, eps: float = 0.0) -> Advantage:
@@ -74,11 +73,10 @@ def standardised(population: bool = True, eps: float = 0.0) -> Advantage:
 
     def advantage(rewards: Rewards, mask: Mask, group: Group) -> Float[Tensor, "rows T"]:
         sizes = check_rows(rewards, mask, group, least=2)[group].to(rewards)
-        R = rewards.sum(1)
-        centred = R - group_mean(R, group)
+        centred = _centred(rewards.sum(1), group)
         std = (group_mean(centred**2, group) * (1.0 if population else sizes / (sizes - 1))).sqrt()
-        # equal rewards differ from their mean by rounding alone
-        equal = std <= 16 * torch.finfo(R.dtype).eps * group_mean(R.abs(), group)
+        # returns that differ by the rounding of their sums are equal
+        equal = std <= 16 * torch.finfo(std.dtype).eps * group_mean(rewards.abs().sum(1), group)
         return _spread(torch.where(equal, 0.0, centred / torch.where(equal, 1.0, std + eps)), mask)
 
     return advantage
@@ -112,6 +110,14 @@ def group_mean(x: Float[Tensor, "rows *rest"], group: Group) -> Float[Tensor, "r
     sizes = torch.bincount(group).to(x)
     sums = x.new_zeros(len(sizes), *x.shape[1:]).index_add_(0, group, x)
     return (sums / sizes.reshape(-1, *[1] * (x.ndim - 1)))[group]
+
+
+def _centred(R: Float[Tensor, "rows"], group: Group) -> Float[Tensor, "rows"]:
+    """`R - mean`, exactly 0 where all of a group are equal, however many: differences from its first row are taken first."""
+    first = torch.full_like(torch.bincount(group), len(group))
+    first.scatter_reduce_(0, group, torch.arange(len(group), device=group.device), "amin")
+    from_first = R - R[first][group]
+    return from_first - group_mean(from_first, group)
 
 
 def _to_go(rewards: Tensor) -> Tensor:

@@ -57,6 +57,10 @@ def check_rows(
             f"mask must have the rewards' shape and group one entry per row; got rewards {tuple(rewards.shape)}, "
             f"mask {tuple(mask.shape)}, group {tuple(group.shape)}"
         )
+    if mask.dtype != torch.bool or group.is_floating_point() or not rewards.is_floating_point():
+        raise InputError(
+            f"rewards must be floats, mask booleans, group whole numbers; got {rewards.dtype}, {mask.dtype}, {group.dtype}"
+        )
     if not rewards.numel() or bool((group < 0).any()):
         raise InputError("rewards must hold at least one row and one step, and groups be numbered from 0")
     if not bool(rewards.isfinite().all()):

@@ -37,7 +37,13 @@ from envs.world import InputError
 
 @dataclass(frozen=True)
 class Penalty:
-    """`beta` times a KL estimator (k1, k2 or k3), against the reference policy."""
+    """`beta` times a KL estimator (k1, k2 or k3), against the reference policy.
+
+    Mean of what it adds to the update, on-policy, over beta. In the reward: k1 minus the gradient of KL(pi || ref) of whole
+    completions (undiscounted); k2 and k3 minus that of their own means, and short of it by E[grad k]: for k3 minus
+    (grad KL(pi || ref) - grad KL(ref || pi) at the visited prefixes). In the loss, at the visited prefixes, their visitation
+    held fixed: k1 nothing, k2 minus grad KL(pi || ref), k3 minus grad KL(ref || pi); times the normaliser.
+    """
 
     estimator: str
     beta: float
@@ -59,9 +65,10 @@ class Learner:
     """One recipe. `advantage` is None where a critic's values make it (GAE with `lam`).
 
     `kl_reward` is subtracted from every step's reward (InstructGPT, arXiv:2203.02155), `kl_loss` added to every step's loss
-    (GRPO's own place for it), `entropy` times the policy's entropy subtracted from it. `drop_truncated` takes rows that were
-    cut at the horizon out of the loss (DAPO's overlong filter). `critic` is None, "exact" or "learned"; `exact` marks the
-    recipe that follows the exact gradient and samples nothing; `least` is the smallest group that it can compare.
+    (GRPO's own place for it), `entropy` times the policy's entropy subtracted from it: its mean slope is that of the entropies
+    at the visited prefixes, their visitation held fixed, not that of a completion's entropy. `drop_truncated` takes rows that
+    were cut at the horizon out of the loss (DAPO's overlong filter). `critic` is None, "exact" or "learned"; `exact` marks
+    the recipe that follows the exact gradient and samples nothing; `least` is the smallest group that it can compare.
     """
 
     name: str
@@ -84,15 +91,19 @@ class Learner:
 
     def advantages(self, batch: Batch, old: Float[Tensor, "rows T"]) -> Float[Tensor, "rows T"]:
         """Constants (rows, T); `old` are the log-probabilities of the policy that drew the rows."""
+        rewards = self.paid(batch, old)
+        advantage = self.advantage or generalised(self._given(batch, "values"), self.lam)
+        return _checked(advantage(rewards, batch.mask, batch.group), rewards)
+
+    def paid(self, batch: Batch, old: Float[Tensor, "rows T"]) -> Float[Tensor, "rows T"]:
+        """The rewards, less the KL penalty where there is one: what a critic must predict."""
         rewards = batch.rewards
         if self.kl_reward is not None:
             log_ratio = old - self._given(batch, "reference")
             # two passes of one network differ by rounding, which a std would blow up where all rewards are equal
             rounding = log_ratio.abs() <= 64 * torch.finfo(old.dtype).eps * old.abs().clamp(min=1.0)
             rewards = rewards - torch.where(batch.mask & ~rounding, self.kl_reward(log_ratio), 0.0)
-        if self.advantage is not None:
-            return self.advantage(rewards, batch.mask, batch.group)
-        return generalised(self._given(batch, "values"), self.lam)(rewards, batch.mask, batch.group)
+        return rewards
 
     def _given(self, batch: Batch, name: str) -> Tensor:
         found: Tensor | None = getattr(batch, name)
@@ -106,16 +117,17 @@ class Learner:
         """`-sum_it n_it [ surrogate_it - kl_it + entropy_it ]`; log_probs and entropy carry the gradient."""
         old = log_probs.detach() if batch.old is None else batch.old
         mask = batch.mask
+        log_probs, old = torch.where(mask, log_probs, 0.0), torch.where(mask, old, 0.0)  # padding may be -inf or NaN
         terms = self.surrogate(log_probs, old, self.advantages(batch, old), mask)
         if self.kl_loss is not None:
-            terms = terms - self.kl_loss(log_probs - self._given(batch, "reference"))
+            terms = terms - self.kl_loss(log_probs - torch.where(mask, self._given(batch, "reference"), 0.0))
         if self.entropy:
             if entropy is None:
                 raise InputError(f"entropy is missing: learner {self.name!r} has an entropy bonus")
             terms = terms + self.entropy * entropy
         weights = self.normalise(mask, batch.group).to(terms)
-        if self.drop_truncated:
-            mask = mask & self._given(batch, "ended")[:, None]
+        if self.drop_truncated and batch.ended is not None:  # without an end token nothing is truncated
+            mask = mask & batch.ended[:, None]
         return -(torch.where(mask, terms, 0.0) * weights).sum()
 
     def slopes(
@@ -142,6 +154,16 @@ class Learner:
         return weights, entropies
 
 
+def _checked(found: Any, rewards: Tensor) -> Float[Tensor, "rows T"]:
+    """An advantage function may be somebody else's: its answer must be one finite number per step."""
+    if not isinstance(found, Tensor) or found.shape != rewards.shape:
+        got = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        raise InputError(f"advantage must give a tensor of the rewards' shape {tuple(rewards.shape)}; got {got}")
+    if not bool(found.isfinite().all()):
+        raise InputError("advantage gives NaN or infinity: every entry must be a finite number")
+    return found.detach()
+
+
 def reinforce(baseline: bool = False, to_go: bool = False) -> Learner:
     """REINFORCE: `A = R`, or the reward-to-go; with a baseline the mean of all other rows (of the group's others, to go).
 
@@ -163,7 +185,7 @@ def dr_grpo(clip: float = 0.2) -> Learner:
 
     Its code divides by a constant number of tokens, here 1.
     """
-    return Learner("dr_grpo", advantage.mean_baseline, clipped(clip, clip))
+    return Learner("dr_grpo", advantage.mean_baseline, clipped(clip, clip), least=2)
 
 
 def grpo(std: str = "population", length: str = "row mean", clip: float = 0.2, eps: float = 0.0) -> Learner:
@@ -179,7 +201,7 @@ def grpo(std: str = "population", length: str = "row mean", clip: float = 0.2, e
     if length not in NORMALISERS:
         raise InputError(f"length must be one of {', '.join(NORMALISERS)}; got {length!r}")
     scaled = advantage.mean_baseline if std == "none" else standardised(std == "population", eps)
-    return Learner("grpo", scaled, clipped(clip, clip), NORMALISERS[length], least=1 if std == "none" else 2)
+    return Learner("grpo", scaled, clipped(clip, clip), NORMALISERS[length], least=2)
 
 
 def dapo(low: float = 0.2, high: float = 0.28, drop_truncated: bool = False) -> Learner:
@@ -210,8 +232,9 @@ def cispo(high: float = 0.28) -> Learner:
 def ppo(lam: float = 0.95, clip: float = 0.2, critic: str = "learned") -> Learner:
     """PPO (arXiv:1707.06347) with GAE on the values of a critic, "exact" or "learned"; sum over tokens.
 
-    Mean: grad J for the exact V at every lam, for any V at lam = 1; a learned V biases it for lam < 1. Departs from common
-    code: advantages are not standardised over the batch, and the value loss is not clipped.
+    Mean: grad J for the exact V at every lam, for any V at lam = 1; a learned V biases it for lam < 1, and so does the exact V
+    of the world's reward where a KL penalty is in the reward (the trainer refuses that). Departs from common code: advantages
+    are not standardised over the batch, and the value loss is not clipped.
     """
     if critic not in ("exact", "learned"):
         raise InputError(f"critic must be exact or learned; got {critic!r}")

@@ -18,7 +18,7 @@ from agents.copies import Copies
 from agents.rollout import rollout
 from agents.score_function import check_additive
 from agents.token_rollout import sample_tokens, token_rewards
-from envs.noise import Noise, draw_noise, log_density
+from envs.noise import Noise, draw_noise, log_density, noise_family
 from envs.token_mdp import TokenMDP
 from envs.world import InputError
 
@@ -125,7 +125,8 @@ class CommandTask:
     """A world with additive noise and a finite horizon under a policy of commands; a prompt is a start state.
 
     The terminal reward is counted with the last step. Copies are run one after the other. Raises InputError for an endless
-    world and for one that does not execute a = u + xi (A2): its actions have no density in the policy's command.
+    world, for one that does not execute a = u + xi (A2: its actions have no density in the policy's command), and for noise
+    whose density jumps (A3: the score function is then wrong).
     """
 
     any_precision = False
@@ -134,6 +135,10 @@ class CommandTask:
         if world.horizon is None:
             raise InputError("horizon must be finite for training in a linear-quadratic world: give it one")
         check_additive(world, torch.ones(1, world.n, dtype=torch.float64), torch.zeros(1, world.m, dtype=torch.float64))
+        if not noise_family(world.noise).differentiable:
+            raise InputError(
+                f"noise {world.noise!r} has a density that jumps (A3): score-function learners are wrong there"
+            )
         self.world, self.steps, self.features = world, world.horizon, world.n
 
     def draw(self, actor: Copies, prompts: int, group: int, noise: list[torch.Generator]) -> Rollouts:

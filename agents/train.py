@@ -38,6 +38,7 @@ class Trainer:
         _check(learner, policies, seeds, oracle, critics)
         if setting.group < learner.least:
             raise InputError(f"group must be >= {learner.least}: learner {learner.name!r} compares the rows of a group")
+        _try_smallest(learner, setting)
         if setting.sampler and not task.any_precision:
             raise InputError(
                 "sampler must be left out in a linear-quadratic world: its rows are drawn in double precision"
@@ -72,7 +73,7 @@ class Trainer:
         for _ in range(self.setting.epochs):
             for part in self._minibatches():
                 self._move(seen.first(self._update(rows, part, more, seen)))
-        self._teach(rows)
+        self._teach(rows, more["reference"])
         self._compare_sampler(seen)
         cosine = None if answers is None else self._cosine(seen.gradient, answers[2])
         record = self._record(answers, cosine, seen.summary())
@@ -155,11 +156,13 @@ class Trainer:
     def _read(self, critic: Any, observations: Tensor) -> Tensor:
         return critic(critic.embedding(observations))[:, -self.task.steps :, 0]
 
-    def _teach(self, rows: Rollouts) -> None:
-        """Least squares of the critic on the returns-to-go of what was drawn."""
+    def _teach(self, rows: Rollouts, reference: Tensor | None) -> None:
+        """Least squares of the critic on the returns-to-go of what was drawn, KL penalties in the reward included."""
         if self.critic is None:
             return
-        target = rows.rewards.flip(2).cumsum(2).flip(2).to(self.critic.like)
+        batches = [rows.batch(i, reference=reference) for i in range(self.actor.count)]
+        paid = torch.stack([self.learner.paid(batch, rows.old[i]) for i, batch in enumerate(batches)])
+        target = paid.flip(2).cumsum(2).flip(2).to(self.critic.like)
         for _ in range(self.setting.critic_epochs):
             found = self.critic.run(self._read, rows.observations.to(self.critic.like))
             error = ((found - target) ** 2 * rows.mask).sum((1, 2)) / rows.mask.sum((1, 2))
@@ -184,7 +187,7 @@ class Trainer:
     def _compare_sampler(self, seen: "_Seen") -> None:
         """Say loudly, once, when what was drawn is not what is trained."""
         worst, allowed = float(seen.ratio_error.max()), _SAME.get(self.actor.like.dtype, 1e-2)
-        if worst > allowed and not self.warned:
+        if not worst <= allowed and not self.warned:  # NaN is off too
             self.warned = True
             warnings.warn(
                 f"sampler and trainer disagree: before the first step a ratio is off 1 by {worst:.2g} "
@@ -265,10 +268,22 @@ class _Seen:
         return {name: x.double().cpu() for name, x in found.items()}
 
 
+def _try_smallest(learner: Learner, setting: Setting) -> None:
+    """Let the learner refuse what is too small for it before anything is drawn."""
+    groups = 1 if learner.exact else setting.prompts // setting.minibatches
+    none = torch.zeros(groups * setting.group, 1, dtype=torch.float64)
+    index = torch.arange(groups).repeat_interleave(setting.group)
+    learner.weigh(none, none == 0, index, none, reference=none, values=none, ended=none[:, 0] == 0)
+
+
 def _check(learner: Learner, policies: list[Any], seeds: list[int], oracle: Any, critics: list[Any] | None) -> None:
     if len(seeds) != len(policies) or len(set(seeds)) != len(seeds):
         raise InputError(f"seeds must be {len(policies)} different numbers, one per policy; got {seeds}")
     if oracle is None and (learner.exact or learner.critic == "exact"):
         raise InputError(f"oracle is missing: learner {learner.name!r} needs exact answers")
+    if learner.critic == "exact" and learner.kl_reward is not None and learner.lam < 1:
+        raise InputError(
+            "critic must be learned, or lam 1, with a KL penalty in the reward: the exact one knows the world's alone"
+        )
     if learner.critic == "learned" and (critics is None or len(critics) != len(policies)):
         raise InputError(f"critics must be {len(policies)} networks: learner {learner.name!r} learns its values")

@@ -67,6 +67,7 @@ def run(options: argparse.Namespace, device: str) -> int:
         print(f"costate: nothing exact is recorded: {why}", file=sys.stderr)
     with tqdm(total=asked.setting.steps, desc=asked.name, unit="step", file=sys.stderr, ncols=110) as bar:
         table = train(asked, options.out, lambda record, before: _show(bar, record, before))
+        bar.update(bar.total - bar.n)  # a run that was finished before
     folder, best = options.out / asked.name, best_return(world)
     draw_run(table, best, f"{asked.learner} in {asked.world}, {asked.seeds} seeds", folder / "curves")
     print(summary(table) + ("" if best is None else f" (best J {best:.4g})"))

@@ -82,6 +82,10 @@ def build_policy(run: Run, world: Any, seed: int) -> Any:
         return Transformer(world.V, None, run.width, run.layers, run.heads, length, seed=seed, dtype=dtype).to(
             run.device
         )
+    if run.dtype != "float64":
+        raise InputError(
+            "--dtype float32 is for token worlds: the gain of a linear policy is judged in double precision"
+        )
     return LinearPolicy(torch.zeros(world.m, world.n)).to(run.device)
 
 
@@ -92,9 +96,12 @@ def build_trainer(run: Run) -> tuple[Trainer, Any, str]:
     policies = [build_policy(run, world, seed) for seed in seeds]
     task, oracle, why = task_and_oracle(world, policies[0], run.seeds)
     learner, critics = learner_of(run), None
+    if why and (learner.exact or learner.critic == "exact"):
+        raise InputError(f"learner {learner.name!r} needs exact answers, and there are none: {why}")
+    places = task.steps + (world.prompts.shape[1] if isinstance(world, TokenMDP) else 0)
     if learner.critic == "learned":
         critics = [
-            Transformer(1, task.features, run.width, run.layers, run.heads, length=256, seed=1000 + seed,
+            Transformer(1, task.features, run.width, run.layers, run.heads, length=places, seed=1000 + seed,
                         dtype=getattr(torch, run.dtype)).to(run.device)
             for seed in seeds
         ]  # fmt: skip

@@ -21,7 +21,7 @@ Chances = Float[Tensor, "*batch"]
 def signal_probability(P: Chances, group: int) -> Chances:
     """`1 - P^G - (1-P)^G`: the chance that the rewards of a group are not all equal."""
     _check(P, group)
-    return 1 - P**group - (1 - P) ** group
+    return -torch.expm1(group * torch.log1p(-P)) - P**group
 
 
 def baseline_kappa(group: int, own: bool = True) -> float:

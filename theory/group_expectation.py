@@ -32,7 +32,7 @@ from theory.tree_gradients import TreeGradients, score_surrogate, whole_tree_gra
 Weights = tuple[Tensor, Tensor | None]
 Weigh = Callable[..., Weights]
 _CHUNK = 2**19  # numbers of one field in one call of a recipe
-_DIGITS = 12  # outcomes whose numbers agree to so many decimals are one
+_DIGITS = 12  # outcomes whose numbers agree to so many decimals, in units of the field's largest, are one
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,8 @@ def _weights_of_prompt(weigh: Weigh, p: Tensor, fields: dict[str, Tensor], group
 
 def distinct_outcomes(fields: dict[str, Tensor]) -> tuple[Int[Tensor, "L"], dict[str, Tensor]]:
     """Which outcome each row is, and the fields of one row of each."""
-    table = torch.cat([x.reshape(len(x), -1).double() for x in fields.values()], 1)
+    columns = [x.reshape(len(x), -1).double() for x in fields.values()]
+    table = torch.cat([x / x.abs().max().clamp(min=torch.finfo(x.dtype).tiny) for x in columns], 1)
     unique, of = torch.unique(table.round(decimals=_DIGITS), dim=0, return_inverse=True)
     first = torch.full((len(unique),), len(of), device=of.device)
     first.scatter_reduce_(0, of, torch.arange(len(of), device=of.device), "amin")

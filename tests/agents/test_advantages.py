@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from agents import advantages as own
-from agents.advantages import generalised, group_mean, standardised
+from agents.advantages import generalised, group_mean, leave_one_out, mean_baseline, standardised
 from tests.agents.test_batch import shapes_unchecked  # noqa: F401  (a fixture)
 from tests.envs.refusals import refused
 from tests.oracles import assert_mean_within, differs_by
@@ -260,3 +260,18 @@ def test_options_outside_their_range_are_refused(bad):
         generalised(torch.zeros(1, 1), bad)
     with refused("lam"):
         generalised(torch.zeros(1, 1), 1.1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("G", [2, 231, 1000, 4096, 65536])
+@pytest.mark.parametrize("reward", [0.1, 1 / 3, 0.729, -3.3, 1e6 + 0.1])
+def test_equal_rewards_of_any_number_of_rows_give_exactly_zero(reward, G, dtype):
+    rewards = torch.full((G, 1), reward, dtype=dtype)
+    for function in (standardised(), mean_baseline, leave_one_out):
+        assert not function(rewards, rewards == rewards, torch.zeros(G, dtype=torch.int64)).any()
+
+
+def test_returns_that_differ_by_the_rounding_of_their_sums_are_equal():
+    rewards = torch.tensor([[0.1, 0.2, -0.3], [-0.3, 0.2, 0.1]], dtype=torch.float64)
+    assert rewards.sum(1)[0] != rewards.sum(1)[1]
+    assert not standardised()(rewards, rewards != 0, torch.zeros(2, dtype=torch.int64)).any()

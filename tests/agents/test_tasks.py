@@ -166,7 +166,12 @@ SCIPY = {"gaussian": stats.norm, "laplace": stats.laplace, "logistic": stats.log
          "uniform": stats.uniform}  # fmt: skip
 
 
-@pytest.mark.parametrize("noise", FAMILIES)
+def test_a_density_that_jumps_is_refused():
+    with refused("noise"):
+        CommandTask(small("uniform"))
+
+
+@pytest.mark.parametrize("noise", [name for name, family in FAMILIES.items() if family.differentiable])
 def test_the_density_is_that_of_the_worlds_own_noise(noise):
     task, policy = CommandTask(small(noise)), LinearPolicy([[0.8]])
     rows = task.draw(Copies([policy]), 2, 3, generators(2))

@@ -37,7 +37,8 @@ EXTRAS = {"plain": {}, "kl_reward": {"kl_reward": ALL["kl_reward"]}, "kl_loss": 
           "entropy": {"entropy": 0.2}, "all": ALL, "both": {**ALL, "entropy": 0.0}}  # fmt: skip
 MORE = {"tokens": "all", "commands": "both"}  # the noise's entropy is tried by itself
 RECIPES = {name: (name, {}) for name in LEARNERS} | {
-    "exact critic": ("ppo", {"critic": "exact", "lam": 0.5}),
+    "exact critic": ("ppo", {"critic": "exact", "lam": 1.0}),
+    "exact critic, short": ("ppo", {"critic": "exact", "lam": 0.5}),  # knows nothing of a penalty in the reward
     "truncated rows out": ("dapo", {"drop_truncated": True}),
 }
 EACH, KINDS = pytest.mark.parametrize("recipe", RECIPES), pytest.mark.parametrize("kind", TASKS)
@@ -45,8 +46,10 @@ PASSES = Setting(steps=2, prompts=4, group=3, epochs=2, minibatches=2, rate=0.05
 
 
 def learner(recipe, extra="plain"):
-    name, options = RECIPES[recipe]
-    return build_learner(name, **options, **EXTRAS[extra])
+    (name, options), more = RECIPES[recipe], dict(EXTRAS[extra])
+    if recipe == "exact critic, short":
+        more.pop("kl_reward", None)
+    return build_learner(name, **options, **more)
 
 
 def policy(kind, seed=0):
@@ -95,10 +98,13 @@ def by_hand(kind, recipe, setting, seed, extra):
                 actor.zero_grad()
                 mine.loss(log_probs, entropy, rows.batch(0, part, **more)).backward()
                 actor.step()
+        paid = rows.rewards[0]
+        if mine.kl_reward is not None:
+            paid = paid - 0.3 * (rows.old[0] - more["reference"][0]) * rows.mask[0]
         for _ in range(setting.critic_epochs if mine.critic == "learned" else 0):
             found, lost, count = values_by_hand(value, rows, task), 0.0, 0
             for i, t in rows.mask[0].nonzero().tolist():
-                lost, count = lost + (found[i, t] - rows.rewards[0, i, t:].sum()) ** 2, count + 1
+                lost, count = lost + (found[i, t] - paid[i, t:].sum()) ** 2, count + 1
             teacher.zero_grad()
             (lost / count).backward()
             teacher.step()
@@ -357,3 +363,38 @@ def test_what_cannot_be_trained_is_refused():
     for name, value in [*bad, ("minibatches", 9), ("optimiser", "adamw"), ("sampler", "float16")]:
         with refused(name):
             Setting(**{name: value})
+
+
+def test_a_learned_critic_predicts_the_return_less_the_penalty():
+    task, setting = TASKS["tokens"][0], Setting(steps=1, prompts=4, group=2)
+    run = trainer("tokens", "ppo", setting, (1,), "kl_reward")
+    elsewhere(run)
+    rows = run._draw()
+    reference = run._reference(rows)
+    batch = rows.batch(0, reference=reference)
+    paid = run.learner.paid(batch, rows.old[0])
+    beta = run.learner.kl_reward.beta
+    by_loop = rows.rewards[0] - beta * (rows.old[0] - reference[0]) * rows.mask[0]
+    torch.testing.assert_close(paid, by_loop)
+    assert float((paid - rows.rewards[0]).abs().max()) > 1e-4
+    assert task.steps == paid.shape[1]
+
+
+def test_an_exact_critic_that_does_not_know_the_penalty_is_refused():
+    for lam in (0.0, 0.95):
+        with refused("critic"):
+            trainer("tokens", build_learner("ppo", critic="exact", lam=lam, kl_reward=Penalty("k1", 0.1)), PASSES)
+    trainer("tokens", build_learner("ppo", critic="exact", lam=1.0, kl_reward=Penalty("k1", 0.1)), PASSES)
+
+
+@pytest.mark.parametrize(("name", "options"), [("dr_grpo", {}), ("grpo", {"std": "none"}), ("rloo", {})])
+def test_a_group_of_one_is_refused_before_anything_is_drawn(name, options):
+    with refused("group"):
+        trainer("tokens", build_learner(name, **options), Setting(steps=1, prompts=4, group=1))
+
+
+def test_a_baseline_over_the_batch_needs_two_rows_in_every_minibatch():
+    with refused("group"):
+        trainer(
+            "tokens", build_learner("reinforce", baseline=True), Setting(steps=1, prompts=4, minibatches=4, group=1)
+        )

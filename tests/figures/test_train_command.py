@@ -208,7 +208,7 @@ BAD = {
     "no such optimiser": (("--optimiser", "adamw"), "adamw"),
     "nothing exact for the exact recipe": (
         ("--learner", "value_gradient", "--world", "LQStepReward"),
-        "oracle",
+        "closed forms",
     ),
 }
 
