@@ -1,0 +1,119 @@
+"""Signal and headroom by other roads: sampled costates, all tuples, the binary equation, a constrained optimiser."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import brentq, minimize
+
+from agents.token_rollout import sample_tokens, token_returns
+from envs.token_tasks import arithmetic, garnet, sum_and_stop
+from tests.envs.refusals import refused
+from tests.oracles import assert_mean_within, differs_by
+from tests.theory.token_cases import transformer, with_readout
+from theory.error_split import forward_value_gradient
+from theory.impact import best_of, best_of_headroom, kl_headroom, power_headroom, signal
+from theory.tree_gradients import tree_gradients
+
+WORLDS = {
+    "stop": sum_and_stop(2, 3, gamma=0.9),
+    "several prompts": arithmetic(2, 2),
+    "dense": garnet(V=2, horizon=3, seed=1),
+}
+EACH = pytest.mark.parametrize("name", WORLDS)
+
+
+@EACH
+def test_the_costate_is_the_value_gradient_of_forward_mode_and_the_gradient_that_of_the_tree(name):
+    world, network = WORLDS[name], transformer(WORLDS[name], seed=1)
+    found = signal(world, network, "layer1")
+    truth = forward_value_gradient(world, network, 1.0, "layer1").norm(dim=-1)
+    torch.testing.assert_close(found.costate, truth, rtol=1e-9, atol=1e-12)
+    parts = tree_gradients(world, network).parameters
+    assert found.gradient == pytest.approx(float(torch.cat([g.flatten() for g in parts]).norm()), rel=1e-9)
+
+
+def test_the_noise_is_the_spread_of_sampled_costates(rng):
+    world = WORLDS["dense"]
+    network = transformer(world, seed=1)
+    sample = sample_tokens(network, world.prompts, world.horizon, rng, copies=30_000)
+    x = network.embed(torch.cat([world.prompts[sample.prompt], sample.tokens[:, :-1]], 1)).detach()
+    probe = torch.zeros_like(x).requires_grad_()
+    logits = network(x, {"layer1": probe})[:, -world.horizon :]
+    log_p = torch.log_softmax(logits, -1).gather(2, sample.tokens[..., None]).sum()
+    (s,) = torch.autograd.grad(log_p, probe)
+    R = token_returns(world, sample.prompt, sample.tokens)
+    V = float(tree_gradients(world, network).J)
+    costates = (R - V)[:, None] * s[:, world.prompts.shape[1] - 1]
+    found = signal(world, network, "layer1")
+    assert_mean_within((costates**2).sum(1), float(found.noise[0] ** 2 + found.costate[0] ** 2))
+    assert differs_by((costates**2).sum(1), 1.1 * float(found.noise[0] ** 2 + found.costate[0] ** 2))
+
+
+@EACH
+def test_the_signal_is_capped_by_the_reward_spread(name):
+    for seed in range(4):
+        found = signal(WORLDS[name], transformer(WORLDS[name], seed=seed), "layer2")
+        assert (found.alignment >= 0).all()
+        assert (found.alignment <= 1 + 1e-12).all()
+        assert (found.alignment > 1e-6).any()
+
+
+def test_without_spread_there_is_no_signal():
+    world = garnet(V=2, horizon=2, seed=1)
+    flat = type(world)(world.P, 0 * world.r + 0.5, world.prompts, world.starts, 2)
+    found = signal(flat, transformer(flat, seed=1), "layer1")
+    for x in (found.snr, found.alignment):
+        assert x.isfinite().all()
+    assert float(found.costate.max()) < 1e-12
+
+
+P = torch.tensor([0.1, 0.3, 0.35, 0.25], dtype=torch.float64)
+R = torch.tensor([1.0, 0.2, 0.2, -0.5], dtype=torch.float64)
+
+
+@pytest.mark.parametrize("k", [1, 2, 4])
+def test_best_of_k_is_the_mean_over_all_tuples(k):
+    total = 0.0
+    for row in itertools.product(range(4), repeat=k):
+        total += float(np.prod([P[i] for i in row])) * max(float(R[i]) for i in row)
+    assert float(best_of(P, R, k)) == pytest.approx(total, rel=1e-12)
+    assert float(best_of_headroom(P, R, k)) == pytest.approx(total - float(P @ R), abs=1e-12)
+
+
+@pytest.mark.parametrize("chance", [1e-6, 0.2, 0.9])
+def test_for_binary_rewards_best_of_k_is_pass_at_k_and_the_ball_solves_its_equation(chance):
+    p, r = torch.tensor([1 - chance, chance], dtype=torch.float64), torch.tensor([0.0, 1.0], dtype=torch.float64)
+    assert float(best_of(p, r, 5)) == pytest.approx(1 - (1 - chance) ** 5, rel=1e-9)
+    kl = lambda q: q * np.log(q / chance) + (1 - q) * np.log((1 - q) / (1 - chance))  # noqa: E731
+    q = brentq(lambda q: kl(q) - 0.05, chance, 1 - 1e-15)
+    assert kl_headroom(p, r, 0.05) == pytest.approx(q - chance, rel=1e-9)
+    assert kl_headroom(p, r, 50.0) == pytest.approx(1 - chance, rel=1e-12)
+
+
+@pytest.mark.parametrize("eps", [0.01, 0.3, 2.0])
+def test_the_ball_against_a_constrained_optimiser(eps):
+    kl = lambda q: float((q * np.log(np.maximum(q, 1e-300) / P.numpy())).sum())  # noqa: E731
+    found = minimize(
+        lambda q: -q @ R.numpy(), P.numpy(), bounds=[(1e-12, 1)] * 4, method="SLSQP", options={"ftol": 1e-14, "maxiter": 500},
+        constraints=[{"type": "eq", "fun": lambda q: q.sum() - 1}, {"type": "ineq", "fun": lambda q: eps - kl(q)}],
+    )  # fmt: skip
+    assert kl_headroom(P, R, eps) == pytest.approx(-found.fun - float(P @ R), abs=1e-6)
+
+
+def test_power_sampling_by_hand():
+    q = P.numpy() ** 4 / (P.numpy() ** 4).sum()
+    assert float(power_headroom(P, R, 4.0)) == pytest.approx(q @ R.numpy() - float(P @ R), rel=1e-12)
+    assert float(power_headroom(P, R, 1.0)) == pytest.approx(0, abs=1e-15)
+
+
+def test_bad_requests_are_refused():
+    with refused("k"):
+        best_of(P, R, 0)
+    with refused("eps"):
+        kl_headroom(P, R, 0.0)
+    with refused("alpha"):
+        power_headroom(P, R, 0.0)
+    with refused("world"):
+        signal(with_readout(WORLDS["dense"]), transformer(WORLDS["dense"], seed=1), "layer1")

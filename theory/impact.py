@@ -1,0 +1,132 @@
+"""Signal and headroom of a policy before RL: what the impact law multiplies. All definitions are ours (theory page section 5).
+
+For one prompt the completions o have probabilities p(o), returns R(o), and scores `s(o) = sum_t grad_h log pi(c_t)` in the
+hidden state h at the prompt's last position (the costate's place). Then `grad_h V = E[(R - V) s]`, and by Cauchy-Schwarz
+`|grad_h V| <= sd(R) sqrt(lambda_max(F_h))` with the Fisher matrix `F_h = E[s s']`: signal is capped by reward spread.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from scipy.optimize import brentq
+from torch import Tensor
+
+from envs.token_mdp import TokenMDP
+from envs.world import InputError
+from theory.group_expectation import completions
+from theory.prefix_tree import DEFAULT_BUDGET, grow
+from theory.tree_gradients import score_surrogate
+
+Chances = Float[Tensor, "*batch L"]
+
+
+@dataclass(frozen=True)
+class Signal:
+    """Per prompt: `costate` |grad_h V|, `noise` sd of one completion's `(R - V) s`, `cap`; `gradient` |grad_theta J| over all.
+
+    `snr` is costate over noise (one completion, exact value as baseline), `alignment` costate over cap, in [0, 1]; both are 0
+    where the reward has no spread.
+    """
+
+    costate: Float[Tensor, "prompts"]
+    noise: Float[Tensor, "prompts"]
+    cap: Float[Tensor, "prompts"]
+    gradient: float
+
+    @property
+    def snr(self) -> Float[Tensor, "prompts"]:
+        """Signal-to-noise ratio of one completion."""
+        return _ratio(self.costate, self.noise)
+
+    @property
+    def alignment(self) -> Float[Tensor, "prompts"]:
+        """Share of the cap that is used."""
+        return _ratio(self.costate, self.cap)
+
+
+def _ratio(x: Tensor, y: Tensor) -> Tensor:
+    return torch.where(y > 0, x / torch.where(y > 0, y, 1.0), 0.0)
+
+
+def signal(world: TokenMDP, policy: Any, site: str, budget: int = DEFAULT_BUDGET) -> Signal:
+    """Exact signal at the prompts, by enumeration. Raises InputError for worlds too large and for a hidden readout."""
+    tree = grow(world, policy, 1.0, (site,), budget=budget)
+    found, leaf = completions(tree), tree.levels[0].leaves[site]
+    rows = []
+    for k, level in enumerate(tree.levels):
+        log_pi = torch.log_softmax(level.logits, -1).gather(1, level.tokens).flatten()
+        rows.append(
+            log_pi.repeat_interleave(found.p.numel() // len(log_pi)).reshape(found.p.shape) * found.mask[..., k]
+        )
+    log_p = torch.stack(rows).sum(0)
+    numbers = []
+    for i, (p, R) in enumerate(zip(found.p, found.returns, strict=True)):
+        (slopes,) = torch.autograd.grad(
+            log_p[i], leaf, torch.eye(len(p)).to(p), retain_graph=True, is_grads_batched=True
+        )
+        s, spread = slopes[:, i, -1], R - p @ R
+        mean, fisher = (p * spread) @ s, (p[:, None] * s).mT @ s
+        square = p @ (spread**2 * s.square().sum(1))
+        cap = (p @ spread**2).sqrt() * torch.linalg.eigvalsh(fisher)[-1].clamp(min=0).sqrt()
+        numbers.append(torch.stack([mean.norm(), (square - mean.square().sum()).clamp(min=0).sqrt(), cap]))
+    parameters = torch.autograd.grad(
+        score_surrogate(tree), list(policy.parameters()), allow_unused=True, materialize_grads=True
+    )
+    size = float(torch.stack([g.square().sum() for g in parameters]).sum().sqrt())
+    costate, noise, cap = torch.stack(numbers, 1)
+    return Signal(costate, noise, cap, size)
+
+
+def best_of(p: Chances, R: Chances, k: int) -> Float[Tensor, "*batch"]:
+    """`E max(R_1 ... R_k)` of k independent completions; for returns of 0 and 1 this is pass@k, `1 - (1 - P)^k`.
+
+    `sum_j r_j (F_j^k - F_{j-1}^k)` over the sorted returns, F their distribution function.
+    """
+    if not isinstance(k, int) or k < 1:
+        raise InputError(f"k must be a whole number >= 1; got {k!r}")
+    order = R.argsort(-1)
+    sorted_R, F = R.gather(-1, order), p.gather(-1, order).cumsum(-1)
+    F = F / F[..., -1:]
+    before = torch.cat([torch.zeros_like(F[..., :1]), F[..., :-1]], -1)
+    return (sorted_R * (F**k - before**k)).sum(-1)
+
+
+def best_of_headroom(p: Chances, R: Chances, k: int) -> Float[Tensor, "*batch"]:
+    """`pass@k - pass@1`, in general `E max of k - E R`."""
+    return best_of(p, R, k) - best_of(p, R, 1)
+
+
+def power_headroom(p: Chances, R: Chances, alpha: float) -> Float[Tensor, "*batch"]:
+    """`E_q R - E_p R` with `q = p^alpha / sum p^alpha` (power sampling, arXiv:2510.14901); may be negative."""
+    if not alpha > 0:
+        raise InputError(f"alpha must be > 0; got {alpha!r}")
+    q = torch.softmax(alpha * p.clamp(min=torch.finfo(p.dtype).tiny).log(), -1) * (p > 0)
+    q = q / q.sum(-1, keepdim=True)
+    return ((q - p / p.sum(-1, keepdim=True)) * R).sum(-1)
+
+
+def kl_headroom(p: Float[Tensor, "L"], R: Float[Tensor, "L"], eps: float) -> float:
+    """`max { E_q R - E_p R : KL(q || p) <= eps }` of one prompt.
+
+    The maximiser is `q = p exp(R / beta) / Z`; beta solves KL = eps. For returns of 0 and 1 this is the q that solves
+    `q ln(q/p) + (1-q) ln((1-q)/(1-p)) = eps`. Where all of the best completions lie within the ball, it is `max R - E R`.
+    """
+    if not eps > 0:
+        raise InputError(f"eps must be > 0, the radius of the KL ball; got {eps!r}")
+    p, R = p[p > 0] / p.sum(), R[p > 0]
+    gap = R - R.max()
+    best = gap > -1e-12 * max(1.0, float(R.abs().max()))
+    if float(-p[best].sum().log()) <= eps:
+        return float(R.max() - p @ R)
+
+    def tilted(t: float) -> tuple[Tensor, float]:
+        log_q = torch.log_softmax(p.log() + t * gap, -1)
+        return log_q.exp(), float((log_q.exp() * (log_q - p.log())).sum())
+
+    top = 1.0 / float(-gap[~best].max())
+    while tilted(top)[1] < eps:
+        top *= 2
+    q, _ = tilted(float(brentq(lambda t: tilted(t)[1] - eps, 0.0, top, xtol=1e-14, rtol=1e-14)))
+    return float((q - p) @ R)
