@@ -42,7 +42,7 @@ class Setting:
     group: int = 8
     epochs: int = 1
     minibatches: int = 1
-    rate: float = 0.01
+    rate: float = 0.002
     optimiser: str = "adam"
     critic_rate: float = 0.01
     critic_epochs: int = 4

@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ _NUMBERS = {
     "group": (int, 8, "rows drawn for each prompt"),
     "epochs": (int, 1, "passes over the rows of an update"),
     "minibatches": (int, 1, "parts that a pass is cut into, whole groups each"),
-    "rate": (float, 0.01, "learning rate"),
+    "rate": (float, 0.002, "learning rate"),
     "critic-rate": (float, 0.01, "learning rate of a learned critic"),
     "max-norm": (float, 0.0, "largest norm of a gradient, 0 for none"),
     "every": (int, 10, "updates between exact answers (and checkpoints)"),
@@ -65,7 +66,11 @@ def run(options: argparse.Namespace, device: str) -> int:
     check_writable(options.out, ())
     if why:
         print(f"costate: nothing exact is recorded: {why}", file=sys.stderr)
-    with tqdm(total=asked.setting.steps, desc=asked.name, unit="step", file=sys.stderr, ncols=110) as bar:
+    with (
+        warnings.catch_warnings(),
+        tqdm(total=asked.setting.steps, desc=asked.name, unit="step", file=sys.stderr, ncols=110) as bar,
+    ):
+        warnings.showwarning = lambda message, *_, **__: bar.write(f"costate: {message}", file=sys.stderr)
         table = train(asked, options.out, lambda record, before: _show(bar, record, before))
         bar.update(bar.total - bar.n)  # a run that was finished before
     folder, best = options.out / asked.name, best_return(world)
