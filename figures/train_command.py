@@ -74,7 +74,9 @@ def run(options: argparse.Namespace, device: str) -> int:
         table = train(asked, options.out, lambda record, before: _show(bar, record, before))
         bar.update(bar.total - bar.n)  # a run that was finished before
     folder, best = options.out / asked.name, best_return(world)
-    draw_run(table, best, f"{asked.learner} in {asked.world}, {asked.seeds} seeds", folder / "curves")
+    draw_run(
+        table, best, f"{asked.learner} in {asked.world}, {asked.seeds} seed{'s' * (asked.seeds > 1)}", folder / "curves"
+    )
     print(summary(table) + ("" if best is None else f" (best J {best:.4g})"))
     print(f"log.csv, curves.png, settings.json and checkpoint.pt are in {folder}")
     return 0

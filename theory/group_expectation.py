@@ -71,11 +71,17 @@ def completions(tree: Tree) -> Completions:
     tokens = torch.stack([along(level.tokens) for level in tree.levels], -1)
     discount = [world.gamma**k for k in range(world.horizon)]
     rewards = torch.stack([along(level.rewards) * g for level, g in zip(tree.levels, discount, strict=True)], -1)
-    log_pi = [torch.log_softmax(level.logits.detach(), -1).gather(1, level.tokens) for level in tree.levels]
-    log_probs = torch.stack([along(x) for x in log_pi], -1)
-    mask = world.mask(tokens)
-    parts = [tokens, log_probs.sum(-1).exp(), rewards * mask, mask, log_probs]
-    return Completions(*(x.unflatten(0, (prompts, -1)) for x in parts))
+    log_probs, mask = completion_log_probs(tree).detach(), world.mask(tokens)
+    tokens, rewards, mask = (x.unflatten(0, (prompts, -1)) for x in (tokens, rewards * mask, mask))
+    return Completions(tokens, log_probs.sum(-1).exp(), rewards, mask, log_probs)
+
+
+def completion_log_probs(tree: Tree) -> Float[Tensor, "prompts L H"]:
+    """`log pi` of every token of every completion, attached to autograd's graph; what follows an end token included."""
+    count = tree.levels[-1].tokens.numel()
+    log_pi = [torch.log_softmax(level.logits, -1).gather(1, level.tokens).flatten() for level in tree.levels]
+    along = torch.stack([x.repeat_interleave(count // len(x)) for x in log_pi], -1)
+    return along.unflatten(0, (len(tree.levels[0].reach), -1))
 
 
 @dataclass(frozen=True)

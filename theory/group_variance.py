@@ -19,6 +19,7 @@ from envs.world import InputError
 from theory.group_expectation import (
     Weigh,
     apply_recipe,
+    completion_log_probs,
     completions,
     distinct_outcomes,
     group_multisets,
@@ -38,11 +39,7 @@ def completion_scores(tree: Tree, policy: Any, budget: int = DEFAULT_BUDGET) -> 
             f"{count} completions x {size} parameters need {16 * count * size / 2**30:.3g} GiB of {budget / 2**30:.3g} "
             "allowed: take a smaller world or policy"
         )
-    rows = []
-    for k, level in enumerate(tree.levels):
-        log_pi = torch.log_softmax(level.logits, -1).gather(1, level.tokens).flatten()
-        rows.append(log_pi.repeat_interleave(count // len(log_pi)) * found.mask[0, :, k])
-    total = torch.stack(rows).sum(0)
+    total = (completion_log_probs(tree) * found.mask)[0].sum(-1)
     slopes = torch.autograd.grad(
         total, parameters, torch.eye(count).to(total), retain_graph=True, is_grads_batched=True, allow_unused=True,
         materialize_grads=True,

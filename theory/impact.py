@@ -15,7 +15,7 @@ from torch import Tensor
 
 from envs.token_mdp import TokenMDP
 from envs.world import InputError
-from theory.group_expectation import completions
+from theory.group_expectation import completion_log_probs, completions
 from theory.prefix_tree import DEFAULT_BUDGET, grow
 from theory.tree_gradients import score_surrogate
 
@@ -54,13 +54,7 @@ def signal(world: TokenMDP, policy: Any, site: str, budget: int = DEFAULT_BUDGET
     """Exact signal at the prompts, by enumeration. Raises InputError for worlds too large and for a hidden readout."""
     tree = grow(world, policy, 1.0, (site,), budget=budget)
     found, leaf = completions(tree), tree.levels[0].leaves[site]
-    rows = []
-    for k, level in enumerate(tree.levels):
-        log_pi = torch.log_softmax(level.logits, -1).gather(1, level.tokens).flatten()
-        rows.append(
-            log_pi.repeat_interleave(found.p.numel() // len(log_pi)).reshape(found.p.shape) * found.mask[..., k]
-        )
-    log_p = torch.stack(rows).sum(0)
+    log_p = (completion_log_probs(tree) * found.mask).sum(-1)
     numbers = []
     for i, (p, R) in enumerate(zip(found.p, found.returns, strict=True)):
         (slopes,) = torch.autograd.grad(

@@ -14,7 +14,7 @@ from figures.claim import Claim, Preset, Row, compare
 from figures.token_systems import build_policy, build_world
 from theory.binary_groups import arcsine, climbed, std_factor
 from theory.binary_groups import compare as parallel
-from theory.group_expectation import completions, expected_update
+from theory.group_expectation import completion_log_probs, completions, expected_update
 from theory.prefix_tree import grow
 
 ZETA = -1.4603545088095868  # zeta(1/2): what Riemann sums of 1 / sqrt x leave at 0
@@ -83,11 +83,7 @@ def prompt_gradients(
 ) -> tuple[Float[Tensor, "prompts"], Float[Tensor, "prompts parameters"]]:
     """P of every prompt, and grad_theta P through the live products `P = sum_o R(o) prod_k pi(c_k)`: no surrogate."""
     tree = grow(world, policy)
-    found = completions(tree)
-    count, live = found.p.numel(), torch.zeros_like(found.p)
-    for level in tree.levels:
-        log_pi = torch.log_softmax(level.logits, -1).gather(1, level.tokens).flatten()
-        live = live + log_pi.repeat_interleave(count // len(log_pi)).reshape(found.p.shape)
+    found, live = completions(tree), completion_log_probs(tree).sum(-1)
     success, parameters = (live.exp() * found.returns).sum(1), list(policy.parameters())
     slopes = [
         torch.cat([g.flatten() for g in torch.autograd.grad(one, parameters, retain_graph=True, allow_unused=True,
