@@ -124,3 +124,19 @@ def kl_headroom(p: Float[Tensor, "L"], R: Float[Tensor, "L"], eps: float) -> flo
         top *= 2
     q, _ = tilted(float(brentq(lambda t: tilted(t)[1] - eps, 0.0, top, xtol=1e-14, rtol=1e-14)))
     return float((q - p) @ R)
+
+
+def null_models(P: Chances, J: Chances, H: Chances) -> dict[str, Chances]:
+    """What must be beaten: `sqrt(P(1-P))` (GRPO's own scale), `P(1-P)`, J alone, entropy H alone, headroom `1 - J` alone."""
+    spread = P * (1 - P)
+    return {"sqrt(P(1-P))": spread.sqrt(), "P(1-P)": spread, "J": J, "H": H, "headroom": 1 - J}
+
+
+def entropy_law(H: Float[Tensor, "points"], R: Float[Tensor, "points"]) -> tuple[float, float]:
+    """Least-squares a, b of the entropy law `R = -a exp(H) + b`. Raises InputError for fewer than two different entropies."""
+    x = -H.exp()
+    centred = x - x.mean()
+    if len(H) < 2 or float(centred.abs().max()) <= 1e-12 * float(x.abs().max()):
+        raise InputError("H must hold at least two different entropies: a line needs two points")
+    a = float(centred @ R / (centred @ centred))
+    return a, float(R.mean()) - a * float(x.mean())

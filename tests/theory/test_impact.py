@@ -13,7 +13,15 @@ from tests.envs.refusals import refused
 from tests.oracles import assert_mean_within, differs_by
 from tests.theory.token_cases import transformer, with_readout
 from theory.error_split import forward_value_gradient
-from theory.impact import best_of, best_of_headroom, kl_headroom, power_headroom, signal
+from theory.impact import (
+    best_of,
+    best_of_headroom,
+    entropy_law,
+    kl_headroom,
+    null_models,
+    power_headroom,
+    signal,
+)
 from theory.tree_gradients import tree_gradients
 
 WORLDS = {
@@ -121,3 +129,16 @@ def test_bad_requests_are_refused():
         power_headroom(P, R, 0.0)
     with refused("world"):
         signal(with_readout(WORLDS["dense"]), transformer(WORLDS["dense"], seed=1), "layer1")
+
+
+def test_null_models_and_the_entropy_law():
+    found = null_models(P, P**2, P + 1)
+    assert found["sqrt(P(1-P))"].tolist() == pytest.approx([float(p * (1 - p)) ** 0.5 for p in P])
+    assert found["P(1-P)"].tolist() == pytest.approx([float(p * (1 - p)) for p in P])
+    assert found["headroom"].tolist() == pytest.approx([1 - float(p) ** 2 for p in P])
+    assert (found["J"].tolist(), found["H"].tolist()) == ((P**2).tolist(), (P + 1).tolist())
+    H = torch.tensor([0.1, 0.5, 1.2, 2.0], dtype=torch.float64)
+    a, b = np.linalg.lstsq(np.stack([-np.exp(H.numpy()), np.ones(4)], 1), R.numpy(), rcond=None)[0]
+    assert entropy_law(H, R) == pytest.approx((a, b), rel=1e-10)
+    with refused("H"):
+        entropy_law(H[:1].expand(4), R)
