@@ -72,6 +72,7 @@ def standardised(population: bool = True, eps: float = 0.0) -> Advantage:
         raise InputError(f"eps must be >= 0; got {eps!r}")
 
     def advantage(rewards: Rewards, mask: Mask, group: Group) -> Float[Tensor, "rows T"]:
+        """Centred in the group, over its std."""
         sizes = check_rows(rewards, mask, group, least=2)[group].to(rewards)
         centred = _centred(rewards.sum(1), group)
         std = (group_mean(centred**2, group) * (1.0 if population else sizes / (sizes - 1))).sqrt()
@@ -93,6 +94,7 @@ def generalised(values: Float[Tensor, "rows T"], lam: float) -> Advantage:
         raise InputError(f"lam must lie in [0, 1]; got {lam!r}")
 
     def advantage(rewards: Rewards, mask: Mask, group: Group) -> Float[Tensor, "rows T"]:
+        """The recursion, from the last step back."""
         check_rows(rewards, mask, group)
         V = torch.where(mask, values, 0.0)
         after = torch.cat([V[:, 1:], torch.zeros_like(V[:, :1])], 1)

@@ -5,7 +5,6 @@ and where it departs from its paper. P is the success probability of a binary re
 `theory.group_expectation` computes that mean for any of them, any rewards, any world that can be enumerated.
 """
 
-import difflib
 import inspect
 import math
 from collections.abc import Callable
@@ -32,7 +31,7 @@ from agents.surrogates import (
     sequence_clipped,
     truncated_importance,
 )
-from envs.world import InputError
+from envs.world import InputError, unknown
 
 
 @dataclass(frozen=True)
@@ -261,8 +260,7 @@ def build_learner(
     Raises InputError for an unknown learner (with the near names), an option that it does not have, a negative bonus.
     """
     if name not in LEARNERS:
-        near = difflib.get_close_matches(name, LEARNERS, n=3, cutoff=0.4) or list(LEARNERS)
-        raise InputError(f"learner {name!r} is unknown; did you mean {' or '.join(near)}?")
+        raise unknown("learner", name, LEARNERS)
     known = inspect.signature(LEARNERS[name]).parameters
     for option, value in options.items():
         if option not in known:

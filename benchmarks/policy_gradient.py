@@ -6,6 +6,7 @@ product; (b) central differences of the expected return. All three must agree to
 
 import itertools
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -76,9 +77,9 @@ def main() -> None:
         world = random_system(8, 4, seed=0, horizon=horizon).to()
         K = 0.7 * riccati(world.replace(horizon=None)).K
         roads: dict[str, Callable[[], Tensor]] = {
-            "adjoint": lambda w=world, k=K: policy_gradient(w, k),  # type: ignore[misc]
-            "sensitivities": lambda w=world, k=K: forward_sensitivities(w, k),  # type: ignore[misc]
-            "differences": lambda w=world, k=K: differences(w, k),  # type: ignore[misc]
+            "adjoint": partial(policy_gradient, world, K),
+            "sensitivities": partial(forward_sensitivities, world, K),
+            "differences": partial(differences, world, K),
         }
         exact = roads["adjoint"]()
         for name, road in roads.items():

@@ -60,7 +60,8 @@ def main() -> None:
     for name, settings in WORLDS.items():
         vector = gymnasium.make_vec(name, COPIES, **settings)
         single = gymnasium.make_vec(name, COPIES, vectorization_mode="sync", **settings)
-        world: Any = vector.unwrapped.world  # type: ignore[attr-defined]
+        shells: Any = vector.unwrapped
+        world = shells.world
         steps = world.horizon or 200
         commands = np.random.default_rng(1).standard_normal((steps, COPIES, world.m))
         rivals = {

@@ -1,5 +1,7 @@
 """The contract that every world keeps, and the one array type that its functions accept."""
 
+import difflib
+from collections.abc import Iterable
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
@@ -12,6 +14,13 @@ AnyArray = TypeVar("AnyArray", np.ndarray, torch.Tensor)  # the same library in,
 
 class InputError(ValueError):
     """Bad input, said in one line that names the argument and the remedy; the command exits with 2."""
+
+
+def unknown(what: str, name: str, known: Iterable[str], more: str = "") -> InputError:
+    """The error for a name that does not exist: the nearest ones there are, or all where none is near."""
+    names = list(known)
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.4) or names
+    return InputError(f"{what} {name!r} is unknown; did you mean {' or '.join(near)}?{more}")
 
 
 def namespace(x: Array) -> Any:

@@ -1,6 +1,5 @@
 """What a claim is, how its rows become a verdict, and the registry of claims."""
 
-import difflib
 import importlib
 import inspect
 from collections.abc import Callable, Iterator
@@ -11,7 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from envs.world import InputError
+from envs.world import InputError, unknown
 from figures.statistics import RELATIONS, Outcome, PartResult, judge_part
 
 CLAIM_NAMES = (
@@ -188,8 +187,7 @@ def _reason(claim: Claim, parts: dict[str, PartResult], off: list[str]) -> str:
 def load_claim(name: str) -> Claim:
     """The claim called `name`; raises InputError with the near names for an unknown one."""
     if name not in CLAIM_NAMES:
-        near = difflib.get_close_matches(name, CLAIM_NAMES, n=3, cutoff=0.4) or CLAIM_NAMES
-        raise InputError(f"claim {name!r} is unknown; did you mean {' or '.join(near)}? `costate list` shows all")
+        raise unknown("claim", name, CLAIM_NAMES, " `costate list` shows all")
     claim: Claim = importlib.import_module(f"figures.claims.{name}").CLAIM
     return claim
 

@@ -60,8 +60,8 @@ def _loss_is_zero(world: TokenMDP, policy: Any, found: Completions) -> Question:
         "No bug.",
         "A loss is there for its gradient. At ratio 1 it is minus a mean of advantages, which are centred in each "
         "group: with the factor 1/|o|, or rows of one length, it is 0 whatever happens; with sums or token means over "
-        "rows of several lengths it is some number. Neither says anything about learning. The gradient is kappa times "
-        "that of the return.",
+        "rows of several lengths it is some number. Neither says anything about learning. For rows of one length the "
+        "mean gradient is that of the return times kappa over the length.",
         (
             ("loss of a group of two rows of unequal length, GRPO with 1/|o|", _g(losses[0])),
             ("the same with row sums; with a token mean", "; ".join(_g(x) for x in losses[1:])),
@@ -115,8 +115,9 @@ def _groups_agree(world: TokenMDP, policy: Any, found: Completions) -> Question:
         "All rewards of a group are equal. Should I see NaN, or drop the group?",
         "Neither: its advantage is 0.",
         "0/0 is defined as 0 here; a group without a signal must not move anything. It grows common as P goes to 0 or 1. "
-        "Dropping such groups and drawing others (DAPO's dynamic sampling) multiplies a prompt's kappa by 1 / (1 - P^G - "
-        "(1-P)^G): it reweights prompts.",
+        "Drawing other prompts in the place of such groups (DAPO's dynamic sampling) divides the mean update by the share "
+        "of groups that speak, the same for all prompts: a larger step in the same direction. Drawing the same prompt "
+        "again until it speaks divides its own kappa by 1 - P^G - (1-P)^G, and so reweights prompts.",
         (
             ("largest weight in a group of four equal rewards", _g(weights.abs().max())),
             *((f"share of silent groups, G = 8, P = {p:g}", _g(s)) for p, s in zip(P, silent, strict=True)),
@@ -137,7 +138,7 @@ def _std_blows_up(world: TokenMDP, policy: Any, found: Completions) -> Question:
         "It is bounded, but it forgets the scale.",
         "One row's advantage is at most sqrt(G-1), that of a lone success. Two rewards that differ by 1e-9 get the "
         "same +1 and -1 as 0 and 1 do: with rewards that carry noise, noise is what is climbed. eps sets the scale "
-        "below which that ends. Over prompts the factor c_G(P) lies below min(sqrt(G-1), 1 / sqrt(P(1-P))).",
+        "below which that ends. Over prompts the factor c_G(P) is at most min(sqrt(G-1), 1 / sqrt(P(1-P))).",
         (
             ("advantage of the better of 0.5 and 0.500000001", _g(largest[0])),
             ("the same with eps = 1e-4", _g(_advantages(grpo(eps=1e-4), near).max())),

@@ -21,7 +21,7 @@ from agents.training import Record, Setting
 from agents.transformer import Transformer
 from envs.shells import build
 from envs.token_mdp import TokenMDP
-from envs.world import InputError
+from envs.world import InputError, unknown
 from figures.oracles import task_and_oracle
 from figures.records import canonical, digest, write_atomically
 
@@ -64,10 +64,7 @@ def build_world(name: str, options: dict[str, Any]) -> Any:
     """A registered world with its builder's keywords; raises InputError for a name or a keyword that does not exist."""
     known = registered_worlds()
     if name not in known:
-        import difflib
-
-        near = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or list(known)
-        raise InputError(f"--world {name!r} is unknown; did you mean {' or '.join(near)}?")
+        raise unknown("--world", name, known)
     try:
         return build(known[name].kwargs["make_world"], options)
     except TypeError as error:

@@ -101,6 +101,7 @@ def objective_slope(
     steps = direction.split([p.numel() for p in parameters])
 
     def at(h: float) -> float:
+        """The objective h along the direction; the parameters are put back."""
         with torch.no_grad():
             for p, step in zip(parameters, steps, strict=True):
                 p += h * step.reshape(p.shape)
