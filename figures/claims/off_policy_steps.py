@@ -41,6 +41,8 @@ FIRST, LATER, STALE = "first step: along grad J", "later steps: along grad J", "
 WHOLE, ONE_TOKEN = "whole-row importance: grad J", "one token: importance: grad J"
 LAST, EARLIER = "token importance, last token: grad V", "token importance, first token: grad V"
 ONE_WINNER = "one winning row, no baseline: along grad J"
+CLIP, NO_CLIP = "the clip comes to act", "without a clip no token is silenced"
+_CLIPPED = ("dr_grpo", "grpo", "dapo", "gspo")
 
 
 def whole_row(log_probs: Tensor, old: Tensor, advantages: Tensor, mask: Tensor) -> Float[Tensor, "rows T"]:
@@ -152,12 +154,27 @@ def measure(setting: Setting, rng: torch.Generator, device: str) -> list[Row]:
     for name, learner in learners().items():
         if setting.world == ONE and name != "importance":
             continue
+        shares = []
         for step, now, update in inner_steps(world, policy, learner, setting):
             labels = _labels(setting, world, now, policy, learner, update) | {"learner": name, "step": step}
+            shares.append(labels["silenced"])
             rows += _judged(name, step, update, labels)
             if name == "importance" and step and setting.world != ONE:
                 rows += _by_token(world, now, policy, update, labels)
+        if setting.world == STOP:
+            rows += _clip_rows(name, shares, setting.seed)
     return rows
+
+
+def _clip_rows(name: str, shares: list[float], seed: int) -> list[Row]:
+    """Largest share of silenced tokens on the way: at least 1 % where there is a clip (0 at the first step), else 0."""
+    labels = {"world": STOP, "learner": name, "seed": seed}
+    if name not in _CLIPPED:
+        return compare(NO_CLIP, max(shares), 0.0, tolerance=_ROUNDING, labels=labels)
+    relation = "report" if name == "dapo" else ">="  # its wider clip need not be reached in so few steps
+    return compare(CLIP, max(shares), 0.01, relation=relation, labels=labels) + compare(
+        NO_CLIP, shares[0], 0.0, tolerance=_ROUNDING, labels=labels
+    )
 
 
 def _labels(setting: Setting, world: TokenMDP, now: Any, old: Any, learner: Learner, update: Any) -> dict[str, Any]:
@@ -219,7 +236,7 @@ def draw(rows: pd.DataFrame, figure: Any) -> None:
     from figures.style import COLOURS, EXACT
 
     (inner, clip), (old, angle) = figure.subplots(2, 2)
-    rows = rows[(rows["learner"] != "whole row") & ~rows["part"].isin((LAST, EARLIER))]
+    rows = rows[(rows["learner"] != "whole row") & ~rows["part"].isin((LAST, EARLIER, CLIP, NO_CLIP))]
     shown = rows[(rows["world"] == STOP) & (rows["seed"] == rows["seed"].max())]
     for name, (colour, marker) in _LOOKS.items():
         look = {"marker": marker, "color": COLOURS[colour], "ms": 10 if name == "dr_grpo" else 6, "alpha": 0.85}
@@ -253,7 +270,7 @@ CLAIM = Claim(
     source="arXiv:1707.06347, arXiv:2503.14476, arXiv:2507.18071, arXiv:2506.13585 (the ratios); theory page section 4",
     assumptions=("A5",),
     must_hold="The first step; all steps with the whole completion's weight; token weights in a world of one token, and at the "
-    "last token of any",
+    "last token of any; a clip silences no token at the first step and some later",
     must_fail="Later inner steps and stale rows, for every learner; token weights at the first of several tokens",
     how_to_read="Above, stop (2,3): exact mean updates while the policy moves away from its rows, and how many tokens that "
     "have an advantage no longer count. Once tokens pass the clip, the rest of the batch pulls back: the update may point "
@@ -268,6 +285,8 @@ CLAIM = Claim(
         ONE_TOKEN: ("control", "holds"),
         ONE_WINNER: ("control", "holds"),
         LAST: ("control", "holds"),
+        CLIP: ("control", "holds"),
+        NO_CLIP: ("control", "holds"),
         EARLIER: ("control", "fails"),
     },
     settings=settings,
