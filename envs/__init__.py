@@ -114,3 +114,10 @@ gymnasium.register(
     vector_entry_point="envs.token_env:TokenVectorEnv",
     kwargs={"make_world": "envs.token_tasks:sum_and_stop"},
 )
+
+gymnasium.register(
+    id="costate/TokenSkills-v0",
+    entry_point="envs.token_env:TokenEnv",
+    vector_entry_point="envs.token_env:TokenVectorEnv",
+    kwargs={"make_world": "envs.skills:skills"},
+)

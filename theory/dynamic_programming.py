@@ -7,7 +7,7 @@ discounted and endless (one table r of shape (S, V), gamma < 1).
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from envs.token_mdp import TokenMDP
@@ -97,3 +97,23 @@ def logit_gradient(world: TokenMDP, pi: Float[Tensor, "*time S V"]) -> Float[Ten
     found, by_step = tables(world, pi), _by_step(world, pi)
     discount = world.gamma ** torch.arange(world.horizon, dtype=by_step.dtype)
     return (discount[:, None] * found.visits)[..., None] * by_step * found.advantage
+
+
+def best_words(world: TokenMDP) -> Int[Tensor, "prompts H"]:
+    """The word of highest return after every prompt, the first of several: `a_k = argmax_a r_k + gamma P V*_{k+1}`.
+
+    Raises InputError for a world whose tokens lead to states by chance: no fixed word is optimal there.
+    """
+    _check_paid_by_table(world)
+    if not world.deterministic:
+        raise InputError("world must be deterministic: where a token leads by chance no fixed word is best")
+    best, V = [], torch.zeros_like(world.r[0, :, 0])
+    for k in reversed(range(world.horizon)):
+        Q = world.r[k] + world.gamma * world.P @ V
+        best.insert(0, Q.argmax(-1))
+        V = Q.amax(-1)
+    z, words = world.starts, []
+    for choice in best:
+        words.append(choice[z])
+        z = world.P[z, choice[z]].argmax(-1)
+    return torch.stack(words, 1)

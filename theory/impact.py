@@ -15,8 +15,9 @@ from torch import Tensor
 
 from envs.token_mdp import TokenMDP
 from envs.world import InputError
-from theory.group_expectation import completion_log_probs, completions
-from theory.prefix_tree import DEFAULT_BUDGET, grow
+from theory.error_split import logit_slopes
+from theory.group_expectation import completions
+from theory.prefix_tree import DEFAULT_BUDGET, Tree, grow
 from theory.tree_gradients import score_surrogate
 
 Chances = Float[Tensor, "*batch L"]
@@ -52,25 +53,37 @@ def _ratio(x: Tensor, y: Tensor) -> Tensor:
 
 def signal(world: TokenMDP, policy: Any, site: str, budget: int = DEFAULT_BUDGET) -> Signal:
     """Exact signal at the prompts, by enumeration. Raises InputError for worlds too large and for a hidden readout."""
-    tree = grow(world, policy, 1.0, (site,), budget=budget)
-    found, leaf = completions(tree), tree.levels[0].leaves[site]
-    log_p = (completion_log_probs(tree) * found.mask).sum(-1)
-    numbers = []
-    for i, (p, R) in enumerate(zip(found.p, found.returns, strict=True)):
-        (slopes,) = torch.autograd.grad(
-            log_p[i], leaf, torch.eye(len(p)).to(p), retain_graph=True, is_grads_batched=True
-        )
-        s, spread = slopes[:, i, -1], R - p @ R
-        mean, fisher = (p * spread) @ s, (p[:, None] * s).mT @ s
-        square = p @ (spread**2 * s.square().sum(1))
-        cap = (p @ spread**2).sqrt() * torch.linalg.eigvalsh(fisher)[-1].clamp(min=0).sqrt()
-        numbers.append(torch.stack([mean.norm(), (square - mean.square().sum()).clamp(min=0).sqrt(), cap]))
+    tree = grow(world, policy, budget=budget)
+    found, s = completions(tree), completion_scores_at(tree, policy, site, budget)
+    R = found.returns
+    spread = R - (found.p * R).sum(-1, keepdim=True)
+    mean = torch.einsum("il,ild->id", found.p * spread, s)
+    fisher = torch.einsum("il,ild,ile->ide", found.p, s, s)
+    square = (found.p * spread**2 * s.square().sum(-1)).sum(-1)
+    noise = (square - mean.square().sum(-1)).clamp(min=0).sqrt()
+    cap = ((found.p * spread**2).sum(-1) * torch.linalg.eigvalsh(fisher)[:, -1].clamp(min=0)).sqrt()
     parameters = torch.autograd.grad(
         score_surrogate(tree), list(policy.parameters()), allow_unused=True, materialize_grads=True
     )
     size = float(torch.stack([g.square().sum() for g in parameters]).sum().sqrt())
-    costate, noise, cap = torch.stack(numbers, 1)
-    return Signal(costate, noise, cap, size)
+    return Signal(mean.norm(dim=-1), noise, cap, size)
+
+
+def completion_scores_at(
+    tree: Tree, policy: Any, site: str, budget: int = DEFAULT_BUDGET
+) -> Float[Tensor, "prompts L D"]:
+    """`s(o) = sum_t grad_h log pi(c_t)` of every completion, from the forward-mode slopes of all logits of a tree.
+
+    `grad_h log pi(a) = w(a) - sum_b pi(b) w(b)` at every node on the way; what follows an end token counts nothing.
+    """
+    world, prompts = tree.world, len(tree.levels[0].reach)
+    mask, count = completions(tree).mask, tree.levels[-1].tokens.numel()
+    total = torch.zeros((), dtype=tree.J.dtype, device=tree.J.device)
+    for k, w in enumerate(logit_slopes(world, policy, 1.0, site, budget=budget)):
+        centred = w - torch.einsum("nv,nvd->nd", tree.levels[k].pi.detach(), w)[:, None]
+        along = centred.flatten(0, 1).repeat_interleave(count // centred[..., 0].numel(), 0)
+        total = total + along.unflatten(0, (prompts, -1)) * mask[..., k, None]
+    return total
 
 
 def best_of(p: Chances, R: Chances, k: int) -> Float[Tensor, "*batch"]:

@@ -1,0 +1,92 @@
+"""Everything that is said of one policy before RL: exact J, entropy, success, signals, headrooms, and what they predict."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from envs.token_mdp import TokenMDP
+from envs.world import InputError
+from figures.oracles import best_return, mean_entropy
+from theory.group_expectation import completions
+from theory.impact import Signal, best_of_headroom, kl_headroom, null_models, power_headroom, signal
+from theory.prefix_tree import DEFAULT_BUDGET, grow
+
+SIGNALS = {"costate": "|E costate|", "snr": "signal to noise", "gradient": "|grad J|"}
+HEADROOMS = {"rest": "J* - J", "best_of": "pass@k - pass@1", "ball": "KL ball", "power": "power sampling"}
+NULLS = {"sqrt_spread": "sqrt(P(1-P))", "spread": "P(1-P)", "J": "J", "H": "H", "entropy_law": "entropy law"}
+PRODUCTS = {f"{s} x {h}": f"{SIGNALS[s]} x {HEADROOMS[h]}" for s in SIGNALS for h in HEADROOMS}
+OURS = {"gradient^2": "|grad J|^2 (first order, SGD)"}
+PREDICTORS = PRODUCTS | SIGNALS | HEADROOMS | NULLS | OURS
+SITE = "layer1"
+
+
+@dataclass(frozen=True)
+class Definitions:
+    """What is free in the definitions: where the costate is read, k of pass@k, radius of the ball (nats), power of p^alpha."""
+
+    site: str = SITE
+    k: int = 8
+    eps: float = 0.5
+    alpha: float = 4.0
+
+    def __post_init__(self) -> None:
+        """Refuse what defines no headroom."""
+        if self.k < 2:
+            raise InputError(f"k must be a whole number >= 2: pass@1 - pass@1 is no headroom; got {self.k}")
+        for name, least in (("eps", 0.0), ("alpha", 1.0)):
+            if not getattr(self, name) > least:
+                raise InputError(f"{name} must be > {least:g}; got {getattr(self, name)!r}")
+
+
+def numbers(
+    world: TokenMDP, policy: Any, chosen: Definitions | None = None, budget: int = DEFAULT_BUDGET
+) -> dict[str, float]:
+    """All PREDICTORS of a policy, by name, and what they are made of; means over prompts by their weights.
+
+    A product is formed prompt by prompt before the mean; |grad J|, which belongs to no prompt, multiplies the mean headroom.
+    `P` in the null models is the prompt's expected return over its best possible one (the success probability of binary
+    rewards). `entropy_law` is `e^H - 1`: the gain that the law `R = -a e^H + b` promises when the entropy is spent, over a.
+    Raises InputError for a world whose best return is not known, that pays a hidden readout or that is too large.
+    """
+    chosen = chosen or Definitions()
+    best = best_return(world)
+    if best is None:
+        raise InputError("world must know its best expected return: a headroom is what is missing of it")
+    with torch.no_grad():
+        tree = grow(world, policy, budget=budget)
+        found = completions(tree)
+    P, R, weights = found.p, found.returns, tree.levels[0].reach
+    V = (P * R).sum(-1)
+    size = signal(world, policy, chosen.site, budget)
+    H = torch.stack([mean_entropy(tree)])
+    nulls = null_models((V / best).clamp(0, 1), tree.J[None], H)
+    signals = {"costate": size.costate, "snr": size.snr, "gradient": torch.full_like(V, size.gradient)}
+    headrooms = {
+        "rest": best - V,
+        "best_of": best_of_headroom(P, R, chosen.k),
+        "ball": torch.tensor([kl_headroom(p, r, chosen.eps) for p, r in zip(P, R, strict=True)]).to(V),
+        "power": power_headroom(P, R, chosen.alpha),
+    }
+    per_prompt = {**signals, **headrooms, "sqrt_spread": nulls["sqrt(P(1-P))"], "spread": nulls["P(1-P)"]}
+    per_prompt |= {f"{s} x {h}": signals[s] * headrooms[h] for s in signals for h in headrooms}
+    means = {name: float(weights @ x) for name, x in per_prompt.items()}
+    law = {"J": float(tree.J), "H": float(H), "entropy_law": float(H.exp() - 1), "gradient^2": size.gradient**2}
+    law |= {"pass_at_k": means["best_of"] + law["J"]}
+    return means | law | _cap(size, P, R, V) | _by_skill(world, V)
+
+
+def _cap(size: Signal, P: Tensor, R: Tensor, V: Tensor) -> dict[str, float]:
+    """The Cauchy-Schwarz cap: how much of it is used over prompts; and the signal over sd(R) alone, the Fisher factor left out."""
+    sd = (P * (R - V[:, None]) ** 2).sum(-1).sqrt()
+    bare = size.costate / sd.clamp(min=torch.finfo(sd.dtype).tiny)
+    return {"alignment": float(size.alignment.mean()), "largest_alignment": float(size.alignment.max()),
+            "smallest_alignment": float(size.alignment.min()), "over_sd": float(bare.max()), "cap": float(size.cap.mean()),
+            "sd": float(sd.mean())}  # fmt: skip
+
+
+def _by_skill(world: TokenMDP, V: Tensor) -> dict[str, float]:
+    """Mean return of the prompts that share their first token."""
+    first = world.prompts[:, 0]
+    return {f"skill {int(name)}": float(V[first == name].mean()) for name in first.unique()}
