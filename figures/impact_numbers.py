@@ -78,7 +78,7 @@ def numbers(
 
 
 def _cap(size: Signal, P: Tensor, R: Tensor, V: Tensor) -> dict[str, float]:
-    """The Cauchy-Schwarz cap: how much of it is used over prompts; and the signal over sd(R) alone, the Fisher factor left out."""
+    """The Cauchy-Schwarz cap: how much of it is used; and the signal over sd(R) alone, without Fisher."""
     sd = (P * (R - V[:, None]) ** 2).sum(-1).sqrt()
     bare = size.costate / sd.clamp(min=torch.finfo(sd.dtype).tiny)
     return {"alignment": float(size.alignment.mean()), "largest_alignment": float(size.alignment.max()),

@@ -107,7 +107,8 @@ def best_words(world: TokenMDP) -> Int[Tensor, "prompts H"]:
     _check_paid_by_table(world)
     if not world.deterministic:
         raise InputError("world must be deterministic: where a token leads by chance no fixed word is best")
-    best, V = [], torch.zeros_like(world.r[0, :, 0])
+    best: list[Tensor] = []
+    V = torch.zeros_like(world.r[0, :, 0])
     for k in reversed(range(world.horizon)):
         Q = world.r[k] + world.gamma * world.P @ V
         best.insert(0, Q.argmax(-1))
