@@ -41,7 +41,12 @@ CLAIM_NAMES = (
     "kl_estimators",
     "batch_split",
     "critic_or_not",
+    "impact_inverted_u",
+    "impact_product",
+    "signal_cap",
+    "what_moves_the_peak",
 )
+STUDIES = ("impact_runs",)
 
 ASSUMPTIONS = {
     "A1": "The rollout is differentiable: transition, reward and policy mean have no steps, roundings or thresholds.",
@@ -63,7 +68,8 @@ class Claim:
 
     `settings(preset)` lists the points, frozen dataclasses that say everything about a run; `measure(setting, rng, device)`
     returns its comparison rows; `parts` names each family of rows as (role, documented outcome); `draw(rows, figure)`
-    draws them. A negative control is a part whose documented outcome is *fails*.
+    draws them. A negative control is a part whose documented outcome is *fails*. A claim on a `study` (a module of
+    figures.studies) shares its settings and measurements with others, and `derive` makes its rows from the study's.
     """
 
     name: str
@@ -86,6 +92,17 @@ class Claim:
     groups: dict[str, str] = field(
         default_factory=dict
     )  # part -> column: a part documented to fail must, in each group
+    study: str = ""
+    derive: Callable[[pd.DataFrame], list[Row]] | None = None
+
+    @property
+    def runs(self) -> str:
+        """Whose points the claim is judged on: its own, or those of its study."""
+        return self.study or self.name
+
+    def rows_from(self, stored: pd.DataFrame) -> pd.DataFrame:
+        """Comparison rows, from what the records hold."""
+        return stored if self.derive is None else pd.DataFrame(self.derive(stored))
 
 
 @dataclass(frozen=True)
@@ -200,8 +217,18 @@ def load_claims(names: list[str]) -> list[Claim]:
 
 
 def source_of(claim: Claim) -> str:
-    """The claim's own file, as text: part of what a record is valid for."""
-    return inspect.getsource(importlib.import_module(f"figures.claims.{claim.name}"))
+    """The file that measures the claim's points, as text: part of what a record is valid for."""
+    return inspect.getsource(_measuring(claim.runs))
+
+
+def measure_of(runs: str) -> Callable[[Any, torch.Generator, str], list[Row]]:
+    """How the points of a claim or of a study are measured."""
+    measure: Callable[..., list[Row]] = _measuring(runs).measure
+    return measure
+
+
+def _measuring(runs: str) -> Any:
+    return importlib.import_module(f"figures.{'studies' if runs in STUDIES else 'claims'}.{runs}")
 
 
 def batches(samples: int, size: int) -> Iterator[int]:

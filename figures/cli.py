@@ -178,7 +178,7 @@ def _judge_and_show(
 
     entries = []
     for claim in claims:
-        own = [point for point in points if point.claim == claim.name]
+        own = [point for point in points if point.claim == claim.runs]
         entries.append(judge_claim(claim, own, options.out, options.preset, partial)[1])
     for entry in entries:  # an old picture must not stand beside a new verdict, whenever this is stopped
         for kind in ("png", "svg"):

@@ -110,3 +110,12 @@ def score_all(
     whole = np.arange(len(gain))[None]
     value = {name: float(score(x, gain, whole)[0]) for name, x in predictors.items()}
     return Scored(value, {name: score(x, gain, draws) for name, x in predictors.items()})
+
+
+def left_out_prediction(x: Float[Array, "T C"], y: Float[Array, "T C"]) -> Float[Array, "T C"]:
+    """`a x + b` for every trajectory, a and b by least squares on all others."""
+    found = np.empty_like(y)
+    for t in range(len(x)):
+        others = np.arange(len(x)) != t
+        found[t] = np.polyval(np.polyfit(x[others].ravel(), y[others].ravel(), 1), x[t])
+    return found

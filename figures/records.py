@@ -17,7 +17,7 @@ from envs.world import InputError
 _ROOT = Path(__file__).resolve().parent.parent
 _CODE = ("envs/*.py", "theory/*.py", "agents/*.py", "figures/*systems.py", "figures/sampling.py", "figures/claim.py",
          "figures/statistics.py", "figures/exact_ascent.py", "figures/actor_updates.py", "figures/climbed_objectives.py",
-         "figures/micro_batches.py", "figures/oracles.py")  # fmt: skip
+         "figures/micro_batches.py", "figures/oracles.py", "figures/impact_numbers.py")  # fmt: skip
 _LIBRARIES = ("torch", "numpy", "scipy", "gymnasium", "pandas", "matplotlib")
 
 

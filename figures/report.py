@@ -18,12 +18,13 @@ from figures.verdicts import Entry, stored_rows
 
 def draw_claim(entry: Entry, out: Path) -> None:
     """One claim's figure, PNG and SVG, under out/figures."""
-    _draw(entry, out, stored_rows(entry, out), "", entry["claim"])
+    _draw(entry, out, load_claim(entry["claim"]).rows_from(stored_rows(entry, out)), "", entry["claim"])
 
 
 def draw_each(entry: Entry, out: Path) -> int:
     """One more figure for every value of the claim's column `figure_for_each`; how many."""
-    column, rows = load_claim(entry["claim"]).figure_for_each, stored_rows(entry, out)
+    claim = load_claim(entry["claim"])
+    column, rows = claim.figure_for_each, claim.rows_from(stored_rows(entry, out))
     values = [] if column is None else list(dict.fromkeys(rows[column]))
     for value in values:
         name = re.sub(r"[^a-z0-9]+", "_", str(value).lower()).strip("_")

@@ -12,7 +12,7 @@ from joblib.externals.loky import get_reusable_executor
 from tqdm import tqdm
 
 from envs.world import InputError
-from figures.claim import Claim, Preset, load_claim, source_of
+from figures.claim import STUDIES, Claim, Preset, measure_of, source_of
 from figures.records import Point, code_digest, digest, load_record, save_record
 
 
@@ -20,22 +20,29 @@ def plan(
     claims: list[Claim], preset: Preset, seed: int, device: str, own: str | None = None,
     choose: Callable[[list[Any]], list[Any]] = list,
 ) -> list[Point]:  # fmt: skip
-    """Every point of the claims at this preset, as `choose` leaves them, and a user's own system where one is taken."""
+    """Every point of the claims at this preset, as `choose` leaves them, and a user's own system where one is taken.
+
+    Claims on one study share its points. These come first: they take longest.
+    """
     points = []
-    for claim in claims:
+    for claim in _one_for_each_run(claims):
         code = digest(code_digest() + source_of(claim))
         settings = choose(claim.settings(preset))
         if own is not None and claim.own_settings is not None:
             settings = settings + claim.own_settings(preset, own)
-        points += [Point(claim.name, setting, seed, device, code) for setting in settings]
-    return points
+        points += [Point(claim.runs, setting, seed, device, code) for setting in settings]
+    return sorted(points, key=lambda point: point.claim not in STUDIES)
+
+
+def _one_for_each_run(claims: list[Claim]) -> list[Claim]:
+    return list({claim.runs: claim for claim in claims}.values())
 
 
 def forecast(claims: list[Claim], points: list[Point], todo: list[Point], preset: Preset, jobs: int) -> str:
     """How much there is to do and about how long it takes, said before it begins."""
     seconds = 0.0
-    for claim in claims:
-        count = sum(point.claim == claim.name for point in todo)
+    for claim in _one_for_each_run(claims):
+        count = sum(point.claim == claim.runs for point in todo)
         seconds += claim.seconds[preset == "full"] * count / len(claim.settings(preset))
     total = seconds / jobs + 10
     length = f"{total:.0f} s" if total < 180 else f"{total / 60:.0f} min"
@@ -62,7 +69,7 @@ def run_point(point: Point, out: Path) -> str:
     torch.set_num_threads(1)
     began = time.perf_counter()
     rng = torch.Generator().manual_seed(point.stream)
-    rows = load_claim(point.claim).measure(point.setting, rng, point.device)
+    rows = measure_of(point.claim)(point.setting, rng, point.device)
     save_record(point, out, rows, time.perf_counter() - began)
     return point.claim
 

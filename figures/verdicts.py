@@ -35,7 +35,7 @@ def judge_claim(
     claim: Claim, points: list[Point], out: Path, preset: Preset, partial: bool = False
 ) -> tuple[Verdict, Entry]:
     """The verdict on a claim from its records, and its entry for verdicts.json; `partial`: on the parts that have rows."""
-    rows = rows_of(points, out)
+    rows = claim.rows_from(rows_of(points, out))
     if partial:
         judged = set(rows.loc[rows["relation"] != "report", "part"])
         claim = dataclasses.replace(claim, parts={name: part for name, part in claim.parts.items() if name in judged})
