@@ -5,11 +5,12 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-from figures import train_command
+from figures import impact_command, pretrain_command, train_command
 
 DEFAULT_OUT = Path("runs")
 
@@ -26,7 +27,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = _OneLineParser(
         prog="costate", description="Checks the value-gradient hypothesis where exact answers are known."
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="{list,check,sweep,train,plot,report}")
+    commands = parser.add_subparsers(
+        dest="command", required=True, metavar="{list,check,sweep,train,pretrain,impact,plot,report}"
+    )
     commands.add_parser("list", help="the claims, what is documented of each, and the assumptions")
     check = commands.add_parser("check", help="measure the claims, judge them, draw them, write the report")
     check.add_argument("claims", nargs="*", metavar="CLAIM", help="claims to check (default: all)")
@@ -41,7 +44,9 @@ def _parser() -> argparse.ArgumentParser:
         "--set", action="append", default=[], metavar="FIELD=VALUE", help="change a field of all settings"
     )
     _add_run_options(sweep, "full", DEFAULT_OUT / "sweep")
-    train_command.add_parser(commands, partial(_at_least, 0))
+    rooms: tuple[Any, ...] = (train_command, pretrain_command, impact_command)
+    for room in rooms:
+        room.add_parser(commands, partial(_at_least, 0))
     plot = commands.add_parser("plot", help="draw the figures again, from the records alone")
     plot.add_argument("claims", nargs="*", metavar="CLAIM", help="claims (default: all that were checked)")
     report = commands.add_parser("report", help="write report.html again, from the records alone")
@@ -250,8 +255,19 @@ def _report(options: argparse.Namespace) -> int:
     return 0
 
 
-def _train(options: argparse.Namespace) -> int:
-    return train_command.run(options, _device(options.device))
+def _in(room: Any, options: argparse.Namespace) -> int:
+    """A command with a file of its own."""
+    code: int = room.run(options, _device(options.device))
+    return code
 
 
-_COMMANDS = {"list": _list, "check": _check, "sweep": _sweep, "train": _train, "plot": _plot, "report": _report}
+_COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "list": _list,
+    "check": _check,
+    "sweep": _sweep,
+    "train": partial(_in, train_command),
+    "pretrain": partial(_in, pretrain_command),
+    "impact": partial(_in, impact_command),
+    "plot": _plot,
+    "report": _report,
+}

@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from agents.token_rollout import token_returns
+from envs.corpus import Corpus
 from envs.token_mdp import TokenMDP
 from envs.world import InputError
 from figures.oracles import best_return, mean_entropy
@@ -16,7 +18,8 @@ from theory.prefix_tree import DEFAULT_BUDGET, grow
 SIGNALS = {"costate": "|E costate|", "snr": "signal to noise", "gradient": "|grad J|"}
 HEADROOMS = {"rest": "J* - J", "best_of": "pass@k - pass@1", "ball": "KL ball", "power": "power sampling"}
 NULLS = {"sqrt_spread": "sqrt(P(1-P))", "spread": "P(1-P)", "J": "J", "H": "H", "entropy_law": "entropy law"}
-PRODUCTS = {f"{s} x {h}": f"{SIGNALS[s]} x {HEADROOMS[h]}" for s in SIGNALS for h in HEADROOMS}
+_FACTORS = {name: f"({text})" if " - " in text else text for name, text in HEADROOMS.items()}
+PRODUCTS = {f"{s} x {h}": f"{SIGNALS[s]} x {_FACTORS[h]}" for s in SIGNALS for h in HEADROOMS}
 OURS = {"gradient^2": "|grad J|^2 (first order, SGD)"}
 PREDICTORS = PRODUCTS | SIGNALS | HEADROOMS | NULLS | OURS
 SITE = "layer1"
@@ -90,3 +93,13 @@ def _by_skill(world: TokenMDP, V: Tensor) -> dict[str, float]:
     """Mean return of the prompts that share their first token."""
     first = world.prompts[:, 0]
     return {f"skill {int(name)}": float(V[first == name].mean()) for name in first.unique()}
+
+
+def reader_return(corpus: Corpus) -> float:
+    """Expected return of a reader that says what the corpus says, on all prompts: where pretraining tends."""
+    world = corpus.world
+    words = torch.cartesian_prod(*[torch.arange(world.V)] * world.horizon).reshape(-1, world.horizon)
+    prompts = torch.arange(len(world.prompts))
+    rows = prompts.repeat_interleave(len(words)), words.repeat(len(prompts), 1)
+    R = token_returns(world, *rows).reshape(len(prompts), -1)
+    return float(world.weights @ (corpus.chances(words) * R).sum(-1))

@@ -7,6 +7,14 @@ import pandas as pd
 from figures.impact_numbers import PREDICTORS
 
 _KIND_COLOURS = ("score_value", "costate", "score", "control", "score_best")
+_PRETRAINING = (
+    "Exact answers at every checkpoint of one network. Dashed, the expected return of a reader that has learned the corpus "
+    "perfectly: where pretraining tends on the prompts that it shows. Entropy is per step, over its largest value."
+)
+_IMPACT = (
+    "Every criterion over its largest value: its highest point is the checkpoint that it would start RL from. All are exact "
+    "numbers of the checkpoint before RL. Dashed, the measured gain of exact J, where RL was run (--budget), over its largest."
+)
 _REFERENCE = {"left-out error": 1.0, "gain of its choice": 1.0}  # the mean gain alone; the best checkpoint
 
 
@@ -57,18 +65,18 @@ def scores_panel(
 
 
 def known_panel(axis: Any, rows: pd.DataFrame, title: str) -> Any:
-    """What pretraining alone does: J, pass@k (left), and the entropy over its largest value."""
-    from figures.style import COLOURS, MARKERS
+    """What pretraining alone does: J and pass@8, the entropy over its largest value; dashed, J of a perfect reader."""
+    from figures.style import COLOURS, EXACT, MARKERS
 
-    for i, (part, name, colour) in enumerate(
-        (("J", "J", "costate"), ("pass_at_k", "pass@8", "score"), ("H", "H / H0", "reference"))
-    ):
+    shown = (("J", "J", "costate"), ("pass_at_k", "pass@8", "score"), ("H", "H / H0", "reference"))
+    for i, (part, name, colour) in enumerate(shown):
         one = rows[rows["part"] == part].sort_values("tokens")
         size = one["measured"].max() if part == "H" else 1.0
         axis.plot(
             one["tokens"], one["measured"] / size, MARKERS[i] + "-", color=COLOURS[colour], ms=4, lw=1.2, label=name
         )
-    axis.set(title=title, ylabel="before RL", ylim=(0, 1.03))
+    axis.axhline(rows.loc[rows["part"] == "reader", "measured"].iloc[0], label="perfect reader", **EXACT)
+    axis.set(title=title, ylabel="before RL", ylim=(0, 1.05))
     return token_axis(axis, rows["tokens"].dropna())
 
 
@@ -100,3 +108,45 @@ def cap_panel(axis: Any, rows: pd.DataFrame, colour: Any, name: str) -> Any:
                       label=f"{name}: " + {"costate": "signal", "cap": "its cap"}[part], **style)  # fmt: skip
     axis.set(ylabel="|E costate| at the prompt, and its cap", title="signal and cap")
     return token_axis(axis, rows["tokens"].dropna())
+
+
+def draw_pretraining(table: pd.DataFrame, reader: float, title: str, stem: Any) -> None:
+    """The picture of one pretraining run: J, pass@k and entropy; and J by skill."""
+    from figures.style import COLOURS, EXACT, MARKERS, add_caption, new_figure, save
+
+    figure = new_figure(4.4)
+    left, right = figure.subplots(1, 2)
+    parts = [table[["tokens"]].assign(part=name, measured=table[name]) for name in ("J", "pass_at_k", "H")]
+    parts.append(pd.DataFrame({"tokens": table["tokens"][:1], "part": "reader", "measured": reader}))
+    known_panel(left, pd.concat(parts), "all prompts")
+    colours = [COLOURS[key] for key in ("costate", "score", "score_value", "control", "score_best", "reference")]
+    for i, name in enumerate(name for name in table if name.startswith("skill ")):
+        style = {"color": colours[i % 6], "marker": MARKERS[i % 8], "ms": 4, "lw": 1.2}
+        right.plot(
+            table["tokens"], table[name], label=f"prompts that begin with token {name.removeprefix('skill ')}", **style
+        )
+    right.axhline(reader, **EXACT)
+    right.set(title="by skill", ylabel="J", ylim=(0, 1.05))
+    token_axis(right, table["tokens"])
+    for axis in (left, right):
+        axis.legend(fontsize=8)
+    add_caption(figure, title, _PRETRAINING)
+    save(figure, stem)
+
+
+def draw_impact(table: pd.DataFrame, shown: dict[str, str], title: str, stem: Any) -> None:
+    """Predictions for a folder of checkpoints, each over its largest, and the measured gain where RL was run."""
+    from figures.style import COLOURS, MARKERS, add_caption, new_figure, save
+
+    figure = new_figure(4.4)
+    axis, at = figure.subplots(), range(len(table))
+    for i, (name, colour) in enumerate(shown.items()):
+        share = table[name] / max(table[name].max(), 1e-300)
+        axis.plot(at, share, MARKERS[i] + "-", color=COLOURS[colour], ms=4, lw=1.2, label=PREDICTORS[name])
+    if "gain" in table:
+        axis.plot(at, table["gain"] / max(table["gain"].max(), 1e-300), "ko--", ms=5, lw=1.4, label="measured gain")
+    axis.set_xticks(at, table["checkpoint"], rotation=30, ha="right", fontsize=8)
+    axis.set(ylabel="share of the largest", title="predicted impact of RL")
+    axis.legend(fontsize=8)
+    add_caption(figure, title, _IMPACT)
+    save(figure, stem)

@@ -55,7 +55,7 @@ def aligned(rows: pd.DataFrame, recipe: str, group: int | None = None, budget: i
         raise InputError("trajectories have different checkpoints: keep `updates` and `checkpoints` alike in a study")
     points = rows[rows["kind"] == "checkpoint"]
     points = points.assign(corpus=corpus_names(points))
-    wanted = [name for name in (*PREDICTORS, "pass_at_k") if name in points]
+    wanted = [name for name in (*PREDICTORS, "pass_at_k", "reader") if name in points]
     known = {name: points.pivot(index=_WHO, columns="tokens", values=name).loc[table.index] for name in wanted}
     arrays = {name: frame.to_numpy(dtype=np.float64) for name, frame in known.items()}
     corpus = table.index.get_level_values("corpus").to_numpy()

@@ -104,7 +104,7 @@ def _run_of(options: argparse.Namespace, device: str) -> Any:
     _at_least_one(sizes)
     setting = Setting(**numbers, optimiser=options.optimiser, sampler=options.sampler)
     return Run(
-        options.learner, options.world, _pairs("--option", options.option), _pairs("--set", options.set),
+        options.learner, options.world, pairs("--option", options.option), pairs("--set", options.set),
         _penalty("--kl-reward", options.kl_reward), _penalty("--kl-loss", options.kl_loss), options.entropy,
         seed=options.seed, dtype=options.dtype, device=device, setting=setting, **sizes,
     )  # fmt: skip
@@ -118,7 +118,7 @@ def _at_least_one(sizes: dict[str, int]) -> None:
             raise InputError(f"--{name} must be a whole number >= 1; got {size}")
 
 
-def _pairs(option: str, given: list[str]) -> tuple[tuple[str, Any], ...]:
+def pairs(option: str, given: list[str]) -> tuple[tuple[str, Any], ...]:
     """KEY=VALUE with the value read as JSON where it is some, else as text."""
     from envs.world import InputError
 

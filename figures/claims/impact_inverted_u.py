@@ -58,9 +58,9 @@ def _curve(runs: Runs, labels: Row) -> list[Row]:
 
 
 def _known(runs: Runs, corpus: str) -> list[Row]:
-    """What pretraining does: mean J, pass@k and entropy."""
+    """What pretraining does: mean J, pass@k, entropy, and the J of a perfect reader."""
     found: list[Row] = []
-    for name in ("J", "pass_at_k", "H"):
+    for name in ("J", "pass_at_k", "H", "reader"):
         for tokens, column in zip(runs.tokens, runs.known[name].T, strict=True):
             found += compare(name, column.mean(), relation="report", target=0.0, samples=len(column),
                              labels={"corpus": corpus, "tokens": int(tokens)})  # fmt: skip

@@ -21,7 +21,7 @@ NORM, FLAT = "norm of the costate x KL ball: beats the spread of rewards", "J, H
 OPTIMISER = "the norm ranks gains of SGD better than of Adam"
 _RESAMPLES, _SEED = 1000, 0
 _ERROR, _RANK = "left-out error", "rank correlation"
-SHOWN = {_BEST: "score_value", _NORM: "control", "spread": "score"}  # predictor -> colour
+SHOWN = {_BEST: "score_value", _NORM: "control", "spread": "score", _HEADROOM_ONLY: "score_best"}  # predictor -> colour
 
 
 def derive(rows: pd.DataFrame) -> list[Row]:
@@ -118,7 +118,7 @@ def draw(rows: pd.DataFrame, figure: Any) -> None:
 
 CLAIM = Claim(
     name="impact_product",
-    statement="Signal times headroom foretells the gain of RL, if the signal is relative to its noise",
+    statement="Signal-to-noise times headroom foretells RL's gain; a headroom alone does as well",
     formula=r"\Delta J \approx a\,\frac{\|E\lambda\|}{\mathrm{sd}\,\lambda}\,(\mathrm{pass@}k-\mathrm{pass@}1) + b,\qquad"
     r"\text{error on a trajectory left out} < \text{that of each factor, of } P(1-P), J, H",
     source="the claim's promise of a criterion; its own formula could not be read: all twelve products are our "
@@ -129,7 +129,7 @@ CLAIM = Claim(
     "headroom alone is within 0.15 of it; |E costate| and |grad J| rank the gains of SGD better than those of Adam",
     must_fail="with the costate's norm in its place (times the KL-ball headroom) the product beats P(1-P), its root "
     "and power-sampling headroom; J, H, 1 - J or the entropy law alone foretell a tenth of the spread",
-    how_to_read="Above, the gain along pretraining with three predictions laid over it, each a line a x + b fitted to "
+    how_to_read="Above, the gain along pretraining with four predictions laid over it, each a line a x + b fitted to "
     "all other trajectories; right, the first of them against what was measured (dashed: equal). Below, all "
     "predictors, best left-out error on top (error relative to the mean gain's; dashed: 1), their rank correlations "
     "with the gain, over all and within trajectories, and the gain from the checkpoint that they choose over that "

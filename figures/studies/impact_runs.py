@@ -23,7 +23,7 @@ from envs.skills import skills
 from envs.token_mdp import TokenMDP
 from envs.world import InputError
 from figures.claim import Preset, Row
-from figures.impact_numbers import SITE, Definitions, numbers
+from figures.impact_numbers import SITE, Definitions, numbers, reader_return
 from figures.oracles import TokenOracle, mean_entropy
 from figures.token_systems import at_least
 from theory.dynamic_programming import best_words
@@ -90,8 +90,9 @@ def measure(setting: Setting, rng: torch.Generator, device: str) -> list[Row]:
     first = int(torch.randint(2**31, (1,), generator=rng))
     world, path = trajectory(setting, first, device)
     networks = [network for point in path for network in point.networks]
+    reader = reader_return(corpus_of(setting))
     rows = [
-        {**label, **numbers(world, network, Definitions(site=setting.site))}
+        {**label, "reader": reader, **numbers(world, network, Definitions(site=setting.site))}
         for label, network in zip(_labels(setting, path, "checkpoint"), networks, strict=True)
     ]
     for name, learner, group, optimiser, rate in recipes(setting):
