@@ -42,7 +42,7 @@ def pretrain(
     networks: list[Any], corpus: Corpus, grid: Sequence[int], noise: list[torch.Generator], batch: int = 64,
     rate: float = 0.005,
 ) -> Iterator[Checkpoint]:  # fmt: skip
-    """Adam on the next-token loss of fresh documents; a checkpoint at every number of updates of `grid` (rising, from 0).
+    """Adam on the next-token loss of fresh documents; a checkpoint at every number of updates of `grid` (rising).
 
     Each network reads documents of its own generator, so a seed gives the same run alone and beside others (to rounding).
     The networks given are left as they are. Raises InputError for a grid that does not rise, generators that are not one a
@@ -54,7 +54,12 @@ def pretrain(
         raise InputError(f"noise must be {len(networks)} generators, one a network; got {len(noise)}")
     if batch < 1 or not 0 < rate < math.inf:
         raise InputError(f"batch must be >= 1 and rate > 0; got {batch} and {rate}")
-    learning = Copies([_copy(network) for network in networks])
+    return _trajectory(Copies([_copy(network) for network in networks]), corpus, grid, noise, batch, rate)
+
+
+def _trajectory(
+    learning: Copies, corpus: Corpus, grid: Sequence[int], noise: list[torch.Generator], batch: int, rate: float
+) -> Iterator[Checkpoint]:
     optimiser = torch.optim.Adam(learning.parameters, lr=rate)
     losses: list[Tensor] = []
     for done in range(grid[-1] + 1):

@@ -73,8 +73,12 @@ class Corpus:
         return torch.cat([self.world.prompts[prompt], answer], 1)
 
     def chances(self, words: Int[Tensor, "words H"]) -> Float[Tensor, "prompts words"]:
-        """`P(word | prompt)`: what a reader that learns the corpus perfectly says, for prompts that are shown."""
-        check_tokens(self.world, words)
+        """`P(word | prompt)`: what a reader that learns the corpus perfectly says, for prompts that are shown.
+
+        Raises InputError for words that are not of the world's horizon.
+        """
+        if check_tokens(self.world, words).shape[1] != self.world.horizon:
+            raise InputError(f"words must have {self.world.horizon} tokens, the world's horizon; got {words.shape[1]}")
         V, said = self.world.V, self.answers.unique()
         slip, keep = self.noise / V, 1 - self.noise
         right = keep * (words[None] == self.answers[:, None]).double() + slip

@@ -92,6 +92,7 @@ class Claim:
     groups: dict[str, str] = field(
         default_factory=dict
     )  # part -> column: a part documented to fail must, in each group
+    advice: str = ""  # what follows for a practitioner, for the report
     study: str = ""
     derive: Callable[[pd.DataFrame], list[Row]] | None = None
 

@@ -11,7 +11,8 @@ from envs.corpus import Corpus
 from envs.token_mdp import TokenMDP
 from envs.world import InputError
 from figures.oracles import best_return, mean_entropy
-from theory.group_expectation import completions
+from theory.dynamic_programming import best_returns
+from theory.group_expectation import Completions, completions
 from theory.impact import Signal, best_of_headroom, kl_headroom, null_models, power_headroom, signal
 from theory.prefix_tree import DEFAULT_BUDGET, grow
 
@@ -49,50 +50,72 @@ def numbers(
     """All PREDICTORS of a policy, by name, and what they are made of; means over prompts by their weights.
 
     A product is formed prompt by prompt before the mean; |grad J|, which belongs to no prompt, multiplies the mean headroom.
-    `P` in the null models is the prompt's expected return over its best possible one (the success probability of binary
-    rewards). `entropy_law` is `e^H - 1`: the gain that the law `R = -a e^H + b` promises when the entropy is spent, over a.
+    `P` in the null models is the prompt's expected return over that of its best word (for binary rewards its success
+    probability). `entropy_law` is `e^H - 1`: the gain that the law `R = -a e^H + b` promises when the entropy is spent, over a.
     Raises InputError for a world whose best return is not known, that pays a hidden readout or that is too large.
     """
-    chosen = chosen or Definitions()
-    best = best_return(world)
-    if best is None:
-        raise InputError("world must know its best expected return: a headroom is what is missing of it")
+    chosen, best = chosen or Definitions(), _best(world)
     with torch.no_grad():
         tree = grow(world, policy, budget=budget)
         found = completions(tree)
+    best = best.to(tree.J)
     P, R, weights = found.p, found.returns, tree.levels[0].reach
     V = (P * R).sum(-1)
     size = signal(world, policy, chosen.site, budget)
-    H = torch.stack([mean_entropy(tree)])
-    nulls = null_models((V / best).clamp(0, 1), tree.J[None], H)
+    H = mean_entropy(tree)
+    nulls = null_models((V / best).clamp(0, 1), V, H.expand_as(V))
     signals = {"costate": size.costate, "snr": size.snr, "gradient": torch.full_like(V, size.gradient)}
     headrooms = {
         "rest": best - V,
         "best_of": best_of_headroom(P, R, chosen.k),
         "ball": torch.tensor([kl_headroom(p, r, chosen.eps) for p, r in zip(P, R, strict=True)]).to(V),
-        "power": power_headroom(P, R, chosen.alpha),
+        "power": power_headroom(*_each_once(found), chosen.alpha),
     }
     per_prompt = {**signals, **headrooms, "sqrt_spread": nulls["sqrt(P(1-P))"], "spread": nulls["P(1-P)"]}
     per_prompt |= {f"{s} x {h}": signals[s] * headrooms[h] for s in signals for h in headrooms}
     means = {name: float(weights @ x) for name, x in per_prompt.items()}
     law = {"J": float(tree.J), "H": float(H), "entropy_law": float(H.exp() - 1), "gradient^2": size.gradient**2}
     law |= {"pass_at_k": means["best_of"] + law["J"]}
-    return means | law | _cap(size, P, R, V) | _by_skill(world, V)
+    return means | law | _cap(size, found, weights) | _by_skill(world, V)
 
 
-def _cap(size: Signal, P: Tensor, R: Tensor, V: Tensor) -> dict[str, float]:
+def _best(world: TokenMDP) -> Tensor:
+    """The best return after every prompt."""
+    if world.deterministic and world.readout is None:
+        return best_returns(world)
+    best = best_return(world)
+    if best is None:
+        raise InputError("world must know its best expected return: a headroom is what is missing of it")
+    return torch.full((len(world.prompts),), best, dtype=torch.float64)
+
+
+def _each_once(found: Completions) -> tuple[Tensor, Tensor]:
+    """Probabilities and returns of completions as they are said, (prompts, words): what follows an end token is dropped.
+
+    A power of a sum is not the sum of powers, so rows that differ only after their end must be one.
+    """
+    once = ((found.tokens * ~found.mask).sum(-1) == 0).all(0)
+    return (found.log_probs * found.mask).sum(-1).exp()[:, once], found.returns[:, once]
+
+
+def _cap(size: Signal, found: Completions, weights: Tensor) -> dict[str, float]:
     """The Cauchy-Schwarz cap: how much of it is used; and the signal over sd(R) alone, without Fisher."""
-    sd = (P * (R - V[:, None]) ** 2).sum(-1).sqrt()
+    V = (found.p * found.returns).sum(-1, keepdim=True)
+    sd = (found.p * (found.returns - V) ** 2).sum(-1).sqrt()
     bare = size.costate / sd.clamp(min=torch.finfo(sd.dtype).tiny)
-    return {"alignment": float(size.alignment.mean()), "largest_alignment": float(size.alignment.max()),
-            "smallest_alignment": float(size.alignment.min()), "over_sd": float(bare.max()), "cap": float(size.cap.mean()),
-            "sd": float(sd.mean())}  # fmt: skip
+    means = {"alignment": size.alignment, "cap": size.cap, "sd": sd}
+    return {name: float(weights @ x) for name, x in means.items()} | {
+        "largest_alignment": float(size.alignment.max()),
+        "smallest_alignment": float(size.alignment.min()),
+        "over_sd": float(bare.max()),
+    }
 
 
 def _by_skill(world: TokenMDP, V: Tensor) -> dict[str, float]:
-    """Mean return of the prompts that share their first token."""
-    first = world.prompts[:, 0]
-    return {f"skill {int(name)}": float(V[first == name].mean()) for name in first.unique()}
+    """Mean return, by weight, of the prompts that share their first token."""
+    first, weights = world.prompts[:, 0].to(V.device), world.weights.to(V)
+    share = {int(name): weights * (first == name) for name in first.unique()}
+    return {f"skill {name}": float(w @ V / w.sum()) for name, w in share.items() if float(w.sum()) > 0}
 
 
 def reader_return(corpus: Corpus) -> float:

@@ -1,5 +1,6 @@
 """From the rows of the impact study to aligned arrays: T trajectories, C checkpoints."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,7 +8,6 @@ import pandas as pd
 from jaxtyping import Float
 
 from envs.world import InputError
-from figures.impact_numbers import PREDICTORS
 
 _WHO = ["corpus", "block", "trajectory"]
 CLEAN = "clean"
@@ -39,8 +39,10 @@ def corpus_names(rows: pd.DataFrame) -> pd.Series:
     return joined.where(joined != "", CLEAN)
 
 
-def aligned(rows: pd.DataFrame, recipe: str, group: int | None = None, budget: int | None = None) -> Runs:
-    """The runs of a recipe; by default at the group size that all recipes share, and at the largest budget.
+def aligned(
+    rows: pd.DataFrame, recipe: str, group: int | None = None, budget: int | None = None, known: Sequence[str] = ()
+) -> Runs:
+    """The runs of a recipe, with some columns of what was known; by default at its first group size and its largest budget.
 
     Raises InputError where no run is of that kind, or where trajectories have different checkpoints.
     """
@@ -55,9 +57,8 @@ def aligned(rows: pd.DataFrame, recipe: str, group: int | None = None, budget: i
         raise InputError("trajectories have different checkpoints: keep `updates` and `checkpoints` alike in a study")
     points = rows[rows["kind"] == "checkpoint"]
     points = points.assign(corpus=corpus_names(points))
-    wanted = [name for name in (*PREDICTORS, "pass_at_k", "reader") if name in points]
-    known = {name: points.pivot(index=_WHO, columns="tokens", values=name).loc[table.index] for name in wanted}
-    arrays = {name: frame.to_numpy(dtype=np.float64) for name, frame in known.items()}
+    given = {name: points.pivot(index=_WHO, columns="tokens", values=name).loc[table.index] for name in known}
+    arrays = {name: frame.to_numpy(dtype=np.float64) for name, frame in given.items()}
     corpus = table.index.get_level_values("corpus").to_numpy()
     return Runs(table.to_numpy(), arrays, corpus, table.columns.to_numpy())
 

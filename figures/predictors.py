@@ -62,9 +62,12 @@ def _squares(sums: Float[Array, "6 T"], a: Float[Array, "B T"], b: Float[Array, 
 
 
 def chosen_share(x: Float[Array, "T C"], y: Float[Array, "T C"], draws: Int[Array, "B T"]) -> Float[Array, "B"]:
-    """Gain from the checkpoints of largest x over that from the best ones, both summed over the trajectories drawn."""
-    got, best = y[np.arange(len(y)), x.argmax(1)], y.max(1)
-    return got[draws].sum(1) / best[draws].sum(1)
+    """Gain from the checkpoints of largest x over that from the best ones, both summed over the trajectories drawn.
+
+    1 where nothing is to be gained anywhere.
+    """
+    got, best = (z[draws].sum(1) for z in (y[np.arange(len(y)), x.argmax(1)], y.max(1)))
+    return np.divide(got, best, out=np.ones(len(draws)), where=best > 0)
 
 
 SCORES: dict[str, Score] = {

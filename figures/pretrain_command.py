@@ -46,6 +46,7 @@ def run(options: argparse.Namespace, device: str) -> int:
     from agents.transformer import Transformer
     from figures.impact_numbers import numbers
     from figures.records import check_writable
+    from figures.studies.impact_runs import DOCUMENTS
 
     torch.set_num_threads(1)
     corpus = _corpus(options)
@@ -55,7 +56,7 @@ def run(options: argparse.Namespace, device: str) -> int:
     network = Transformer(corpus.world.V, None, options.width, options.layers, options.heads, corpus.length,
                           seed=options.seed).to(device)  # fmt: skip
     grid = log_grid(min(4, options.updates), options.updates, options.checkpoints)
-    noise, rows = [torch.Generator().manual_seed(options.seed)], list[dict[str, Any]]()
+    noise, rows = [torch.Generator().manual_seed(DOCUMENTS + options.seed)], list[dict[str, Any]]()
     with tqdm(total=options.updates, desc="pretraining", unit="update", file=sys.stderr, ncols=100) as bar:
         for point in pretrain([network], corpus, grid, noise, options.batch, options.rate):
             bar.update(point.updates - bar.n)

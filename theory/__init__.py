@@ -63,4 +63,15 @@ Groups (rows of T steps, G of them for each prompt):
 | rho        | ratio             | (rows, T)                    | pi / pi_old of a token                                       |
 | s          | s                 | (L, parameters)              | score of a completion, sum_t grad log pi(c_t)                |
 | zeta_1, 2  | hoeffding         | scalars                      | variances of the kernel of a U-statistic                     |
+
+Impact of RL (one checkpoint, before RL; h is the hidden state at the prompt's last position):
+
+| symbol     | code              | shape                        | meaning                                                      |
+|------------|-------------------|------------------------------|--------------------------------------------------------------|
+| |E lambda| | Signal.costate    | (prompts,)                   | size of the expected costate, |grad_h V|                     |
+| snr        | Signal.snr        | (prompts,)                   | |E lambda| over the sd of one completion's (R - V) s         |
+| F_h        | fisher            | (prompts, D, D)              | E s s', s the score of a completion in h                     |
+| cap        | Signal.cap        | (prompts,)                   | sd(R) sqrt(lambda_max(F_h)); alignment: signal over cap      |
+| pass@k     | best_of           | (prompts,)                   | E max of k returns                                           |
+| eps        | eps               | scalar                       | radius of the KL ball of the headroom, nats                  |
 """

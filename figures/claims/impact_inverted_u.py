@@ -13,6 +13,7 @@ from figures.studies.impact_runs import EXACT_ADAM, EXACT_SGD, MAIN, SECONDS, UN
 RISES, FALLS = "the first draw gains less than half", "the last checkpoint gains less than half"
 PLATEAU, _WORSE = "the last one of a half-wrong corpus gains less than half", "quality 0.5"
 _LIKE_CLEAN = (CLEAN, "width 32")  # corpora without a wrong answer, a slip or a gap
+_KNOWN = ("J", "pass_at_k", "H", "reader")
 _RECIPES = (MAIN, UNBIASED, EXACT_ADAM, EXACT_SGD)
 
 
@@ -28,7 +29,7 @@ def derive(rows: pd.DataFrame) -> list[Row]:
                 found += _ends(runs.of(corpus), labels, last)
                 if last or recipe == MAIN:
                     found += _curve(runs.of(corpus), labels)
-    runs = aligned(rows, MAIN)
+    runs = aligned(rows, MAIN, known=_KNOWN)
     for corpus in dict.fromkeys(runs.corpus):
         found += _known(runs.of(corpus), corpus)
     return found
@@ -60,7 +61,7 @@ def _curve(runs: Runs, labels: Row) -> list[Row]:
 def _known(runs: Runs, corpus: str) -> list[Row]:
     """What pretraining does: mean J, pass@k, entropy, and the J of a perfect reader."""
     found: list[Row] = []
-    for name in ("J", "pass_at_k", "H", "reader"):
+    for name in _KNOWN:
         for tokens, column in zip(runs.tokens, runs.known[name].T, strict=True):
             found += compare(name, column.mean(), relation="report", target=0.0, samples=len(column),
                              labels={"corpus": corpus, "tokens": int(tokens)})  # fmt: skip

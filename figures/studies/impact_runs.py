@@ -32,6 +32,7 @@ from theory.prefix_tree import grow
 
 SECONDS = (350.0, 30000.0)  # of one core
 MAIN = "GRPO"  # the recipe that claims are judged on; the others are the noise-free limits and the unbiased sibling
+DOCUMENTS, ROLLOUTS = 2**32, 2**33  # added to a seed, so that documents and rows of RL are not drawn as the network was
 EXACT_ADAM, EXACT_SGD, UNBIASED = "exact, Adam", "exact, SGD", "RLOO"
 
 
@@ -119,7 +120,7 @@ def trajectory(setting: Setting, first: int, device: str) -> tuple[TokenMDP, lis
         Transformer(corpus.world.V, None, setting.width, 2, 2, corpus.length, seed=seed).to(device) for seed in seeds
     ]
     grid = log_grid(min(8, setting.updates), setting.updates, setting.checkpoints)
-    noise = [torch.Generator().manual_seed(seed) for seed in seeds]
+    noise = [torch.Generator().manual_seed(DOCUMENTS + seed) for seed in seeds]
     path = pretrain(networks, corpus, grid, noise, setting.batch, setting.pretraining_rate)
     return corpus.world, list(path)
 
@@ -139,7 +140,7 @@ def gains(
     """For every budget the exact gain of each network; after the last also the KL moved, both means over prompts."""
     last, prompts = setting.budgets[-1], 1 if learner.exact else setting.rows // group
     asked = Training(last, prompts, group, rate=rate, optimiser=optimiser)
-    seeds = [first + i for i in range(len(networks))]
+    seeds = [ROLLOUTS + first + i for i in range(len(networks))]
     oracle = TokenOracle(world) if learner.exact else None
     trainer = Trainer(TokenTask(world), learner, [copy.deepcopy(n) for n in networks], seeds, asked, oracle)
     before, found = _exact(world, trainer.actor)[0], dict[int, dict[str, Tensor]]()

@@ -11,35 +11,70 @@ from agents.token_rollout import sample_tokens, token_returns
 from envs.token_tasks import arithmetic, garnet, sum_and_stop
 from tests.envs.refusals import refused
 from tests.oracles import assert_mean_within, differs_by
-from tests.theory.token_cases import transformer, with_readout
+from tests.theory.token_cases import several_prompts, transformer, with_readout
 from theory.error_split import forward_value_gradient
+from theory.group_expectation import completions
 from theory.impact import (
     best_of,
     best_of_headroom,
+    completion_scores_at,
     entropy_law,
     kl_headroom,
     null_models,
     power_headroom,
     signal,
 )
+from theory.prefix_tree import grow
 from theory.tree_gradients import tree_gradients
 
+close = torch.testing.assert_close
 WORLDS = {
     "stop": sum_and_stop(2, 3, gamma=0.9),
+    "several ends": sum_and_stop(3, 2, gamma=0.8),
     "several prompts": arithmetic(2, 2),
+    "unlike weights": several_prompts(),
     "dense": garnet(V=2, horizon=3, seed=1),
 }
 EACH = pytest.mark.parametrize("name", WORLDS)
 
 
 @EACH
-def test_the_costate_is_the_value_gradient_of_forward_mode_and_the_gradient_that_of_the_tree(name):
+@pytest.mark.parametrize("site", ["embedding", "layer1"])
+def test_the_costate_is_the_value_gradient_of_reverse_and_forward_mode_and_the_gradient_that_of_the_tree(name, site):
     world, network = WORLDS[name], transformer(WORLDS[name], seed=1)
-    found = signal(world, network, "layer1")
-    truth = forward_value_gradient(world, network, 1.0, "layer1").norm(dim=-1)
-    torch.testing.assert_close(found.costate, truth, rtol=1e-9, atol=1e-12)
-    parts = tree_gradients(world, network).parameters
-    assert found.gradient == pytest.approx(float(torch.cat([g.flatten() for g in parts]).norm()), rel=1e-9)
+    found, reverse = signal(world, network, site), tree_gradients(world, network, sites=(site,))
+    truth = reverse.costates[site][0][:, -1]  # of the prompt's own value: divided by the prompt's weight already
+    close(found.costate, truth.norm(dim=-1), rtol=1e-9, atol=1e-12)
+    close(found.costate, forward_value_gradient(world, network, 1.0, site).norm(dim=-1), rtol=1e-9, atol=1e-12)
+    assert found.gradient == pytest.approx(float(torch.cat([g.flatten() for g in reverse.parameters]).norm()), rel=1e-9)
+    assert float(found.costate.min()) > 1e-4
+
+
+def scores_by_autograd(world, network, site, masked=True):
+    """`grad_h log pi(o)` of one completion after the other in reverse mode, whole contexts, no tree and no cache."""
+    found, last = [], world.prompts.shape[1] - 1
+    for prompt, *word in itertools.product(range(len(world.prompts)), *[range(world.V)] * world.horizon):
+        said = word[: word.index(world.end) + 1] if masked and world.end in word else word
+        x = network.embed(torch.cat([world.prompts[prompt], torch.tensor(said[:-1], dtype=torch.int64)])).detach()[None]
+        probe = torch.zeros_like(x).requires_grad_()
+        log_pi = torch.log_softmax(network(x, {site: probe})[0, last:], -1)
+        (slope,) = torch.autograd.grad(log_pi[torch.arange(len(said)), torch.tensor(said)].sum(), probe)
+        found.append(slope[0, last])
+    return torch.stack(found).unflatten(0, (len(world.prompts), -1))
+
+
+@EACH
+@pytest.mark.parametrize("site", ["embedding", "layer1"])
+def test_completion_scores_are_the_gradients_of_each_log_probability(name, site):
+    world, network = WORLDS[name], transformer(WORLDS[name], temperature=0.6, seed=1)
+    tree = grow(world, network)
+    found = completion_scores_at(tree, network, site)
+    close(found, scores_by_autograd(world, network, site), rtol=1e-9, atol=1e-11)
+    p = completions(tree).p
+    assert float(torch.einsum("il,ild->id", p, found).abs().max()) < 1e-13  # the mean score is 0
+    if world.end is not None:
+        unmasked = scores_by_autograd(world, network, site, masked=False)
+        assert float((found - unmasked).abs().max()) > 1e-2, "the control: what follows the end token would count"
 
 
 @pytest.mark.parametrize("name", ["dense", "stop"])

@@ -1,0 +1,219 @@
+"""The claims on the impact study, judged on made-up rows whose truth is known, and the sharing of its points."""
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from envs.world import InputError
+from figures.claim import STUDIES, judge, load_claim, load_claims, measure_of
+from figures.claims import impact_inverted_u, impact_product, signal_cap, what_moves_the_peak
+from figures.impact_numbers import PREDICTORS, PRODUCTS
+from figures.impact_tables import CLEAN, aligned, centre, corpus_names, peak_of_the_others
+from figures.studies import impact_runs
+from figures.sweep import forecast, plan
+
+TOKENS = [0, 1000, 2000, 4000, 8000, 16000, 32000, 64000]
+CLAIMS = ["impact_inverted_u", "impact_product", "signal_cap", "what_moves_the_peak"]
+RECIPES = (("GRPO", 8), ("GRPO", 2), ("GRPO", 32), ("RLOO", 8), ("exact, Adam", 1), ("exact, SGD", 1))
+
+
+@pytest.fixture(autouse=True)
+def few_resamples(monkeypatch):
+    """Enough for a standard error here."""
+    monkeypatch.setattr(impact_product, "_RESAMPLES", 150)
+
+
+def known(clean, rng):
+    """What is known of one checkpoint along each trajectory: P rises to 1, or to a half."""
+    P = np.linspace(0.01, 0.99 if clean else 0.5, len(TOKENS)) * rng.uniform(0.97, 1, len(TOKENS))
+    snr, headroom = np.sqrt(P) * (1 - P) ** 0.3, (1 - P) * P**0.2
+    table = {name: rng.uniform(0, 1, len(TOKENS)) for name in PREDICTORS}
+    table |= {"snr": snr, "best_of": headroom, "snr x best_of": snr * headroom, "spread": P * (1 - P), "J": P, "rest": 1 - P,
+              "sqrt_spread": np.sqrt(P * (1 - P)), "H": 1 - P, "entropy_law": np.exp(1 - P) - 1,
+              "power": snr * headroom, "gradient": table["costate"]}  # fmt: skip
+    return table | {"pass_at_k": P + headroom, "reader": np.ones(len(TOKENS))}
+
+
+def study(gain, seed=0, trajectories=6):
+    """Rows of a made-up study; `gain(known, recipe, group, budget, clean, rng)` gives the gains of a trajectory."""
+    rng, rows = np.random.default_rng(seed), []
+    for quality in (1.0, 0.5):
+        for block, i in np.ndindex(2, trajectories // 2):
+            who = {"quality": quality, "noise": 0.0, "coverage": 1.0, "width": 16, "names": "say,copy,add", "block": block,
+                   "trajectory": i}  # fmt: skip
+            facts = known(quality == 1, rng)
+            for c, tokens in enumerate(TOKENS):
+                fact = {name: float(x[c]) for name, x in facts.items()}
+                cap = {"alignment": 0.1 + 0.05 * c, "largest_alignment": 0.9, "over_sd": 2.0, "cap": 1.0, "sd": 0.5}
+                rows.append({"kind": "checkpoint", **who, "tokens": tokens, **fact, **cap})
+            for recipe, group in RECIPES if quality == 1 else [r for r in RECIPES if r[1] not in (2, 32)]:
+                for budget in (8, 16, 32):
+                    found = gain(facts, recipe, group, budget, quality == 1, rng)
+                    rows += [{"kind": "gain", **who, "tokens": t, "recipe": recipe, "group": group, "budget": budget,
+                              "gain": float(x)} for t, x in zip(TOKENS, found, strict=True)]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def by_product(facts, recipe, group, budget, clean, rng):
+    """The gain is the product, and with SGD it follows the costate; a little earlier at a larger budget."""
+    if recipe == "exact, SGD":
+        return facts["costate"]
+    early = 1 + 0.05 * np.log2(budget) * np.linspace(1, 0, len(TOKENS))
+    return facts["snr x best_of"] * early + 0.003 * rng.standard_normal(len(TOKENS))
+
+
+def parts(module, rows):
+    """Outcome of every part of a claim."""
+    verdict = judge(module.CLAIM, module.CLAIM.rows_from(rows))
+    return {name: result.outcome for name, result in verdict.parts.items()}
+
+
+def test_a_gain_that_is_the_product_is_found_to_be_so():
+    found = parts(impact_product, study(by_product))
+    assert found == {name: expected for name, (_, expected) in impact_product.CLAIM.parts.items()}
+
+
+def test_a_gain_that_is_the_spread_of_rewards_is_not_called_the_product():
+    rows = study(lambda facts, *_: facts["spread"] + 1e-4 * facts["J"])
+    found = parts(impact_product, rows)
+    assert found[impact_product.NULL_MODELS] == "fails"
+
+
+def test_a_gain_that_is_one_factor_is_not_called_the_product():
+    found = parts(impact_product, study(lambda facts, *_: facts["snr"] + 1e-4 * facts["J"]))
+    assert found[impact_product.FACTORS] == "fails"
+
+
+def test_a_gain_that_j_foretells_turns_the_control():
+    found = parts(impact_product, study(lambda facts, *_: facts["J"] + 1e-4 * facts["spread"]))
+    assert found[impact_product.FLAT] != "fails"
+    assert found[impact_product.NULL_MODELS] == "fails"
+
+
+def test_without_a_difference_between_optimisers_that_part_does_not_hold():
+    rows = study(lambda facts, *_: facts["snr x best_of"])
+    assert parts(impact_product, rows)[impact_product.OPTIMISER] != "holds"
+    swapped = study(by_product).replace({"recipe": {"exact, SGD": "exact, Adam", "exact, Adam": "exact, SGD"}})
+    assert parts(impact_product, swapped)[impact_product.OPTIMISER] == "fails"
+
+
+def bump(at, floor=0.0):
+    return floor + np.exp(-((np.arange(len(TOKENS)) - at) ** 2) / 2)
+
+
+def test_a_peak_in_the_middle_is_an_inverted_u_and_a_plateau_is_none():
+    def shaped(facts, recipe, group, budget, clean, rng):
+        return bump(4 if clean else 7) + 0.01 * rng.standard_normal(len(TOKENS))
+
+    found = parts(impact_inverted_u, study(shaped))
+    assert set(found.items()) == {(impact_inverted_u.RISES, "holds"), (impact_inverted_u.FALLS, "holds"),
+                                  (impact_inverted_u.PLATEAU, "fails")}  # fmt: skip
+    late = parts(impact_inverted_u, study(lambda *given: bump(7) + 0.01 * given[-1].standard_normal(len(TOKENS))))
+    assert late[impact_inverted_u.FALLS] == "fails"
+    early = parts(impact_inverted_u, study(lambda *given: bump(0) + 0.01 * given[-1].standard_normal(len(TOKENS))))
+    assert early[impact_inverted_u.RISES] == "fails"
+    blind = parts(impact_inverted_u, study(lambda *given: bump(4) + 0.01 * given[-1].standard_normal(len(TOKENS))))
+    assert blind[impact_inverted_u.PLATEAU] == "holds"
+
+
+def test_the_peak_moves_as_it_was_made_to():
+    def moving(facts, recipe, group, budget, clean, rng):
+        where = (3 if clean else 5) - 0.1 * np.log2(budget)
+        return bump(where + 0.02 * rng.standard_normal())
+
+    found = parts(what_moves_the_peak, study(moving))
+    assert found == {name: expected for name, (_, expected) in what_moves_the_peak.CLAIM.parts.items()}
+    other = parts(
+        what_moves_the_peak,
+        study(lambda f, recipe, g, budget, clean, rng: moving(f, recipe, g, 64 / budget, not clean, rng)),
+    )
+    assert other[what_moves_the_peak.CORPUS] == other[what_moves_the_peak.BUDGET] == "fails"
+
+    def by_group(facts, recipe, group, budget, clean, rng):
+        return bump(4 - np.log2(group) / 2 + 0.02 * rng.standard_normal())
+
+    assert parts(what_moves_the_peak, study(by_group))[what_moves_the_peak.GROUPS] == "holds"
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "part"),
+    [("largest_alignment", 1.0 + 1e-6, signal_cap.KEPT), ("alignment", 0.3, signal_cap.MOVES)],
+)
+def test_a_broken_cap_and_a_still_alignment_fail(column, value, part):
+    rows = study(by_product)
+    assert parts(signal_cap, rows) == {name: expected for name, (_, expected) in signal_cap.CLAIM.parts.items()}
+    rows.loc[rows["kind"] == "checkpoint", column] = value
+    assert parts(signal_cap, rows)[part] == "fails"
+
+
+def test_blind_controls_of_the_cap_are_seen():
+    rows = study(by_product)
+    rows.loc[rows["kind"] == "checkpoint", ["over_sd", "alignment"]] = [0.9, 0.97]
+    found = parts(signal_cap, rows)
+    assert found[signal_cap.BARE] == found[signal_cap.ATTAINED] == "holds"
+
+
+def test_corpora_are_named_by_what_differs_from_the_clean_one():
+    plain = {"quality": 1.0, "noise": 0.0, "coverage": 1.0, "width": 16, "names": "say,copy,add"}
+    rows = pd.DataFrame(
+        [plain, {**plain, "quality": 0.5}, {**plain, "noise": 0.2, "width": 32}, {**plain, "names": "copy"}]
+    )
+    assert corpus_names(rows).tolist() == [CLEAN, "quality 0.5", "noise 0.2, width 32", "copy"]
+
+
+def test_aligned_runs_keep_every_trajectory_with_its_own_numbers():
+    rows = study(lambda facts, *_: facts["J"])
+    runs = aligned(rows.sample(frac=1, random_state=1), "GRPO", group=8, budget=16, known=["J"])
+    np.testing.assert_allclose(runs.gain, runs.known["J"])
+    assert runs.tokens.tolist() == TOKENS
+    assert aligned(rows, "GRPO", group=2).of(CLEAN).gain.shape == (6, len(TOKENS))
+    with pytest.raises(InputError, match="not run"):
+        aligned(rows, "GRPO", group=5)
+    with pytest.raises(InputError, match="different checkpoints"):
+        aligned(rows[(rows["tokens"] > 0) | (rows["trajectory"] > 0)], "GRPO", group=8)
+
+
+def test_the_peak_is_placed_by_the_others_and_the_centre_is_a_weighted_mean():
+    gain = np.array([[0.0, 9.0, 0.0], [0.0, 1.0, 2.0], [0.0, 1.0, 3.0]])
+    assert peak_of_the_others(gain).tolist() == [2, 1, 1]
+    found = centre(np.array([[5.0, 1.0, 3.0, -7.0]]), np.array([0, 2, 8, 16]))
+    assert found.tolist() == [(1 * 1 + 3 * 3) / 4]
+
+
+def test_claims_on_a_study_share_its_points_which_come_first_and_are_counted_once():
+    claims = load_claims(["chaos", *CLAIMS])
+    points = plan(claims, "quick", 0, "cpu")
+    of_study = [p for p in points if p.claim == "impact_runs"]
+    assert points[: len(of_study)] == of_study
+    assert [p.setting for p in of_study] == impact_runs.settings("quick")
+    assert len({p.id for p in points}) == len(points)
+    alone = plan([load_claim("signal_cap")], "quick", 0, "cpu")
+    assert [p.id for p in alone] == [p.id for p in of_study]
+    told = forecast([load_claim(name) for name in CLAIMS], of_study, of_study, "quick", 1)
+    assert told == forecast([load_claim("signal_cap")], of_study, of_study, "quick", 1).replace("1 claims", "4 claims")
+    assert measure_of("impact_runs") is impact_runs.measure
+    assert measure_of("chaos") is load_claim("chaos").measure
+
+
+@pytest.mark.parametrize("name", CLAIMS)
+def test_every_claim_on_the_study_takes_all_its_points(name):
+    claim = load_claim(name)
+    assert claim.runs in STUDIES
+    assert claim.settings is impact_runs.settings
+    assert claim.seconds == impact_runs.SECONDS
+
+
+def test_all_products_are_told_in_the_table():
+    rows = impact_product.CLAIM.rows_from(study(by_product))
+    table = rows[rows["part"] == "left-out error"]
+    assert set(table["predictor"]) == set(PREDICTORS)
+    assert len(PRODUCTS) == 12
+    assert (rows["samples"] == 12)[rows["part"] == "left-out error"].all()
+
+
+def test_settings_refuse_what_cannot_be_run():
+    for wrong in ({"budgets": (0,)}, {"budgets": ()}, {"groups": (7,)}, {"seeds": 0}):
+        with pytest.raises(InputError, match=next(iter(wrong))):
+            dataclasses.replace(impact_runs.Setting(), **wrong)
