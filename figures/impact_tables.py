@@ -39,6 +39,16 @@ def corpus_names(rows: pd.DataFrame) -> pd.Series:
     return joined.where(joined != "", CLEAN)
 
 
+def teaches_all(corpus: str) -> bool:
+    """Whether a corpus of that name has no wrong answer, no slip and no gap."""
+    return not any(field in corpus for field in ("quality", "noise", "coverage"))
+
+
+def was_run(rows: pd.DataFrame, *recipes: str) -> list[str]:
+    """Those of the recipes that the study holds."""
+    return [recipe for recipe in recipes if (rows["recipe"] == recipe).any()]
+
+
 def aligned(
     rows: pd.DataFrame, recipe: str, group: int | None = None, budget: int | None = None, known: Sequence[str] = ()
 ) -> Runs:

@@ -6,13 +6,12 @@ import numpy as np
 import pandas as pd
 
 from figures.claim import Claim, Row, compare
-from figures.impact_tables import CLEAN, Runs, aligned, peak_of_the_others
+from figures.impact_tables import CLEAN, Runs, aligned, peak_of_the_others, teaches_all, was_run
 from figures.statistics import estimate
 from figures.studies.impact_runs import EXACT_ADAM, EXACT_SGD, MAIN, SECONDS, UNBIASED, measure, settings
 
 RISES, FALLS = "the first draw gains less than half", "the last checkpoint gains less than half"
 PLATEAU, _WORSE = "the last one of a half-wrong corpus gains less than half", "quality 0.5"
-_LIKE_CLEAN = (CLEAN, "width 32")  # corpora without a wrong answer, a slip or a gap
 _KNOWN = ("J", "pass_at_k", "H", "reader")
 _RECIPES = (MAIN, UNBIASED, EXACT_ADAM, EXACT_SGD)
 
@@ -20,7 +19,7 @@ _RECIPES = (MAIN, UNBIASED, EXACT_ADAM, EXACT_SGD)
 def derive(rows: pd.DataFrame) -> list[Row]:
     """Gain at both ends less half of that at the peak, which all *other* trajectories place; and the curves."""
     found: list[Row] = []
-    for recipe in _RECIPES:
+    for recipe in was_run(rows, *_RECIPES):
         budgets = sorted(rows.loc[rows["recipe"] == recipe, "budget"].dropna().unique())
         for budget in budgets:
             runs, last = aligned(rows, recipe, budget=budget), budget == budgets[-1]
@@ -41,7 +40,7 @@ def _ends(runs: Runs, labels: Row, last: bool) -> list[Row]:
     found: list[Row] = []
     for end, part in ((0, RISES), (-1, FALLS)):
         excess = estimate(runs.gain[:, end] - peak / 2)
-        judged = last and labels["corpus"] in _LIKE_CLEAN
+        judged = last and teaches_all(labels["corpus"])
         if labels["corpus"] == _WORSE and end == -1 and labels["recipe"] == MAIN:
             part, judged = PLATEAU, True
         found += compare(part, excess.mean, 0.0, excess.standard_error, excess.samples, labels=labels,

@@ -7,7 +7,7 @@ import pandas as pd
 
 from figures.claim import Claim, Row, compare
 from figures.impact_numbers import HEADROOMS, NULLS, OURS, PREDICTORS, PRODUCTS, SIGNALS
-from figures.impact_tables import CLEAN, Runs, aligned
+from figures.impact_tables import CLEAN, Runs, aligned, was_run
 from figures.predictors import SCORES, Scored, left_out_prediction, resamples, score_all
 from figures.statistics import estimate
 from figures.studies.impact_runs import EXACT_ADAM, EXACT_SGD, MAIN, SECONDS, UNBIASED, measure, settings
@@ -26,9 +26,8 @@ SHOWN = {_BEST: "score_value", _NORM: "control", "spread": "score", _HEADROOM_ON
 
 def derive(rows: pd.DataFrame) -> list[Row]:
     """All scores of all predictors for every recipe, the differences that are judged, and what the picture shows."""
-    every = {
-        recipe: aligned(rows, recipe, known=list(PREDICTORS)) for recipe in (MAIN, UNBIASED, EXACT_ADAM, EXACT_SGD)
-    }
+    recipes = was_run(rows, MAIN, UNBIASED, EXACT_ADAM, EXACT_SGD)
+    every = {recipe: aligned(rows, recipe, known=list(PREDICTORS)) for recipe in recipes}
     scored = {(recipe, score): _scored(runs, score) for recipe, runs in every.items() for score in SCORES}
     found: list[Row] = []
     for (recipe, score), one in scored.items():
@@ -36,9 +35,12 @@ def derive(rows: pd.DataFrame) -> list[Row]:
             value, error = one.of(name)
             labels = {"predictor": name, "recipe": recipe}
             found += compare(score, value, 0.0, error, len(every[recipe].gain), relation="report", labels=labels)
-    count = len(every[MAIN].gain)
-    found += _judged(scored[MAIN, _ERROR], scored[MAIN, _RANK], count)
-    return found + _by_optimiser(scored[EXACT_SGD, _RANK], scored[EXACT_ADAM, _RANK], count) + _pictured(every[MAIN])
+    found += _judged(scored[MAIN, _ERROR], scored[MAIN, _RANK], len(every[MAIN].gain))
+    clean = [every[recipe].of(CLEAN) for recipe in was_run(rows, EXACT_SGD, EXACT_ADAM)]
+    if len(clean) == 2 and len(clean[0].gain):
+        sgd, adam = (_scored(runs, _RANK) for runs in clean)
+        found += _by_optimiser(sgd, adam, len(clean[0].gain))
+    return found + _pictured(every[MAIN])
 
 
 def _scored(runs: Runs, score: str) -> Scored:
@@ -68,7 +70,7 @@ def _judged(error: Scored, rank: Scored, count: int) -> list[Row]:
 
 
 def _by_optimiser(sgd: Scored, adam: Scored, count: int) -> list[Row]:
-    """The same checkpoints, the exact gradient, two optimisers: paired resamples."""
+    """The clean corpus, the same checkpoints, the exact gradient, two optimisers: paired resamples."""
     found: list[Row] = []
     for name in ("costate", "gradient"):
         spread = float((sgd.resampled[name] - adam.resampled[name]).std(ddof=1))

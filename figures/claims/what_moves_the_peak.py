@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from figures.claim import Claim, Row, compare
-from figures.impact_tables import CLEAN, aligned, centre
+from figures.impact_tables import CLEAN, aligned, centre, was_run
 from figures.statistics import estimate
 from figures.studies.impact_runs import EXACT_ADAM, MAIN, SECONDS, measure, settings
 
@@ -29,7 +29,7 @@ def derive(rows: pd.DataFrame) -> list[Row]:
         mean = estimate(x)
         found += compare("centre", mean.mean, 0.0, mean.standard_error, mean.samples, relation="report",
                          labels={"corpus": corpus, "recipe": recipe, "group": group, "budget": budget})  # fmt: skip
-    for recipe in (MAIN, EXACT_ADAM):
+    for recipe in was_run(rows, MAIN, EXACT_ADAM):
         found += _by_corpus(centres, recipe) + _by_budget(centres, recipe)
     return found + _by_group(centres)
 
@@ -53,7 +53,7 @@ def _by_corpus(centres: Centres, recipe: str) -> list[Row]:
     """Every corpus against the clean one; trajectories are others on each, so the errors add in squares."""
     found, group = list[Row](), _own_group(centres, recipe)
     for corpus, name, g, budget in centres:
-        if (name, g) != (recipe, group) or corpus == CLEAN:
+        if (name, g) != (recipe, group) or corpus == CLEAN or (CLEAN, recipe, group, budget) not in centres:
             continue
         one, other = (estimate(centres[which, recipe, group, budget]) for which in (corpus, CLEAN))
         error, samples = np.hypot(one.standard_error, other.standard_error), min(one.samples, other.samples)
@@ -66,6 +66,8 @@ def _by_budget(centres: Centres, recipe: str) -> list[Row]:
     """The same trajectories, the largest budget against the smallest; both corpora together."""
     group, budgets = _own_group(centres, recipe), sorted({key[3] for key in centres})
     corpora = [corpus for corpus in dict.fromkeys(key[0] for key in centres) if corpus in (CLEAN, _WORSE)]
+    if not corpora:
+        return []
     few, many = (np.concatenate([centres[c, recipe, group, budgets[i]] for c in corpora]) for i in (0, -1))
     shift, found = estimate(many - few), list[Row]()
     for part, target in ((BUDGET, 0.0), (BIGGER, -2.0)):
@@ -77,7 +79,7 @@ def _by_budget(centres: Centres, recipe: str) -> list[Row]:
 def _by_group(centres: Centres) -> list[Row]:
     """The same trajectories and as many rows an update, cut into fewer, larger groups."""
     groups, found = sorted({key[2] for key in centres if key[:2] == (CLEAN, MAIN)}), list[Row]()
-    for budget in sorted({key[3] for key in centres}):
+    for budget in sorted({key[3] for key in centres}) if len(groups) > 1 else []:
         shift = estimate(centres[CLEAN, MAIN, groups[-1], budget] - centres[CLEAN, MAIN, groups[0], budget])
         found += compare(GROUPS, shift.mean, -1.0, shift.standard_error, shift.samples, relation="<=",
                          labels={"corpus": CLEAN, "recipe": MAIN, "budget": budget})  # fmt: skip

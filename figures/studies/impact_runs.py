@@ -78,7 +78,7 @@ def settings(preset: Preset) -> list[Setting]:
     """Clean and half-wrong corpora; in the full preset more of them, slips, gaps, larger networks, other skills, more seeds."""
     if preset == "quick":
         clean = [Setting(block=block, seeds=6, groups=(8, 2, 32), sgd=True) for block in range(2)]
-        return clean + [Setting(quality=0.5, block=block, sgd=True) for block in range(2)]
+        return clean + [Setting(quality=0.5, block=block) for block in range(2)]
     whole = Setting(updates=1024, checkpoints=11, budgets=(8, 32, 128), groups=(8, 2, 32), sgd=True)
     kinds = [replace(whole, quality=quality) for quality in (1.0, 0.9, 0.7, 0.5, 0.3)]
     kinds += [replace(whole, noise=0.2), replace(whole, coverage=0.6), replace(whole, width=32)]
