@@ -70,6 +70,7 @@ def _known(runs: Runs, corpus: str) -> list[Row]:
 def draw(rows: pd.DataFrame, figure: Any) -> None:
     """Pretraining itself, gains of GRPO for every budget, gains of every recipe at the largest; two corpora."""
     from figures.impact_panels import gain_lines, known_panel
+    from figures.panels import legend_above
 
     corpora = list(dict.fromkeys(rows["corpus"].dropna()))
     shown = [name for name in (CLEAN, _WORSE) if name in corpora] or corpora[:2]
@@ -87,13 +88,14 @@ def draw(rows: pd.DataFrame, figure: Any) -> None:
             f"after {int(here['budget'].max())} updates",
         )
         line[1].sharey(line[2])
-    for axis in axes[0]:
+    legend_above(figure, axes[0, 0])
+    for axis in axes[0, 1:]:
         axis.legend(fontsize=8)
 
 
 CLAIM = Claim(
     name="impact_inverted_u",
-    statement="RL gains most from checkpoints in mid-pretraining, where the corpus teaches all that is asked",
+    statement="RL gains most in mid-pretraining, where the corpus teaches all that is asked",
     formula=r"\Delta J(\theta_0),\ \Delta J(\theta_{N}) \le \tfrac12 \max_n \Delta J(\theta_n)",
     source="the claim's inverted U of RL's impact over pretraining; the factor one half is ours",
     assumptions=(),

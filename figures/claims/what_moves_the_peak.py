@@ -115,7 +115,7 @@ def draw(rows: pd.DataFrame, figure: Any) -> None:
 
 CLAIM = Claim(
     name="what_moves_the_peak",
-    statement="A worse corpus moves the peak of RL's gain later, a larger budget earlier, larger groups hardly",
+    statement="A worse corpus moves the peak of RL's gain later, a larger budget earlier",
     formula=r"c = \frac{\sum_n \Delta J_n^{+}\,\log_2 n}{\sum_n \Delta J_n^{+}},\qquad n\text{ tokens of pretraining}",
     source="the claim's peak of impact; the centre of the gains over log2 tokens is our measure of where it is",
     assumptions=(),
@@ -125,9 +125,10 @@ CLAIM = Claim(
     must_fail="groups sixteen times as large, with as many rows an update, move it a doubling earlier; the larger "
     "budget moves it two doublings earlier",
     how_to_read="Where the gain of RL is centred along pretraining, in doublings of tokens (bars are two standard "
-    "errors over trajectories). Left, a corpus half of guesses moves it by more than a doubling, a budget four times "
-    "as large by a quarter to two thirds of one. Right, groups sixteen times as large, with as many rows an update, "
-    "move it by a fifth: where success is rare, what counts is how many rows are drawn, not how they are grouped.",
+    "errors over trajectories). Left, a corpus half of guesses moves it later by 1.3 to 1.7 doublings, a budget four "
+    "times as large earlier by a quarter to a half of one. Right, groups sixteen times as large, with as many rows an "
+    "update, move it by a quarter to two fifths: where success is rare what counts is how many rows are drawn, more "
+    "than how they are grouped.",
     parts={
         CORPUS: ("claim", "holds"),
         BUDGET: ("claim", "holds"),
