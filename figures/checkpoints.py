@@ -11,6 +11,8 @@ import json
 import pickle
 import re
 import struct
+import sys
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,7 +60,7 @@ def read_model(folder: Path) -> dict[str, Any]:
     """What `model.json` says; empty where there is none."""
     try:
         found = json.loads((folder / MODEL_FILE).read_text())
-        if not isinstance(found, dict):
+        if not isinstance(found, dict) or not isinstance(found.get("world_options", {}), dict):
             raise ValueError("not an object")
         return found
     except FileNotFoundError:
@@ -84,7 +86,7 @@ def checkpoint_files(folder: Path) -> list[Path]:
     """The `.pt` files of a folder by name, numbers in it by size; InputError where there is no folder or no file."""
     if not folder.is_dir():
         raise InputError(f"--checkpoints {folder} is not a folder")
-    paths = sorted(folder.glob("*.pt"), key=lambda path: [int(x) if x.isdigit() else x for x in _pieces(path.stem)])
+    paths = sorted(folder.glob("*.pt"), key=lambda path: [int(x) if x.isdecimal() else x for x in _pieces(path.stem)])
     if not paths:
         raise InputError(f"--checkpoints {folder} holds no checkpoint: it must have files that end in .pt")
     return paths
@@ -106,7 +108,9 @@ def _load(path: Path, world: TokenMDP, source: Source, model: dict[str, Any], de
 
 def _read_state(path: Path) -> tuple[dict[str, Tensor], int | None]:
     try:
-        found = torch.load(path, weights_only=True, map_location="cpu")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of pickles that torch did not write: read, or refused below
+            found = torch.load(path, weights_only=True, map_location="cpu")
     except _UNREADABLE as error:
         raise InputError(f"checkpoint {path} cannot be read: {_first_line(error)}") from None
     if not isinstance(found, dict):
@@ -116,11 +120,11 @@ def _read_state(path: Path) -> tuple[dict[str, Tensor], int | None]:
         if isinstance(found.get(key), dict):
             found = found[key]
             break
-    if not found or not all(isinstance(value, Tensor) for value in found.values()):
+    if not found or not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in found.items()):
         raise InputError(
             f"checkpoint {path} holds no state dict: names with tensors, alone or under {', '.join(_KEYS)}"
         )
-    return found, int(tokens) if isinstance(tokens, int | float) else None
+    return found, int(tokens) if isinstance(tokens, int | float) and float(tokens).is_integer() else None
 
 
 def _first_line(error: BaseException) -> str:
@@ -131,15 +135,17 @@ def _own(
     path: Path, state: Mapping[str, Tensor], world: TokenMDP, model: dict[str, Any], heads: int | None
 ) -> Transformer:
     """The suite's transformer, its sizes read off the tensors; heads cannot be."""
-    heads = heads or model.get("heads")
+    heads = model.get("heads") if heads is None else heads
     if not isinstance(heads, int):
         raise InputError("--heads is missing: a state dict does not tell them (or name your own network with --model)")
-    if not {"embedding.weight", "position"} <= set(state):
-        raise InputError(f"checkpoint {path} is not one of this suite's transformers: name your network with --model")
-    rows, width = state["embedding.weight"].shape
-    _check_vocabulary(path, rows, world)
     layers = len({name.split(".")[1] for name in state if name.startswith("blocks.")})
-    length = len(state["position"])
+    if not layers or any(name not in state or state[name].ndim != 2 for name in ("embedding.weight", "position")):
+        raise InputError(f"checkpoint {path} is not one of this suite's transformers: name your network with --model")
+    (rows, width), length = state["embedding.weight"].shape, len(state["position"])
+    _check_vocabulary(path, rows, world)
+    needed = world.prompts.shape[1] + world.horizon - 1  # the last token is said, not read
+    if length < needed:
+        raise InputError(f"checkpoint {path} reads {length} tokens at most: the world's answers need {needed}")
     network = Transformer(rows, None, width, layers, heads, length, tied="head.bias" not in state)
     return _filled(path, network, state)
 
@@ -147,13 +153,13 @@ def _own(
 def _built(path: Path, state: Mapping[str, Tensor], world: TokenMDP, source: Source) -> tuple[Any, str]:
     """A user's network, wrapped as a policy where it is not one."""
     network = _builder(source.build or "")(world)
+    if not isinstance(network, nn.Module):
+        raise InputError(f"--model {source.build} must give a module or a policy; got {type(network).__name__}")
     if hasattr(network, "embed") and hasattr(network, "extend"):
         policy, start = _filled(path, network, state), world.prompts[:1]
         with torch.no_grad():
             _check_vocabulary(path, policy.extend(policy.embed(start), None, {})[0].shape[-1], world)
         return policy, source.site or "embedding"
-    if not isinstance(network, nn.Module):
-        raise InputError(f"--model {source.build} must give a module or a policy; got {type(network).__name__}")
     table = dict(_filled(path, network, state).named_parameters()).get(source.embedding)
     if table is None or table.ndim != 2:
         raise InputError(f"--embedding {source.embedding} is no table of the network; it has {_tables(network)}")
@@ -185,8 +191,8 @@ def _filled(path: Path, network: Any, state: Mapping[str, Tensor]) -> Any:
 
 def _builder(name: str) -> Callable[[TokenMDP], Any]:
     """The function that MODULE:FUNCTION or FILE.py:FUNCTION names."""
-    place, colon, function = name.rpartition(":")
-    if not colon or not place or not function:
+    place, _, function = name.rpartition(":")
+    if not function or not (place.endswith(".py") or all(place.split("."))):
         raise InputError(f"--model {name}: give MODULE:FUNCTION or FILE.py:FUNCTION")
     try:
         module = _from_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
@@ -200,9 +206,10 @@ def _builder(name: str) -> Callable[[TokenMDP], Any]:
 
 
 def _from_file(path: Path) -> Any:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    spec = importlib.util.spec_from_file_location(f"model file {path.stem}", path)
     if spec is None or spec.loader is None or not path.is_file():
         raise ImportError(f"{path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up there; no import can have this name
     spec.loader.exec_module(module)
     return module

@@ -70,6 +70,7 @@ def run(options: argparse.Namespace, device: str) -> int:
 
 def _rl(options: argparse.Namespace) -> Any:
     """How RL is run, None where it is not asked for."""
+    from agents.training import Setting as Training
     from envs.world import InputError
     from figures.studies.impact_runs import Setting
 
@@ -79,7 +80,10 @@ def _rl(options: argparse.Namespace) -> Any:
         raise InputError(
             f"--budget must be a whole number of updates >= 1; got {options.budget} (leave it out to only predict)"
         )
-    return Setting(budgets=(options.budget,), groups=(options.group,), rows=options.rows, rate=options.rate)
+    asked = Setting(budgets=(options.budget,), groups=(options.group,), rows=options.rows, rate=options.rate)
+    # what cannot be run is refused before anything is measured
+    Training(options.budget, options.rows // options.group, options.group, rate=options.rate)
+    return asked
 
 
 def _definitions(options: argparse.Namespace) -> Any:

@@ -51,14 +51,16 @@ def run(options: argparse.Namespace, device: str) -> int:
     torch.set_num_threads(1)
     corpus = _corpus(options)
     _check_sizes(options)
-    check_writable(options.out, ())
-    _write_model(options)
     network = Transformer(corpus.world.V, None, options.width, options.layers, options.heads, corpus.length,
                           seed=options.seed).to(device)  # fmt: skip
     grid = log_grid(min(4, options.updates), options.updates, options.checkpoints)
     noise, rows = [torch.Generator().manual_seed(DOCUMENTS + options.seed)], list[dict[str, Any]]()
+    points = pretrain([network], corpus, grid, noise, options.batch, options.rate)
+    numbers(corpus.world, network)  # refuses what is too large before checkpoints of an earlier run are removed
+    check_writable(options.out, ())
+    _write_model(options)
     with tqdm(total=options.updates, desc="pretraining", unit="update", file=sys.stderr, ncols=100) as bar:
-        for point in pretrain([network], corpus, grid, noise, options.batch, options.rate):
+        for point in points:
             bar.update(point.updates - bar.n)
             known = numbers(corpus.world, point.networks[0])
             _save(options.out, point)

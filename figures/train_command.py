@@ -131,7 +131,7 @@ def pairs(option: str, given: list[str]) -> tuple[tuple[str, Any], ...]:
             pairs.append((key, json.loads(value.lower() if value in ("True", "False") else value)))
         except ValueError:
             pairs.append((key, value))
-    return tuple(sorted(pairs))
+    return tuple(sorted(dict(pairs).items()))  # of a key that comes twice the last value counts
 
 
 def _penalty(option: str, text: str | None) -> tuple[str, float] | None:

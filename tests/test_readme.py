@@ -49,7 +49,7 @@ def test_the_assumptions_of_the_readme_are_those_of_the_claims():
 
 def test_every_picture_of_the_readme_is_in_the_gallery_and_nothing_else_is():
     shown = set(re.findall(r"\(figures/gallery/(\w+\.png)\)", README))
-    assert len(shown) == 9
+    assert len(shown) == 11
     assert shown == {path.name for path in (ROOT / "figures" / "gallery").iterdir()}
 
 
