@@ -194,10 +194,13 @@ def _builder(name: str) -> Callable[[TokenMDP], Any]:
     place, _, function = name.rpartition(":")
     if not function or not (place.endswith(".py") or all(place.split("."))):
         raise InputError(f"--model {name}: give MODULE:FUNCTION or FILE.py:FUNCTION")
+    sys.path.append(str(Path.cwd()))  # an installed command does not look here by itself
     try:
         module = _from_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
     except (ImportError, OSError, SyntaxError) as error:
         raise InputError(f"--model {name}: {_first_line(error)}") from None
+    finally:
+        sys.path.pop()
     found = getattr(module, function, None)
     if not callable(found):
         raise InputError(f"--model {name}: there is no function {function!r} in {place}")

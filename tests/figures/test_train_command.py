@@ -10,6 +10,7 @@ import torch
 from agents.train import Trainer
 from agents.training import Record
 from figures.cli import main
+from figures.train_command import pairs
 from figures.train_run import Run, build_trainer, registered_worlds
 
 TINY = ("--width", 4, "--heads", 1, "--layers", 1, "--prompts", 4, "--group", 4, "--every", 2, "--steps", 5)
@@ -237,3 +238,7 @@ def test_a_seed_begins_with_the_same_networks_in_whatever_company(learner, world
     for mine, own in ((pair.actor, alone.actor), (pair.critic, alone.critic)):
         assert all(torch.equal(p[1], q) for p, q in zip(mine.parameters, own.parameters, strict=True))
     assert any(not torch.equal(p[0], p[1]) for p in pair.critic.parameters)
+
+
+def test_of_a_key_that_comes_twice_the_last_value_counts():
+    assert pairs("--set", ["b=2", "a=9", "b=x"]) == (("a", 9), ("b", "x"))
