@@ -100,7 +100,9 @@ def _pieces(stem: str) -> list[str]:
 def _load(path: Path, world: TokenMDP, source: Source, model: dict[str, Any], device: str) -> Loaded:
     state, tokens = _read_state(path)
     if source.build is None:
-        policy, site = _own(path, state, world, model, source.heads), "layer1"
+        policy, site = _own(path, state, world, model, source.heads), source.site or "layer1"
+        if site not in policy.sites:
+            raise InputError(f"--site {site} does not exist; there are {', '.join(policy.sites)}")
     else:
         policy, site = _built(path, state, world, source)
     return Loaded(path.stem, tokens, policy.to(device), site)
@@ -124,6 +126,9 @@ def _read_state(path: Path) -> tuple[dict[str, Tensor], int | None]:
         raise InputError(
             f"checkpoint {path} holds no state dict: names with tensors, alone or under {', '.join(_KEYS)}"
         )
+    broken = [name for name, value in found.items() if not bool(value.isfinite().all())]
+    if broken:
+        raise InputError(f"checkpoint {path} holds NaN or infinity in {broken[0]}: it cannot be judged")
     return found, int(tokens) if isinstance(tokens, int | float) and float(tokens).is_integer() else None
 
 
@@ -156,7 +161,7 @@ def _built(path: Path, state: Mapping[str, Tensor], world: TokenMDP, source: Sou
     if not isinstance(network, nn.Module):
         raise InputError(f"--model {source.build} must give a module or a policy; got {type(network).__name__}")
     if hasattr(network, "embed") and hasattr(network, "extend"):
-        policy, start = _filled(path, network, state), world.prompts[:1]
+        policy, start = _filled(path, network.eval(), state), world.prompts[:1]
         with torch.no_grad():
             _check_vocabulary(path, policy.extend(policy.embed(start), None, {})[0].shape[-1], world)
         return policy, source.site or "embedding"

@@ -86,6 +86,7 @@ class Claim:
     draw: Callable[[pd.DataFrame, Any], None]
     expected_outcome: Outcome = "holds"
     seconds: tuple[float, float] = (10.0, 600.0)  # of one core; quick measured, full scaled up from it
+    cost: Callable[[Any], float] | None = None  # seconds of one core of a setting, where they differ much
     own_settings: Callable[[Preset, str], list[Any]] | None = None  # the same points for a user's own system
     height: float = 5.5  # of the figure, in inches
     figure_for_each: str | None = None  # a column: `costate sweep` draws one more figure for each of its values

@@ -20,7 +20,7 @@ def add_parser(commands: Any, seed: Any) -> None:
     impact.add_argument(
         "--model", metavar="MODULE:FUNCTION", help="builds your network, given the world; or FILE.py:FUNCTION"
     )
-    impact.add_argument("--embedding", default="embedding.weight", metavar="NAME", help="its table of embeddings")
+    impact.add_argument("--embedding", metavar="NAME", help="its table of embeddings (default: embedding.weight)")
     impact.add_argument("--site", metavar="PATH", help="submodule whose output is where the costate is read")
     impact.add_argument("--heads", type=int, metavar="N", help="attention heads of this suite's transformer")
     impact.add_argument("--k", type=int, default=8, metavar="N", help="k of pass@k (default: 8)")
@@ -43,6 +43,7 @@ def run(options: argparse.Namespace, device: str) -> int:
     import torch
     from tqdm import tqdm
 
+    from envs.world import InputError
     from figures.checkpoints import Source, read_checkpoints
     from figures.impact_panels import draw_impact
     from figures.records import check_writable, write_atomically
@@ -50,7 +51,9 @@ def run(options: argparse.Namespace, device: str) -> int:
     torch.set_num_threads(1)
     setting, chosen = _rl(options), _definitions(options)
     world = _world(options)
-    source = Source(options.model, options.embedding, options.site, options.heads)
+    if options.embedding is not None and options.model is None:
+        raise InputError("--embedding is for a network of your own: name it with --model, or leave --embedding out")
+    source = Source(options.model, options.embedding or "embedding.weight", options.site, options.heads)
     loaded = read_checkpoints(options.checkpoints, world, source, device)
     out = options.out or options.checkpoints
     check_writable(out, ())
@@ -154,6 +157,9 @@ def _advice(table: Any) -> str:
         best = table["gain"].max()
         got = float(table.loc[table[CRITERION].idxmax(), "gain"])
         said.append(f"  measured: {pick('gain')} gained most, {best:.4f}; the one named gained {got:.4f}")
+        said.append(
+            "  (one run of RL from each: a gain carries the noise of its run; other --seed values show how much)"
+        )
     if float(table[CRITERION].max()) <= 0:
         said[0] = "no checkpoint has a signal and a headroom: RL would gain nothing from any of them"
     return "\n".join(said)

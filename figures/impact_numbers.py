@@ -1,5 +1,6 @@
 """Everything that is said of one policy before RL: exact J, entropy, success, signals, headrooms, and what they predict."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +11,7 @@ from agents.token_rollout import token_returns
 from envs.corpus import Corpus
 from envs.token_mdp import TokenMDP
 from envs.world import InputError
-from figures.oracles import best_return, mean_entropy
-from theory.dynamic_programming import best_returns
+from figures.oracles import mean_entropy
 from theory.group_expectation import Completions, completions
 from theory.impact import Signal, best_of_headroom, kl_headroom, null_models, power_headroom, signal
 from theory.prefix_tree import DEFAULT_BUDGET, grow
@@ -40,8 +40,8 @@ class Definitions:
         if self.k < 2:
             raise InputError(f"k must be a whole number >= 2: pass@1 - pass@1 is no headroom; got {self.k}")
         for name, least in (("eps", 0.0), ("alpha", 1.0)):
-            if not getattr(self, name) > least:
-                raise InputError(f"{name} must be > {least:g}; got {getattr(self, name)!r}")
+            if not least < getattr(self, name) < math.inf:
+                raise InputError(f"{name} must be a finite number > {least:g}; got {getattr(self, name)!r}")
 
 
 def numbers(
@@ -50,25 +50,23 @@ def numbers(
     """All PREDICTORS of a policy, by name, and what they are made of; means over prompts by their weights.
 
     A product is formed prompt by prompt before the mean; |grad J|, which belongs to no prompt, multiplies the mean headroom.
-    `P` in the null models is the prompt's expected return over that of its best word (for binary rewards its success
-    probability). `entropy_law` is `e^H - 1`: the gain that the law `R = -a e^H + b` promises when the entropy is spent, over a.
-    Raises InputError for a world whose best return is not known, that pays a hidden readout or that is too large.
+    `J*` is the return of each prompt's best completion, the most that a policy over tokens can have. `P(1-P)` and its root are
+    variance and sd of the return, which they are for returns of 0 and 1. `entropy_law` is `e^H - 1`: the gain that the law
+    `R = -a e^H + b` promises when the entropy is spent, over a. Raises InputError for a world that pays a hidden readout or is
+    too large.
     """
-    chosen, best = chosen or Definitions(), _best(world)
+    chosen = chosen or Definitions()
     with torch.no_grad():
         tree = grow(world, policy, budget=budget)
         found = completions(tree)
-    best = best.to(tree.J)
     P, R, weights = found.p, found.returns, tree.levels[0].reach
-    V = (P * R).sum(-1)
-    size = signal(world, policy, chosen.site, budget)
-    H = mean_entropy(tree)
-    nulls = null_models((V / best).clamp(0, 1), V, H.expand_as(V))
-    signals = {"costate": size.costate, "snr": size.snr, "gradient": torch.full_like(V, size.gradient)}
+    size, H = signal(world, policy, chosen.site, budget), mean_entropy(tree)
+    nulls = null_models(P, R, H.expand_as(size.costate))
+    signals = {"costate": size.costate, "snr": size.snr, "gradient": torch.full_like(size.costate, size.gradient)}
     headrooms = {
-        "rest": best - V,
+        "rest": nulls["headroom"],
         "best_of": best_of_headroom(P, R, chosen.k),
-        "ball": torch.tensor([kl_headroom(p, r, chosen.eps) for p, r in zip(P, R, strict=True)]).to(V),
+        "ball": torch.tensor([kl_headroom(p, r, chosen.eps) for p, r in zip(P, R, strict=True)]).to(P),
         "power": power_headroom(*_each_once(found), chosen.alpha),
     }
     per_prompt = {**signals, **headrooms, "sqrt_spread": nulls["sqrt(P(1-P))"], "spread": nulls["P(1-P)"]}
@@ -76,17 +74,7 @@ def numbers(
     means = {name: float(weights @ x) for name, x in per_prompt.items()}
     law = {"J": float(tree.J), "H": float(H), "entropy_law": float(H.exp() - 1), "gradient^2": size.gradient**2}
     law |= {"pass_at_k": means["best_of"] + law["J"]}
-    return means | law | _cap(size, found, weights) | _by_skill(world, V)
-
-
-def _best(world: TokenMDP) -> Tensor:
-    """The best return after every prompt."""
-    if world.deterministic and world.readout is None:
-        return best_returns(world)
-    best = best_return(world)
-    if best is None:
-        raise InputError("world must know its best expected return: a headroom is what is missing of it")
-    return torch.full((len(world.prompts),), best, dtype=torch.float64)
+    return means | law | _cap(size, found, weights) | _by_skill(world, nulls["J"])
 
 
 def _each_once(found: Completions) -> tuple[Tensor, Tensor]:
@@ -119,10 +107,11 @@ def _by_skill(world: TokenMDP, V: Tensor) -> dict[str, float]:
 
 
 def reader_return(corpus: Corpus) -> float:
-    """Expected return of a reader that says what the corpus says, on all prompts: where pretraining tends."""
+    """Expected return of a reader that says what the corpus says, on the prompts that it shows."""
     world = corpus.world
     words = torch.cartesian_prod(*[torch.arange(world.V)] * world.horizon).reshape(-1, world.horizon)
     prompts = torch.arange(len(world.prompts))
     rows = prompts.repeat_interleave(len(words)), words.repeat(len(prompts), 1)
     R = token_returns(world, *rows).reshape(len(prompts), -1)
-    return float(world.weights @ (corpus.chances(words) * R).sum(-1))
+    weights = world.weights * corpus.shown
+    return float(weights @ (corpus.chances(words) * R).sum(-1) / weights.sum())

@@ -42,8 +42,9 @@ def forecast(claims: list[Claim], points: list[Point], todo: list[Point], preset
     """How much there is to do and about how long it takes, said before it begins."""
     seconds = 0.0
     for claim in _one_for_each_run(claims):
-        count = sum(point.claim == claim.runs for point in todo)
-        seconds += claim.seconds[preset == "full"] * count / len(claim.settings(preset))
+        settings = [point.setting for point in todo if point.claim == claim.runs]
+        even = claim.seconds[preset == "full"] / len(claim.settings(preset))
+        seconds += sum(even if claim.cost is None else claim.cost(setting) for setting in settings)
     total = seconds / jobs + 10
     length = f"{total:.0f} s" if total < 180 else f"{total / 60:.0f} min"
     kept = f" ({len(points) - len(todo)} kept from before)" if len(todo) < len(points) else ""

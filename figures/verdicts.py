@@ -40,7 +40,7 @@ def judge_claim(
         judged = set(rows.loc[rows["relation"] != "report", "part"])
         claim = dataclasses.replace(claim, parts={name: part for name, part in claim.parts.items() if name in judged})
         if not any(role == "claim" for role, _ in claim.parts.values()):
-            raise InputError("--only leaves nothing of the claim to judge: keep more of its settings")
+            raise InputError("--only or --set leaves nothing of the claim to judge: keep more of its settings")
     verdict = judge(claim, rows)
     row = verdict.headline
     entry = {

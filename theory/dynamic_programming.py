@@ -104,15 +104,6 @@ def best_words(world: TokenMDP) -> Int[Tensor, "prompts H"]:
 
     Raises InputError for a world whose tokens lead to states by chance: no fixed word is optimal there.
     """
-    return _optimum(world)[0]
-
-
-def best_returns(world: TokenMDP) -> Float[Tensor, "prompts"]:
-    """The highest return after every prompt, that of `best_words`; InputError as there."""
-    return _optimum(world)[1]
-
-
-def _optimum(world: TokenMDP) -> tuple[Tensor, Tensor]:
     _check_paid_by_table(world)
     if not world.deterministic:
         raise InputError("world must be deterministic: where a token leads by chance no fixed word is best")
@@ -126,4 +117,4 @@ def _optimum(world: TokenMDP) -> tuple[Tensor, Tensor]:
     for choice in best:
         words.append(choice[z])
         z = world.P[z, choice[z]].argmax(-1)
-    return torch.stack(words, 1), V[world.starts]
+    return torch.stack(words, 1)

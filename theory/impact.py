@@ -125,7 +125,9 @@ def kl_headroom(p: Float[Tensor, "L"], R: Float[Tensor, "L"], eps: float) -> flo
     p, R = p[p > 0] / p.sum(), R[p > 0]
     gap = R - R.max()
     best = gap > -1e-12 * max(1.0, float(R.abs().max()))
-    if float(-p[best].sum().log()) <= eps:
+    if float(-p[best].sum().log()) <= eps * (
+        1 + 1e-9
+    ):  # at the rim rounding decides, and nothing is left to gain beyond
         return float(R.max() - p @ R)
 
     def tilted(t: float) -> tuple[Tensor, float]:
@@ -139,10 +141,13 @@ def kl_headroom(p: Float[Tensor, "L"], R: Float[Tensor, "L"], eps: float) -> flo
     return float((q - p) @ R)
 
 
-def null_models(P: Chances, J: Chances, H: Chances) -> dict[str, Chances]:
-    """What must be beaten: `sqrt(P(1-P))` (GRPO's own scale), `P(1-P)`, J alone, entropy H alone, headroom `1 - J` alone."""
-    spread = P * (1 - P)
-    return {"sqrt(P(1-P))": spread.sqrt(), "P(1-P)": spread, "J": J, "H": H, "headroom": 1 - J}
+def null_models(p: Chances, R: Chances, H: Float[Tensor, "*batch"]) -> dict[str, Float[Tensor, "*batch"]]:
+    """What must be beaten: sd and variance of R (for returns of 0 and 1 `sqrt(P(1-P))`, GRPO's own scale, and `P(1-P)`),
+    J alone, entropy H alone, headroom alone (the best completion's return less J). None but J moves when R is shifted.
+    """  # noqa: D205
+    J = (p * R).sum(-1)
+    spread = (p * (R - J[..., None]) ** 2).sum(-1)
+    return {"sqrt(P(1-P))": spread.sqrt(), "P(1-P)": spread, "J": J, "H": H, "headroom": R.amax(-1) - J}
 
 
 def entropy_law(H: Float[Tensor, "points"], R: Float[Tensor, "points"]) -> tuple[float, float]:

@@ -8,7 +8,7 @@ import pandas as pd
 from figures.claim import Claim, Row, compare
 from figures.impact_tables import corpus_names
 from figures.statistics import estimate
-from figures.studies.impact_runs import SECONDS, measure, settings
+from figures.studies.impact_runs import SECONDS, measure, seconds_of, settings
 
 KEPT, BARE, ATTAINED, MOVES = "the cap is kept", "sd(R) alone is a cap", "the cap is attained", "the alignment moves"
 _CURVES = {"costate": "|E costate|", "cap": "cap", "sd": "sd(R)", "alignment": "alignment"}
@@ -38,7 +38,7 @@ def _course(points: pd.DataFrame, corpus: str) -> list[Row]:
             mean = estimate(here[name].to_numpy())
             found += compare(name, mean.mean, 0.0, mean.standard_error, mean.samples, relation="report",
                              labels={"corpus": corpus, "tokens": int(tokens)})  # fmt: skip
-    table = points.pivot(index=["block", "trajectory"], columns="tokens", values="alignment").to_numpy()
+    table = points.pivot(index=["run", "trajectory"], columns="checkpoint", values="alignment").to_numpy()
     best = table[np.arange(len(table)), (table.sum(0) - table).argmax(1)]  # placed by the other trajectories
     rise = estimate(best - table[:, 0])
     return found + compare(
@@ -95,6 +95,7 @@ CLAIM = Claim(
     measure=measure,
     draw=draw,
     seconds=SECONDS,
+    cost=seconds_of,
     height=5.5,
     study="impact_runs",
     derive=derive,

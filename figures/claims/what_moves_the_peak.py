@@ -7,8 +7,8 @@ import pandas as pd
 
 from figures.claim import Claim, Row, compare
 from figures.impact_tables import CLEAN, aligned, centre, was_run
-from figures.statistics import estimate
-from figures.studies.impact_runs import EXACT_ADAM, MAIN, SECONDS, measure, settings
+from figures.statistics import Estimate, estimate
+from figures.studies.impact_runs import EXACT_ADAM, MAIN, SECONDS, measure, seconds_of, settings
 
 CORPUS, BUDGET, GROUPS = (
     "a half-wrong corpus: later",
@@ -26,9 +26,12 @@ def derive(rows: pd.DataFrame) -> list[Row]:
     """Shifts of the centre of the gains, in doublings of pretraining tokens; and the centres themselves."""
     centres, found = _centres(rows), list[Row]()
     for (corpus, recipe, group, budget), x in centres.items():
-        mean = estimate(x)
+        mean = _estimate(x)
+        if mean is None:
+            continue
         found += compare("centre", mean.mean, 0.0, mean.standard_error, mean.samples, relation="report",
-                         labels={"corpus": corpus, "recipe": recipe, "group": group, "budget": budget})  # fmt: skip
+                         labels={"corpus": corpus, "recipe": recipe, "group": group, "budget": budget,
+                                 "without a centre": int(np.isnan(x).sum())})  # fmt: skip
     for recipe in was_run(rows, MAIN, EXACT_ADAM):
         found += _by_corpus(centres, recipe) + _by_budget(centres, recipe)
     return found + _by_group(centres)
@@ -45,6 +48,12 @@ def _centres(rows: pd.DataFrame) -> Centres:
     return found
 
 
+def _estimate(x: np.ndarray) -> Estimate | None:
+    """Over the trajectories that have a centre; None for fewer than two."""
+    x = x[np.isfinite(x)]
+    return estimate(x) if len(x) > 1 else None
+
+
 def _own_group(centres: Centres, recipe: str) -> int:
     return next(key[2] for key in centres if key[1] == recipe)
 
@@ -55,7 +64,9 @@ def _by_corpus(centres: Centres, recipe: str) -> list[Row]:
     for corpus, name, g, budget in centres:
         if (name, g) != (recipe, group) or corpus == CLEAN or (CLEAN, recipe, group, budget) not in centres:
             continue
-        one, other = (estimate(centres[which, recipe, group, budget]) for which in (corpus, CLEAN))
+        one, other = (_estimate(centres[which, recipe, group, budget]) for which in (corpus, CLEAN))
+        if one is None or other is None:
+            continue
         error, samples = np.hypot(one.standard_error, other.standard_error), min(one.samples, other.samples)
         found += compare(CORPUS, one.mean - other.mean, 0.0, error, samples, relation=">=" if corpus == _WORSE else "report",
                          labels={"corpus": corpus, "recipe": recipe, "budget": budget})  # fmt: skip
@@ -69,7 +80,9 @@ def _by_budget(centres: Centres, recipe: str) -> list[Row]:
     if not corpora:
         return []
     few, many = (np.concatenate([centres[c, recipe, group, budgets[i]] for c in corpora]) for i in (0, -1))
-    shift, found = estimate(many - few), list[Row]()
+    shift, found = _estimate(many - few), list[Row]()
+    if shift is None:
+        return []
     for part, target in ((BUDGET, 0.0), (BIGGER, -2.0)):
         found += compare(part, shift.mean, target, shift.standard_error, shift.samples, relation="<=",
                          labels={"recipe": recipe, "budget": budgets[-1]})  # fmt: skip
@@ -80,7 +93,9 @@ def _by_group(centres: Centres) -> list[Row]:
     """The same trajectories and as many rows an update, cut into fewer, larger groups."""
     groups, found = sorted({key[2] for key in centres if key[:2] == (CLEAN, MAIN)}), list[Row]()
     for budget in sorted({key[3] for key in centres}) if len(groups) > 1 else []:
-        shift = estimate(centres[CLEAN, MAIN, groups[-1], budget] - centres[CLEAN, MAIN, groups[0], budget])
+        shift = _estimate(centres[CLEAN, MAIN, groups[-1], budget] - centres[CLEAN, MAIN, groups[0], budget])
+        if shift is None:
+            continue
         found += compare(GROUPS, shift.mean, -1.0, shift.standard_error, shift.samples, relation="<=",
                          labels={"corpus": CLEAN, "recipe": MAIN, "budget": budget})  # fmt: skip
     return found
@@ -125,10 +140,10 @@ CLAIM = Claim(
     must_fail="groups sixteen times as large, with as many rows an update, move it a doubling earlier; the larger "
     "budget moves it two doublings earlier",
     how_to_read="Where the gain of RL is centred along pretraining, in doublings of tokens (bars are two standard "
-    "errors over trajectories). Left, a corpus half of guesses moves it later by 1.3 to 1.7 doublings, a budget four "
-    "times as large earlier by a quarter to a half of one. Right, groups sixteen times as large, with as many rows an "
-    "update, move it by a quarter to two fifths: where success is rare what counts is how many rows are drawn, more "
-    "than how they are grouped.",
+    "errors over trajectories). Left, a corpus half of guesses moves it later (by at least as much as is seen: its "
+    "gain is still large at the last checkpoint), a budget four times as large earlier. Right, groups sixteen times "
+    "as large, with as many rows an update, move it by less than half a doubling: where success is rare what counts "
+    "is how many rows are drawn, more than how they are grouped.",
     parts={
         CORPUS: ("claim", "holds"),
         BUDGET: ("claim", "holds"),
@@ -139,6 +154,7 @@ CLAIM = Claim(
     measure=measure,
     draw=draw,
     seconds=SECONDS,
+    cost=seconds_of,
     height=5.5,
     groups={GROUPS: "budget", BIGGER: "recipe"},
     study="impact_runs",

@@ -5,6 +5,7 @@ corpus. Its rows are of two kinds: "checkpoint" (what is known before RL) and "g
 """
 
 import copy
+import dataclasses
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,6 +26,7 @@ from envs.world import InputError
 from figures.claim import Preset, Row
 from figures.impact_numbers import SITE, Definitions, numbers, reader_return
 from figures.oracles import TokenOracle, mean_entropy
+from figures.records import canonical, digest
 from figures.token_systems import at_least
 from theory.dynamic_programming import best_words
 from theory.group_expectation import completion_log_probs, completions
@@ -77,13 +79,26 @@ class Setting:
 def settings(preset: Preset) -> list[Setting]:
     """Clean and half-wrong corpora; in the full preset more of them, slips, gaps, larger networks, other skills, more seeds."""
     if preset == "quick":
-        clean = [Setting(block=block, seeds=6, groups=(8, 2, 32)) for block in range(2)]
-        return clean + [Setting(quality=0.5, block=block) for block in range(2)]
-    whole = Setting(updates=1024, checkpoints=11, budgets=(8, 32, 128), groups=(8, 2, 32), sgd=True)
-    kinds = [replace(whole, quality=quality) for quality in (1.0, 0.9, 0.7, 0.5, 0.3)]
+        clean = [Setting(block=block, seeds=6, groups=(8, 2, 32), sgd=True) for block in range(2)]
+        return clean + [Setting(quality=0.5, block=block, updates=1024) for block in range(2)]
+    whole = Setting(seeds=2, updates=1024, checkpoints=11, budgets=(8, 32, 128), groups=(8, 2, 32), sgd=True)
+    kinds = [
+        replace(whole, quality=quality, updates=4096 if quality < 0.9 else 1024)
+        for quality in (1.0, 0.9, 0.7, 0.5, 0.3)
+    ]
     kinds += [replace(whole, noise=0.2), replace(whole, coverage=0.6), replace(whole, width=32)]
     kinds.append(replace(whole, names="copy,reverse,add,multiply"))
-    return [replace(kind, block=block) for kind in kinds for block in range(4)]
+    return [replace(kind, block=block) for kind in kinds for block in range(8)]
+
+
+def seconds_of(setting: Setting) -> float:
+    """About how long a point takes on one core, scaled up from the quick preset's."""
+    copies, last = setting.seeds * (setting.checkpoints + 1), setting.budgets[-1]
+    words = (setting.modulus + len(setting.names.split(","))) ** (setting.horizon - 1)
+    tree = len(setting.names.split(",")) * setting.modulus**2 * words / 972
+    drawn = 7e-3 * setting.rows / 64 * (len(setting.groups) + 1)
+    each = last * (drawn + 20e-3 * tree * (1 + setting.sgd)) + 0.2 * tree
+    return setting.width / 16 * (copies * each + 8e-3 * setting.updates * setting.seeds)
 
 
 def measure(setting: Setting, rng: torch.Generator, device: str) -> list[Row]:
@@ -182,10 +197,11 @@ def moved(world: TokenMDP, before: Copies, after: Copies) -> Tensor:
 
 def _labels(setting: Setting, path: list[Checkpoint], kind: str) -> list[Row]:
     """One row a network, in the order of the checkpoints and, within each, of the trajectories."""
-    fields = ("quality", "noise", "coverage", "width", "names", "block")
-    fixed = {"kind": kind, **{name: getattr(setting, name) for name in fields}}
+    fields = ("quality", "noise", "coverage", "width", "names")
+    run = digest(canonical(dataclasses.asdict(setting)))
+    fixed = {"kind": kind, "run": run, **{name: getattr(setting, name) for name in fields}}
     return [
-        {**fixed, "trajectory": i, "updates": point.updates, "tokens": point.tokens}
-        for point in path
+        {**fixed, "trajectory": i, "checkpoint": c, "updates": point.updates, "tokens": point.tokens}
+        for c, point in enumerate(path)
         for i in range(setting.seeds)
     ]

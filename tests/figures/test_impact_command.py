@@ -363,7 +363,7 @@ def test_an_end_token_from_end_to_end(tmp_path, capsys, undrawn):
         assert_same(row, truth)
         assert row["J"] == pytest.approx(exact_return(stop, one.policy), rel=1e-12)
         assert row["gain"] == pytest.approx(trained_gain(stop, one.policy), rel=1e-9, abs=1e-9)
-    assert_advice(capsys.readouterr().out.splitlines()[-5:], table)
+    assert_advice(capsys.readouterr().out.splitlines()[-6:], table)
 
 
 def test_where_there_is_no_signal_it_says_so(folder, capsys, undrawn):
@@ -490,3 +490,24 @@ def test_results_that_cannot_be_written_are_refused_before_any_work(folder, caps
 def test_the_folder_of_checkpoints_must_be_named(capsys):
     assert_refused(capsys, run("impact", *COPY), "--checkpoints")
     assert_refused(capsys, run("pretrain", *COPY), "--out")
+
+
+def test_a_site_is_honoured_and_what_has_no_place_is_refused(folder, tmp_path, capsys, undrawn):
+    assert impact(folder) == 0
+    at_layer1 = read(folder / "impact.csv")["costate"].tolist()
+    assert impact(folder, "--site", "embedding") == 0
+    assert read(folder / "impact.csv")["costate"].tolist() != pytest.approx(at_layer1, rel=1e-3)
+    capsys.readouterr()
+    for given, named in (
+        (("--site", "blocks.7"), "--site"),
+        (("--embedding", "x"), "--embedding"),
+        (("--alpha", "inf"), "alpha"),
+    ):
+        assert impact(folder, *given) == 2
+        assert capsys.readouterr().err.strip().startswith(f"costate: {named}")
+    (path,) = sorted(folder.glob("*.pt"))[:1]
+    state = torch.load(path, weights_only=True)
+    state["state"]["head.weight"][0, 0] = float("nan")
+    torch.save(state, path)
+    assert impact(folder) == 2
+    assert "NaN or infinity in head.weight" in capsys.readouterr().err

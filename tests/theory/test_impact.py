@@ -166,12 +166,32 @@ def test_bad_requests_are_refused():
         signal(with_readout(WORLDS["dense"]), transformer(WORLDS["dense"], seed=1), "layer1")
 
 
-def test_null_models_and_the_entropy_law():
-    found = null_models(P, P**2, P + 1)
-    assert found["sqrt(P(1-P))"].tolist() == pytest.approx([float(p * (1 - p)) ** 0.5 for p in P])
-    assert found["P(1-P)"].tolist() == pytest.approx([float(p * (1 - p)) for p in P])
-    assert found["headroom"].tolist() == pytest.approx([1 - float(p) ** 2 for p in P])
-    assert (found["J"].tolist(), found["H"].tolist()) == ((P**2).tolist(), (P + 1).tolist())
+def test_null_models_are_the_spread_of_binary_rewards_and_do_not_move_with_a_shift():
+    chance = torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64)
+    p, r = torch.stack([1 - chance, chance], -1), torch.tensor([[0.0, 1.0]] * 3, dtype=torch.float64)
+    found = null_models(p, r, chance + 1)
+    assert found["sqrt(P(1-P))"].tolist() == pytest.approx([float(x * (1 - x)) ** 0.5 for x in chance])
+    assert found["P(1-P)"].tolist() == pytest.approx([float(x * (1 - x)) for x in chance])
+    assert found["headroom"].tolist() == pytest.approx([1 - float(x) for x in chance])
+    assert (found["J"].tolist(), found["H"].tolist()) == (chance.tolist(), (chance + 1).tolist())
+    dense, moved = null_models(P, R, P[0]), null_models(P, R - 3.0, P[0])
+    by_hand = float(P @ R**2 - (P @ R) ** 2)
+    assert float(dense["P(1-P)"]) == pytest.approx(by_hand, rel=1e-12)
+    for name in ("sqrt(P(1-P))", "P(1-P)", "headroom"):
+        assert float(moved[name]) == pytest.approx(float(dense[name]), rel=1e-12)
+
+
+@pytest.mark.parametrize("share", [0.5, 0.93034, 0.99])
+def test_a_ball_whose_rim_is_the_best_completions_reaches_them(share):
+    eps = -float(np.log(share))
+    p = torch.tensor([share / 3] * 3 + [(1 - share) / 2] * 2, dtype=torch.float64)
+    r = torch.tensor([1.0, 1.0, 1.0, 0.0, 0.0], dtype=torch.float64)
+    for near in (eps * (1 - 1e-12), eps, eps * (1 + 1e-12)):
+        assert kl_headroom(p, r, near) == pytest.approx(1 - share, rel=1e-6)
+    assert kl_headroom(p, r, 0.9 * eps) < 1 - share - 1e-6
+
+
+def test_the_entropy_law_is_a_least_squares_line():
     H = torch.tensor([0.1, 0.5, 1.2, 2.0], dtype=torch.float64)
     a, b = np.linalg.lstsq(np.stack([-np.exp(H.numpy()), np.ones(4)], 1), R.numpy(), rcond=None)[0]
     assert entropy_law(H, R) == pytest.approx((a, b), rel=1e-10)
