@@ -83,8 +83,9 @@ CLAIM = Claim(
     must_fail="sd(R) alone is a cap (clean corpus); the cap is attained (mean alignment 0.95)",
     how_to_read="Left, the size of the expected costate at the prompt (points) under its cap (dashed), means over "
     "prompts and trajectories: where success is rare, or sure, rewards have no spread and there is no signal. Right, "
-    "the share of the cap that is used: it rises from a tenth to a half as the network learns to read the prompt, so "
-    "the signal is not the spread of rewards alone; no prompt (dots: the largest of each checkpoint) is above 1.",
+    "the share of the cap that is used: it rises from a tenth to a half or more as the network learns to read the "
+    "prompt, so the signal is not the spread of rewards alone; no prompt (dots: the largest of each checkpoint) is "
+    "above 1.",
     parts={
         KEPT: ("claim", "holds"),
         MOVES: ("claim", "holds"),
