@@ -46,8 +46,8 @@ def play(env, tokens, seed=None):
     return np.stack(contexts), np.array(states), np.array(rewards), ends
 
 
-def test_all_eight_tasks_are_registered():
-    tasks = ("Lock", "Copy", "Reverse", "Arithmetic", "Parity", "Garnet", "Distractor", "SumAndStop")
+def test_all_nine_tasks_are_registered():
+    tasks = ("Lock", "Copy", "Reverse", "Arithmetic", "Parity", "Garnet", "Distractor", "SumAndStop", "Skills")
     assert set(NAMES) == {f"costate/Token{task}-v0" for task in tasks}
 
 

@@ -24,12 +24,17 @@ def run(*arguments):
     return stopped.value.code
 
 
+# The study of the impact claims takes as long as all others together: tests/figures/test_impact_claims.py judges them on
+# made-up rows, and a small study runs from end to end below.
+CHECKED = [name for name in CLAIM_NAMES if not load_claim(name).study]
+
+
 @pytest.fixture(scope="module")
 def checked(tmp_path_factory):
-    """Output folder of a quick run of every claim in a process of its own, and what it printed."""
+    """Output folder of a quick run of the claims in a process of its own, and what it printed."""
     out = tmp_path_factory.mktemp("check") / "runs"
-    command = [sys.executable, "-m", "figures", "check", "--out", str(out), "--jobs", "2", "--seed", "7"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=1500)  # an idle machine takes about 340 s
+    command = [sys.executable, "-m", "figures", "check", "--out", str(out), "--jobs", "2", "--seed", "7", *CHECKED]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1200)  # an idle machine takes about 190 s
     assert done.returncode == 0, done.stdout + done.stderr
     return out, done
 
@@ -41,13 +46,13 @@ def files(folder: Path):
 def test_every_claim_comes_out_as_documented(checked):
     out, done = checked
     entries = json.loads((out / "verdicts.json").read_text())
-    assert [e["claim"] for e in entries] == list(CLAIM_NAMES)
+    assert [e["claim"] for e in entries] == list(CHECKED)
     for entry in entries:
         assert entry["outcome"] == entry["expected_outcome"] == load_claim(entry["claim"]).expected_outcome
         assert entry["as_documented"]
         assert entry["claim"] in done.stdout
     assert "about" in done.stderr
-    assert all(load_claim(name).runs in done.stderr for name in CLAIM_NAMES)
+    assert all(load_claim(name).runs in done.stderr for name in CHECKED)
 
 
 def test_verdicts_json_has_the_promised_fields(checked):
@@ -63,12 +68,12 @@ def test_verdicts_json_has_the_promised_fields(checked):
 def test_every_claim_has_its_pictures_and_the_report_needs_no_network(checked):
     out, _ = checked
     page = html.unescape((out / "report.html").read_text())
-    for name in CLAIM_NAMES:
+    for name in CHECKED:
         assert (out / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         assert "<svg" in (out / "figures" / f"{name}.svg").read_text()
         assert f'id="{name}"' in page
         assert load_claim(name).statement in page
-    assert page.count("<math") == page.count("data:image/svg+xml") == len(CLAIM_NAMES)
+    assert page.count("<math") == page.count("data:image/svg+xml") == len(CHECKED)
     assert page.count("<h3>") == 8
     assert "is-this-a-bug" in page
     links = re.findall(r"""(?:src|href|url)\s*[=(]\s*["']?([^"'\s>)]+)""", page)
@@ -82,7 +87,7 @@ def test_a_second_run_recomputes_nothing_and_says_so(checked, capsys):
     assert run("check", "--out", out, "--jobs", "1", "--seed", "7", "costate_recursion") == 0
     assert files(out) == before
     assert "kept from before" in capsys.readouterr().err
-    assert len(json.loads((out / "verdicts.json").read_text())) == len(CLAIM_NAMES)
+    assert len(json.loads((out / "verdicts.json").read_text())) == len(CHECKED)
 
 
 def test_one_process_gives_the_same_numbers_as_two(checked, tmp_path):
@@ -190,7 +195,7 @@ def test_plot_and_report_work_from_the_records_alone(checked, tmp_path):
     assert same
     assert run("report", "--out", copy) == 0
     page = (copy / "report.html").read_text()
-    assert all(f'id="{name}"' in page for name in CLAIM_NAMES)
+    assert all(f'id="{name}"' in page for name in CHECKED)
 
 
 def test_a_planted_error_in_the_theory_makes_the_claim_fail_and_the_exit_code_1(tmp_path, monkeypatch, capsys):
@@ -262,3 +267,24 @@ def test_the_forecast_is_said_before_anything_runs(tmp_path, capsys, monkeypatch
     said = capsys.readouterr().err
     assert re.search(r"about \d+ (s|min) with \d+ jobs", said)
     assert "goes on from here" in said
+
+
+SMALL = ("seeds=2", "updates=8", "checkpoints=3", "budgets=1,2", "rows=8", "groups=2,4", "sgd=True", "modulus=2",
+         "horizon=1", "names=copy", "width=8")  # fmt: skip
+
+
+def test_claims_on_a_study_run_it_once_from_end_to_end(tmp_path, capsys):
+    changes = [part for change in SMALL for part in ("--set", change)]
+    sweep = ("--preset", "quick", "--jobs", "1", "--out", tmp_path, *changes)
+    assert run("sweep", "impact_product", *sweep) == 0
+    before = files(tmp_path)
+    assert {path.parent.name for path in before} == {"impact_runs"}
+    assert len(before) == 4
+    assert run("sweep", "signal_cap", *sweep) == 0
+    assert files(tmp_path) == before
+    told = capsys.readouterr()
+    assert "(4 kept from before)" in told.err
+    assert (tmp_path / "figures" / "impact_product.png").read_bytes().startswith(b"\x89PNG")
+    page = html.unescape((tmp_path / "report.html").read_text())
+    assert load_claim("impact_product").advice in page
+    assert (tmp_path / "impact_product.csv").read_text().count("checkpoint,") > 10
