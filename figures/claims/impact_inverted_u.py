@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from figures.claim import Claim, Row, compare
+from figures.claim import Row, compare
 from figures.impact_tables import CLEAN, Runs, aligned, peak_of_the_others, teaches_all, was_run
 from figures.statistics import estimate
-from figures.studies.impact_runs import EXACT_ADAM, EXACT_SGD, MAIN, SECONDS, UNBIASED, measure, seconds_of, settings
+from figures.studies.impact_runs import EXACT_ADAM, EXACT_SGD, MAIN, UNBIASED, claim_on_runs
 
 RISES, FALLS = "the first draw gains less than half", "the last checkpoint gains less than half"
 LATE, _WORSE = "the last one of a half-wrong corpus gains less than half", "quality 0.5"
@@ -81,24 +81,19 @@ def draw(rows: pd.DataFrame, figure: Any) -> None:
         known_panel(line[0], rows[rows["corpus"] == corpus], f"pretraining, corpus: {corpus}")
         main = here[here["recipe"] == MAIN]
         gain_lines(line[1], main, "budget", f"{MAIN}, by RL updates")
-        gain_lines(
-            line[2],
-            here[here["budget"] == here["budget"].max()],
-            "recipe",
-            f"after {int(here['budget'].max())} updates",
-        )
+        last = here[here["budget"] == here["budget"].max()]
+        gain_lines(line[2], last, "recipe", f"after {last['budget'].max():.0f} updates")
         line[1].sharey(line[2])
     legend_above(figure, axes[0, 0])
     for axis in axes[0, 1:]:
         axis.legend(fontsize=8)
 
 
-CLAIM = Claim(
+CLAIM = claim_on_runs(
     name="impact_inverted_u",
     statement="RL gains most in mid-pretraining, where the corpus teaches all that is asked",
     formula=r"\Delta J(\theta_0),\ \Delta J(\theta_{N}) \le \tfrac12 \max_n \Delta J(\theta_n)",
     source="the claim's inverted U of RL's impact over pretraining; the factor one half is ours",
-    assumptions=(),
     must_hold="clean corpus: after the same RL budget (the largest; GRPO, RLOO, exact gradient with Adam and with "
     "SGD) the gain from the first draw and from the last checkpoint is at most half of that at the peak, exact J; the "
     "peak of a trajectory is placed by all others",
@@ -110,13 +105,8 @@ CLAIM = Claim(
     "gain is large from late checkpoints, long after that of the clean corpus has vanished: where the peak lies is a "
     "matter of the corpus. Dashed, ascent on the exact gradient.",
     parts={RISES: ("claim", "holds"), FALLS: ("claim", "holds"), LATE: ("control", "fails")},
-    settings=settings,
-    measure=measure,
     draw=draw,
-    seconds=SECONDS,
-    cost=seconds_of,
     height=7.5,
     groups={LATE: "budget"},
-    study="impact_runs",
     derive=derive,
 )

@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from figures.claim import Claim, Row, compare
+from figures.claim import Row, compare
 from figures.impact_numbers import HEADROOMS, NULLS, OURS, PREDICTORS, PRODUCTS, SIGNALS
 from figures.impact_tables import CLEAN, Runs, aligned, was_run
 from figures.predictors import SCORES, Scored, left_out_prediction, resamples, score_all
 from figures.statistics import estimate
-from figures.studies.impact_runs import EXACT_ADAM, EXACT_SGD, MAIN, SECONDS, UNBIASED, measure, seconds_of, settings
+from figures.studies.impact_runs import EXACT_ADAM, EXACT_SGD, MAIN, UNBIASED, claim_on_runs
 
 _BEST, _POWER = "snr x best_of", "power"
 _NORMS = tuple(f"costate x {headroom}" for headroom in HEADROOMS)
@@ -150,14 +150,13 @@ def draw(rows: pd.DataFrame, figure: Any) -> None:
     scores_panel(figure, grid[1, :], rows[(rows["recipe"] == MAIN) & (rows["largest"] == True)], list(SCORES), kinds)  # noqa: E712
 
 
-CLAIM = Claim(
+CLAIM = claim_on_runs(
     name="impact_product",
     statement="Signal-to-noise x (pass@k - pass@1) foretells the gain of GRPO beyond its factors",
     formula=r"\Delta J \approx a\,\frac{\|E\lambda\|}{\mathrm{sd}\,\lambda}\,(\mathrm{pass@}k-\mathrm{pass@}1) + b,\qquad"
     r"\text{error on a trajectory left out} < \text{that of each factor, of } P(1-P), J, H",
     source="the claim's promise of a criterion; its own formula could not be read: all twelve products are our "
     "definitions",
-    assumptions=(),
     must_hold="GRPO with Adam, the largest budget: signal-to-noise x (pass@k - pass@1) has a left-out error smaller "
     "by 0.02 than that of both factors and the null models P(1-P), its root, J, H, 1 - J and the entropy law, and "
     "ranks no worse than any of them by 0.1",
@@ -177,11 +176,7 @@ CLAIM = Claim(
         SGD: ("control", "fails"),
         FLAT: ("control", "fails"),
     },
-    settings=settings,
-    measure=measure,
     draw=draw,
-    seconds=SECONDS,
-    cost=seconds_of,
     height=10.5,
     groups={FLAT: "predictor"},
     advice="Numbers of the quick preset at seed 0 (one family of tasks, a clean corpus and one half of guesses, width "
@@ -197,6 +192,5 @@ CLAIM = Claim(
     "cannot place a peak: they point to one end of pretraining. Power sampling and pass@k can be estimated from "
     "samples alone. The product judged here was chosen among the twelve on earlier runs at seed 0, with other "
     "checkpoints and budgets, and then judged at seeds 0 and 7.",
-    study="impact_runs",
     derive=derive,
 )

@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from figures.claim import Claim, Row, compare
+from figures.claim import Row, compare
 from figures.impact_tables import corpus_names
 from figures.statistics import estimate
-from figures.studies.impact_runs import SECONDS, measure, seconds_of, settings
+from figures.studies.impact_runs import claim_on_runs
 
 KEPT, BARE, ATTAINED, MOVES = "the cap is kept", "sd(R) alone is a cap", "the cap is attained", "the alignment moves"
 _CURVES = {"costate": "|E costate|", "cap": "cap", "sd": "sd(R)", "alignment": "alignment"}
@@ -71,13 +71,12 @@ def draw(rows: pd.DataFrame, figure: Any) -> None:
         axis.legend(loc="upper left", fontsize=8)
 
 
-CLAIM = Claim(
+CLAIM = claim_on_runs(
     name="signal_cap",
     statement="The signal at a prompt is capped by the spread of its rewards",
     formula=r"\|\nabla_h V\| \le \mathrm{sd}(R)\,\sqrt{\lambda_{\max}(F_h)},\qquad F_h = E[s s^{\top}],\quad "
     r"s = \sum_t \nabla_h \log\pi(c_t)",
     source="Cauchy-Schwarz on grad_h V = E[(R - V) s]; theory page section 5",
-    assumptions=(),
     must_hold="at every prompt of every checkpoint, exact (tolerance 1e-9); the alignment (signal over cap) is higher "
     "by 0.1 at its highest than at the first draw",
     must_fail="sd(R) alone is a cap (clean corpus); the cap is attained (mean alignment 0.95)",
@@ -92,12 +91,7 @@ CLAIM = Claim(
         BARE: ("control", "fails"),
         ATTAINED: ("control", "fails"),
     },
-    settings=settings,
-    measure=measure,
     draw=draw,
-    seconds=SECONDS,
-    cost=seconds_of,
     height=5.5,
-    study="impact_runs",
     derive=derive,
 )

@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from figures.claim import Claim, Row, compare
+from figures.claim import Row, compare
 from figures.impact_tables import CLEAN, aligned, centre, was_run
 from figures.statistics import Estimate, estimate
-from figures.studies.impact_runs import EXACT_ADAM, MAIN, SECONDS, measure, seconds_of, settings
+from figures.studies.impact_runs import EXACT_ADAM, MAIN, claim_on_runs
 
 CORPUS, BUDGET, GROUPS = (
     "a half-wrong corpus: later",
@@ -128,12 +128,11 @@ def draw(rows: pd.DataFrame, figure: Any) -> None:
     left.legend(fontsize=8)
 
 
-CLAIM = Claim(
+CLAIM = claim_on_runs(
     name="what_moves_the_peak",
     statement="A worse corpus moves the peak of RL's gain later, a larger budget earlier",
     formula=r"c = \frac{\sum_n \Delta J_n^{+}\,\log_2 n}{\sum_n \Delta J_n^{+}},\qquad n\text{ tokens of pretraining}",
     source="the claim's peak of impact; the centre of the gains over log2 tokens is our measure of where it is",
-    assumptions=(),
     must_hold="centre of the positive gains, in doublings of tokens: later with a corpus half of guesses than with a "
     "clean one (GRPO and exact gradient, every budget); earlier with the largest budget than with the smallest (both "
     "corpora together)",
@@ -150,13 +149,8 @@ CLAIM = Claim(
         GROUPS: ("control", "fails"),
         BIGGER: ("control", "fails"),
     },
-    settings=settings,
-    measure=measure,
     draw=draw,
-    seconds=SECONDS,
-    cost=seconds_of,
     height=5.5,
     groups={GROUPS: "budget", BIGGER: "recipe"},
-    study="impact_runs",
     derive=derive,
 )

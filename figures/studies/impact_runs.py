@@ -7,6 +7,7 @@ corpus. Its rows are of two kinds: "checkpoint" (what is known before RL) and "g
 import copy
 import dataclasses
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ from envs.corpus import Corpus
 from envs.skills import skills
 from envs.token_mdp import TokenMDP
 from envs.world import InputError
-from figures.claim import Preset, Row
+from figures.claim import Claim, Preset, Row
 from figures.impact_numbers import SITE, Definitions, numbers, reader_return
 from figures.oracles import TokenOracle, mean_entropy
 from figures.records import canonical, digest
@@ -32,7 +33,6 @@ from theory.dynamic_programming import best_words
 from theory.group_expectation import completion_log_probs, completions
 from theory.prefix_tree import grow
 
-SECONDS = (400.0, 24000.0)  # of one core
 MAIN = "GRPO"  # the recipe that claims are judged on; the others are the noise-free limits and the unbiased sibling
 DOCUMENTS, ROLLOUTS = 2**32, 2**33  # added to a seed, so that documents and rows of RL are not drawn as the network was
 EXACT_ADAM, EXACT_SGD, UNBIASED = "exact, Adam", "exact, SGD", "RLOO"
@@ -205,3 +205,7 @@ def _labels(setting: Setting, path: list[Checkpoint], kind: str) -> list[Row]:
         for c, point in enumerate(path)
         for i in range(setting.seeds)
     ]
+
+
+# a claim that is judged on these runs: what it adds is its own
+claim_on_runs = partial(Claim, assumptions=(), settings=settings, measure=measure, cost=seconds_of, study="impact_runs")
