@@ -21,7 +21,7 @@ _REFERENCE = {"left-out error": 1.0, "gain of its choice": 1.0}  # the mean gain
 def token_axis(axis: Any, tokens: Any) -> Any:
     """Logarithmic tokens, with the first draw (0 tokens) at the left edge."""
     axis.set_xscale("symlog", linthresh=sorted(set(tokens))[1], linscale=0.5)
-    axis.set_xlim(left=0)
+    axis.set_xlim(0, 1.15 * max(tokens))
     axis.set_xlabel("tokens of pretraining")
     return axis
 

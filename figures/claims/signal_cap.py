@@ -66,8 +66,8 @@ def draw(rows: pd.DataFrame, figure: Any) -> None:
     right.axhline(1, **EXACT, label="the cap")
     right.set_yticks([0, 0.25, 0.5, 0.75, 1])
     right.set(ylabel="alignment |E costate| / cap", title="how much of the cap is used", ylim=(0, 1.5))
-    token_axis(right, rows["tokens"].dropna())
     for axis in (left, right):
+        token_axis(axis, rows["tokens"].dropna())  # of all corpora: one of them reads on
         axis.legend(loc="upper left", fontsize=8)
 
 
