@@ -125,9 +125,7 @@ def kl_headroom(p: Float[Tensor, "L"], R: Float[Tensor, "L"], eps: float) -> flo
     p, R = p[p > 0] / p.sum(), R[p > 0]
     gap = R - R.max()
     best = gap > -1e-12 * max(1.0, float(R.abs().max()))
-    if float(-p[best].sum().log()) <= eps * (
-        1 + 1e-9
-    ):  # at the rim rounding decides, and nothing is left to gain beyond
+    if float(-p[best].sum().log()) <= eps * (1 + 1e-9):  # at the rim rounding would decide
         return float(R.max() - p @ R)
 
     def tilted(t: float) -> tuple[Tensor, float]:
