@@ -8,17 +8,17 @@ clip, checks and log; a whole step draws its rows first. Seeds at once are one c
 
 import torch
 
-from agents.learners import build_learner
-from agents.tasks import TokenTask
-from agents.train import Trainer, _Seen
-from agents.training import Setting
-from agents.transformer import Transformer
+from agents.policies.transformer import Transformer
+from agents.recipes.learners import build_learner
+from agents.training.settings import TrainingSettings
+from agents.training.tasks import TokenTask
+from agents.training.trainer import Trainer, _Seen
 from benchmarks.timing import interleave, median_ratio, report
 from envs.token_mdp import TokenMDP
 from envs.token_tasks import garnet, sequence_task, sum_and_stop
-from theory.group_expectation import expected_update
-from theory.prefix_tree import grow
-from theory.tree_gradients import total_surrogate
+from theory.groups.expected_update import expected_update
+from theory.tokens.prefix_tree import grow
+from theory.tokens.tree_gradients import total_surrogate
 
 V, PROMPTS, GROUP, H = 16, 8, 8, 8
 
@@ -32,7 +32,7 @@ def large_world() -> TokenMDP:
 
 def step_rivals() -> dict:
     """The bare step, the update of rows that are there, and a step with its sampling."""
-    world, setting = large_world(), Setting(prompts=PROMPTS, group=GROUP, every=10**9)
+    world, setting = large_world(), TrainingSettings(prompts=PROMPTS, group=GROUP, every=10**9)
     policies = [Transformer(V, width=64, layers=2, heads=4, length=H + 2) for _ in range(2)]
     trainer = Trainer(TokenTask(world), build_learner("grpo"), policies[:1], [0], setting)
     trainer.taken = 1
@@ -66,7 +66,7 @@ def expectation_rivals(world: TokenMDP, learner: str, group: int) -> dict:
 
 def seed_rivals(width: int, prompts: int, group: int) -> dict:
     """Sixteen seeds in one trainer and in sixteen."""
-    world, setting = sum_and_stop(3, 4), Setting(prompts=prompts, group=group, every=10**9)
+    world, setting = sum_and_stop(3, 4), TrainingSettings(prompts=prompts, group=group, every=10**9)
 
     def trainer(seeds: range) -> Trainer:
         policies = [Transformer(world.V, width=width, layers=2, heads=2, length=8, seed=s) for s in seeds]

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from benchmarks.timing import check, interleave, median_ratio, report
 from envs.linear_quadratic import LinearQuadratic, random_system
+from theory.continuous.lq_gradients import expected_return, policy_gradient
+from theory.continuous.lyapunov import linear_value
+from theory.continuous.riccati import riccati
 from theory.differences import central_gradient
-from theory.lq_gradients import expected_return, policy_gradient
-from theory.lyapunov import linear_value
-from theory.riccati import riccati
 
 ROUNDS, TARGET = 15, 10
 

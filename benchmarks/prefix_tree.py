@@ -20,12 +20,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from agents.transformer import Transformer
+from agents.policies.transformer import Transformer
 from benchmarks.timing import check, interleave, median_ratio, report
 from envs.token_mdp import TokenMDP
 from envs.token_tasks import garnet
-from theory.prefix_tree import Tree, every_token, grow
-from theory.tree_gradients import tree_gradients
+from theory.tokens.prefix_tree import Tree, every_token, grow
+from theory.tokens.tree_gradients import tree_gradients
 
 WHOLE = 2**40  # a chunk this large is the tree
 SIZES = {(4, 6): 70, (4, 8): 110, (8, 5): 130, (8, 6): 160}  # (V, H): how many times faster than prefix by prefix

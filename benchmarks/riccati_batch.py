@@ -10,7 +10,7 @@ import torch
 
 from benchmarks.timing import check, interleave, median_ratio, report
 from envs.linear_quadratic import LinearQuadratic, random_system
-from theory.riccati import Optimum, riccati
+from theory.continuous.riccati import Optimum, riccati
 
 SYSTEMS, ROUNDS, TARGET = 256, 9, 15
 MATRICES = ("A", "B", "Q", "R", "Q_f")

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from agents.token_rollout import sample_tokens
-from agents.transformer import Transformer
+from agents.policies.transformer import Transformer
+from agents.sampling.tokens import sample_tokens
 from benchmarks.timing import check, interleave, median_ratio, report
 
 try:

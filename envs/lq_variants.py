@@ -2,8 +2,8 @@
 
 `uniform_noise` breaks A3 (a smooth noise density), `StepReward` and `QuantisedAction` break A1 (differentiability),
 `StateScaledNoise` breaks A2 (additive noise) and, with the path cut, A5 (total derivative), `ChaoticMap` breaks A6
-(tame dynamics). The exact answers are in `theory/variant_values.py`, `theory/lyapunov.py` and
-`theory/circle_moments.py`.
+(tame dynamics). The exact answers are in `theory/continuous/broken_assumptions.py`, `theory/continuous/lyapunov.py` and
+`theory/continuous/chaotic_map.py`.
 """
 
 import dataclasses

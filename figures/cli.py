@@ -10,7 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-from figures import impact_command, pretrain_command, train_command
+from figures.commands import impact as impact_command
+from figures.commands import pretrain as pretrain_command
+from figures.commands import train as train_command
 
 DEFAULT_OUT = Path("runs")
 
@@ -102,7 +104,7 @@ def _interrupt(*_: Any) -> NoReturn:
 
 
 def _list(options: argparse.Namespace) -> int:
-    from figures.claim import ASSUMPTIONS, load_claims
+    from figures.harness.claim import ASSUMPTIONS, load_claims
 
     for claim in load_claims([]):
         print(f"{claim.name:<25} {claim.expected_outcome:<6} {' '.join(claim.assumptions):<15} {claim.statement}")
@@ -125,7 +127,7 @@ def _device(name: str) -> str:
 
 def _check(options: argparse.Namespace) -> int:
     """Plan, say how long, run what is missing, judge, draw, report."""
-    from figures.claim import load_claims
+    from figures.harness.claim import load_claims
 
     began, claims = time.perf_counter(), load_claims(options.claims)
     jobs, points = _run(claims, options, _own_system(options.world), list)
@@ -137,10 +139,10 @@ def _check(options: argparse.Namespace) -> int:
 
 def _sweep(options: argparse.Namespace) -> int:
     """One claim on chosen or changed settings: verdict, figures, report, and all rows as CSV."""
-    from figures.claim import load_claims
-    from figures.report import draw_each
-    from figures.selection import select
-    from figures.verdicts import write_rows
+    from figures.harness.claim import load_claims
+    from figures.harness.selection import select
+    from figures.harness.verdicts import write_rows
+    from figures.report.report import draw_each
 
     began, claims = time.perf_counter(), load_claims([options.claim])
     jobs, points = _run(claims, options, None, lambda settings: select(settings, options.only, options.set))
@@ -154,8 +156,8 @@ def _sweep(options: argparse.Namespace) -> int:
 
 def _run(claims: list[Any], options: argparse.Namespace, own: str | None, choose: Any) -> tuple[int, list[Any]]:
     """Plan, say how long, run what is missing: the number of jobs and the points."""
-    from figures import sweep
-    from figures.records import check_writable
+    from figures.harness import runner as sweep
+    from figures.harness.records import check_writable
 
     cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
     device = _device(options.device)
@@ -171,7 +173,7 @@ def _run(claims: list[Any], options: argparse.Namespace, own: str | None, choose
 def _own_system(path: Path | None) -> str | None:
     if path is None:
         return None
-    from figures.systems import read_system
+    from figures.measures.linear_systems import read_system
 
     return read_system(path)
 
@@ -179,7 +181,7 @@ def _own_system(path: Path | None) -> str | None:
 def _judge_and_show(
     claims: list[Any], points: list[Any], options: argparse.Namespace, partial: bool = False
 ) -> list[dict[str, Any]]:
-    from figures.verdicts import judge_claim, table, write_verdicts
+    from figures.harness.verdicts import judge_claim, table, write_verdicts
 
     entries = []
     for claim in claims:
@@ -194,8 +196,8 @@ def _judge_and_show(
 
 
 def _draw_and_report(fresh: list[dict[str, Any]], out: Path, jobs: int) -> None:
-    from figures.report import draw_all, write_report
-    from figures.verdicts import read_verdicts
+    from figures.harness.verdicts import read_verdicts
+    from figures.report.report import draw_all, write_report
 
     drawn = {entry["claim"] for entry in fresh}
     draw_all(fresh, out, jobs)
@@ -205,7 +207,7 @@ def _draw_and_report(fresh: list[dict[str, Any]], out: Path, jobs: int) -> None:
 def _drawn(entry: dict[str, Any], out: Path) -> bool:
     """Whether an older claim has its picture, drawn now if need be; one whose records are gone is named and left out."""
     from envs.world import InputError
-    from figures.report import draw_claim
+    from figures.report.report import draw_claim
 
     try:
         if not (out / "figures" / f"{entry['claim']}.svg").exists():
@@ -219,8 +221,8 @@ def _drawn(entry: dict[str, Any], out: Path) -> bool:
 def _chosen(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Stored verdicts of the named claims, or of all that were checked."""
     from envs.world import InputError
-    from figures.claim import load_claim
-    from figures.verdicts import read_verdicts
+    from figures.harness.claim import load_claim
+    from figures.harness.verdicts import read_verdicts
 
     for name in options.claims:
         load_claim(name)
@@ -234,8 +236,8 @@ def _chosen(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def _plot(options: argparse.Namespace) -> int:
-    from figures.records import check_writable
-    from figures.report import draw_all
+    from figures.harness.records import check_writable
+    from figures.report.report import draw_all
 
     entries = _chosen(options)
     check_writable(options.out)
@@ -245,9 +247,9 @@ def _plot(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from figures.records import check_writable
-    from figures.report import write_report
-    from figures.verdicts import read_verdicts
+    from figures.harness.records import check_writable
+    from figures.harness.verdicts import read_verdicts
+    from figures.report.report import write_report
 
     entries = read_verdicts(options.out)
     check_writable(options.out)

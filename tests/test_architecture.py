@@ -47,8 +47,8 @@ def test_imports_follow_the_arrows(path):
 @pytest.mark.parametrize(
     ("package", "line"),
     [
-        ("envs", "import theory.lyapunov as t"),
-        ("theory", "from agents.rollout import rollout"),
+        ("envs", "import theory.continuous.lyapunov as t"),
+        ("theory", "from agents.sampling.rollout import rollout"),
         ("agents", "def f():\n    from theory import linear_value"),
         ("envs", "importlib.import_module('figures.cli')"),
         ("figures", "import tests.oracles"),

@@ -6,7 +6,7 @@ from pathlib import Path
 import gymnasium
 
 import envs  # noqa: F401
-from figures.claim import ASSUMPTIONS
+from figures.harness.claim import ASSUMPTIONS
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()

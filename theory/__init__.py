@@ -44,7 +44,7 @@ Token worlds (N nodes of a level of the prefix tree, C edges each, D width of th
 | D_w        | diameter          | (N,)                         | max_{a,b} of the norm of w(a) - w(b)                         |
 | Q_k, V_k   | Q, V              | (N, C), (N,)                 | value after the edge's token; of the node                    |
 | J          | J                 | scalar                       | expected return over the prompts                             |
-| E1 ... E5  | SURROGATES        | (N, positions, D)            | the empirical costates, see `theory.token_costates`          |
+| E1 ... E5  | SURROGATES        | (N, positions, D)            | the empirical costates, see `theory.tokens.costates`         |
 | tau_g      | tau_g             | scalar                       | temperature of the Gumbel-softmax (E5)                       |
 
 Groups (rows of T steps, G of them for each prompt):

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from envs.token_mdp import TokenMDP
 from envs.world import InputError
-from theory.error_split import logit_slopes
-from theory.group_expectation import completions
-from theory.prefix_tree import DEFAULT_BUDGET, Tree, grow
-from theory.tree_gradients import score_surrogate
+from theory.groups.expected_update import completions
+from theory.tokens.error_split import logit_slopes
+from theory.tokens.prefix_tree import DEFAULT_BUDGET, Tree, grow
+from theory.tokens.tree_gradients import score_surrogate
 
 Chances = Float[Tensor, "*batch L"]
 

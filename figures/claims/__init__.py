@@ -1,1 +1,1 @@
-"""One file per claim; `figures.claim.CLAIM_NAMES` lists them."""
+"""One file for each claim, in the four parts of the suite; `figures.harness.registry` lists them."""

@@ -3,8 +3,8 @@
 import torch
 from torch import nn
 
-from agents.linear_gaussian import ClosedPath, ConstantPolicy, LinearPolicy, PositionAttention
-from agents.rollout import rollout
+from agents.policies.linear import ClosedPath, ConstantPolicy, LinearPolicy, PositionAttention
+from agents.sampling.rollout import rollout
 from envs.linear_quadratic import LinearQuadratic, random_system, scalar
 from envs.noise import FAMILIES, draw_noise
 

@@ -13,7 +13,7 @@ from tests.envs.refusals import refused
 from tests.envs.test_registration import IDS
 from tests.envs.test_vector_env import Twins
 from tests.oracles import assert_mean_within, differs_by
-from theory.dynamic_programming import tables
+from theory.tokens.dynamic_programming import tables
 
 NAMES = [name for name in IDS if name.startswith("costate/Token")]
 every_world = pytest.mark.parametrize("name", NAMES)

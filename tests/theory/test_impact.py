@@ -7,13 +7,12 @@ import pytest
 import torch
 from scipy.optimize import brentq, minimize
 
-from agents.token_rollout import sample_tokens, token_returns
+from agents.sampling.tokens import sample_tokens, token_returns
 from envs.token_tasks import arithmetic, garnet, sum_and_stop
 from tests.envs.refusals import refused
 from tests.oracles import assert_mean_within, differs_by
 from tests.theory.token_cases import several_prompts, transformer, with_readout
-from theory.error_split import forward_value_gradient
-from theory.group_expectation import completions
+from theory.groups.expected_update import completions
 from theory.impact import (
     best_of,
     best_of_headroom,
@@ -24,8 +23,9 @@ from theory.impact import (
     power_headroom,
     signal,
 )
-from theory.prefix_tree import grow
-from theory.tree_gradients import tree_gradients
+from theory.tokens.error_split import forward_value_gradient
+from theory.tokens.prefix_tree import grow
+from theory.tokens.tree_gradients import tree_gradients
 
 close = torch.testing.assert_close
 WORLDS = {

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from agents.transformer import Transformer
+from agents.policies.transformer import Transformer
 from envs.token_mdp import TokenMDP
 from envs.token_tasks import arithmetic, copy, garnet, parity
 

@@ -1,0 +1,97 @@
+"""A transformer policy with some attention edges closed to autograd: what credit travels along which edge."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from envs.world import InputError
+
+Closed = Callable[[int, int], Any]  # (layer, distance >= 1) -> True, False, or one of them per head
+
+
+class ClosedAttention:
+    """The same policy, forward to the bit, whose closed edges carry no derivative.
+
+    An edge joins a position to an earlier one, `distance` = 1, 2, ... before it, in one layer and head. Where
+    `closed(layer, distance)` says True (or says so for a head), the earlier position's key and value count as constants for
+    the later one. A position's own key and value (distance 0) are never closed. The policy must keep its cache as
+    `agents.policies.transformer.Transformer` does. Contexts are read one position at a time, so edges inside a prompt are closed too.
+    """
+
+    def __init__(self, policy: Any, closed: Closed):
+        if not hasattr(policy, "blocks"):
+            raise InputError("policy must be a Transformer: other networks do not show their keys and values")
+        self.policy, self.closed = policy, closed
+        self.embed, self.parameters, self.sites = policy.embed, policy.parameters, policy.sites
+        self.width, self.layers = policy.width, policy.layers
+
+    def extend(
+        self, x: Float[Tensor, "B T D"], cache: Any = None, probes: Mapping[str, Tensor] | None = None
+    ) -> tuple[Float[Tensor, "B V"], Any]:
+        """Logits after the last of the new positions, and the cache, whose tensors are all open."""
+        return self._read(self.policy.extend, x, cache, probes or {})
+
+    def hidden(
+        self, x: Float[Tensor, "B T D"], cache: Any = None, probes: Mapping[str, Tensor] | None = None
+    ) -> tuple[Float[Tensor, "B D"], Any]:
+        """The last hidden state, likewise."""
+        return self._read(self.policy.hidden, x, cache, probes or {})
+
+    def _read(self, read: Any, x: Tensor, cache: Any, probes: Mapping[str, Tensor]) -> tuple[Tensor, Any]:
+        for t in range(x.shape[1]):
+            here = {site: probe[:, t : t + 1] for site, probe in probes.items()}
+            gated = [self._gated(layer, chunks) for layer, chunks in enumerate(cache or [])]
+            out, longer = read(x[:, t : t + 1], gated or None, here)
+            cache = [_reopened(old, new) for old, new in zip(cache or [[]] * len(longer), longer, strict=True)]
+        return out, cache
+
+    def _gated(self, layer: int, chunks: list[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]:
+        found, distance = [], sum(k.shape[2] for k, _ in chunks)
+        for k, v in chunks:
+            gates = [self._gate(layer, distance - j, k) for j in range(k.shape[2])]
+            distance -= k.shape[2]
+            gate = torch.stack(gates, -1)[..., None]
+            key, value = (part.detach() + gate * (part - part.detach()) for part in (k, v))
+            found.append((key, value))
+        return found
+
+    def _gate(self, layer: int, distance: int, k: Tensor) -> Float[Tensor, "heads"]:
+        """1 where a head's edge is open."""
+        closed, heads = self.closed(layer, distance), k.shape[1]
+        flags = [closed] * heads if isinstance(closed, bool) else list(closed or ())
+        if len(flags) != heads:
+            raise InputError(f"closed must give True, False, or one of them per head ({heads}); got {closed!r}")
+        return k.new_tensor([0.0 if flag else 1.0 for flag in flags])
+
+
+def _reopened(old: list[Any], new: list[Any]) -> list[Any]:
+    """The longer cache with what was there before as it was, not gated."""
+    if len(new) > len(old):
+        return [*old, new[-1]]
+    joined = tuple(torch.cat([before, after[:, :, -1:]], 2) for before, after in zip(old[-1], new[-1], strict=True))
+    return [*old[:-1], joined]
+
+
+def everything(layer: int, distance: int) -> bool:
+    """Close all edges."""
+    return True
+
+
+def beyond(longest: int) -> Closed:
+    """Close the edges longer than `longest`."""
+    return lambda layer, distance: distance > longest
+
+
+def in_layer(closed: int) -> Closed:
+    """Close all edges of one layer, counted from 0."""
+    return lambda layer, distance: layer == closed
+
+
+def in_head(closed: int, heads: int) -> Closed:
+    """Close all edges of one head in every layer, counted from 0."""
+    if not 0 <= closed < heads:
+        raise InputError(f"head {closed} does not exist: they are 0 ... {heads - 1}")
+    return lambda layer, distance: [head == closed for head in range(heads)]

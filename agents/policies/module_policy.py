@@ -1,0 +1,173 @@
+"""Any module that maps embeddings to logits, as a policy over tokens: how a user's own network is judged."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from agents.policies.knobs import entropy_knobs
+from envs.world import InputError
+
+Seen = tuple[Tensor, dict[str, Tensor]]  # embeddings (B, T, D) read so far, and the probes (B, T, width) added so far
+
+
+class ModulePolicy(nn.Module):
+    """`pi = softmax((network(embeddings) + offset) / temperature)` for any causal `network`: (B, T, D) -> (B, T, V).
+
+    `embedding` is the token table, (V, D), a parameter (of the network, if it is tied) or a plain tensor. `sites` names
+    the places where a probe may be added, site -> submodule path: the probe joins that submodule's output (its first entry,
+    where it gives several), which must be (B, T, width); "embedding" is always there. `head`, if given, is the path of
+    the submodule that reads the last hidden state. There is no cache: `extend` runs whole contexts again, which is exact for
+    any network that does not drop units at random. Raises InputError for knobs, tables, paths and shapes that do not fit, and
+    for a submodule that does not run exactly once in a pass.
+    """
+
+    table: Tensor
+    offset: Tensor
+
+    def __init__(
+        self, network: nn.Module, embedding: Any, sites: Mapping[str, str] | None = None, head: str | None = None,
+        temperature: float = 1.0, offset: Any = 0.0,
+    ):  # fmt: skip
+        super().__init__()
+        self.network = network
+        if not isinstance(embedding, Tensor) or embedding.ndim != 2:
+            raise InputError("embedding must be a tensor of shape (V, D)")
+        if isinstance(embedding, nn.Parameter):
+            self.table = embedding
+        else:
+            self.register_buffer("table", embedding)
+        self.temperature, knob = entropy_knobs(temperature, offset, len(embedding))
+        self.register_buffer("offset", knob.to(embedding))
+        self.width, self._paths = embedding.shape[1], dict(sites or {})
+        self._head = head
+        if "embedding" in self._paths:
+            raise InputError('sites: "embedding" is always there, before the network; give the submodule another name')
+        paths = {name for name, _ in network.named_modules()}
+        for path in (*self._paths.values(), *([head] if head else [])):
+            if path not in paths:
+                raise InputError(
+                    f"submodule {path!r} does not exist in the network; there are {', '.join(sorted(paths - {''}))}"
+                )
+
+    @cached_property
+    def numbers_per_position(self) -> int:
+        """How many numbers autograd keeps of one position of a context, measured on a short one."""
+        kept: dict[int, int] = {}
+        own = {parameter.untyped_storage().data_ptr() for parameter in self.parameters()}
+
+        def weigh(t: Tensor) -> Tensor:
+            kept[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes() // t.element_size()
+            return t
+
+        with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(weigh, lambda t: t):
+            x = self.table[:1].detach().expand(2, -1)[None].clone().requires_grad_()
+            logits = self(x)
+        del logits
+        return max(self.width, sum(size for place, size in kept.items() if place not in own) // 2)
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """Places where a probe may be added."""
+        return ("embedding", *self._paths)
+
+    def embed(self, u: Float[Tensor, "*batch V"] | Int[Tensor, "*batch"]) -> Float[Tensor, "*batch D"]:
+        """Embeddings of tokens, or `E'u` of relaxed tokens."""
+        return u @ self.table if u.is_floating_point() else self.table[u]
+
+    def forward(
+        self, embeddings: Float[Tensor, "B T D"], probes: Mapping[str, Tensor] | None = None
+    ) -> Float[Tensor, "B T V"]:
+        """Logits at every position of whole contexts."""
+        return self._run(embeddings, probes or {})[0]
+
+    def extend(
+        self, x: Float[Tensor, "B T D"], cache: Seen | None = None, probes: Mapping[str, Tensor] | None = None
+    ) -> tuple[Float[Tensor, "B V"], Seen]:
+        """Logits after the last of the new positions; the cache is all that was read."""
+        seen = _joined(x, cache, probes or {})
+        return self._run(*seen)[0][:, -1], seen
+
+    def hidden(
+        self, x: Float[Tensor, "B T D"], cache: Seen | None = None, probes: Mapping[str, Tensor] | None = None
+    ) -> tuple[Float[Tensor, "B width"], Seen]:
+        """The last hidden state, what the submodule `head` reads at the last position."""
+        if self._head is None:
+            raise InputError(
+                "head must name the submodule that reads the last hidden state: ModulePolicy(..., head=...)"
+            )
+        seen = _joined(x, cache, probes or {})
+        return self._run(*seen)[1][0][:, -1], seen
+
+    def _run(self, x: Tensor, probes: Mapping[str, Tensor]) -> tuple[Tensor, list[Tensor]]:
+        _check_sites(probes, self.sites)
+        if any(isinstance(m, nn.Dropout) and m.training and m.p > 0 for m in self.network.modules()):
+            raise InputError("network drops units at random in its training mode: call network.eval() first")
+        with self._hooked(probes) as last_hidden:
+            logits = self.network(x + probes["embedding"] if "embedding" in probes else x)
+        wanted = (*x.shape[:2], len(self.table))
+        if not isinstance(logits, Tensor) or tuple(logits.shape) != wanted:
+            got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+            raise InputError(f"network must map embeddings {tuple(x.shape)} to logits {wanted}; got {got}")
+        return (logits + self.offset) / self.temperature, last_hidden
+
+    @contextmanager
+    def _hooked(self, probes: Mapping[str, Tensor]) -> Iterator[list[Tensor]]:
+        """Probes joined to their submodules' outputs while the network runs; yields what the head will have read."""
+        read: list[Tensor] = []
+        runs = {site: 0 for site in probes if site != "embedding"}
+        hooks = [self.network.get_submodule(self._paths[site]).register_forward_hook(_adder(site, probes[site], runs))
+                 for site in runs]  # fmt: skip
+        if self._head is not None:
+            head = self.network.get_submodule(self._head)
+            hooks.append(head.register_forward_pre_hook(lambda _, given: read.append(given[0])))
+        try:
+            yield read
+        finally:
+            for hook in hooks:
+                hook.remove()
+        runs |= {} if self._head is None else {"head": len(read)}
+        for site, times in runs.items():
+            if times != 1:
+                path = self._head if site == "head" else self._paths[site]
+                raise InputError(
+                    f"submodule {path!r} of {site} ran {times} times, not once: name one that runs once in a pass"
+                )
+
+
+def _check_sites(probes: Mapping[str, Tensor], sites: tuple[str, ...]) -> None:
+    for site in probes:
+        if site not in sites:
+            raise InputError(f"site {site!r} does not exist; there are {', '.join(sites)}")
+
+
+def _adder(site: str, probe: Tensor, runs: dict[str, int]) -> Any:
+    def add(module: nn.Module, given: Any, out: Any) -> Any:
+        runs[site] += 1
+        first = out[0] if isinstance(out, tuple) else out
+        if not isinstance(first, Tensor) or first.shape != probe.shape:
+            got = tuple(first.shape) if isinstance(first, Tensor) else type(first).__name__
+            raise InputError(
+                f"site {site!r} must give (batch, time, width) = {tuple(probe.shape)}; its submodule gave {got}"
+            )
+        return (first + probe, *out[1:]) if isinstance(out, tuple) else first + probe
+
+    return add
+
+
+def _joined(x: Tensor, cache: Seen | None, probes: Mapping[str, Tensor]) -> Seen:
+    """All embeddings and probes so far; a node's ancestors are repeated for each of its children."""
+    if cache is None:
+        return x, dict(probes)
+    before, old = cache
+    times = len(x) // len(before)
+    joined = {}
+    for site, like in {**old, **probes}.items():
+        past = old.get(site, like.new_zeros(len(before), before.shape[1], like.shape[-1]))
+        new = probes.get(site, like.new_zeros(len(x), x.shape[1], like.shape[-1]))
+        joined[site] = torch.cat([past.repeat_interleave(times, 0), new], 1)
+    return torch.cat([before.repeat_interleave(times, 0), x], 1), joined

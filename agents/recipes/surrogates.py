@@ -1,0 +1,126 @@
+"""What an actor's loss is made of, side by side: surrogates, normalisers, estimators of the KL divergence.
+
+A *surrogate* `(log_probs, old, advantages, mask) -> terms`, all (rows, T), is what is to be maximised: at `log_probs = old` its
+slope in a row's log_probs is the advantage (GSPO: shared out over the row). A *normaliser* `(mask, group) -> weights` (rows, T)
+says how the terms of a batch become one number; every group counts alike, but for `token_mean`.
+"""
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from agents.recipes.advantages import group_mean
+from envs.world import InputError
+
+Surrogate = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+Normaliser = Callable[[Tensor, Tensor], Tensor]
+Terms = Float[Tensor, "rows T"]
+Mask = Bool[Tensor, "rows T"]
+Group = Int[Tensor, "rows"]
+
+
+def score(log_probs: Terms, old: Terms, advantages: Terms, mask: Mask) -> Terms:
+    """`A log pi(c)`: REINFORCE. No ratio: samples of an older policy are taken for the current one's."""
+    return advantages * log_probs
+
+
+def importance(log_probs: Terms, old: Terms, advantages: Terms, mask: Mask) -> Terms:
+    """`A pi(c) / pi_old(c)`, token by token: corrects each token's own probability and not that of its prefix."""
+    return advantages * (log_probs - old).exp()
+
+
+def clipped(low: float = 0.2, high: float = 0.2) -> Surrogate:
+    """PPO (arXiv:1707.06347): `min(rho A, clip(rho, 1 - low, 1 + high) A)`, `rho = pi / pi_old`; DAPO has high > low."""
+    _check_clip(low, high)
+
+    def surrogate(log_probs: Terms, old: Terms, advantages: Terms, mask: Mask) -> Terms:
+        ratio = (log_probs - old).exp()
+        return torch.minimum(ratio * advantages, ratio.clamp(1 - low, 1 + high) * advantages)
+
+    return surrogate
+
+
+def sequence_clipped(low: float = 3e-4, high: float = 4e-4) -> Surrogate:
+    """GSPO (arXiv:2507.18071): PPO's clip on one ratio per row, `s = exp(mean_t log(pi / pi_old))`, on all its steps.
+
+    At s = 1 the slope of a row's term in one log-probability is `A / |o|`, summed over the row's |o| equal terms it is A: with
+    `row_mean` GSPO is therefore GRPO with the factor 1/|o| at the first step. Advantages must be one number a row.
+    """
+    _check_clip(low, high)
+
+    def surrogate(log_probs: Terms, old: Terms, advantages: Terms, mask: Mask) -> Terms:
+        mean = ((log_probs - old) * mask).sum(1, keepdim=True) / mask.sum(1, keepdim=True)
+        return clipped(low, high)(mean.expand_as(log_probs), torch.zeros_like(old), advantages, mask)
+
+    return surrogate
+
+
+def truncated_importance(high: float = 0.28) -> Surrogate:
+    """CISPO (arXiv:2506.13585): `stop(min(rho, 1 + high)) A log pi(c)`: a truncated weight, but no token is ever silenced."""
+    _check_clip(0.0, high)
+
+    def surrogate(log_probs: Terms, old: Terms, advantages: Terms, mask: Mask) -> Terms:
+        return (log_probs - old).exp().clamp(max=1 + high).detach() * advantages * log_probs
+
+    return surrogate
+
+
+def _check_clip(low: float, high: float) -> None:
+    for name, bound in (("low", low), ("high", high)):
+        if not bound >= 0:
+            raise InputError(f"{name} must be >= 0, how far the ratio may go from 1; got {bound!r}")
+
+
+def row_sum(mask: Mask, group: Group) -> Terms:
+    """Sum over a row's steps, mean over rows, mean over groups: no length factor (REINFORCE, RLOO, Dr. GRPO)."""
+    rows, groups = _group_sizes(group)
+    return mask / (rows[group] * groups)[:, None]
+
+
+def row_mean(mask: Mask, group: Group) -> Terms:
+    """Mean over a row's steps, then over rows: the factor `1/|o|` of GRPO, short rows count more a token."""
+    return row_sum(mask, group) / mask.sum(1, keepdim=True)
+
+
+def group_token_mean(mask: Mask, group: Group) -> Terms:
+    """Mean over all tokens of a group, then over groups: `1 / sum_i |o_i|`, DAPO's formula for one prompt."""
+    mean_length = group_mean(mask.sum(1).double(), group)
+    return row_sum(mask, group).double() / mean_length[:, None]
+
+
+def token_mean(mask: Mask, group: Group) -> Terms:
+    """Mean over all tokens of the batch, as libraries have it: it couples the groups and depends on the batch's cut."""
+    return mask / mask.sum().double().expand(len(mask), 1)
+
+
+def _group_sizes(group: Group) -> tuple[Float[Tensor, "groups"], int]:
+    sizes = torch.bincount(group).double()
+    return sizes, len(sizes)
+
+
+NORMALISERS: dict[str, Normaliser] = {
+    "row sum": row_sum,
+    "row mean": row_mean,
+    "group token mean": group_token_mean,
+    "token mean": token_mean,
+}
+
+
+def k1(log_ratio: Terms) -> Terms:
+    """`log(pi / pi_ref)`: unbiased for KL(pi || pi_ref), of either sign. As a loss its mean gradient is 0."""
+    return log_ratio
+
+
+def k2(log_ratio: Terms) -> Terms:
+    """`log(pi / pi_ref)^2 / 2`: biased as a value; as a loss its mean gradient is that of KL(pi || pi_ref), prefixes given."""
+    return log_ratio**2 / 2
+
+
+def k3(log_ratio: Terms) -> Terms:
+    """`pi_ref / pi - 1 - log(pi_ref / pi)`: unbiased and >= 0; as a loss its mean gradient is that of KL(pi_ref || pi)."""
+    return (-log_ratio).expm1() + log_ratio
+
+
+KL_ESTIMATORS = {"k1": k1, "k2": k2, "k3": k3}

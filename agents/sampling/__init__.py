@@ -1,0 +1,1 @@
+"""Sampling: the differentiable rollout, token completions and what they pay, and the two gradient estimators."""

@@ -1,0 +1,76 @@
+"""The pathwise (reparametrised) policy gradient: backpropagation through the world, one value per sample."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.func import functional_call, grad, vmap
+
+from agents.sampling.rollout import Trajectory
+from envs.world import InputError, World
+
+Gradients = dict[str, Tensor]
+StateGradient = Callable[[Tensor, int], Tensor]
+
+
+def contract_commands(
+    policy: Any, states: Float[Tensor, "batch times n"], cotangents: Float[Tensor, "batch T m"]
+) -> Gradients:
+    """Per-sample `sum_t (d_theta mu(history_t))' v_t` for every parameter: the step that both estimators share.
+
+    Returns parameter name -> (batch, *parameter shape). The histories count as given: no gradient goes into them.
+    """
+    parameters = {name: p.detach() for name, p in policy.named_parameters()}
+    if not parameters:
+        raise InputError("policy has no parameters: there is nothing to take a gradient in")
+    window = policy.window
+
+    def inner(values: Gradients, path: Tensor, v: Tensor) -> Tensor:
+        total = torch.zeros((), dtype=v.dtype, device=v.device)
+        for t in range(v.shape[0]):
+            history = path[max(0, t + 1 - window) if window else 0 : t + 1]
+            total = total + (functional_call(policy, values, (history[None], t))[0] * v[t]).sum()
+        if not total.requires_grad:
+            raise InputError(
+                "policy computes its command without its parameters (no_grad, detach?): gradient undefined"
+            )
+        return total
+
+    return vmap(grad(inner), in_dims=(None, 0, 0))(parameters, states.detach(), cotangents.detach())
+
+
+def command_costates(trajectory: Trajectory) -> Float[Tensor, "batch T m"]:
+    """`dR_0/du_t = gamma^t (r_a + gamma f_a' lambda_{t+1})` along each path, by one backward pass."""
+    if not trajectory.returns.requires_grad:
+        raise InputError("trajectory carries no gradient: sample and differentiate it outside torch.no_grad()")
+    (slope,) = torch.autograd.grad(trajectory.returns.sum(), trajectory.command_probe, retain_graph=True)
+    return slope
+
+
+def pathwise_gradient(policy: Any, trajectory: Trajectory) -> Gradients:
+    """Per-sample pathwise gradient `sum_t gamma^t (d_theta mu_t)' (r_a + gamma f_a' lambda_{t+1})`.
+
+    Its mean is grad_theta J where rollout and reward are differentiable and the noise is additive (A1, A2, A5).
+    """
+    return contract_commands(policy, trajectory.states, command_costates(trajectory))
+
+
+def critic_gradient(world: World, policy: Any, trajectory: Trajectory, state_gradient: StateGradient) -> Gradients:
+    """The pathwise gradient with a critic's `grad V(s_{t+1})` in the place of the sampled costate `lambda_{t+1}`.
+
+    `sum_t gamma^t (d_theta mu_t)' (r_a + gamma f_a' grad V_{t+1}(s_{t+1}))`; `state_gradient(s, t)` is the critic. With
+    the exact value gradient the mean is unchanged; what that saves in variance is a figure of the suite. Additive
+    noise, so that d a / d u is the identity.
+    """
+    states, actions = trajectory.states.detach(), trajectory.actions.detach().requires_grad_()
+    world = world.to(str(states.device), states.dtype)
+    T = actions.shape[1]
+    own = world.reward(states[:, :-1], actions)
+    # The noise w is whatever led to the sampled next state; f_a does not depend on it when it is additive.
+    following = world.transition(states[:, :-1], actions, torch.zeros_like(states[:, 1:]))
+    ahead = torch.stack([state_gradient(states[:, t + 1], t + 1) for t in range(T)], 1).detach()
+    (slope,) = torch.autograd.grad((own + world.gamma * (following * ahead).sum(-1)).sum(), actions)
+    discount = world.gamma ** torch.arange(T, dtype=states.dtype, device=states.device)
+    return contract_commands(policy, states, discount[:, None] * slope)

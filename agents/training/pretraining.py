@@ -1,0 +1,85 @@
+"""Next-token training from scratch on a corpus, many seeds at once: the trajectory from which RL may start anywhere."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from agents.training.copies import Copies
+from envs.corpus import Corpus
+from envs.world import InputError
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The networks after `updates` updates, `tokens` tokens read by each; `loss` is the mean loss since the last one."""
+
+    updates: int
+    tokens: int
+    loss: Float[Tensor, "S"]
+    networks: list[Any]
+
+
+def log_grid(first: int, last: int, count: int) -> list[int]:
+    """0 and about `count` numbers of updates from `first` to `last`, even in the logarithm, each once."""
+    if not 1 <= first <= last or count < 1:
+        raise InputError(f"first and last must be rising whole numbers >= 1, count >= 1; got {first}, {last}, {count}")
+    steps = [first * (last / first) ** (i / max(1, count - 1)) for i in range(count)]
+    return sorted({0, *(round(step) for step in steps), last})
+
+
+def next_token_loss(network: Any, documents: Int[Tensor, "rows length"]) -> Float[Tensor, ""]:
+    """`-mean log pi(x_{t+1} | x_0 ... x_t)` over all rows and all positions but the first, the prompt's own included."""
+    log_pi = torch.log_softmax(network(network.embed(documents[:, :-1])), -1)
+    return -log_pi.gather(-1, documents[:, 1:, None]).mean()
+
+
+def pretrain(
+    networks: list[Any], corpus: Corpus, grid: Sequence[int], noise: list[torch.Generator], batch: int = 64,
+    rate: float = 0.005,
+) -> Iterator[Checkpoint]:  # fmt: skip
+    """Adam on the next-token loss of fresh documents; a checkpoint at every number of updates of `grid` (rising).
+
+    Each network reads documents of its own generator, so a seed gives the same run alone and beside others (to rounding).
+    The networks given are left as they are. Raises InputError for a grid that does not rise, generators that are not one a
+    network, an empty batch and a rate <= 0.
+    """
+    if list(grid) != sorted(set(grid)) or not grid or grid[0] < 0:
+        raise InputError(f"grid must be rising whole numbers >= 0; got {tuple(grid)}")
+    if len(noise) != len(networks):
+        raise InputError(f"noise must be {len(networks)} generators, one a network; got {len(noise)}")
+    if batch < 1 or not 0 < rate < math.inf:
+        raise InputError(f"batch must be >= 1 and rate > 0; got {batch} and {rate}")
+    return _trajectory(Copies([_copy(network) for network in networks]), corpus, grid, noise, batch, rate)
+
+
+def _trajectory(
+    learning: Copies, corpus: Corpus, grid: Sequence[int], noise: list[torch.Generator], batch: int, rate: float
+) -> Iterator[Checkpoint]:
+    optimiser = torch.optim.Adam(learning.parameters, lr=rate)
+    losses: list[Tensor] = []
+    for done in range(grid[-1] + 1):
+        if done in grid:
+            yield _checkpoint(learning, done, done * batch * corpus.length, losses)
+            losses = []
+        if done < grid[-1]:
+            documents = torch.stack([corpus.draw(batch, rng) for rng in noise]).to(learning.like.device)
+            loss = learning.run(next_token_loss, documents)
+            for p, g in zip(learning.parameters, torch.autograd.grad(loss.sum(), learning.parameters), strict=True):
+                p.grad = g
+            optimiser.step()
+            losses.append(loss.detach())
+
+
+def _copy(network: Any) -> Any:
+    return Copies([network]).frozen().network.requires_grad_()
+
+
+def _checkpoint(learning: Copies, updates: int, tokens: int, losses: list[Tensor]) -> Checkpoint:
+    frozen = learning.frozen()
+    loss = torch.stack(losses).double().mean(0).cpu() if losses else torch.full((learning.count,), torch.nan)
+    return Checkpoint(updates, tokens, loss, [frozen.network_of(i).requires_grad_() for i in range(learning.count)])

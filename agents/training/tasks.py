@@ -1,0 +1,172 @@
+"""A world as the training loop sees it: draw groups of rows with some copies of a policy, and say their log-probabilities.
+
+`TokenTask` for token worlds, `CommandTask` for linear-quadratic ones (one group: G noisy rollouts from one start state).
+Shapes: S copies (seeds) on the first axis, rows = prompts x group, T steps.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from agents.recipes.batch import Batch
+from agents.sampling.rollout import rollout
+from agents.sampling.score_function import check_additive
+from agents.sampling.tokens import sample_tokens, token_rewards
+from agents.training.copies import Copies
+from envs.noise import Noise, draw_noise, log_density, noise_family
+from envs.token_mdp import TokenMDP
+from envs.world import InputError
+
+
+@dataclass(frozen=True)
+class Rollouts:
+    """Drawn rows, all constants. `seen` is what log-probabilities are computed from, `observations` what a critic reads."""
+
+    seen: tuple[Tensor, ...]
+    observations: Float[Tensor, "S rows places features"]
+    rewards: Float[Tensor, "S rows T"]
+    mask: Bool[Tensor, "S rows T"]
+    old: Float[Tensor, "S rows T"]
+    group: Int[Tensor, "rows"]
+    ended: Bool[Tensor, "S rows"]
+    prompt: Int[Tensor, "S rows"]
+
+    def batch(self, copy: int, rows: Tensor | slice = slice(None), **more: Tensor | None) -> Batch:
+        """Some rows of one copy, as a learner takes them; `more` are (S, rows, T)."""
+        extra = {name: None if x is None else x[copy] for name, x in more.items()}
+        whole = Batch(self.rewards[copy], self.mask[copy], self.group, self.old[copy], ended=self.ended[copy], **extra)
+        return whole if isinstance(rows, slice) else whole.rows(rows)
+
+
+@runtime_checkable
+class Task(Protocol):
+    """A kind of world for the training loop."""
+
+    steps: int  # T
+    features: int  # numbers a critic reads at each place
+    any_precision: bool  # whether rows may be drawn in another precision than the policy's own
+    world: Any
+
+    def draw(self, actor: Copies, prompts: int, group: int, noise: list[torch.Generator]) -> Rollouts:
+        """`group` rows for each of `prompts` prompts (or start states), every copy from its own generator."""
+        ...
+
+    def log_probs(self, network: Any, *seen: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-probabilities and entropies of one copy's rows, (rows, T), with their gradient."""
+        ...
+
+
+class TokenTask:
+    """A token world. Prompts are drawn by their weights."""
+
+    any_precision = True
+
+    def __init__(self, world: TokenMDP):
+        if world.readout is not None:
+            raise InputError("world pays a hidden readout, which sampled tokens do not tell: use a world without it")
+        self.world, self.steps, self.features = world, world.horizon, world.V
+
+    def draw(self, actor: Copies, prompts: int, group: int, noise: list[torch.Generator]) -> Rollouts:
+        """Sampled completions; `old` are the sampler's own log-probabilities."""
+        like = actor.like
+        world, rows = self.world.to(str(like.device), torch.float64), prompts * group
+        weights = self.world.weights.cpu()
+        index = torch.stack([torch.multinomial(weights, prompts, True, generator=g) for g in noise]).to(like.device)
+        uniforms = torch.stack([torch.rand(rows, self.steps, generator=g, dtype=torch.float64) for g in noise])
+        tokens, old = self._sample(actor, world.prompts[index], uniforms.to(like.device), group)
+        prompt = index.repeat_interleave(group, 1)
+        contexts = torch.cat([world.prompts[prompt], tokens], -1)
+        paid = token_rewards(world, prompt.flatten(), tokens.flatten(0, 1)).unflatten(0, (actor.count, rows))
+        discount = world.gamma ** torch.arange(self.steps, device=like.device, dtype=torch.float64)
+        mask = world.mask(tokens)
+        ended = mask[..., -1].logical_not() | (tokens[..., -1] == world.end) if world.end is not None else mask[..., -1]
+        slots = torch.arange(prompts, device=like.device).repeat_interleave(group)
+        seen = one_hot(contexts[..., :-1], world.V).double()
+        return Rollouts((contexts,), seen, paid * discount * mask, mask, old.double(), slots, ended, prompt)
+
+    def _sample(self, actor: Copies, prompts: Tensor, uniforms: Tensor, group: int) -> tuple[Tensor, Tensor]:
+        """Tokens and log-probabilities (S, rows, T); one copy alone is sampled by the faster sampler, to the same tokens."""
+        if actor.count == 1:
+            sample = sample_tokens(actor.network, prompts[0], self.steps, uniforms[0], group)
+            return sample.tokens[None], sample.log_probs[None]
+        with torch.no_grad():
+            tokens, log_probs = actor.run(partial(_draw_tokens, copies=group), prompts, uniforms)
+        return tokens, log_probs
+
+    def log_probs(self, network: Any, *seen: Tensor) -> tuple[Tensor, Tensor]:
+        """One pass over whole contexts."""
+        (contexts,) = seen
+        logits = network(network.embed(contexts[:, :-1]))[:, -self.steps :]
+        log_pi = torch.log_softmax(logits, -1)
+        chosen = log_pi.gather(-1, contexts[:, -self.steps :, None])[..., 0]
+        return chosen, -(log_pi.exp() * log_pi).sum(-1)
+
+
+def _draw_tokens(network: Any, prompts: Tensor, uniforms: Tensor, copies: int) -> tuple[Tensor, Tensor]:
+    """The inverse transform of `agents.sampling.tokens` in operations that batch over copies of the network."""
+    x, cache, tokens, chances = network.embed(prompts), None, [], []
+    for k in range(uniforms.shape[1]):
+        logits, cache = network.extend(x, cache, {})
+        log_pi = torch.log_softmax(logits if k else logits.repeat_interleave(copies, 0), -1)
+        total = log_pi.double().exp().cumsum(-1)
+        c = (total <= uniforms[:, k : k + 1] * total[:, -1:]).sum(-1).clamp(max=log_pi.shape[-1] - 1)
+        tokens.append(c)
+        chances.append(log_pi.gather(1, c[:, None])[:, 0])
+        x = network.embed(c[:, None])
+    return torch.stack(tokens, 1), torch.stack(chances, 1)
+
+
+class CommandTask:
+    """A world with additive noise and a finite horizon under a policy of commands; a prompt is a start state.
+
+    The terminal reward is counted with the last step. Copies are run one after the other. Raises InputError for an endless
+    world, for one that does not execute a = u + xi (A2: its actions have no density in the policy's command), and for noise
+    whose density jumps (A3: the score function is then wrong).
+    """
+
+    any_precision = False
+
+    def __init__(self, world: Any):
+        if world.horizon is None:
+            raise InputError("horizon must be finite for training in a linear-quadratic world: give it one")
+        check_additive(world, torch.ones(1, world.n, dtype=torch.float64), torch.zeros(1, world.m, dtype=torch.float64))
+        if not noise_family(world.noise).differentiable:
+            raise InputError(
+                f"noise {world.noise!r} has a density that jumps (A3): score-function learners are wrong there"
+            )
+        self.world, self.steps, self.features = world, world.horizon, world.n
+
+    def draw(self, actor: Copies, prompts: int, group: int, noise: list[torch.Generator]) -> Rollouts:
+        """Noisy rollouts; `old` is the density of the noise that was drawn."""
+        device, parts = str(actor.like.device), []
+        for i, g in enumerate(noise):
+            drawn = draw_noise(self.world, prompts * group, self.steps, g).to(device)
+            start = drawn.s_0[:prompts].repeat_interleave(group, 0)
+            parts.append(self._paths(actor.network_of(i), drawn, start))
+        states, actions, rewards = (torch.stack(x) for x in zip(*parts, strict=True))
+        network = [self.log_probs(actor.network_of(i), states[i], actions[i])[0].detach() for i in range(actor.count)]
+        mask = torch.ones_like(rewards, dtype=torch.bool)
+        slots = torch.arange(prompts, device=device).repeat_interleave(group)
+        return Rollouts((states, actions), states, rewards, mask, torch.stack(network), slots, mask[..., 0],
+                        slots.expand(actor.count, -1))  # fmt: skip
+
+    def _paths(self, network: Any, noise: Noise, start: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        with torch.no_grad():
+            path = rollout(self.world, network, noise, start)
+        discount = path.gamma ** torch.arange(self.steps + 1, dtype=start.dtype, device=start.device)
+        paid = path.rewards * discount
+        paid = torch.cat([paid[:, :-2], paid[:, -2:].sum(1, keepdim=True)], 1)
+        return path.states[:, :-1], path.actions, paid
+
+    def log_probs(self, network: Any, *seen: Tensor) -> tuple[Tensor, Tensor]:
+        """`log p(a_t - mu(history_t))`; the entropy is that of the noise, which no parameter moves: its slope is 0."""
+        (states, actions), window = seen, network.window or self.steps
+        histories = [states[:, max(0, t + 1 - window) : t + 1] for t in range(self.steps)]
+        commands = torch.stack([network(history, t) for t, history in enumerate(histories)], 1)
+        density = log_density(self.world.to(str(states.device), states.dtype), actions - commands)
+        return density, torch.zeros_like(density)

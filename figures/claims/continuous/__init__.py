@@ -1,0 +1,1 @@
+"""Claims about differentiable rollouts with additive noise."""

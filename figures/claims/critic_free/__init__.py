@@ -1,0 +1,1 @@
+"""Claims about critic-free updates (REINFORCE, RLOO, GRPO and their relatives)."""

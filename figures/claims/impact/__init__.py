@@ -1,0 +1,1 @@
+"""Claims about the gain of RL along pretraining."""

@@ -1,0 +1,1 @@
+"""Claims about costates of policies over tokens."""

@@ -1,0 +1,165 @@
+"""`costate impact`: signal, headroom and predicted impact of every checkpoint in a folder, and the one to start RL from."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+CRITERION, SECOND, NORM = "snr x best_of", "power", "costate x rest"  # see the claim impact_product for the evidence
+_SHOWN = {CRITERION: "score_value", SECOND: "score_best", NORM: "control"}
+_COLUMNS = {"J": "J", "H": "entropy", "pass_at_k": "pass@k", "costate": "|E costate|", "snr": "signal/noise",
+            "best_of": "pass@k - J", "power": "power headroom", "predicted": "predicted", "gain": "gain"}  # fmt: skip
+
+
+def add_parser(commands: Any, seed: Any) -> None:
+    """The subcommand's options."""
+    impact = commands.add_parser("impact", help="from which of your checkpoints would RL gain most?")
+    impact.add_argument("--checkpoints", type=Path, required=True, metavar="DIR", help="folder of .pt state dicts")
+    impact.add_argument("--world", metavar="NAME", help="a registered token world (default: what model.json says)")
+    impact.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="keyword of its builder")
+    impact.add_argument(
+        "--model", metavar="MODULE:FUNCTION", help="builds your network, given the world; or FILE.py:FUNCTION"
+    )
+    impact.add_argument("--embedding", metavar="NAME", help="its table of embeddings (default: embedding.weight)")
+    impact.add_argument("--site", metavar="PATH", help="submodule whose output is where the costate is read")
+    impact.add_argument("--heads", type=int, metavar="N", help="attention heads of this suite's transformer")
+    impact.add_argument("--k", type=int, default=8, metavar="N", help="k of pass@k (default: 8)")
+    impact.add_argument("--eps", type=float, default=0.5, metavar="X", help="radius of the KL ball (default: 0.5)")
+    impact.add_argument("--alpha", type=float, default=4.0, metavar="X", help="power of p^alpha (default: 4)")
+    impact.add_argument(
+        "--budget", type=int, metavar="N", help="also run N updates of GRPO from each and measure the gain"
+    )
+    impact.add_argument("--group", type=int, default=8, metavar="N", help="rows of a group (default: 8)")
+    impact.add_argument("--rows", type=int, default=64, metavar="N", help="rows an update (default: 64)")
+    impact.add_argument("--rate", type=float, default=0.001, metavar="X", help="learning rate of RL (default: 0.001)")
+    impact.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    impact.add_argument("--seed", type=seed, default=0, metavar="S", help="of RL's noise")
+    impact.add_argument("--out", type=Path, metavar="DIR", help="results (default: the folder of checkpoints)")
+
+
+def run(options: argparse.Namespace, device: str) -> int:
+    """Read, measure, print, name one."""
+    import pandas as pd
+    import torch
+    from tqdm import tqdm
+
+    from envs.world import InputError
+    from figures.drawing.impact import draw_impact
+    from figures.harness.records import check_writable, write_atomically
+    from figures.impact.checkpoints import Source, read_checkpoints
+
+    torch.set_num_threads(1)
+    setting, chosen = _rl(options), _definitions(options)
+    world = _world(options)
+    if options.embedding is not None and options.model is None:
+        raise InputError("--embedding is for a network of your own: name it with --model, or leave --embedding out")
+    source = Source(options.model, options.embedding or "embedding.weight", options.site, options.heads)
+    loaded = read_checkpoints(options.checkpoints, world, source, device)
+    out = options.out or options.checkpoints
+    check_writable(out, ())
+    rows = [
+        _row(world, one, chosen, setting, options)
+        for one in tqdm(loaded, desc="checkpoints", unit="checkpoint", file=sys.stderr, ncols=88)
+    ]
+    table = pd.DataFrame(rows)
+    table["predicted"] = table[CRITERION] / max(table[CRITERION].max(), 1e-300)
+    write_atomically(out / "impact.csv", table.to_csv(index=False))
+    draw_impact(table, _SHOWN, f"{len(table)} checkpoints in {_world_name(options)}", out / "impact")
+    print(_printed(table))
+    print(_advice(table))
+    print(f"impact.csv (all {len(table.columns)} columns) and impact.png are in {out}")
+    return 0
+
+
+def _rl(options: argparse.Namespace) -> Any:
+    """How RL is run, None where it is not asked for."""
+    from agents.training.settings import TrainingSettings
+    from envs.world import InputError
+    from figures.impact.runs import ImpactSetting
+
+    if options.budget is None:
+        return None
+    if options.budget < 1:
+        raise InputError(
+            f"--budget must be a whole number of updates >= 1; got {options.budget} (leave it out to only predict)"
+        )
+    asked = ImpactSetting(budgets=(options.budget,), groups=(options.group,), rows=options.rows, rate=options.rate)
+    # what cannot be run is refused before anything is measured
+    TrainingSettings(options.budget, options.rows // options.group, options.group, rate=options.rate)
+    return asked
+
+
+def _definitions(options: argparse.Namespace) -> Any:
+    from figures.impact.numbers import Definitions
+
+    return Definitions(k=options.k, eps=options.eps, alpha=options.alpha)
+
+
+def _world_name(options: argparse.Namespace) -> str:
+    from envs.world import InputError
+    from figures.impact.checkpoints import MODEL_FILE, read_model
+
+    name = options.world or read_model(options.checkpoints).get("world")
+    if not isinstance(name, str):
+        raise InputError(f"--world is missing, and {options.checkpoints} has no {MODEL_FILE} that names one")
+    return name
+
+
+def _world(options: argparse.Namespace) -> Any:
+    """The world of the command line, or that of the folder's model.json."""
+    from envs.token_mdp import TokenMDP
+    from envs.world import InputError
+    from figures.commands.train import pairs
+    from figures.commands.training_run import build_world
+    from figures.impact.checkpoints import checkpoint_files, read_model
+
+    checkpoint_files(options.checkpoints)
+    name, given = _world_name(options), dict(pairs("--set", options.set))
+    told = read_model(options.checkpoints)
+    known = told.get("world_options", {}) if told.get("world") == name else {}
+    world = build_world(name, {**known, **given})
+    if not isinstance(world, TokenMDP):
+        raise InputError(f"--world {name} has no tokens: checkpoints are judged in a token world")
+    return world
+
+
+def _row(world: Any, one: Any, chosen: Any, setting: Any, options: argparse.Namespace) -> dict[str, Any]:
+    """Everything exact of one checkpoint, and what RL made of it."""
+    import dataclasses
+
+    from agents.recipes.learners import grpo
+    from figures.impact.numbers import numbers
+    from figures.impact.runs import gains
+
+    known = numbers(world, one.policy, dataclasses.replace(chosen, site=one.site))
+    row = {"checkpoint": one.name, **({} if one.tokens is None else {"tokens": one.tokens}), **known}
+    if setting is not None:
+        found = gains(world, [one.policy], grpo(), options.group, setting, "adam", options.rate, options.seed)
+        row |= {name: float(x[0]) for name, x in found[options.budget].items()}
+    return row
+
+
+def _printed(table: Any) -> str:
+    shown = table[["checkpoint", *(name for name in ("tokens", *_COLUMNS) if name in table)]].rename(columns=_COLUMNS)
+    return str(shown.to_string(index=False, float_format=lambda x: f"{x:.4f}"))
+
+
+def _advice(table: Any) -> str:
+    """The checkpoint to start from, by the criterion; where another would choose otherwise, and what was measured."""
+    from figures.impact.numbers import PREDICTORS
+
+    pick = lambda name: str(table.loc[table[name].idxmax(), "checkpoint"])  # noqa: E731
+    said = [f"start RL from: {pick(CRITERION)} (largest {PREDICTORS[CRITERION]})"]
+    for name in (SECOND, NORM):
+        same = pick(name) == pick(CRITERION)
+        said.append(f"  {PREDICTORS[name]} {'agrees' if same else 'would take ' + pick(name)}")
+    if "gain" in table:
+        best = table["gain"].max()
+        got = float(table.loc[table[CRITERION].idxmax(), "gain"])
+        said.append(f"  measured: {pick('gain')} gained most, {best:.4f}; the one named gained {got:.4f}")
+        said.append(
+            "  (one run of RL from each: a gain carries the noise of its run; other --seed values show how much)"
+        )
+    if float(table[CRITERION].max()) <= 0:
+        said[0] = "no checkpoint has a signal and a headroom: RL would gain nothing from any of them"
+    return "\n".join(said)

@@ -1,0 +1,66 @@
+"""The picture of a training run: what is exact (return, entropy, cosine) and what was sampled (clip, silent groups)."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from figures.drawing.panels import legend_above
+from figures.drawing.style import COLOURS, EXACT
+
+_HOW_TO_READ = (
+    "Left, exact expected return (blue: mean over seeds, thin: each seed; pale: mean return of the rows drawn); dashed, the "
+    "best there is. Middle, cosine of each update to the true gradient, 1 at the dashed line: noise and bias together. Right, "
+    "share of groups without a signal and of tokens that the clip has silenced; entropy per step in nats on its own axis."
+)
+
+
+def draw_run(table: pd.DataFrame, best: float | None, title: str, stem: Any) -> None:
+    """curves.png and curves.svg of a run's log."""
+    from figures.drawing.style import add_caption, new_figure, save
+
+    figure = new_figure(4.6)
+    left, middle, right = figure.subplots(1, 3, width_ratios=(4, 3, 3))
+    _return_panel(left, table, best)
+    _cosine_panel(middle, table)
+    _signal_panel(right, table)
+    legend_above(figure, left, right)
+    add_caption(figure, title, _HOW_TO_READ)
+    save(figure, stem)
+
+
+def _return_panel(axis: Any, table: pd.DataFrame, best: float | None) -> None:
+    exact, drawn = table.dropna(subset="J"), table.dropna(subset="sampled")
+    if len(drawn):
+        mean = drawn.groupby("step")["sampled"].mean()
+        axis.plot(mean.index, mean.rolling(5, min_periods=1).mean(), color="0.75", lw=1, label="drawn rows", zorder=1)
+    for _, one in exact.groupby("seed"):
+        axis.plot(one["step"], one["J"], color=COLOURS["costate"], lw=0.6, alpha=0.5, zorder=2)
+    mean = exact.groupby("step")["J"].mean()
+    axis.plot(mean.index, mean, color=COLOURS["costate"], lw=2, label="exact return", zorder=3)
+    if best is not None:
+        axis.axhline(best, label="best", **EXACT)
+    axis.set(xlabel="update", ylabel="expected return J")
+
+
+def _cosine_panel(axis: Any, table: pd.DataFrame) -> None:
+    shown = table.dropna(subset="cosine")
+    axis.plot(shown["step"], shown["cosine"], ".", color=COLOURS["score"], ms=3, alpha=0.5)
+    mean = shown.groupby("step")["cosine"].mean()
+    axis.plot(mean.index, mean, color=COLOURS["score"], lw=1.5)
+    axis.axhline(1, **EXACT)
+    low = float(np.nanmin(shown["cosine"])) if len(shown) else 0.0
+    axis.set(xlabel="update", ylabel="cosine to the true gradient", ylim=(min(-0.05, low - 0.05), 1.05))
+
+
+def _signal_panel(axis: Any, table: pd.DataFrame) -> None:
+    mean = table.groupby("step")[["silent", "clipped", "entropy"]].mean()
+    smooth = mean[["silent", "clipped"]].rolling(5, min_periods=1).mean()
+    axis.plot(smooth.index, smooth["silent"], color=COLOURS["control"], label="silent groups")
+    axis.plot(smooth.index, smooth["clipped"], color=COLOURS["attention"], ls=":", lw=2, label="clipped tokens")
+    axis.set(xlabel="update", ylabel="share", ylim=(-0.03, 1.03))
+    other, entropy = axis.twinx(), mean["entropy"].dropna()
+    other.plot(entropy.index, entropy, color=COLOURS["reference"], ls="-.")
+    axis.plot([], [], color=COLOURS["reference"], ls="-.", label="entropy (right axis)")
+    other.set_ylabel("entropy (nats per step)", color=COLOURS["reference"])
+    other.grid(False)

@@ -1,0 +1,117 @@
+"""Everything that is said of one policy before RL: exact J, entropy, success, signals, headrooms, and what they predict."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from agents.sampling.tokens import token_returns
+from envs.corpus import Corpus
+from envs.token_mdp import TokenMDP
+from envs.world import InputError
+from figures.measures.oracles import mean_entropy
+from theory.groups.expected_update import Completions, completions
+from theory.impact import Signal, best_of_headroom, kl_headroom, null_models, power_headroom, signal
+from theory.tokens.prefix_tree import DEFAULT_BUDGET, grow
+
+SIGNALS = {"costate": "|E costate|", "snr": "signal to noise", "gradient": "|grad J|"}
+HEADROOMS = {"rest": "J* - J", "best_of": "pass@k - pass@1", "ball": "KL ball", "power": "power sampling"}
+NULLS = {"sqrt_spread": "sqrt(P(1-P))", "spread": "P(1-P)", "J": "J", "H": "H", "entropy_law": "entropy law"}
+_FACTORS = {name: f"({text})" if " - " in text else text for name, text in HEADROOMS.items()}
+PRODUCTS = {f"{s} x {h}": f"{SIGNALS[s]} x {_FACTORS[h]}" for s in SIGNALS for h in HEADROOMS}
+OURS = {"gradient^2": "|grad J|^2 (first order, SGD)"}
+PREDICTORS = PRODUCTS | SIGNALS | HEADROOMS | NULLS | OURS
+SITE = "layer1"
+
+
+@dataclass(frozen=True)
+class Definitions:
+    """What is free in the definitions: where the costate is read, k of pass@k, radius of the ball (nats), power of p^alpha."""
+
+    site: str = SITE
+    k: int = 8
+    eps: float = 0.5
+    alpha: float = 4.0
+
+    def __post_init__(self) -> None:
+        """Refuse what defines no headroom."""
+        if self.k < 2:
+            raise InputError(f"k must be a whole number >= 2: pass@1 - pass@1 is no headroom; got {self.k}")
+        for name, least in (("eps", 0.0), ("alpha", 1.0)):
+            if not least < getattr(self, name) < math.inf:
+                raise InputError(f"{name} must be a finite number > {least:g}; got {getattr(self, name)!r}")
+
+
+def numbers(
+    world: TokenMDP, policy: Any, chosen: Definitions | None = None, budget: int = DEFAULT_BUDGET
+) -> dict[str, float]:
+    """All PREDICTORS of a policy, by name, and what they are made of; means over prompts by their weights.
+
+    A product is formed prompt by prompt before the mean; |grad J|, which belongs to no prompt, multiplies the mean headroom.
+    `J*` is the return of each prompt's best completion, the most that a policy over tokens can have. `P(1-P)` and its root are
+    variance and sd of the return, which they are for returns of 0 and 1. `entropy_law` is `e^H - 1`: the gain that the law
+    `R = -a e^H + b` promises when the entropy is spent, over a. Raises InputError for a world that pays a hidden readout or is
+    too large.
+    """
+    chosen = chosen or Definitions()
+    with torch.no_grad():
+        tree = grow(world, policy, budget=budget)
+        found = completions(tree)
+    P, R, weights = found.p, found.returns, tree.levels[0].reach
+    size, H = signal(world, policy, chosen.site, budget), mean_entropy(tree)
+    nulls = null_models(P, R, H.expand_as(size.costate))
+    signals = {"costate": size.costate, "snr": size.snr, "gradient": torch.full_like(size.costate, size.gradient)}
+    headrooms = {
+        "rest": nulls["headroom"],
+        "best_of": best_of_headroom(P, R, chosen.k),
+        "ball": torch.tensor([kl_headroom(p, r, chosen.eps) for p, r in zip(P, R, strict=True)]).to(P),
+        "power": power_headroom(*_each_once(found), chosen.alpha),
+    }
+    per_prompt = {**signals, **headrooms, "sqrt_spread": nulls["sqrt(P(1-P))"], "spread": nulls["P(1-P)"]}
+    per_prompt |= {f"{s} x {h}": signals[s] * headrooms[h] for s in signals for h in headrooms}
+    means = {name: float(weights @ x) for name, x in per_prompt.items()}
+    law = {"J": float(tree.J), "H": float(H), "entropy_law": float(H.exp() - 1), "gradient^2": size.gradient**2}
+    law |= {"pass_at_k": means["best_of"] + law["J"]}
+    return means | law | _cap(size, found, weights) | _by_skill(world, nulls["J"])
+
+
+def _each_once(found: Completions) -> tuple[Tensor, Tensor]:
+    """Probabilities and returns of completions as they are said, (prompts, words): what follows an end token is dropped.
+
+    A power of a sum is not the sum of powers, so rows that differ only after their end must be one.
+    """
+    once = ((found.tokens * ~found.mask).sum(-1) == 0).all(0)
+    return (found.log_probs * found.mask).sum(-1).exp()[:, once], found.returns[:, once]
+
+
+def _cap(size: Signal, found: Completions, weights: Tensor) -> dict[str, float]:
+    """The Cauchy-Schwarz cap: how much of it is used; and the signal over sd(R) alone, without Fisher."""
+    V = (found.p * found.returns).sum(-1, keepdim=True)
+    sd = (found.p * (found.returns - V) ** 2).sum(-1).sqrt()
+    bare = size.costate / sd.clamp(min=torch.finfo(sd.dtype).tiny)
+    means = {"alignment": size.alignment, "cap": size.cap, "sd": sd}
+    return {name: float(weights @ x) for name, x in means.items()} | {
+        "largest_alignment": float(size.alignment.max()),
+        "smallest_alignment": float(size.alignment.min()),
+        "over_sd": float(bare.max()),
+    }
+
+
+def _by_skill(world: TokenMDP, V: Tensor) -> dict[str, float]:
+    """Mean return, by weight, of the prompts that share their first token."""
+    first, weights = world.prompts[:, 0].to(V.device), world.weights.to(V)
+    share = {int(name): weights * (first == name) for name in first.unique()}
+    return {f"skill {name}": float(w @ V / w.sum()) for name, w in share.items() if float(w.sum()) > 0}
+
+
+def reader_return(corpus: Corpus) -> float:
+    """Expected return of a reader that says what the corpus says, on the prompts that it shows."""
+    world = corpus.world
+    words = torch.cartesian_prod(*[torch.arange(world.V)] * world.horizon).reshape(-1, world.horizon)
+    prompts = torch.arange(len(world.prompts))
+    rows = prompts.repeat_interleave(len(words)), words.repeat(len(prompts), 1)
+    R = token_returns(world, *rows).reshape(len(prompts), -1)
+    weights = world.weights * corpus.shown
+    return float(weights @ (corpus.chances(words) * R).sum(-1) / weights.sum())

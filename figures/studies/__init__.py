@@ -1,1 +1,0 @@
-"""Runs that several claims share: measured once, kept as records, and judged by each claim in its own way."""

@@ -1,0 +1,244 @@
+"""`costate train` from end to end: files, going on, stopping in the middle, other settings, and bad usage."""
+
+import dataclasses
+import json
+
+import pandas as pd
+import pytest
+import torch
+
+from agents.training.settings import Record
+from agents.training.trainer import Trainer
+from figures.cli import main
+from figures.commands.train import pairs
+from figures.commands.training_run import Run, build_trainer, registered_worlds
+
+TINY = ("--width", 4, "--heads", 1, "--layers", 1, "--prompts", 4, "--group", 4, "--every", 2, "--steps", 5)
+TOKENS = ("train", "--learner", "grpo", "--world", "TokenSumAndStop", "--set", "horizon=3", *TINY)
+FULL = (*TOKENS[:2], "ppo", *TOKENS[3:], "--seeds", 2, "--seed", 5, "--epochs", 2, "--minibatches", 2,
+        "--kl-reward", "k1:0.05", "--kl-loss", "k3:0.1", "--entropy", 0.01, "--max-norm", 1)  # fmt: skip
+FILES = {"settings.json", "log.csv", "checkpoint.pt", "curves.png", "curves.svg"}
+
+
+def run(*arguments):
+    """The command in this process: exit code."""
+    with pytest.raises(SystemExit) as stopped:
+        main([str(a) for a in arguments])
+    return stopped.value.code
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """No pictures: they are looked at once, and take most of the time."""
+    monkeypatch.setattr("figures.drawing.training_run.draw_run", lambda *given: None)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The folder of one run that nothing stopped."""
+    out = tmp_path_factory.mktemp("whole")
+    assert run(*FULL, "--out", out) == 0
+    return folder(out)
+
+
+def folder(out):
+    (found,) = out.iterdir()
+    return found
+
+
+def test_a_run_leaves_its_log_its_picture_and_its_settings(whole, capsys):
+    assert run(*FULL, "--out", whole.parent) == 0
+    found = whole
+    assert {path.name for path in found.iterdir()} == FILES
+    assert (found / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert "<svg" in (found / "curves.svg").read_text()
+    table = pd.read_csv(found / "log.csv")
+    assert {"seed", *(f.name for f in dataclasses.fields(Record))} == set(table.columns)
+    assert table["step"].tolist() == [step for step in range(6) for _ in range(2)]
+    assert table["seed"].tolist() == [5, 6] * 6
+    assert table["rows"].tolist() == [16 * step for step in range(6) for _ in range(2)]
+    exact = table[table["step"].isin([0, 2, 4, 5])]
+    assert bool(exact["J"].between(0, 1).all())
+    assert bool(table[table["step"].isin([1, 3])]["J"].isna().all())
+    assert bool(table[table["step"] < 5]["sampled"].notna().all())
+    settings = json.loads((found / "settings.json").read_text())
+    assert settings["learner"] == "ppo"
+    assert settings["kl_loss"] == ["k3", 0.1]
+    assert settings["setting"]["minibatches"] == 2
+    said = capsys.readouterr()
+    assert str(found) in said.out
+    assert "best J 1" in said.out
+    assert found.name in said.err
+    assert settings["world_options"] == [["horizon", 3]]
+
+
+def test_the_log_is_what_the_trainer_says(tmp_path, undrawn):
+    assert run(*TOKENS, "--out", tmp_path) == 0
+    settings = json.loads((folder(tmp_path) / "settings.json").read_text())
+    settings["setting"] = type(Run("rloo", "TokenCopy").setting)(**settings["setting"])
+    settings["world_options"] = tuple(map(tuple, settings["world_options"]))
+    asked = Run(**settings | {"options": ()})
+    assert asked.name == folder(tmp_path).name
+    trainer, world, _ = build_trainer(asked)
+    assert world.horizon == 3
+    table = pd.read_csv(folder(tmp_path) / "log.csv")
+    for record, row in zip(trainer.run(), table.to_dict("records"), strict=True):
+        for name in ("loss", "J", "entropy", "cosine", "silent"):
+            assert float(getattr(record, name)[0]) == pytest.approx(row[name], rel=1e-12, abs=1e-15, nan_ok=True)
+
+
+def test_the_same_command_again_runs_nothing_and_gives_the_same_log(tmp_path, monkeypatch, undrawn):
+    assert run(*TOKENS, "--out", tmp_path) == 0
+    before = (folder(tmp_path) / "log.csv").read_bytes()
+    (folder(tmp_path) / "log.csv").unlink()
+
+    def never(self):
+        raise AssertionError("a finished run was run again")
+
+    monkeypatch.setattr(Trainer, "step", never)
+    monkeypatch.setattr(Trainer, "_answers", never)
+    assert run(*TOKENS, "--out", tmp_path) == 0
+    assert (folder(tmp_path) / "log.csv").read_bytes() == before
+
+
+def stop_before(monkeypatch, name, count):
+    """Ctrl-C on the call `count` of a method of the trainer."""
+    real, calls = getattr(Trainer, name), []
+
+    def interrupted(self, *given):
+        calls.append(1)
+        if len(calls) == count:
+            raise KeyboardInterrupt
+        return real(self, *given)
+
+    monkeypatch.setattr(Trainer, name, interrupted)
+
+
+STOPS = [("step", 1), ("step", 4), ("_draw", 3), ("_update", 10), ("_teach", 3), ("_answers", 4)]
+
+
+@pytest.mark.parametrize(("name", "count"), STOPS)
+def test_stopped_anywhere_and_gone_on_the_log_is_the_same_to_the_byte(
+    whole, tmp_path, monkeypatch, capsys, undrawn, name, count
+):
+    with monkeypatch.context() as patch:
+        stop_before(patch, name, count)
+        assert run(*FULL, "--out", tmp_path) == 130
+    assert "goes on from here" in capsys.readouterr().err
+    assert not (folder(tmp_path) / "log.csv").exists()
+    steps, real = [], Trainer.step
+    monkeypatch.setattr(Trainer, "step", lambda self: steps.append(self.taken) or real(self))
+    assert run(*FULL, "--out", tmp_path) == 0
+    assert len(steps) <= 5
+    assert count == 1 or min(steps, default=1) >= 1  # not from the start: from the last checkpoint
+    assert (folder(tmp_path) / "log.csv").read_bytes() == (whole / "log.csv").read_bytes()
+
+
+def test_other_settings_are_another_folder(tmp_path, undrawn):
+    for changed in ((), ("--rate", 0.02), ("--seed", 1), ("--entropy", 0.1), ("--option", "clip=0.1")):
+        assert run(*TOKENS, "--steps", 1, *changed, "--out", tmp_path) == 0
+    assert len(list(tmp_path.iterdir())) == 5
+
+
+def test_options_and_keywords_reach_learner_and_world(tmp_path, undrawn):
+    given = ("--option", "std=none", "--option", "length=row sum", "--set", "modulus=3", "--set", "gamma=0.5")
+    assert run(*TOKENS, "--steps", 1, *given, "--optimiser", "sgd", "--out", tmp_path) == 0
+    settings = json.loads((folder(tmp_path) / "settings.json").read_text())
+    assert settings["options"] == [["length", "row sum"], ["std", "none"]]
+    assert settings["world_options"] == [["gamma", 0.5], ["horizon", 3], ["modulus", 3]]
+    assert settings["setting"]["optimiser"] == "sgd"
+
+
+def assert_trained(out, learner):
+    """In the scalar world, two seeds."""
+    given = ("train", "--learner", learner, "--world", "LQScalar", "--set", "horizon=5", "--seeds", 2, *TINY)
+    assert run(*given, "--rate", 0.1, "--steps", 8, "--out", out) == 0
+    J = pd.read_csv(folder(out) / "log.csv").groupby("step")["J"].mean().dropna()
+    assert J.iloc[-1] > J.iloc[0] + 0.1
+
+
+@pytest.mark.parametrize("learner", ["rloo", "ppo"])
+def test_a_linear_quadratic_world_is_trained_likewise(tmp_path, undrawn, learner):
+    assert_trained(tmp_path, learner)
+
+
+def test_a_run_that_samples_nothing_is_drawn_too(tmp_path, capsys):
+    assert_trained(tmp_path, "value_gradient")
+    assert {path.name for path in folder(tmp_path).iterdir()} == FILES
+    assert "best J" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("sampler", ["float32", "bfloat16"])
+def test_a_linear_quadratic_world_is_sampled_in_another_precision_or_that_is_refused(tmp_path, capsys, sampler):
+    given = ("train", "--learner", "rloo", "--world", "LQScalar", "--set", "horizon=5", "--sampler", sampler, *TINY)
+    assert run(*given, "--out", tmp_path) == 2
+    assert "sampler" in capsys.readouterr().err
+
+
+def test_a_world_without_closed_form_says_so_and_is_trained(tmp_path, capsys, undrawn):
+    given = ("train", "--learner", "rloo", "--world", "LQStepReward", "--set", "horizon=3", *TINY)
+    assert run(*given, "--steps", 3, "--out", tmp_path) == 0
+    assert "nothing exact is recorded" in capsys.readouterr().err
+    assert bool(pd.read_csv(folder(tmp_path) / "log.csv")["J"].isna().all())
+
+
+def test_single_precision_trains_as_well(tmp_path, undrawn):
+    assert run(*FULL, "--dtype", "float32", "--steps", 2, "--out", tmp_path) == 0
+    kept = torch.load(folder(tmp_path) / "checkpoint.pt", weights_only=True)
+    assert all(p.dtype == torch.float32 for p in kept["state"]["actor"])
+
+
+BAD = {
+    "no such learner": (("--learner", "grpoo"), "grpo"),
+    "no such world": (("--world", "TokenSumStop"), "TokenSumAndStop"),
+    "no such keyword": (("--set", "modulo=3"), "modulo"),
+    "no such option": (("--option", "lam=0.5"), "lam"),
+    "no value": (("--set", "modulus"), "--set modulus"),
+    "no such estimator": (("--kl-loss", "k9:0.1"), "k9"),
+    "nonsense": (("--kl-loss", "nonsense"), "--kl-loss nonsense"),
+    "no weight": (("--kl-reward", "k1:"), "--kl-reward k1:"),
+    "no steps": (("--steps", "0"), "steps"),
+    "no seeds": (("--seeds", "0"), "--seeds"),
+    "no groups": (("--learner", "rloo", "--group", "1"), "group"),
+    "too many parts": (("--minibatches", "5"), "minibatches"),
+    "endless": (("--world", "LQRandom", "--set", "size=2"), "horizon"),
+    "a rate of 0": (("--rate", "0"), "rate"),
+    "a rate without end": (("--rate", "inf"), "rate"),
+    "heads that do not fit": (("--heads", "3"), "heads"),
+    "nowhere to write": (("--out", "/dev/null/x"), "--out"),
+    "no such optimiser": (("--optimiser", "adamw"), "adamw"),
+    "nothing exact for the exact recipe": (
+        ("--learner", "value_gradient", "--world", "LQStepReward"),
+        "closed forms",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_usage_is_one_line_exit_2_and_writes_nothing(case, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    given, named = BAD[case]
+    base = [x for x in TOKENS if x not in ("--set", "horizon=3")] if "--world" in given else TOKENS
+    assert run(*base, *given) == 2
+    said = capsys.readouterr().err.strip()
+    assert named in said
+    assert "\n" not in said
+    assert "Traceback" not in said
+    assert not list(tmp_path.iterdir())
+
+
+def test_every_registered_world_has_a_short_name():
+    assert {"TokenSumAndStop", "TokenLock", "LQScalar", "LQRandom"} <= set(registered_worlds())
+
+
+@pytest.mark.parametrize(("learner", "world"), [("ppo", "TokenSumAndStop"), ("ppo", "LQScalar")])
+def test_a_seed_begins_with_the_same_networks_in_whatever_company(learner, world):
+    pair, _, _ = build_trainer(Run(learner, world, seeds=2, seed=4, width=4, heads=1))
+    alone, _, _ = build_trainer(Run(learner, world, seeds=1, seed=5, width=4, heads=1))
+    for mine, own in ((pair.actor, alone.actor), (pair.critic, alone.critic)):
+        assert all(torch.equal(p[1], q) for p, q in zip(mine.parameters, own.parameters, strict=True))
+    assert any(not torch.equal(p[0], p[1]) for p in pair.critic.parameters)
+
+
+def test_of_a_key_that_comes_twice_the_last_value_counts():
+    assert pairs("--set", ["b=2", "a=9", "b=x"]) == (("a", 9), ("b", "x"))

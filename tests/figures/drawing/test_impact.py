@@ -1,0 +1,24 @@
+"""The pictures of the impact claims show all that was measured."""
+
+import numpy as np
+import pytest
+
+from figures.claims.impact import impact_inverted_u, impact_product, signal_cap
+from figures.drawing.style import new_figure
+from tests.figures.test_impact_claims import by_product, few_resamples, study
+
+__all__ = ["few_resamples"]
+
+
+@pytest.mark.parametrize("module", [impact_inverted_u, impact_product, signal_cap])
+def test_no_point_along_pretraining_lies_beyond_its_axes(module):
+    rows = study(by_product)
+    rows["tokens"] *= np.where(rows["quality"] == 1, 1, 4)  # one corpus is read four times as long
+    figure = new_figure(module.CLAIM.height)
+    module.CLAIM.draw(module.CLAIM.rows_from(rows), figure)
+    along = [axis for axis in figure.axes if axis.get_xlabel() == "tokens of pretraining"]
+    assert along
+    for axis in along:
+        low, high = axis.get_xlim()
+        drawn = [np.asarray(line.get_xdata(), dtype=float) for line in axis.get_lines() if line.get_linestyle() != "--"]
+        assert all((x >= low).all() and (x <= high).all() for x in drawn)

@@ -1,0 +1,132 @@
+"""Choosing and changing the settings of a claim, and the sweep command that uses it."""
+
+import json
+from dataclasses import dataclass
+
+import pandas as pd
+import pytest
+
+from envs.world import InputError
+from figures.cli import main
+from figures.harness.selection import select
+
+
+@dataclass(frozen=True)
+class Setting:
+    world: str
+    tau: float
+    seeds: int
+    trained: bool
+    alphas: tuple[float, ...]
+    nested: tuple[tuple[float, ...], ...] = ((1.0,),)
+
+
+SETTINGS = [Setting(world, tau, 2, False, (0.5, 1.0)) for world in ("a (1,2)", "b") for tau in (0.5, 1.0)]
+
+
+def test_nothing_asked_is_everything():
+    assert select(SETTINGS, [], []) == SETTINGS
+
+
+@pytest.mark.parametrize(
+    ("only", "kept"),
+    [
+        (["world=b"], [2, 3]),
+        (["world=a (1,2)", "tau=1"], [1]),
+        (["world=b", "world=a (1,2)"], [0, 1, 2, 3]),
+        (["alphas=0.5,1", "tau=0.5"], [0, 2]),
+        (["trained=False"], [0, 1, 2, 3]),
+    ],
+)
+def test_only_keeps_what_has_the_value(only, kept):
+    assert select(SETTINGS, only, []) == [SETTINGS[i] for i in kept]
+
+
+def test_set_changes_every_setting_and_keeps_each_once():
+    found = select(SETTINGS, ["world=b"], ["tau=0.25", "seeds=7", "trained=True", "alphas=0.1,0.2,0.3"])
+    assert found == [Setting("b", 0.25, 7, True, (0.1, 0.2, 0.3))]
+    assert isinstance(found[0].seeds, int)
+
+
+@pytest.mark.parametrize(
+    ("only", "changes", "told"),
+    [
+        (["word=b"], [], "--only word=b: give FIELD=VALUE, FIELD one of world, tau, seeds"),
+        (["world"], [], "--only world: give FIELD=VALUE"),
+        (["world=c"], [], r"--only world=c: no setting has it; world is one of a \(1,2\) | b"),
+        ([], ["nothing=1"], "--set nothing=1: give FIELD=VALUE"),
+        ([], ["seeds=1.5"], "--set seeds=1.5: must be a whole number"),
+        ([], ["alphas=1,x"], "--set alphas=1,x: must be a number"),
+        ([], ["trained=yes"], "must be True or False"),
+        ([], ["nested=1"], "cannot be set from the command line"),
+    ],
+)
+def test_what_cannot_be_chosen_is_named(only, changes, told):
+    with pytest.raises(InputError, match=told):
+        select(SETTINGS, only, changes)
+
+
+def test_values_that_exist_but_never_together_are_refused():
+    mixed = [*SETTINGS[:1], Setting("b", 9.0, 2, False, (1.0,))]
+    with pytest.raises(InputError, match="no setting has all of these together"):
+        select(mixed, ["world=b", "tau=0.5"], [])
+
+
+def run(*arguments):
+    with pytest.raises(SystemExit) as stopped:
+        main([str(a) for a in arguments])
+    return stopped.value.code
+
+
+def test_a_sweep_leaves_verdict_csv_and_a_figure_for_each_world(tmp_path):
+    command = ("sweep", "error_map", "--preset", "quick", "--only", "world=lock (3,4)", "--set", "alphas=0.5,1", "--set",
+               "random=2", "--set", "seeds=1", "--out", tmp_path, "--jobs", "1")  # fmt: skip
+    assert run(*command) == 0
+    rows = pd.read_csv(tmp_path / "error_map.csv")
+    assert set(rows["alpha"]) == {0.5, 1.0}
+    assert set(rows["world"]) == {"lock (3,4)"}
+    (entry,) = json.loads((tmp_path / "verdicts.json").read_text())
+    assert entry["settings"]["points"][0]["random"] == 2
+    assert {p.name for p in (tmp_path / "figures").glob("*.png")} == {"error_map.png", "error_map-lock_3_4.png"}
+
+
+def test_a_sweep_resumes_and_judges_the_parts_that_are_left(tmp_path, capsys):
+    command = ("sweep", "bellman_costate", "--only", "world=one choice", "--set", "sharpness=2", "--out", tmp_path)
+    assert run(*command, "--jobs", "1") == 0
+    records = {p: p.stat().st_mtime_ns for p in (tmp_path / "records").rglob("*.json")}
+    capsys.readouterr()
+    assert run(*command) == 0
+    assert {p: p.stat().st_mtime_ns for p in (tmp_path / "records").rglob("*.json")} == records
+    shown = capsys.readouterr()
+    assert "kept from before" in shown.err
+    assert "about" in shown.err
+    (entry,) = json.loads((tmp_path / "verdicts.json").read_text())
+    assert set(entry["parts"]) == {"costate = Bellman value", "costate = autograd in the belief"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (("sweep", "error_mpa"), "error_map"),
+        (("sweep", "error_map", "--only", "world=x"), "world is one of"),
+        (("sweep", "error_map", "--set", "seeds=x"), "whole number"),
+        (
+            ("sweep", "error_map", "--set", "world=foo", "--preset", "quick", "--jobs", "1"),
+            "'foo' is unknown; there are garnet",
+        ),
+        (("sweep", "error_map", "--set", "alphas=0,1"), "alphas must rise and lie in (0, 1]"),
+        (("sweep", "error_map", "--set", "random=0"), "random must be a whole number >= 1; got 0"),
+        (("sweep", "error_map", "--set", "families=x"), "families must be among temperature, offset, trained"),
+        (("sweep", "relaxed_costates", "--set", "samples=0"), "samples must be a whole number >= 2; got 0"),
+        (("sweep", "transformer_in_lq", "--set", "samples=1"), "samples must be a whole number >= 2; got 1"),
+        (("sweep", "attention_costate_biased", "--set", "reward=x"), "reward must be one of dense, terminal, readout"),
+        (("sweep",), "CLAIM"),
+    ],
+)
+def test_a_bad_sweep_is_one_line_and_exit_code_2(arguments, named, tmp_path, capsys):
+    assert run(*arguments, *(("--out", tmp_path / "o") if len(arguments) > 1 else ())) == 2
+    shown = capsys.readouterr().err
+    assert named in shown
+    assert len([line for line in shown.strip().splitlines() if line.startswith("costate")]) == 1
+    assert "Traceback" not in shown
+    assert not list((tmp_path / "o").rglob("*.json"))

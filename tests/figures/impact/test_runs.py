@@ -1,0 +1,270 @@
+"""The impact study in a tiny world: complete rows, gains of one copy trained alone, the KL of an independent enumeration."""
+
+import copy
+import itertools
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from agents.policies.transformer import Transformer
+from agents.recipes.learners import grpo, rloo, value_gradient
+from agents.training.copies import Copies
+from agents.training.pretraining import next_token_loss
+from agents.training.settings import TrainingSettings
+from agents.training.tasks import TokenTask
+from agents.training.trainer import Trainer
+from envs.skills import skills
+from envs.token_tasks import sum_and_stop
+from figures.impact.numbers import PREDICTORS, Definitions, numbers
+from figures.impact.runs import ImpactSetting, corpus_of, gains, measure, moved, recipes, settings, trajectory
+from figures.measures.oracles import TokenOracle, mean_entropy
+from tests.envs.refusals import refused
+from tests.theory.token_cases import enumerate_rollouts, transformer
+from theory.tokens.prefix_tree import grow
+
+TINY = ImpactSetting(
+    quality=0.9, noise=0.1, coverage=0.6, block=3, seeds=2, groups=(2, 4), sgd=True, width=8, names="copy,add", modulus=2,
+    horizon=2, updates=16, checkpoints=3, batch=8, pretraining_rate=0.02, budgets=(1, 3), rows=8, rate=0.01, sgd_rate=0.5,
+    site="layer2",
+)  # fmt: skip
+FIRST = 11
+EXACT = ("exact, Adam", "exact, SGD")
+RECIPES = {("GRPO", 2), ("GRPO", 4), ("RLOO", 2), *((name, 1) for name in EXACT)}
+STOP = sum_and_stop(2, 3, gamma=0.9)
+LEARNERS = {
+    "GRPO": (grpo, 4, "adam", 0.02), "RLOO": (rloo, 2, "adam", 0.02),
+    "exact, Adam": (value_gradient, 1, "adam", 0.02), "exact, SGD": (value_gradient, 1, "sgd", 0.5),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return measure(TINY, torch.Generator().manual_seed(5), "cpu")
+
+
+@pytest.fixture(scope="module")
+def first():
+    """The seed that `measure` takes from its generator: its first draw."""
+    return int(torch.randint(2**31, (1,), generator=torch.Generator().manual_seed(5)))
+
+
+@pytest.fixture(scope="module")
+def networks(first):
+    return [network for point in trajectory(TINY, first, "cpu")[1] for network in point.networks]
+
+
+def of_kind(rows, kind):
+    return [row for row in rows if row["kind"] == kind]
+
+
+def test_rows_are_complete_every_cell_once(rows):
+    points = sorted({row["updates"] for row in rows})
+    assert (points[0], points[-1]) == (0, 16)
+    assert TINY.checkpoints <= len(points) <= TINY.checkpoints + 1
+    cells = set(itertools.product(points, range(2)))
+    known = [(row["updates"], row["trajectory"]) for row in of_kind(rows, "checkpoint")]
+    assert (len(known), set(known)) == (len(cells), cells)
+    gained = [(r["updates"], r["trajectory"], (r["recipe"], r["group"]), r["budget"]) for r in of_kind(rows, "gain")]
+    wanted = {(*cell, recipe, budget) for cell in cells for recipe in RECIPES for budget in TINY.budgets}
+    assert (len(gained), set(gained)) == (len(wanted), wanted)
+    assert len(rows) == len(known) + len(gained)
+
+
+def test_rows_say_where_they_come_from_and_hold_finite_numbers(rows):
+    label = {"quality": 0.9, "noise": 0.1, "coverage": 0.6, "width": 8, "names": "copy,add"}
+    assert len({row["run"] for row in rows}) == 1
+    for row in rows:
+        assert {name: row[name] for name in label} == label
+        assert row["tokens"] == row["updates"] * 8 * 5  # eight documents of three and two tokens
+        assert all(np.isfinite(x) for x in row.values() if not isinstance(x, str))
+    for row in of_kind(rows, "checkpoint"):
+        assert set(PREDICTORS) <= set(row)
+    for row in of_kind(rows, "gain"):
+        assert {"gain", "J_after", "H_after"} <= set(row)
+        assert ("kl" in row) == (row["budget"] == 3)  # the last budget
+
+
+def test_the_same_generator_gives_the_same_rows_and_another_one_others(rows):
+    small = replace(TINY, budgets=(1,), groups=(2,), sgd=False)
+    one, again, other = (measure(small, torch.Generator().manual_seed(seed), "cpu") for seed in (5, 5, 6))
+    assert one == again
+    assert [row["gain"] for row in of_kind(one, "gain")] != [row["gain"] for row in of_kind(other, "gain")]
+    before, known = (
+        [{k: v for k, v in row.items() if k != "run"} for row in of_kind(x, "checkpoint")] for x in (one, rows)
+    )
+    assert before == known  # what is known before RL does not hang on RL
+    assert one[0]["run"] != rows[0]["run"]
+
+
+def test_what_is_known_of_a_checkpoint_is_said_of_its_own_network(rows, networks):
+    world, known = skills(2, 2, "copy,add"), of_kind(rows, "checkpoint")
+    assert len(known) == len(networks)
+    for row, network in zip(known, networks, strict=True):
+        truth = numbers(world, network, Definitions(site="layer2"))
+        assert {name: row[name] for name in truth} == pytest.approx(truth, rel=1e-9, abs=1e-14)
+    assert len({row["J"] for row in known}) == len(known)
+    assert numbers(world, networks[-1])["costate"] != pytest.approx(known[-1]["costate"], rel=1e-3)  # at another site
+
+
+def test_a_trajectory_is_one_network_trained_alone_by_a_plain_loop(networks, first):
+    corpus, seed = corpus_of(TINY), first + 1
+    network, rng = Transformer(4, None, 8, 2, 2, 5, seed=seed), torch.Generator().manual_seed(2**32 + seed)
+    assert all(torch.equal(a, b) for a, b in zip(network.parameters(), networks[1].parameters(), strict=True))
+    optimiser = torch.optim.Adam(network.parameters(), lr=0.02)
+    for _ in range(16):
+        optimiser.zero_grad()
+        next_token_loss(network, corpus.draw(8, rng)).backward()
+        optimiser.step()
+    for found, truth in zip(networks[-1].parameters(), network.parameters(), strict=True):
+        torch.testing.assert_close(found, truth, rtol=1e-6, atol=1e-8)
+
+
+def exact(world, network):
+    with torch.no_grad():
+        tree = grow(world, network)
+        return float(tree.J), float(mean_entropy(tree))
+
+
+def alone(world, network, learner, group, optimiser, rate, seed, budgets=TINY.budgets, rows=TINY.rows):
+    """One copy by itself: budget -> exact return and entropy; the network in the end."""
+    asked = TrainingSettings(budgets[-1], 1 if learner.exact else rows // group, group, rate=rate, optimiser=optimiser)
+    own = copy.deepcopy(network)
+    oracle = TokenOracle(world) if learner.exact else None
+    trainer, found = Trainer(TokenTask(world), learner, [own], [seed], asked, oracle), {}
+    for done in range(1, budgets[-1] + 1):
+        trainer.step()
+        found[done] = exact(world, own)
+    return {budget: found[budget] for budget in budgets}, own
+
+
+@pytest.mark.parametrize(("name", "group"), sorted(RECIPES))
+@pytest.mark.parametrize("index", [0, 5])
+def test_gains_are_those_of_one_copy_trained_alone(rows, networks, first, name, group, index):
+    learner, _, optimiser, _ = LEARNERS[name]
+    rate = TINY.sgd_rate if optimiser == "sgd" else TINY.rate
+    world, network = skills(2, 2, "copy,add"), networks[index]
+    before = exact(world, network)[0]
+    found, own = alone(world, network, learner(), group, optimiser, rate, 2**33 + first + index)
+    known = of_kind(rows, "checkpoint")[index]
+    cell = [r for r in of_kind(rows, "gain") if (r["updates"], r["trajectory"]) == (known["updates"], index % 2)]
+    ours = {r["budget"]: r for r in cell if (r["recipe"], r["group"]) == (name, group)}
+    for budget, (J, H) in found.items():
+        assert ours[budget]["gain"] == pytest.approx(J - before, rel=1e-5, abs=1e-10)
+        assert ours[budget]["J_after"] == pytest.approx(J, rel=1e-8)
+        assert ours[budget]["H_after"] == pytest.approx(H, rel=1e-8)
+        assert known["J"] + ours[budget]["gain"] == pytest.approx(J, rel=1e-8)
+    assert ours[3]["kl"] == pytest.approx(divergence(world, network, own), rel=1e-5, abs=1e-12)
+    assert abs(ours[3]["gain"]) > 1e-6
+    other = alone(world, network, learner(), group, optimiser, rate, 2**33 + first + index + 1)[0]
+    assert (other[3][0] == pytest.approx(found[3][0], rel=1e-8)) == (name in EXACT)  # exact ascent draws nothing
+
+
+def words_of(world, network, prompt):
+    """Different completions of a prompt, each once, and their log-probabilities, by the network on whole contexts."""
+    whole = enumerate_rollouts(world, network, 1.0)
+    own, found = slice(prompt * world.V**world.horizon, (prompt + 1) * world.V**world.horizon), {}
+    for word, log_pi in zip(whole.tokens[own].tolist(), whole.log_pi[0, own].tolist(), strict=True):
+        length = word.index(world.end) + 1 if world.end in word else len(word)
+        found[tuple(word[:length])] = sum(log_pi[:length])
+    return found
+
+
+def divergence(world, before, after):
+    """`KL(after || before)` by scipy over the different completions, mean over prompts by their weights."""
+    total = 0.0
+    for i, weight in enumerate(world.weights.tolist()):
+        old, new = words_of(world, before, i), words_of(world, after, i)
+        total += weight * stats.entropy([np.exp(new[word]) for word in new], [np.exp(old[word]) for word in new])
+    return total
+
+
+@pytest.mark.parametrize(
+    "world",
+    [skills(2, 2, "copy,add"), STOP, replace(sum_and_stop(3, 3), weights=[0.9, 0.1])],
+    ids=["skills", "stop", "stop, uneven"],
+)
+def test_the_kl_moved_is_that_of_different_completions_and_0_where_nothing_moved(world):
+    before, after = ([transformer(world, temperature=0.5, seed=s) for s in pair] for pair in ((1, 2), (3, 4)))
+    found = moved(world, Copies(before), Copies(after))
+    truth = [divergence(world, *pair) for pair in zip(before, after, strict=True)]
+    assert found.tolist() == pytest.approx(truth, rel=1e-9)
+    assert moved(world, Copies(before), Copies(before)).abs().max() < 1e-14
+    backwards = moved(world, Copies(after), Copies(before))
+    assert (backwards / found - 1).abs().min() > 1e-2
+    assert moved(world, Copies(before[:1]), Copies(after[:1])).tolist() == pytest.approx(truth[:1], rel=1e-9)
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_gains_where_answers_end_themselves(name):
+    learner, group, optimiser, rate = LEARNERS[name]
+    networks = [transformer(STOP, seed=s) for s in (1, 2)]
+    kept = copy.deepcopy(networks)
+    found = gains(STOP, networks, learner(), group, TINY, optimiser, rate, FIRST)
+    assert list(found) == [1, 3]
+    for i, network in enumerate(networks):
+        truth, own = alone(STOP, network, learner(), group, optimiser, rate, FIRST + i)
+        for budget, (J, H) in truth.items():
+            assert float(found[budget]["gain"][i]) == pytest.approx(J - exact(STOP, network)[0], rel=1e-5, abs=1e-10)
+            assert float(found[budget]["H_after"][i]) == pytest.approx(H, rel=1e-8)
+        assert float(found[3]["kl"][i]) == pytest.approx(divergence(STOP, network, own), rel=1e-5)
+        assert all(torch.equal(a, b) for a, b in zip(network.parameters(), kept[i].parameters(), strict=True))
+
+
+def test_one_network_alone_is_left_as_it_is_too():
+    network, kept = transformer(STOP, seed=1), transformer(STOP, seed=1)
+    found = gains(STOP, [network], grpo(), 4, TINY, "adam", 0.02, FIRST)
+    J = alone(STOP, kept, grpo(), 4, "adam", 0.02, FIRST)[0][3][0]
+    assert float(found[3]["gain"][0]) == pytest.approx(J - exact(STOP, kept)[0], rel=1e-9)
+    assert float(found[3]["kl"][0]) > 1e-6
+    assert all(torch.equal(a, b) for a, b in zip(network.parameters(), kept.parameters(), strict=True))
+
+
+def test_recipes_are_the_group_sizes_of_grpo_and_the_three_others():
+    found = {name: (group, optimiser, rate) for name, _, group, optimiser, rate in recipes(TINY) if name != "GRPO"}
+    assert found == {"RLOO": (2, "adam", 0.01), EXACT[0]: (1, "adam", 0.01), EXACT[1]: (1, "sgd", 0.5)}
+    assert [row[2:] for row in recipes(TINY) if row[0] == "GRPO"] == [(2, "adam", 0.01), (4, "adam", 0.01)]
+    assert {row[0]: row[1].name for row in recipes(TINY)}["RLOO"] == "rloo"
+    assert [row[0] for row in recipes(replace(TINY, sgd=False))] == ["GRPO", "GRPO", "RLOO", EXACT[0]]
+
+
+def test_the_corpus_is_the_settings_and_the_same_prompts_are_left_out_in_every_block():
+    corpus, other = corpus_of(TINY), corpus_of(replace(TINY, block=4))
+    assert (corpus.quality, corpus.noise, corpus.coverage) == (0.9, 0.1, 0.6)
+    assert corpus.shown.tolist() == other.shown.tolist()
+    assert int(corpus.shown.sum()) == 4  # two of four prompts of both skills
+    for prompt, answer in zip(corpus.world.prompts.tolist(), corpus.answers.tolist(), strict=True):
+        a, b = prompt[1:]
+        assert answer == ([a, b] if prompt[0] == 2 else [(a + b) % 2, (a + 2 * b) % 2])
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("budgets", ()), ("budgets", (0,)), ("budgets", (0, 1)), ("budgets", (2, 1)), ("budgets", (2, 2)), ("groups", ()),
+        ("groups", (3,)), ("groups", (2, 5)), ("groups", (1,)), ("groups", (2, 1)), ("seeds", 0), ("updates", 0),
+        ("checkpoints", 2),
+    ],
+)  # fmt: skip
+def test_what_leaves_nothing_to_measure_is_refused(name, value):
+    with refused(name):
+        replace(TINY, **{name: value})
+
+
+@pytest.mark.parametrize("preset", ["quick", "full"])
+def test_settings_are_different_and_can_be_run(preset):
+    found = settings(preset)
+    assert len(set(found)) == len(found)
+    assert all(isinstance(setting, ImpactSetting) and setting.seeds >= 2 for setting in found)  # fewer have no spread
+    corpora = {replace(setting, block=0, groups=(2,), sgd=False) for setting in found}
+    for setting in corpora:  # every corpus comes in several blocks
+        assert len({s.block for s in found if replace(s, block=0, groups=(2,), sgd=False) == setting}) >= 2
+        corpus = corpus_of(setting)
+        assert corpus.length == 3 + setting.horizon
+        assert int(corpus.shown.sum()) > 0
+    for setting in found:
+        keys = [(name, group) for name, _, group, _, _ in recipes(setting)]
+        assert len(set(keys)) == len(keys)
+    assert {setting.quality for setting in found} >= {1.0, 0.5}

@@ -1,0 +1,61 @@
+import json
+import math
+
+import pytest
+import torch
+
+from envs.world import InputError
+from figures.measures.linear_systems import SYSTEMS, build_system, read_system, truncated
+from theory.continuous.lyapunov import linear_value
+
+OWN = {"A": [[0.9]], "B": [[1.0]], "Q": [[1.0]], "R": [[0.5]], "K": [[0.3]], "gamma": 0.9, "S_x": [[0.1]]}
+
+
+def written(tmp_path, **changes):
+    path = tmp_path / "own.json"
+    path.write_text(json.dumps({**OWN, **changes}))
+    return path
+
+
+def test_an_own_system_is_read_as_it_stands(tmp_path):
+    world, K = build_system(read_system(written(tmp_path)))
+    assert (float(world.A), float(K), world.gamma, world.horizon) == (0.9, 0.3, 0.9, None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"A": [[0.9, 1.0]]}, "A must"),
+        ({"Q": [[-1.0]]}, "Q must be positive semidefinite"),
+        ({"R": [[math.nan]]}, "R holds NaN"),
+        ({"gamma": 1.2}, "gamma"),
+        ({"horizon": 0}, "horizon"),
+        ({"K": [[-0.5]]}, "spectral radius"),
+        ({"K": [[0.3, 0.1]]}, "K must have shape"),
+        ({"noise": "cauchy"}, "noise"),
+        ({"colour": 1}, "must hold an object"),
+        ({"gamma": 0.99999, "K": [[-0.09999]]}, "steps"),
+    ],
+)
+def test_a_faulty_own_system_is_refused_in_one_line_that_names_the_fault(tmp_path, changes, named):
+    with pytest.raises(InputError, match=named) as caught:
+        read_system(written(tmp_path, **changes))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_or_broken_file_is_refused(tmp_path):
+    with pytest.raises(InputError, match="cannot be read"):
+        read_system(tmp_path / "none.json")
+    (tmp_path / "x.json").write_text("{")
+    with pytest.raises(InputError, match="not JSON"):
+        read_system(tmp_path / "x.json")
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_truncation_leaves_the_value_gradient_as_it_is(name):
+    endless, K = build_system(name)
+    cut = truncated(endless, K)
+    if endless.horizon:
+        assert cut is endless
+    P, P_cut = linear_value(endless, K).at(0)[0], linear_value(cut, K).at(0)[0]
+    torch.testing.assert_close(P_cut, P, rtol=1e-7, atol=1e-9)

@@ -1,0 +1,182 @@
+"""What the oracles of training call exact, by other roads: all completions one by one, differences, integrals, simulation."""
+
+import numpy as np
+import pytest
+import torch
+from scipy import optimize, stats
+
+from agents.policies.linear import LinearPolicy
+from agents.training.copies import Copies
+from agents.training.tasks import CommandTask, TokenTask
+from envs.linear_quadratic import random_system, scalar
+from envs.lq_variants import step_reward
+from envs.noise import FAMILIES, log_density
+from envs.token_tasks import arithmetic, garnet, sum_and_stop
+from figures.measures.oracles import CommandOracle, TokenOracle, best_return, mean_entropy, task_and_oracle
+from tests.agents.cases import draws, small
+from tests.envs.refusals import refused
+from tests.oracles import assert_mean_within, differs_by, numerical_gradient, simulate_lq
+from tests.theory.token_cases import enumerate_rollouts, several_prompts, transformer
+from theory.continuous.lq_gradients import expected_return
+from theory.tokens.prefix_tree import grow
+
+WORLDS = {
+    "several prompts": several_prompts(3),
+    "end token": sum_and_stop(3, 3, gamma=0.9),
+    "garnet": garnet(V=3, states=4, horizon=3, gamma=0.9, seed=1),
+}
+EACH = pytest.mark.parametrize("name", WORLDS)
+PLANE = random_system(2, 2, seed=5, horizon=3, gamma=0.8)
+
+
+def policy(world):
+    return transformer(world, temperature=0.4, seed=2)
+
+
+def expected(world, network):
+    """J: the weights times the sum over all completions of every prompt."""
+    return float(world.weights @ enumerate_rollouts(world, network, 1.0).V(0)[0])
+
+
+@EACH
+def test_return_and_gradient_are_sums_over_all_completions_and_their_differences(name):
+    world, network, h = WORLDS[name], policy(WORLDS[name]), 1e-5
+    J, _, gradient = TokenOracle(world).answers(Copies([network]))
+    assert pytest.approx(expected(world, network), rel=1e-10) == J
+    parameters = list(network.parameters())
+    assert [g.shape for g in gradient] == [p.shape for p in parameters]
+    for seed in range(4):
+        way, ends = [draws(*p.shape, seed=seed + i) for i, p in enumerate(parameters)], []
+        for step in (h, -2 * h, h):  # there, beyond, and back
+            with torch.no_grad():
+                for p, d in zip(parameters, way, strict=True):
+                    p += step * d
+            ends.append(expected(world, network))
+        slope = sum(float((g * d).sum()) for g, d in zip(gradient, way, strict=True))
+        assert slope == pytest.approx((ends[0] - ends[1]) / (2 * h), rel=1e-5, abs=1e-8)
+        assert abs(slope) > 1e-3
+
+
+@EACH
+def test_entropy_per_step_is_a_mean_over_all_completions(name):
+    world, network = WORLDS[name], policy(WORLDS[name])
+    whole = enumerate_rollouts(world, network, 1.0)
+    chance = whole.chance(0)[0] * world.weights.repeat_interleave(world.V**world.horizon)
+    total, steps = 0.0, 0.0
+    for p, tokens, logits in zip(chance.tolist(), whole.tokens.tolist(), whole.logits[0], strict=True):
+        for k, token in enumerate(tokens):
+            total, steps = total + p * stats.entropy(torch.softmax(logits[k], -1).numpy()), steps + p
+            if token == world.end:
+                break
+    assert TokenOracle(world).answers(Copies([network]))[1] == pytest.approx(total / steps, rel=1e-10)
+    assert (steps < world.horizon - 0.1) == (world.end is not None)
+    with torch.no_grad():
+        network.head.weight.zero_()
+        network.head.bias.zero_()
+    assert mean_entropy(grow(world, network)) == pytest.approx(np.log(world.V))
+
+
+@EACH
+def test_values_are_those_of_the_prefixes_that_the_rows_went_through(name):
+    world, networks = WORLDS[name], [policy(WORLDS[name]), transformer(WORLDS[name], temperature=0.4, seed=7)]
+    noise = [torch.Generator().manual_seed(s) for s in (1, 2)]
+    rows = TokenTask(world).draw(Copies(networks), 3, 3, noise)
+    for copy, network in enumerate(networks):
+        found, whole = (
+            TokenOracle(world).values(Copies(networks), rows)[copy],
+            enumerate_rollouts(world, network, 1.0),
+        )
+        assert found.shape == (9, world.horizon)
+        assert not found.requires_grad
+        count = world.V**world.horizon
+        for i in range(9):
+            prompt, said = int(rows.prompt[copy, i]), rows.seen[0][copy, i, -world.horizon :]
+            own = slice(prompt * count, (prompt + 1) * count)
+            for k in range(world.horizon):
+                here = (whole.tokens[own, :k] == said[:k]).all(1)
+                value = (whole.chance(k)[0, own] * whole.returns(k)[0, own])[here].sum()
+                truth = world.gamma**k * float(value)
+                assert float(found[i, k]) == pytest.approx(truth, rel=1e-9, abs=1e-12)
+
+
+@pytest.mark.parametrize("world", [PLANE, small("laplace")], ids=["plane", "laplace"])
+def test_commanded_return_and_gradient_are_closed_forms_and_simulation(world):
+    network = LinearPolicy(0.3 * draws(world.m, world.n))
+    J, _, (gradient,) = CommandOracle(world).answers(Copies([network]))
+    K = network.K.detach().numpy()
+    slope = numerical_gradient(lambda K: float(expected_return(world, torch.as_tensor(K))), K)
+    torch.testing.assert_close(gradient, torch.as_tensor(slope), rtol=1e-6, atol=1e-8)
+    if world is PLANE:
+        returns, _ = simulate_lq(world, K, 40_000, 3, seed=1)
+        assert_mean_within(returns, J)
+
+
+@pytest.mark.parametrize("noise", ["gaussian", "gumbel"])
+def test_commanded_values_are_the_mean_of_what_follows(noise):
+    world = small(noise)
+    network = LinearPolicy([[0.8]])
+    rows = CommandTask(world).draw(Copies([network]), 20_000, 1, [torch.Generator().manual_seed(4)])
+    values = CommandOracle(world).values(Copies([network]), rows)[0]
+    to_go = rows.rewards[0].flip(1).cumsum(1).flip(1)
+    states = rows.seen[0][0, :, :, 0]
+    assert values.shape == to_go.shape
+    assert_mean_within(to_go - values, 0.0)
+    assert_mean_within((to_go - values) * states**2, 0.0)  # and not in the mean over states alone
+    assert differs_by(to_go - values / torch.tensor([1.0, 0.7, 0.49]), 0.0)
+
+
+def integral(world):
+    """`-sum p log p` of one action's noise on a fine grid."""
+    x = torch.linspace(-20, 20, 400_001, dtype=torch.float64)
+    log_p = log_density(world.to(), x[:, None])
+    return -float(torch.where(log_p.isfinite(), log_p.exp() * log_p, 0.0).sum()) * 1e-4
+
+
+@pytest.mark.parametrize("noise", FAMILIES)
+def test_the_noises_entropy_is_its_integral(noise):
+    world = small(noise)
+    assert CommandOracle(world).entropy == pytest.approx(integral(world), abs=2e-4)
+    assert CommandOracle(world).answers(Copies([LinearPolicy([[0.1]])]))[1] == CommandOracle(world).entropy
+
+
+def test_correlated_noises_entropy_is_scipys_and_two_families_add_up():
+    S_x = np.array([[0.5, 0.2], [0.2, 0.3]])
+    truth = stats.multivariate_normal(np.zeros(2), S_x).entropy()
+    assert CommandOracle(PLANE.replace(S_x=S_x)).entropy == pytest.approx(truth, rel=1e-10)
+    wide = CommandOracle(PLANE.replace(S_x=np.diag([0.25, 1.0]), noise="laplace")).entropy
+    assert wide == pytest.approx(2 * integral(small("laplace")) + np.log(2), abs=4e-4)
+
+
+def best_word(world):
+    """The largest return of a word for each prompt, by trying all: a deterministic world needs no more."""
+    whole = enumerate_rollouts(world, transformer(world), 1.0).returns(0)[0]
+    return float(world.weights @ whole.unflatten(0, (len(world.prompts), -1)).amax(1))
+
+
+def test_the_best_return_is_that_of_the_best_words_and_of_the_best_gains():
+    for world in (arithmetic(3, 2, gamma=0.9), sum_and_stop(2, 3, gamma=0.8)):
+        assert best_return(world) == pytest.approx(best_word(world), rel=1e-12)
+    assert best_return(several_prompts()) is None
+    loss = lambda K: -float(expected_return(PLANE, torch.as_tensor(K.reshape(3, 2, 2))))  # noqa: E731
+    found = optimize.minimize(loss, np.zeros(12), method="BFGS")
+    assert best_return(PLANE) == pytest.approx(-found.fun, rel=1e-6)
+    assert best_return(step_reward()) is None
+
+
+def test_what_has_no_closed_form_is_refused_or_left_without_an_oracle():
+    odd = step_reward(horizon=3)
+    with refused("world"):
+        CommandOracle(odd)
+    task, oracle, why = task_and_oracle(odd, LinearPolicy([[0.0]]))
+    assert isinstance(task, CommandTask)
+    assert oracle is None
+    assert "linear-quadratic" in why
+    world = WORLDS["garnet"]
+    task, oracle, why = task_and_oracle(world, policy(world), budget=1000)
+    assert isinstance(task, TokenTask)
+    assert oracle is None
+    assert "prefixes" in why
+    for one, kind, made in ((world, TokenOracle, policy(world)), (scalar(3), CommandOracle, LinearPolicy([[0.0]]))):
+        _, oracle, why = task_and_oracle(one, made)
+        assert isinstance(oracle, kind)
+        assert why == ""

@@ -1,0 +1,156 @@
+"""Exact answers in the worlds that break an assumption, and exact means of costates with one path closed."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from envs.linear_quadratic import LinearQuadratic, stack_history
+from envs.lq_variants import QuantisedAction, StepReward
+from envs.world import InputError
+from theory.continuous.lyapunov import check_gain, gain_at, linear_value
+from theory.differences import central_gradient
+
+_LEVEL_REACH = 9.0  # standard deviations of xi that the enumeration of rounded actions covers; mass beyond: 1e-18
+_MAX_PATHS = 50_000_000
+
+
+def step_reward_gradient(
+    world: StepReward, K: Float[Tensor, "*time m n"], state: Float[Tensor, "n"]
+) -> tuple[Float[Tensor, ""], Float[Tensor, "n"]]:
+    """`V_0(s)` and `grad V_0(s)` when every |s_1| > width costs 1, under u = -K s with Gaussian noise, finite T.
+
+    s_t is Gaussian with mean `F_t s` and variance v_t of its first component x, so
+    `V_0 = -sum_{t=0}^T gamma^t P(|x_t| > width)` and its slope is the normal density at the two edges. The term t = 0
+    is flat (almost everywhere) in s.
+    """
+    K, world = check_gain(world, K), world.to()
+    if world.horizon is None or world.noise != "gaussian":
+        raise InputError("horizon must be finite and noise gaussian for the closed form of the step reward")
+    F, covariance = torch.eye(world.n, dtype=torch.float64), torch.zeros_like(world.A)
+    value = -(state[0].abs() > world.width).to(torch.float64)
+    slope = torch.zeros(world.n, dtype=torch.float64)
+    for t in range(world.horizon):
+        Phi = world.A - world.B @ gain_at(K, t)
+        F = Phi @ F
+        covariance = Phi @ covariance @ Phi.mT + world.B @ world.S_x @ world.B.mT + world.S_w
+        sd, mean, weight = covariance[0, 0].sqrt().clamp(min=1e-150), F[0] @ state, world.gamma ** (t + 1)
+        high, low = (world.width - mean) / sd, (-world.width - mean) / sd
+        value = value - weight * (torch.special.ndtr(-high) + torch.special.ndtr(low))
+        slope = slope - weight * (_density(high) - _density(low)) / sd * F[0]
+    return value, slope
+
+
+def _density(z: Tensor) -> Tensor:
+    return torch.exp(-0.5 * z**2) / math.sqrt(2 * math.pi)
+
+
+@dataclass(frozen=True)
+class QuantisedMeans:
+    """Expected return and mean path of a rounded-action world from one start."""
+
+    value: Float[Tensor, ""]
+    states: Float[Tensor, "times n"]
+    actions: Float[Tensor, "T 1"]
+
+
+def quantised_means(world: QuantisedAction, K: Float[Tensor, "*time m n"], state: Float[Tensor, "n"]) -> QuantisedMeans:
+    """`V_0(s)`, `E s_t` and `E a_t` with actions rounded to multiples of the quantum, over all sequences of levels.
+
+    Level j has probability `N((j + 1/2) q) - N((j - 1/2) q)` around the command. One action component, Gaussian action
+    noise, no process noise, finite T. Raises InputError when the number of sequences passes 5e7, before allocating.
+    """
+    K, world = check_gain(world, K), world.to()
+    if world.horizon is None or world.m != 1 or world.noise != "gaussian" or bool(world.S_w.any()):
+        raise InputError("quantised values need a finite horizon, one action component, gaussian noise and S_w = 0")
+    q, sd = world.quantum, float(world.L_x[0, 0])
+    reach = math.ceil(_LEVEL_REACH * sd / q) + 1
+    levels_per_step = 2 * reach + 1
+    if levels_per_step**world.horizon > _MAX_PATHS:
+        many = f"{levels_per_step}^{world.horizon}"
+        raise InputError(f"quantum={q} and horizon={world.horizon} make {many} action sequences, {_MAX_PATHS} allowed")
+    states, weights = state.to(torch.float64)[None], torch.ones(1, dtype=torch.float64)
+    total, mean_states, mean_actions = torch.zeros((), dtype=torch.float64), [state], []
+    for t in range(world.horizon):
+        commands = -states @ gain_at(K, t)[0]
+        levels = torch.round(commands / q)[:, None] + torch.arange(-reach, reach + 1, dtype=torch.float64)
+        edges = [(levels + shift) * q - commands[:, None] for shift in (0.5, -0.5)]
+        mass = torch.special.ndtr(edges[0] / sd) - torch.special.ndtr(edges[1] / sd)
+        weights = (weights[:, None] * mass).reshape(-1)
+        actions = (q * levels).reshape(-1, 1)
+        states = states.repeat_interleave(levels.shape[1], 0)
+        total = total + world.gamma**t * (weights @ world.reward(states, actions))
+        states = world.transition(states, actions, torch.zeros_like(states))
+        mean_actions.append(weights @ actions)
+        mean_states.append(weights @ states)
+    total = total + world.gamma**world.horizon * (weights @ world.terminal_reward(states))
+    return QuantisedMeans(total, torch.stack(mean_states), torch.stack(mean_actions))
+
+
+@dataclass(frozen=True)
+class QuantisedCostates:
+    """At one state: the true value gradient, and the exact mean of the costate under both treatments of the rounding."""
+
+    value_gradient: Float[Tensor, "n"]
+    straight_through: Float[Tensor, "n"]
+    rounded: Float[Tensor, "n"]
+
+
+def quantised_costates(
+    world: QuantisedAction, K: Float[Tensor, "*time m n"], state: Float[Tensor, "n"], step: float = 1e-4
+) -> QuantisedCostates:
+    """Value gradient by central differences of the enumeration; mean costates by the recursion on the mean path.
+
+    Straight-through: `lambda_t = -2Qs + 2K'Ra + gamma Phi'lambda_{t+1}`. Rounding as autograd sees it (derivative 0):
+    `lambda_t = -2Qs + gamma A'lambda_{t+1}`. Both are linear in the path, so their means need the mean path only.
+    """
+    K, here = check_gain(world, K), world.to()
+    means = quantised_means(world, K, state)
+    straight = rounded = -2 * here.Q_f @ means.states[-1]
+    for t in reversed(range(means.actions.shape[0])):
+        K_t, own = gain_at(K, t), -2 * here.Q @ means.states[t]
+        Phi = here.A - here.B @ K_t
+        straight = own + 2 * K_t.mT @ here.R @ means.actions[t] + here.gamma * Phi.mT @ straight
+        rounded = own + here.gamma * here.A.mT @ rounded
+    truth = central_gradient(lambda s: quantised_means(world, K, s).value, state, step)
+    return QuantisedCostates(truth, straight, rounded)
+
+
+def closed_scale_costate(world: LinearQuadratic, K: Float[Tensor, "*time m n"]) -> Float[Tensor, "*times n n"]:
+    """P of `E[lambda_t | s] = -2 P_t s` when autograd does not see how the noise scale depends on the state.
+
+    The cut path leaves the mean of plain additive noise: `P_T = Q_f`, `P_t = M + gamma Phi'P_{t+1}Phi`.
+    """
+    names = ("A", "B", "Q", "R", "Q_f", "S_w", "S_x", "m_0", "S_0", "gamma", "horizon")
+    return linear_value(LinearQuadratic(**{name: getattr(world, name) for name in names}), K).P
+
+
+def history_gain(gains: Float[Tensor, "T window m n"]) -> Float[Tensor, "T m window*n"]:
+    """The gain on the stacked history `[s_t, s_{t-1}, ...]` of a policy `u_t = -sum_j K_{t,j} s_{t-j}`."""
+    return gains.transpose(1, 2).reshape(gains.shape[0], gains.shape[2], -1)
+
+
+def attention_split(
+    world: LinearQuadratic, gains: Float[Tensor, "T window m n"]
+) -> tuple[Float[Tensor, "times n wn"], Float[Tensor, "times n wn"], Float[Tensor, "times n wn"]]:
+    """Mean costate of a position-attention policy as maps of the stacked history S_t: total, attention, closed.
+
+    `E[lambda_t | S_t] = -2 total_t S_t` with `total_t` the first block row of the stacked P_t. Its attention part is
+    what reaches s_t through later tokens that look back at it, `-2 gamma [P_{t+1}]_{row 1} Phi_t S_t`; the rest came
+    through the dynamics. `closed` is the mean when attention to the past is cut from autograd at every step:
+    `C_t = [Q 0] + K_0'R K + gamma (A - B K_0)' C_{t+1} Phi_t`.
+    """
+    window, n = gains.shape[1], world.n
+    stacked, world = stack_history(world, window).to(), world.to()
+    K = history_gain(gains)
+    P = linear_value(stacked, K).P
+    total, closed, attention = P[:, :n], [P[-1, :n]], [torch.zeros_like(P[-1, :n])]
+    for t in reversed(range(gains.shape[0])):
+        Phi, K_0 = stacked.A - stacked.B @ K[t], gains[t, 0]
+        own = stacked.Q[:n] + K_0.mT @ world.R @ K[t]
+        closed.insert(0, own + world.gamma * (world.A - world.B @ K_0).mT @ closed[0] @ Phi)
+        seen_later = P[t + 1, n : 2 * n] if window > 1 else torch.zeros_like(P[t + 1, :n])
+        attention.insert(0, world.gamma * seen_later @ Phi)
+    return total, torch.stack(attention), torch.stack(closed)

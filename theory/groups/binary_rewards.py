@@ -1,0 +1,100 @@
+"""Groups with binary rewards, in closed form: kappa, the factor of a standard deviation, the chance of a signal.
+
+G rows of one prompt, each a success with probability P, k successes among them, m = k / G. Every recipe whose advantage is
+one number a row multiplies the true gradient by `kappa = Cov(A_1, R_1) / Var(R_1)` (theory page section 4).
+"""
+
+import math
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from scipy.special import betainc
+from torch import Tensor
+
+from envs.world import InputError
+from theory.tokens.tree_gradients import TreeGradients
+
+Chances = Float[Tensor, "*batch"]
+
+
+def signal_probability(P: Chances, group: int) -> Chances:
+    """`1 - P^G - (1-P)^G`: the chance that the rewards of a group are not all equal."""
+    _check(P, group)
+    return -torch.expm1(group * torch.log1p(-P)) - P**group
+
+
+def baseline_kappa(group: int, own: bool = True) -> float:
+    """kappa of the mean baseline: `(G-1)/G` with the row's own reward in the mean (Dr. GRPO), 1 without (RLOO)."""
+    return (group - 1) / group if own else 1.0
+
+
+def std_factor(P: Chances, group: int, population: bool = True, eps: float = 0.0) -> Chances:
+    """GRPO's kappa, `c_G(P) = E[m(1-m) / (std + eps)] / (P(1-P))`; std is sqrt(m(1-m)), times sqrt(G/(G-1)) for the sample's.
+
+    Divided term by term, `sum_{k=1}^{G-1} C(G,k) P^{k-1} (1-P)^{G-k-1} m(1-m) / (std + eps)`: exact at P = 0 and 1 too, where
+    it is sqrt(G-1) for eps = 0. Tends to `1 / sqrt(P(1-P))` as G grows. Raises InputError for P outside [0, 1], G < 2, eps < 0.
+    """
+    _check(P, group)
+    total = torch.zeros_like(P)
+    for k, log_weight in _terms(group, population, eps):
+        total = total + (log_weight + torch.xlogy(k - 1, P) + torch.xlogy(group - k - 1, 1 - P)).exp()
+    return total
+
+
+def climbed(P: Chances, group: int, population: bool = True, eps: float = 0.0) -> Chances:
+    """`F_G(P) = int_0^P c_G`: what GRPO with std climbs at group size G, the sum over its prompts of F_G(P).
+
+    Term by term an incomplete beta function. Tends to `2 arcsin sqrt P`.
+    """
+    _check(P, group)
+    total = torch.zeros_like(P)
+    for k, log_weight in _terms(group, population, eps):
+        whole = math.exp(log_weight + math.lgamma(k) + math.lgamma(group - k) - math.lgamma(group))
+        total = total + whole * torch.as_tensor(betainc(k, group - k, P.detach().cpu().numpy())).to(P)
+    return total
+
+
+def arcsine(P: Chances) -> Chances:
+    """`2 arcsin sqrt P`, the limit of `climbed`; its slope is `1 / sqrt(P(1-P))`."""
+    return 2 * P.sqrt().asin()
+
+
+def _terms(group: int, population: bool, eps: float) -> list[tuple[int, float]]:
+    """The logarithm of `C(G,k) m(1-m) / (std + eps)` for k = 1 ... G-1."""
+    if not eps >= 0:
+        raise InputError(f"eps must be >= 0; got {eps!r}")
+    found = []
+    for k in range(1, group):
+        variance = k / group * (1 - k / group)
+        std = math.sqrt(variance * (1.0 if population else group / (group - 1)))
+        ways = math.lgamma(group + 1) - math.lgamma(k + 1) - math.lgamma(group - k + 1)
+        found.append((k, ways + math.log(variance / (std + eps))))
+    return found
+
+
+def _check(P: Tensor, group: int) -> None:
+    if not isinstance(group, int) or group < 2:
+        raise InputError(f"group must be a whole number >= 2: one row alone says nothing; got {group!r}")
+    if not bool(((P >= 0) & (P <= 1)).all()):
+        raise InputError("P must lie in [0, 1]: it is a probability")
+
+
+def compare(found: Any, truth: Any) -> tuple[float, float, float]:
+    """Cosine, scale and bias of a gradient (tensors in one order, or one tensor) against the true one.
+
+    `scale = <found, truth> / |truth|^2` is kappa where they are parallel; `bias = |found - scale truth| / |truth|` is what no
+    step size mends. All NaN where the truth is 0; the cosine NaN where what was found is.
+    """
+    x, y = (torch.cat([part.detach().flatten() for part in _parts(given)]) for given in (found, truth))
+    inner, own, size = float(x @ y), float(x.norm()), float(y.norm())
+    if size == 0:
+        return math.nan, math.nan, math.nan
+    scale = inner / size**2
+    return inner / (own * size) if own else math.nan, scale, float((x - scale * y).norm()) / size
+
+
+def _parts(given: Any) -> list[Tensor]:
+    if isinstance(given, TreeGradients):
+        return list(given.parameters)
+    return [given] if isinstance(given, Tensor) else list(given)

@@ -1,0 +1,140 @@
+"""The empirical costates of a token policy, E1 ... E5: exact means and per-sample values from one definition.
+
+| name                     | what autodiff does                                            | mean                             |
+|--------------------------|---------------------------------------------------------------|----------------------------------|
+| attention (E1)           | slope of the realised reward, sampled tokens detached         | biased; token reward, alpha 1: 0 |
+| attention_expected (E1b) | the same, each reward averaged over its own token             | biased                           |
+| score (E2)               | slope of the actor surrogate `sum (Q - b) log pi(c)`          | grad V at alpha = 1              |
+| total (E1 + E2)          | both: the stochastic computation graph                        | grad V_alpha, always             |
+| straight_through (E3)    | one-hot forward, softmax Jacobian backward                    | exact for multi-affine returns   |
+| reinmax (E3)             | the same with the second-order rule                           | exact for one quadratic token    |
+| soft (E4)                | alpha = 0 rollout, all the way back                           | grad V_0                         |
+| gumbel (E5)              | Gumbel-softmax rollout at tau_g (samples only)                | its own relaxed objective's      |
+
+With alpha < 1 the token fed on is `(1 - alpha) pi + alpha y`: y the one-hot token for E1 and E2, and what its own
+rule makes of it for E3 and E5 (so E3 goes from soft to straight-through as alpha goes from 0 to 1). Soft has no alpha.
+"""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from envs.token_mdp import TokenMDP
+from envs.world import InputError
+from theory.tokens.prefix_tree import (
+    DEFAULT_BUDGET,
+    Choice,
+    Mix,
+    Roots,
+    Tree,
+    every_token,
+    grow,
+    one_token,
+    prefix_roots,
+    relaxed,
+)
+from theory.tokens.tree_gradients import Surrogate, node_gradients, path_surrogate, score_surrogate, total_surrogate
+
+
+def straight_through(logits: Tensor, pi: Tensor, hard: Tensor) -> Tensor:
+    """One-hot forward, the slope of pi backward."""
+    return hard + (pi - pi.detach())[:, None]
+
+
+def reinmax(logits: Tensor, pi: Tensor, hard: Tensor) -> Tensor:
+    """One-hot forward, Heun's second-order slope backward (Liu et al., Bridging Discrete and Backpropagation, 2023).
+
+    `2 p1 - pi / 2` with `p1` the softmax whose value is `(pi + hard) / 2` and whose slope is its own Jacobian.
+    """
+    middle = (pi.detach()[:, None] + hard) / 2
+    z = logits[:, None]
+    p1 = torch.softmax(middle.clamp(min=1e-300).log() + z - z.detach(), -1)
+    slope = 2 * p1 - pi[:, None] / 2
+    return hard + slope - slope.detach()
+
+
+def gumbel_softmax(tau_g: float, rng: torch.Generator) -> Mix:
+    """`u = softmax((log pi + g) / tau_g)`, g Gumbel noise; it does not look at the sampled token."""
+    if not tau_g > 0:
+        raise InputError(f"tau_g must be > 0; got {tau_g!r}")
+
+    def mix(logits: Tensor, pi: Tensor, hard: Tensor) -> Tensor:
+        uniform = torch.rand(hard.shape, generator=rng, dtype=pi.dtype, device=pi.device).clamp(min=2.0**-54)
+        return torch.softmax((torch.log_softmax(logits, -1)[:, None] - (-uniform.log()).log()) / tau_g, -1)
+
+    return mix
+
+
+def _no_token(pi: Tensor) -> tuple[Tensor, Tensor]:
+    """One edge that carries everything: where u does not depend on the sampled token."""
+    return torch.zeros(len(pi), 1, dtype=torch.int64, device=pi.device), torch.ones_like(pi[:, :1])
+
+
+def _expected_path(tree: Tree) -> Tensor:
+    return path_surrogate(tree, own_token_averaged=True)
+
+
+SURROGATES: dict[str, Surrogate] = {
+    "attention": path_surrogate,
+    "attention_expected": _expected_path,
+    "score": score_surrogate,
+    "total": total_surrogate,
+    "straight_through": path_surrogate,
+    "reinmax": path_surrogate,
+    "soft": path_surrogate,
+    "gumbel": path_surrogate,
+}
+
+
+def _mix_of(name: str, alpha: float) -> Mix:
+    if name == "soft":
+        return relaxed(0.0)
+    rules: dict[str, Mix] = {"straight_through": straight_through, "reinmax": reinmax}
+    return relaxed(alpha, rules.get(name))
+
+
+def _check_name(name: str) -> None:
+    if name not in SURROGATES:
+        raise InputError(f"costate {name!r} is unknown; there are {', '.join(SURROGATES)}")
+
+
+def expected_costates(
+    world: TokenMDP, policy: Any, name: str, site: str, alpha: float = 1.0, whole_prefix: bool = False,
+    budget: int = DEFAULT_BUDGET,
+) -> list[Float[Tensor, "N positions D"]]:  # fmt: skip
+    """Exact mean of a costate at every prefix, level by level, by enumeration (soft needs one path only).
+
+    The perturbation stands at the prefix's last position (at all of the prompt at level 0), or with `whole_prefix` at
+    all its positions, the prefix then being the prompt. Raises InputError for gumbel, whose noise is continuous: sample it.
+    """
+    _check_name(name)
+    if name == "gumbel":
+        raise InputError("costate 'gumbel' has continuous noise and no enumeration: use sampled_costates")
+    choose: Choice = _no_token if name == "soft" else every_token
+    mix = _mix_of(name, alpha)
+    tree = grow(world, policy, mix, (site,), choose, budget=budget)
+    found = node_gradients(tree, SURROGATES[name](tree), site)
+    if whole_prefix:
+        for k in range(1, world.horizon):
+            roots = prefix_roots(tree, policy, k).detached()
+            below = grow(world, policy, mix, (site,), choose, budget=budget, roots=roots)
+            found[k] = node_gradients(below, SURROGATES[name](below), site)[0]
+    return [g.detach() for g in found]
+
+
+def sampled_costates(
+    world: TokenMDP, policy: Any, name: str, site: str, samples: int, rng: torch.Generator, alpha: float = 1.0,
+    tau_g: float = 1.0, roots: Roots | None = None,
+) -> Float[Tensor, "roots samples positions D"]:  # fmt: skip
+    """Per-sample costates at the prompts (or other `roots`), all positions: the Monte Carlo form of the same surrogate.
+
+    `samples` rollouts of every root; `theory.tokens.prefix_tree.token_roots` makes a root of any prefix.
+    """
+    _check_name(name)
+    mix = relaxed(alpha, gumbel_softmax(tau_g, rng)) if name == "gumbel" else _mix_of(name, alpha)
+    choose = _no_token if name in ("soft", "gumbel") else one_token(rng)
+    tree = grow(world, policy, mix, (site,), choose, copies=samples, roots=roots)
+    found = node_gradients(tree, SURROGATES[name](tree), site)[0].detach()
+    return found.unflatten(0, (-1, samples))

@@ -1,0 +1,33 @@
+"""Training without noise: gradient ascent on the exact expected return of a token world, the limit of every learner."""
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from envs.token_mdp import TokenMDP
+from envs.world import InputError
+from theory.tokens.prefix_tree import grow
+from theory.tokens.tree_gradients import total_surrogate
+
+
+def exact_ascent(
+    world: TokenMDP, policy: Any, checkpoints: Sequence[int], rate: float = 0.01, alpha: float = 1.0
+) -> list[Any]:
+    """Copies of the policy after the given numbers of Adam steps on the exact `grad_theta J_alpha`; the policy is left alone.
+
+    `checkpoints` are whole numbers >= 0 in rising order; 0 is the policy itself. Raises InputError for others.
+    """
+    if not checkpoints or list(checkpoints) != sorted(set(checkpoints)) or checkpoints[0] < 0:
+        raise InputError(f"checkpoints must be rising whole numbers >= 0; got {tuple(checkpoints)}")
+    policy = copy.deepcopy(policy)
+    optimiser = torch.optim.Adam(policy.parameters(), lr=rate, maximize=True)
+    found = []
+    for step in range(checkpoints[-1] + 1):
+        if step in checkpoints:
+            found.append(copy.deepcopy(policy))
+        optimiser.zero_grad()
+        total_surrogate(grow(world, policy, alpha)).backward()
+        optimiser.step()
+    return found

@@ -1,0 +1,172 @@
+"""The error of the attention costate for a vocabulary of any size: state-reading policies, exact at alpha = 1.
+
+The context of a state-reading policy is the prompt followed by the token of the current abstract state: what was generated
+enters only through that state. Then there are H x S contexts per prompt, and value, value gradient and every bound are a
+dynamic programme whose cost is linear in V, but for the exact diameter.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.func import jacfwd
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from envs.token_mdp import TokenMDP
+from envs.world import InputError
+from theory.tokens.dynamic_programming import tables
+from theory.tokens.softmax_bounds import (
+    covariance,
+    diameter,
+    entropy,
+    gini,
+    gini_entropy_bound,
+    jacobian_norm,
+    oscillation,
+    spread_factor,
+)
+
+DEFAULT_BUDGET = 8 * 2**30
+_COPIES = 6  # of one step's slopes that are alive at a time; the tests hold it against a measurement
+
+
+@dataclass(frozen=True)
+class StateReadingSplit:
+    """Value gradient of one prompt under a state-reading policy at alpha = 1, its bounds, and what they are made of.
+
+    With a token reward and alpha = 1 the attention costate E1 is 0, so the error is the norm of the value gradient and
+    equals the summed covariances. `tiers` as in `theory.tokens.error_split`. The other sums, all `sum_k gamma^k E[...]`:
+
+    | field    | summand                                  | what it is                                                |
+    |----------|------------------------------------------|-----------------------------------------------------------|
+    | spread   | `sd(Q) max_{|v|=1} sd(v'w)`, sd under pi | a bound between tiers 1 and 2                             |
+    | naive    | `||w||_2 ||J||_2 ||Q||_2`                | a bound, by composing linear maps                         |
+    | reach    | `D_w osc(Q)`                             | tier 2 without its factor `min(1/4, G/2)`                 |
+    | spectral | `D_w osc(Q) ||J||_2`                     | *no* bound: `||J||_2` in the place of that factor         |
+    | dealt    | `sd_V(Q) |p (w - E w)|_F`                | root mean square of `||Cov||` if Q were dealt to the      |
+    |          |                                          | tokens at random; sd_V over tokens alike, divisor V - 1   |
+
+    Spread bounds tier 1 by Cauchy and Schwarz, `v'Cov(w, Q) <= sd(v'w) sd(Q)`, and is at most tier 2 because
+    `2 var(q) <= osc(q)^2 G` and `4 var(q) <= osc(q)^2`. Dealt is exact over all orders of Q, because the coefficients
+    `p (w - E w)` of Q in the covariance sum to zero. The rest are means over states and steps of a rollout.
+    """
+
+    J: Float[Tensor, ""]
+    value_gradient: Float[Tensor, "D"]
+    tiers: Float[Tensor, "tiers"]
+    spread: Float[Tensor, ""]
+    naive: Float[Tensor, ""]
+    reach: Float[Tensor, ""]
+    spectral: Float[Tensor, ""]
+    dealt: Float[Tensor, ""]
+    entropy: Float[Tensor, ""]
+    gini: Float[Tensor, ""]
+    jacobian_norm: Float[Tensor, ""]
+    diameter: Float[Tensor, ""]
+    oscillation: Float[Tensor, ""]
+
+    @property
+    def error(self) -> Float[Tensor, ""]:
+        """`|| grad V - E[E1] ||` with `E[E1] = 0`."""
+        return self.tiers[0]
+
+
+@dataclass(frozen=True)
+class StateReadingSlopes:
+    """A state-reading policy at delta = 0: its probabilities, `w_k(z, a) = d logits / d delta`, their diameters."""
+
+    pi: Float[Tensor, "H S V"]
+    w: Float[Tensor, "H S V D"]
+    D: Float[Tensor, "H S"]
+
+
+def state_reading_slopes(
+    world: TokenMDP, logits: Callable[[Tensor, int], Tensor], width: int, budget: int = DEFAULT_BUDGET
+) -> StateReadingSlopes:
+    """Slopes by forward mode: all that a split needs of the policy, whatever the rewards and the prompt's start are.
+
+    `logits(delta, k)` gives the (S, V) logits at step k with `delta` (width,) added at the prompt. Linear in V but for the
+    exact diameter, see there. Raises InputError for logits of another shape and, before allocating, for slopes that need
+    more than `budget` bytes.
+    """
+    _check_size(world, width, budget)
+    delta = world.P.new_zeros(width)
+    pi, w = torch.zeros_like(world.r), delta.new_zeros(*world.r.shape, width)
+    for k in range(world.horizon):
+        z = logits(delta, k).detach()
+        if z.shape != pi[k].shape:
+            raise InputError(f"logits must have shape {tuple(pi[k].shape)}, one row per state; got {tuple(z.shape)}")
+        pi[k] = torch.softmax(z, -1)
+        with sdpa_kernel(SDPBackend.MATH):  # the fused attention kernels have no forward mode
+            w[k] = jacfwd(lambda x, k=k: logits(x, k))(delta).detach()
+    return StateReadingSlopes(pi, w, diameter(w))
+
+
+def split_of_slopes(world: TokenMDP, slopes: StateReadingSlopes, prompt: int = 0) -> StateReadingSplit:
+    """`grad V = sum_k gamma^k sum_z d_k(z) Cov_{pi_k(z)}(w_k(z), Q_k(z))` and its bounds, over H x S contexts."""
+    found, d = tables(world, slopes.pi), world.start_belief(prompt)
+    J = found.V[0] @ d
+    gradient = torch.zeros_like(slopes.w[0, 0, 0])
+    sums, means = d.new_zeros(len(_SUMS)), d.new_zeros(len(_MEANS))
+    for k, (pi, w) in enumerate(zip(slopes.pi, slopes.w, strict=True)):
+        cov, terms = _state_terms(pi, w, slopes.D[k], found.Q[k])
+        gradient += world.gamma**k * d @ cov
+        sums += world.gamma**k * torch.stack([d @ terms[name] for name in _SUMS])
+        means += torch.stack([d @ terms[name] for name in _MEANS]) / world.horizon
+        d = torch.einsum("z,za,zay->y", d, pi, world.P)
+    tiers = torch.cat([gradient.norm()[None], sums[:3]])
+    named = dict(zip((*_SUMS[3:], *_MEANS), torch.cat([sums[3:], means]), strict=True))
+    return StateReadingSplit(J, gradient, tiers, **named)
+
+
+def state_reading_split(
+    world: TokenMDP, logits: Callable[[Tensor, int], Tensor], width: int, prompt: int = 0, budget: int = DEFAULT_BUDGET
+) -> StateReadingSplit:
+    """The split of one world under one policy: `state_reading_slopes`, then `split_of_slopes`."""
+    return split_of_slopes(world, state_reading_slopes(world, logits, width, budget), prompt)
+
+
+_SUMS = ("tier1", "tier2", "tier3", "spread", "naive", "reach", "spectral", "dealt")
+_MEANS = ("entropy", "gini", "jacobian_norm", "diameter", "oscillation")
+
+
+def _state_terms(p: Tensor, w: Tensor, D: Tensor, Q: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    """Covariances (S, D) and, by name, every summand and mean of the split, (S,)."""
+    cov, H, G, norm = covariance(p, w, Q), entropy(p), gini(p), jacobian_norm(p)
+    osc = oscillation(Q)
+    length = _largest_singular_value(w)
+    centred = w - (p[:, None] @ w)
+    slope_sd = _largest_singular_value(p.sqrt()[..., None] * centred)
+    value_sd = (p * (Q - (p * Q).sum(-1, keepdim=True)).square()).sum(-1).sqrt()
+    return cov, {
+        "tier1": cov.norm(dim=-1),
+        "tier2": D * osc * spread_factor(G),
+        "tier3": D * osc * spread_factor(gini_entropy_bound(H)),
+        "spread": slope_sd * value_sd,
+        "naive": length * norm * Q.norm(dim=-1),
+        "reach": D * osc,
+        "spectral": D * osc * norm,
+        "dealt": Q.std(-1) * torch.linalg.matrix_norm(p[..., None] * centred),
+        "entropy": H,
+        "gini": G,
+        "jacobian_norm": norm,
+        "diameter": D,
+        "oscillation": osc,
+    }
+
+
+def _largest_singular_value(w: Tensor) -> Tensor:
+    """`||w||_2` of tall matrices (S, V, D) by the eigenvalues of `w'w`, (D, D)."""
+    return torch.linalg.eigvalsh(w.mT @ w)[..., -1].clamp(min=0).sqrt()
+
+
+def _check_size(world: TokenMDP, width: int, budget: int) -> None:
+    """The slopes of all steps, the copies of one step's that are alive at a time, and the tables."""
+    needed = 8 * world.S * world.V * ((world.horizon + _COPIES) * width + 4 * world.horizon + world.S)
+    if needed > budget:
+        raise InputError(
+            f"V={world.V} with S={world.S}, horizon={world.horizon} and width={width} needs about {needed / 2**30:.3g} GiB "
+            f"of {budget / 2**30:.3g} allowed: take fewer tokens or states"
+        )

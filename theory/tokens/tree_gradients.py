@@ -1,0 +1,228 @@
+"""What one backward pass through a prefix tree gives: parameter gradient and value gradients of all nodes together.
+
+A surrogate whose weights are constants has the wanted derivative both in the parameters and in every node's leaf; a leaf
+moves its own node's value alone, so its slope over `gamma^k` times the node's probability is that node's value gradient.
+`tree_gradients` does this subtree by subtree, so that memory is bounded by the largest chunk and not by the tree.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from envs.token_mdp import TokenMDP
+from envs.world import InputError
+from theory.tokens.prefix_tree import (
+    DEFAULT_BUDGET,
+    Mix,
+    Roots,
+    Tree,
+    bytes_per_node,
+    edge_values,
+    grow,
+    node_count,
+    prefix_roots,
+)
+
+Surrogate = Callable[[Tree], Tensor]
+DEFAULT_CHUNK = 2**28  # bytes at a time: larger pieces are slower, not faster
+
+
+def path_surrogate(tree: Tree, own_token_averaged: bool = False) -> Float[Tensor, ""]:
+    """Its gradient is that of the realised reward, the tokens c held fixed, in the mean: the attention costate E1.
+
+    `sum_k gamma^k sum_edges weight rbar(b, u)`, weights constant. With `own_token_averaged` each step's table reward is
+    averaged over its own token analytically, `b' r pi` (E1b); later steps still see the sampled token.
+    """
+    total = torch.zeros_like(tree.levels[0].reach[0])
+    for k, level in enumerate(tree.levels):
+        rewards = (level.share * level.rewards).sum(-1)
+        if own_token_averaged:
+            table = torch.einsum("nv,ncv->nc", level.belief @ tree.world.r[k], level.u)
+            rewards = rewards - (level.share * table).sum(-1) + tree.world.reward(k, level.belief, level.pi)
+        total = total + tree.world.gamma**k * (level.reach @ rewards)
+    return total
+
+
+def score_surrogate(tree: Tree, baseline: bool = True) -> Float[Tensor, ""]:
+    """Its gradient is that of `sum_k gamma^k (Q - b) log pi(c_k)` in the mean: the score costate E2.
+
+    Q is what followed the token (exact in a whole tree, the realised return-to-go in a sample), a constant; the baseline
+    is the node's V where all edges are there, else 0: it changes no mean.
+    """
+    total = torch.zeros_like(tree.levels[0].reach[0])
+    for k, (level, Q, V) in enumerate(zip(tree.levels, tree.Q, tree.V, strict=True)):
+        advantage = Q - V[:, None] if baseline and Q.shape[1] > 1 else Q
+        log_pi = torch.log_softmax(level.logits, -1).gather(1, level.tokens)
+        total = total + tree.world.gamma**k * (level.reach @ (level.share * advantage * log_pi).sum(-1))
+    return total
+
+
+def total_surrogate(tree: Tree) -> Float[Tensor, ""]:
+    """Both: its gradient is that of the expected return, for every alpha."""
+    return path_surrogate(tree) + score_surrogate(tree)
+
+
+def node_gradients(tree: Tree, surrogate: Float[Tensor, ""], site: str) -> list[Float[Tensor, "N positions D"]]:
+    """Derivative of every node's own value: the surrogate's slope in the node's leaf over `gamma^k` times its probability.
+
+    A surrogate that no path joins to the leaves has slope 0 (E1 of a token reward at alpha = 1). A node whose probability
+    is 0, or so small that its slope has no digits left, has no gradient to be read this way: it comes as NaN, never as 0.
+    """
+    if site not in tree.levels[0].leaves:
+        raise InputError(f"site {site!r} has no leaves in this tree; it was grown with {list(tree.levels[0].leaves)}")
+    leaves = [level.leaves[site] for level in tree.levels]
+    slopes = _slopes(surrogate, leaves, keep=True)
+    return [_per_node(slope, tree.world.gamma**k, level.reach)
+            for k, (slope, level) in enumerate(zip(slopes, tree.levels, strict=True))]  # fmt: skip
+
+
+def _slopes(loss: Tensor, inputs: Sequence[Tensor], keep: bool = False) -> tuple[Tensor, ...]:
+    """Derivatives, 0 for what no path joins."""
+    if not loss.requires_grad:
+        return tuple(torch.zeros_like(x) for x in inputs)
+    return torch.autograd.grad(loss, list(inputs), retain_graph=keep, allow_unused=True, materialize_grads=True)
+
+
+def _per_node(slope: Tensor, discount: float, reach: Tensor) -> Tensor:
+    limits = torch.finfo(reach.dtype)
+    weight = (discount * reach)[:, None, None]
+    return torch.where(weight > limits.tiny / limits.eps, slope / weight, torch.nan)
+
+
+@dataclass(frozen=True)
+class TreeGradients:
+    """Exact answers at every prefix: `V[k]` (N_k,), `costates[site][k]` (N_k, positions, D), `parameters` in their order."""
+
+    J: Float[Tensor, ""]
+    V: list[Tensor]
+    parameters: tuple[Tensor, ...]
+    costates: dict[str, list[Tensor]]
+
+
+def tree_gradients(
+    world: TokenMDP, policy: Any, mix: Mix | float = 1.0, sites: Sequence[str] = (),
+    surrogate: Surrogate = total_surrogate, budget: int = DEFAULT_BUDGET, chunk: int = DEFAULT_CHUNK,
+) -> TreeGradients:  # fmt: skip
+    """J, parameter gradient and value gradient of every prefix in about `chunk` bytes of memory where that can be.
+
+    The levels above a cut (the trunk) are one tree; the subtrees below it are grown and differentiated a chunk at a time,
+    each from its prefixes as if they were prompts. What a chunk's backward pass leaves at those prefixes (embeddings,
+    beliefs, ancestors' leaves) and the values of its roots are then carried through the trunk. Every prefix runs forward
+    once, but for the short contexts of the cut. Where `chunk` is too small for any cut the one that needs least is taken;
+    raises InputError where even that needs more than `budget` bytes.
+    """
+    budget_left = budget - _answer_bytes(world, policy, sites)
+    cut, rows = _plan(world, policy, min(chunk, budget_left), budget_left)
+    if cut == 0:
+        tree = grow(world, policy, mix, sites, budget=budget)
+        return whole_tree_gradients(tree, policy, sites, surrogate(tree))
+    trunk = grow(world.first(cut), policy, mix, sites, budget=budget)
+    roots, sums = prefix_roots(trunk, policy, cut), _Sums(world, policy, trunk, sites)
+    x, belief, reach = roots.x.detach(), roots.belief.detach(), roots.reach
+    pulls = [torch.zeros_like(x), torch.zeros_like(belief)]
+    for start in range(0, len(x), rows):
+        part = slice(start, start + rows)
+        piece = Roots(x[part].clone().requires_grad_(), belief[part].clone().requires_grad_(), reach[part], cut)
+        tree = grow(world, policy, mix, sites, budget=budget, roots=piece)
+        found = sums.add(tree, world.gamma**cut * surrogate(tree), [piece.x, piece.belief], start)
+        for pull, slope in zip(pulls, found, strict=True):
+            pull[part] = slope
+    V, Q = edge_values(trunk.world, trunk.levels, torch.cat(sums.V[cut]))
+    carried = (pulls[0] * roots.x).sum() + (pulls[1] * roots.belief).sum()
+    return sums.close(replace(trunk, V=V, Q=Q), surrogate, carried)
+
+
+def whole_tree_gradients(
+    tree: Tree, policy: Any, sites: Sequence[str], loss: Float[Tensor, ""], keep: bool = False
+) -> TreeGradients:
+    """The same of a tree in one piece and any scalar `loss` of it; `keep` its graph for another one."""
+    parameters, H = list(policy.parameters()), len(tree.levels)
+    leaves = [level.leaves[site] for site in sites for level in tree.levels]
+    slopes = _slopes(loss, parameters + leaves, keep)
+    own = slopes[len(parameters) :]
+    costates = {
+        site: [_per_node(own[i * H + k], tree.world.gamma**k, level.reach) for k, level in enumerate(tree.levels)]
+        for i, site in enumerate(sites)
+    }
+    return TreeGradients(tree.J.detach(), tree.V, slopes[: len(parameters)], costates)
+
+
+class _Sums:
+    """Running sums of slopes: parameters, the trunk's leaves, and each chunk's own nodes."""
+
+    def __init__(self, world: TokenMDP, policy: Any, trunk: Tree, sites: Sequence[str]):
+        self.gamma, self.trunk, self.sites, self.branches = world.gamma, trunk, sites, world.V
+        self.parameters = list(policy.parameters())
+        self.slopes = [torch.zeros_like(p) for p in self.parameters]
+        self.trunk_leaves = [level.leaves[site] for site in sites for level in trunk.levels]
+        self.trunk_slopes = [torch.zeros_like(leaf) for leaf in self.trunk_leaves]
+        self.V: list[list[Tensor]] = [[] for _ in range(world.horizon)]
+        self.costates: dict[str, list[list[Tensor]]] = {site: [[] for _ in range(world.horizon)] for site in sites}
+
+    def add(self, tree: Tree, loss: Tensor, cut: list[Tensor], start: int) -> tuple[Tensor, ...]:
+        """Differentiate a chunk; returns its slopes in the tensors at the cut."""
+        depth, H = len(self.trunk.levels), len(tree.levels)
+        leaves = [level.leaves[site] for site in self.sites for level in tree.levels]
+        found = _slopes(loss, [*self.parameters, *leaves, *cut])
+        for total, slope in zip(self.slopes, found, strict=False):
+            total += slope
+        own = found[len(self.parameters) : len(found) - len(cut)]
+        for k, level in enumerate(tree.levels):
+            self.V[depth + k].append(tree.V[k])
+            for i, site in enumerate(self.sites):
+                slope = own[i * H + k][:, -1:]
+                self.costates[site][depth + k].append(_per_node(slope, self.gamma ** (depth + k), level.reach))
+        for i in range(len(self.sites)):
+            self._to_ancestors(own[i * H][:, :-1], i, start)
+        return found[len(found) - len(cut) :]
+
+    def _to_ancestors(self, slope: Tensor, i: int, start: int) -> None:
+        """Add a chunk's slopes at the earlier positions of its contexts to the leaves of the nodes that stand there."""
+        depth, nodes, position = len(self.trunk.levels), torch.arange(start, start + len(slope), device=slope.device), 0
+        for j in range(depth):
+            total = self.trunk_slopes[i * depth + j]
+            width = total.shape[1]
+            total.index_add_(0, nodes // self.branches ** (depth - j), slope[:, position : position + width])
+            position += width
+
+    def close(self, trunk: Tree, surrogate: Surrogate, carried: Tensor) -> TreeGradients:
+        """The trunk's own part, and all together."""
+        found = _slopes(surrogate(trunk) + carried, [*self.parameters, *self.trunk_leaves])
+        parameters = tuple(a + b for a, b in zip(self.slopes, found, strict=False))
+        leaves = [a + b for a, b in zip(self.trunk_slopes, found[len(self.parameters) :], strict=True)]
+        depth = len(trunk.levels)
+        costates = {}
+        for i, site in enumerate(self.sites):
+            above = [
+                _per_node(leaves[i * depth + j], self.gamma**j, level.reach) for j, level in enumerate(trunk.levels)
+            ]
+            costates[site] = above + [torch.cat(parts) for parts in self.costates[site][depth:]]
+        V = trunk.V + [torch.cat(parts) for parts in self.V[depth:]]
+        return TreeGradients(trunk.levels[0].reach @ V[0], V, parameters, costates)
+
+
+def _answer_bytes(world: TokenMDP, policy: Any, sites: Sequence[str]) -> int:
+    """What the values and value gradients themselves take."""
+    return 8 * node_count(world) * (1 + len(sites) * getattr(policy, "width", 1))
+
+
+def _plan(world: TokenMDP, policy: Any, chunk: int, budget: int) -> tuple[int, int]:
+    """The cut (0: none) and how many of its prefixes make a chunk: the shallowest that fits, else the one that needs least.
+
+    Where not even that is within the budget nothing is cut, and growing the tree refuses it with the numbers.
+    """
+    each, H = bytes_per_node(world, policy), world.horizon + (world.readout is not None)
+    sizes = [len(world.prompts) * world.V**k for k in range(H)]
+    if sum(sizes) * each <= chunk:
+        return 0, 0
+    trunks = [each * sum(sizes[:cut]) for cut in range(world.horizon)]
+    subtrees = [each * sum(world.V**k for k in range(H - cut)) for cut in range(world.horizon)]
+    needs = {cut: trunks[cut] + subtrees[cut] for cut in range(1, world.horizon)}
+    cut = next((c for c, need in needs.items() if need <= chunk), min(needs, key=lambda c: needs[c], default=0))
+    if cut == 0 or needs[cut] > budget:
+        return 0, 0
+    return cut, min(sizes[cut], max(1, (chunk - trunks[cut]) // subtrees[cut]))
