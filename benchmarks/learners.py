@@ -12,7 +12,7 @@ from agents.policies.transformer import Transformer
 from agents.recipes.learners import build_learner
 from agents.training.settings import TrainingSettings
 from agents.training.tasks import TokenTask
-from agents.training.trainer import Trainer, _Seen
+from agents.training.trainer import Trainer, _StepDiagnostics
 from benchmarks.timing import interleave, median_ratio, report
 from envs.token_mdp import TokenMDP
 from envs.token_tasks import garnet, sequence_task, sum_and_stop
@@ -47,7 +47,7 @@ def step_rivals() -> dict:
         optimiser.step()
 
     def update() -> None:
-        seen = _Seen(rows)
+        seen = _StepDiagnostics(rows)
         trainer._move(seen.first(trainer._update(rows, slice(None), {}, seen)))
         seen.summary()
 
@@ -61,7 +61,7 @@ def expectation_rivals(world: TokenMDP, learner: str, group: int) -> dict:
     def gradient() -> None:
         torch.autograd.grad(total_surrogate(grow(world, policy)), list(policy.parameters()))
 
-    return {"gradient": gradient, "mean": lambda: expected_update(world, policy, recipe.weigh, group)}
+    return {"gradient": gradient, "mean": lambda: expected_update(world, policy, recipe, group)}
 
 
 def seed_rivals(width: int, prompts: int, group: int) -> dict:

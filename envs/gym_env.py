@@ -11,7 +11,8 @@ import gymnasium as gym
 import numpy as np
 
 from envs.noise import noise_family
-from envs.shells import BLOCK, Clock, Noise, Shell, VectorShell
+from envs.shell import BLOCK, Clock, Noise, Shell
+from envs.vector_shell import VectorShell
 from envs.world import InputError, World
 
 

@@ -11,8 +11,9 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from envs.shells import Clock, Noise, Shell, VectorShell
+from envs.shell import Clock, Noise, Shell
 from envs.token_mdp import TokenMDP
+from envs.vector_shell import VectorShell
 from envs.world import InputError
 
 

@@ -57,8 +57,8 @@ Groups (rows of T steps, G of them for each prompt):
 | A_it       | advantages        | (rows, T)                    | what multiplies grad log pi(c_it), before any normaliser     |
 | P          | P, success        | (prompts,)                   | success probability of a prompt, rewards 0 or 1              |
 | kappa      | kappa, scale      | (prompts,)                   | mean update over true gradient, where they are parallel      |
-| c_G(P)     | std_factor        | (prompts,)                   | kappa of GRPO with std                                       |
-| F_G(P)     | climbed           | (prompts,)                   | int_0^P c_G: what GRPO with std climbs                       |
+| c_G(P)     | grpo_kappa        | (prompts,)                   | kappa of GRPO with std                                       |
+| F_G(P)     | grpo_objective           | (prompts,)                   | int_0^P c_G: what GRPO with std climbs                       |
 | W_j, w_i   | weights           | (K, T), (M, G, T)            | mean weight of outcome j; weight of row i in a group         |
 | rho        | ratio             | (rows, T)                    | pi / pi_old of a token                                       |
 | s          | s                 | (L, parameters)              | score of a completion, sum_t grad log pi(c_t)                |

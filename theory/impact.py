@@ -6,17 +6,17 @@ hidden state h at the prompt's last position (the costate's place). Then `grad_h
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from scipy.optimize import brentq
 from torch import Tensor
 
+from envs.policy import TokenPolicy
 from envs.token_mdp import TokenMDP
 from envs.world import InputError
-from theory.groups.expected_update import completions
-from theory.tokens.error_split import logit_slopes
+from theory.tokens.completions import completions
+from theory.tokens.forward_mode import logit_slopes
 from theory.tokens.prefix_tree import DEFAULT_BUDGET, Tree, grow
 from theory.tokens.tree_gradients import score_surrogate
 
@@ -51,7 +51,7 @@ def _ratio(x: Tensor, y: Tensor) -> Tensor:
     return torch.where(y > 0, x / torch.where(y > 0, y, 1.0), 0.0)
 
 
-def signal(world: TokenMDP, policy: Any, site: str, budget: int = DEFAULT_BUDGET) -> Signal:
+def signal(world: TokenMDP, policy: TokenPolicy, site: str, budget: int = DEFAULT_BUDGET) -> Signal:
     """Exact signal at the prompts, by enumeration. Raises InputError for worlds too large and for a hidden readout."""
     tree = grow(world, policy, budget=budget)
     found, s = completions(tree), completion_scores_at(tree, policy, site, budget)
@@ -70,7 +70,7 @@ def signal(world: TokenMDP, policy: Any, site: str, budget: int = DEFAULT_BUDGET
 
 
 def completion_scores_at(
-    tree: Tree, policy: Any, site: str, budget: int = DEFAULT_BUDGET
+    tree: Tree, policy: TokenPolicy, site: str, budget: int = DEFAULT_BUDGET
 ) -> Float[Tensor, "prompts L D"]:
     """`s(o) = sum_t grad_h log pi(c_t)` of every completion, from the forward-mode slopes of all logits of a tree.
 

@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from agents.policies.transformer import Transformer
+from envs.policy import TokenPolicy
 from envs.world import InputError
 
 Closed = Callable[[int, int], Any]  # (layer, distance >= 1) -> True, False, or one of them per head
@@ -17,16 +19,16 @@ class ClosedAttention:
 
     An edge joins a position to an earlier one, `distance` = 1, 2, ... before it, in one layer and head. Where
     `closed(layer, distance)` says True (or says so for a head), the earlier position's key and value count as constants for
-    the later one. A position's own key and value (distance 0) are never closed. The policy must keep its cache as
-    `agents.policies.transformer.Transformer` does. Contexts are read one position at a time, so edges inside a prompt are closed too.
+    the later one. A position's own key and value (distance 0) are never closed. The policy must keep its cache as the suite's
+    `Transformer` does. Contexts are read one position at a time, so edges inside a prompt are closed too.
     """
 
-    def __init__(self, policy: Any, closed: Closed):
-        if not hasattr(policy, "blocks"):
+    def __init__(self, policy: TokenPolicy, closed: Closed):
+        if not isinstance(policy, Transformer):
             raise InputError("policy must be a Transformer: other networks do not show their keys and values")
         self.policy, self.closed = policy, closed
-        self.embed, self.parameters, self.sites = policy.embed, policy.parameters, policy.sites
         self.width, self.layers = policy.width, policy.layers
+        self.embed, self.parameters, self.sites = policy.embed, policy.parameters, policy.sites
 
     def extend(
         self, x: Float[Tensor, "B T D"], cache: Any = None, probes: Mapping[str, Tensor] | None = None

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from envs.policy import Policy
 from envs.world import InputError
 
 
@@ -90,7 +91,7 @@ class ClosedPath(nn.Module):
     `path="past"` detaches all states but the current one (attention closed), `path="all"` the whole history.
     """
 
-    def __init__(self, policy: Any, path: str):
+    def __init__(self, policy: Policy, path: str):
         super().__init__()
         if path not in ("past", "all"):
             raise InputError(f"path must be 'past' or 'all'; got {path!r}")

@@ -1,6 +1,6 @@
 """Rewards to advantages, side by side: plain functions `(rewards, mask, group) -> advantages`, all (rows, T).
 
-Rewards are as `agents.recipes.batch.Batch` has them: what each step adds to the return, so `R_i = sum_t rewards_it`. An advantage
+Rewards are as in `agents.recipes.batch.Batch`: what each step adds to the return, so `R_i = sum_t rewards_it`. An advantage
 multiplies `grad log pi(c_t)` at its step. In each docstring stands the exact mean of `sum_t A_t grad log pi(c_t)`, rows drawn
 from the policy itself, as a multiple of `grad J` (theory page section 4); P is the success probability of a binary reward.
 Any other function of this form can be put in their place.
@@ -83,7 +83,7 @@ def standardised(population: bool = True, eps: float = 0.0) -> Advantage:
     return advantage
 
 
-def generalised(values: Float[Tensor, "rows T"], lam: float) -> Advantage:
+def gae(values: Float[Tensor, "rows T"], lam: float) -> Advantage:
     """GAE on a critic's values (arXiv:1506.02438): `A_t = sum_j lam^j delta_{t+j}`, `delta_t = r_t + V_{t+1} - V_t`.
 
     Rewards and values carry their discount already (`gamma^k V_k`), so only lam is left. The value after the last step of a

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from agents.recipes import advantages as advantage
-from agents.recipes.advantages import Advantage, generalised, standardised
+from agents.recipes.advantages import Advantage, gae, standardised
 from agents.recipes.batch import Batch
 from agents.recipes.surrogates import (
     KL_ESTIMATORS,
@@ -90,11 +90,11 @@ class Learner:
 
     def advantages(self, batch: Batch, old: Float[Tensor, "rows T"]) -> Float[Tensor, "rows T"]:
         """Constants (rows, T); `old` are the log-probabilities of the policy that drew the rows."""
-        rewards = self.paid(batch, old)
-        advantage = self.advantage or generalised(self._given(batch, "values"), self.lam)
+        rewards = self.penalised_rewards(batch, old)
+        advantage = self.advantage or gae(self._given(batch, "values"), self.lam)
         return _checked(advantage(rewards, batch.mask, batch.group), rewards)
 
-    def paid(self, batch: Batch, old: Float[Tensor, "rows T"]) -> Float[Tensor, "rows T"]:
+    def penalised_rewards(self, batch: Batch, old: Float[Tensor, "rows T"]) -> Float[Tensor, "rows T"]:
         """The rewards, less the KL penalty where there is one: what a critic must predict."""
         rewards = batch.rewards
         if self.kl_reward is not None:
@@ -141,7 +141,7 @@ class Learner:
             found = torch.autograd.grad(loss, inputs, allow_unused=True, materialize_grads=True)
         return loss.detach(), -found[0], -found[1] if len(found) > 1 else None
 
-    def weigh(
+    def __call__(
         self, rewards: Tensor, mask: Tensor, group: Tensor, log_probs: Tensor | None = None, **more: Any
     ) -> tuple[Float[Tensor, "rows T"], Float[Tensor, "rows T"] | None]:
         """What multiplies `grad log pi(c_it)`, and `grad H_it`, in the update: the form that exact expectations take.

@@ -1,14 +1,14 @@
 """The pathwise (reparametrised) policy gradient: backpropagation through the world, one value per sample."""
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
 from agents.sampling.rollout import Trajectory
+from envs.policy import Policy
 from envs.world import InputError, World
 
 Gradients = dict[str, Tensor]
@@ -16,12 +16,14 @@ StateGradient = Callable[[Tensor, int], Tensor]
 
 
 def contract_commands(
-    policy: Any, states: Float[Tensor, "batch times n"], cotangents: Float[Tensor, "batch T m"]
+    policy: Policy, states: Float[Tensor, "batch times n"], cotangents: Float[Tensor, "batch T m"]
 ) -> Gradients:
     """Per-sample `sum_t (d_theta mu(history_t))' v_t` for every parameter: the step that both estimators share.
 
     Returns parameter name -> (batch, *parameter shape). The histories count as given: no gradient goes into them.
     """
+    if not isinstance(policy, nn.Module):
+        raise InputError("policy must be a torch.nn.Module: its parameters are what the gradient is taken in")
     parameters = {name: p.detach() for name, p in policy.named_parameters()}
     if not parameters:
         raise InputError("policy has no parameters: there is nothing to take a gradient in")
@@ -49,7 +51,7 @@ def command_costates(trajectory: Trajectory) -> Float[Tensor, "batch T m"]:
     return slope
 
 
-def pathwise_gradient(policy: Any, trajectory: Trajectory) -> Gradients:
+def pathwise_gradient(policy: Policy, trajectory: Trajectory) -> Gradients:
     """Per-sample pathwise gradient `sum_t gamma^t (d_theta mu_t)' (r_a + gamma f_a' lambda_{t+1})`.
 
     Its mean is grad_theta J where rollout and reward are differentiable and the noise is additive (A1, A2, A5).
@@ -57,7 +59,7 @@ def pathwise_gradient(policy: Any, trajectory: Trajectory) -> Gradients:
     return contract_commands(policy, trajectory.states, command_costates(trajectory))
 
 
-def critic_gradient(world: World, policy: Any, trajectory: Trajectory, state_gradient: StateGradient) -> Gradients:
+def critic_gradient(world: World, policy: Policy, trajectory: Trajectory, state_gradient: StateGradient) -> Gradients:
     """The pathwise gradient with a critic's `grad V(s_{t+1})` in the place of the sampled costate `lambda_{t+1}`.
 
     `sum_t gamma^t (d_theta mu_t)' (r_a + gamma f_a' grad V_{t+1}(s_{t+1}))`; `state_gradient(s, t)` is the critic. With

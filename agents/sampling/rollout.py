@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from envs.noise import Noise
+from envs.policy import Policy
 from envs.world import InputError, World
 
 
@@ -41,7 +42,7 @@ class Trajectory:
         return torch.stack(out[::-1], 1)
 
 
-def rollout(world: World, policy: Any, noise: Noise, start: Float[Tensor, "batch n"] | None = None) -> Trajectory:
+def rollout(world: World, policy: Policy, noise: Noise, start: Float[Tensor, "batch n"] | None = None) -> Trajectory:
     """Run `policy` in `world` on the given noise: `u_t = mu(history)`, `a_t = act(s_t, u_t, xi_t)`, `s_{t+1} = f(...)`.
 
     T is the length of the noise; for a finite world it must be its horizon. `start` replaces the noise's first states.

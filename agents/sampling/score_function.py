@@ -1,7 +1,5 @@
 """The score-function (REINFORCE) policy gradient with its baselines, one value per sample."""
 
-from typing import Any
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -9,6 +7,7 @@ from torch import Tensor
 from agents.sampling.pathwise import Gradients, contract_commands
 from agents.sampling.rollout import Trajectory
 from envs.noise import log_density
+from envs.policy import Policy
 from envs.world import InputError, World
 
 
@@ -35,7 +34,7 @@ def check_additive(world: World, states: Float[Tensor, "*batch n"], u: Float[Ten
 
 def score_function_gradient(
     world: World,
-    policy: Any,
+    policy: Policy,
     trajectory: Trajectory,
     baseline: Float[Tensor, "batch T"] | Float[Tensor, "T"] | Float[Tensor, ""] | float = 0.0,
 ) -> Gradients:
@@ -53,7 +52,7 @@ def score_function_gradient(
     return contract_commands(policy, trajectory.states, weight * command_scores(world, trajectory))
 
 
-def best_constant_baseline(world: World, policy: Any, pilot: Trajectory) -> Float[Tensor, "T"]:
+def best_constant_baseline(world: World, policy: Policy, pilot: Trajectory) -> Float[Tensor, "T"]:
     """The constant b_t of least variance per step, `E[|g_t|^2 R_t] / E[|g_t|^2]`, `g_t = grad_theta log pi(a_t|s_t)`.
 
     Estimated on a pilot batch: use it on *other* samples, or the estimator is no longer unbiased.

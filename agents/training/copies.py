@@ -71,7 +71,7 @@ class Copies:
         networks = [copy.deepcopy(self.network_of(i)).to(dtype) for i in range(self.count)]
         return Copies([network.requires_grad_(False) for network in networks])
 
-    def rows(self, tensors: list[Tensor]) -> Float[Tensor, "S numbers"]:
+    def flattened(self, tensors: list[Tensor]) -> Float[Tensor, "S numbers"]:
         """Tensors shaped like the parameters, one long row a copy."""
         return torch.cat([x.detach().reshape(self.count, -1) for x in tensors], 1)
 

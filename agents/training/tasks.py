@@ -14,9 +14,10 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from agents.recipes.batch import Batch
+from agents.sampling.completions import completed, context_log_probs, step_rewards
 from agents.sampling.rollout import rollout
 from agents.sampling.score_function import check_additive
-from agents.sampling.tokens import sample_tokens, token_rewards
+from agents.sampling.tokens import draw_tokens, sample_tokens
 from agents.training.copies import Copies
 from envs.noise import Noise, draw_noise, log_density, noise_family
 from envs.token_mdp import TokenMDP
@@ -81,13 +82,11 @@ class TokenTask:
         tokens, old = self._sample(actor, world.prompts[index], uniforms.to(like.device), group)
         prompt = index.repeat_interleave(group, 1)
         contexts = torch.cat([world.prompts[prompt], tokens], -1)
-        paid = token_rewards(world, prompt.flatten(), tokens.flatten(0, 1)).unflatten(0, (actor.count, rows))
-        discount = world.gamma ** torch.arange(self.steps, device=like.device, dtype=torch.float64)
-        mask = world.mask(tokens)
-        ended = mask[..., -1].logical_not() | (tokens[..., -1] == world.end) if world.end is not None else mask[..., -1]
+        rewards = step_rewards(world, prompt.flatten(), tokens.flatten(0, 1)).unflatten(0, (actor.count, rows))
+        mask, ended = completed(world, tokens)
         slots = torch.arange(prompts, device=like.device).repeat_interleave(group)
-        seen = one_hot(contexts[..., :-1], world.V).double()
-        return Rollouts((contexts,), seen, paid * discount * mask, mask, old.double(), slots, ended, prompt)
+        observations = one_hot(contexts[..., :-1], world.V).double()
+        return Rollouts((contexts,), observations, rewards, mask, old.double(), slots, ended, prompt)
 
     def _sample(self, actor: Copies, prompts: Tensor, uniforms: Tensor, group: int) -> tuple[Tensor, Tensor]:
         """Tokens and log-probabilities (S, rows, T); one copy alone is sampled by the faster sampler, to the same tokens."""
@@ -95,30 +94,18 @@ class TokenTask:
             sample = sample_tokens(actor.network, prompts[0], self.steps, uniforms[0], group)
             return sample.tokens[None], sample.log_probs[None]
         with torch.no_grad():
-            tokens, log_probs = actor.run(partial(_draw_tokens, copies=group), prompts, uniforms)
+            tokens, log_probs = actor.run(partial(_sample_copy, group=group), prompts, uniforms)
         return tokens, log_probs
 
     def log_probs(self, network: Any, *seen: Tensor) -> tuple[Tensor, Tensor]:
         """One pass over whole contexts."""
         (contexts,) = seen
-        logits = network(network.embed(contexts[:, :-1]))[:, -self.steps :]
-        log_pi = torch.log_softmax(logits, -1)
-        chosen = log_pi.gather(-1, contexts[:, -self.steps :, None])[..., 0]
-        return chosen, -(log_pi.exp() * log_pi).sum(-1)
+        return context_log_probs(network, contexts, self.steps)
 
 
-def _draw_tokens(network: Any, prompts: Tensor, uniforms: Tensor, copies: int) -> tuple[Tensor, Tensor]:
-    """The inverse transform of `agents.sampling.tokens` in operations that batch over copies of the network."""
-    x, cache, tokens, chances = network.embed(prompts), None, [], []
-    for k in range(uniforms.shape[1]):
-        logits, cache = network.extend(x, cache, {})
-        log_pi = torch.log_softmax(logits if k else logits.repeat_interleave(copies, 0), -1)
-        total = log_pi.double().exp().cumsum(-1)
-        c = (total <= uniforms[:, k : k + 1] * total[:, -1:]).sum(-1).clamp(max=log_pi.shape[-1] - 1)
-        tokens.append(c)
-        chances.append(log_pi.gather(1, c[:, None])[:, 0])
-        x = network.embed(c[:, None])
-    return torch.stack(tokens, 1), torch.stack(chances, 1)
+def _sample_copy(network: Any, prompts: Tensor, uniforms: Tensor, group: int) -> tuple[Tensor, Tensor]:
+    """Completions of one of several copies, under `vmap`."""
+    return draw_tokens(network.embed, network.extend, prompts, uniforms, group)
 
 
 class CommandTask:

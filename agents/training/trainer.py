@@ -69,11 +69,11 @@ class Trainer:
             return self._exact_step(answers)
         rows = self._draw()
         more = {"reference": self._reference(rows), "values": self._values(rows)}
-        seen = _Seen(rows)
+        seen = _StepDiagnostics(rows)
         for _ in range(self.setting.epochs):
             for part in self._minibatches():
                 self._move(seen.first(self._update(rows, part, more, seen)))
-        self._teach(rows, more["reference"])
+        self._fit_critic(rows, more["reference"])
         self._compare_sampler(seen)
         cosine = None if answers is None else self._cosine(seen.gradient, answers[2])
         record = self._record(answers, cosine, seen.summary())
@@ -94,7 +94,9 @@ class Trainer:
         members = order[:, None] * group + torch.arange(group)
         return [part.flatten().to(self.actor.like.device) for part in members.tensor_split(self.setting.minibatches)]
 
-    def _update(self, rows: Rollouts, part: Tensor | slice, more: dict[str, Any], seen: "_Seen") -> list[Tensor]:
+    def _update(
+        self, rows: Rollouts, part: Tensor | slice, more: dict[str, Any], seen: "_StepDiagnostics"
+    ) -> list[Tensor]:
         """The gradient of the loss on some rows: the learner's weights on log-probabilities and entropies, carried back."""
         log_probs, entropy = self.actor.run(self.task.log_probs, *(x[:, part] for x in rows.seen))
         found = [
@@ -124,7 +126,7 @@ class Trainer:
     def _move(self, gradients: list[Tensor]) -> None:
         """The optimiser's step, each copy's gradient cut to `max_norm`."""
         if self.setting.max_norm:
-            factor = (self.setting.max_norm / self.actor.rows(gradients).norm(dim=1)).clamp(max=1.0)
+            factor = (self.setting.max_norm / self.actor.flattened(gradients).norm(dim=1)).clamp(max=1.0)
             alone = self.actor.count == 1
             gradients = [g * (factor[0] if alone else factor.view(-1, *[1] * (g.ndim - 1))) for g in gradients]
         for p, g in zip(self.actor.parameters, gradients, strict=True):
@@ -156,12 +158,12 @@ class Trainer:
     def _read(self, critic: Any, observations: Tensor) -> Tensor:
         return critic(critic.embedding(observations))[:, -self.task.steps :, 0]
 
-    def _teach(self, rows: Rollouts, reference: Tensor | None) -> None:
+    def _fit_critic(self, rows: Rollouts, reference: Tensor | None) -> None:
         """Least squares of the critic on the returns-to-go of what was drawn, KL penalties in the reward included."""
         if self.critic is None:
             return
         batches = [rows.batch(i, reference=reference) for i in range(self.actor.count)]
-        paid = torch.stack([self.learner.paid(batch, rows.old[i]) for i, batch in enumerate(batches)])
+        paid = torch.stack([self.learner.penalised_rewards(batch, rows.old[i]) for i, batch in enumerate(batches)])
         target = paid.flip(2).cumsum(2).flip(2).to(self.critic.like)
         for _ in range(self.setting.critic_epochs):
             found = self.critic.run(self._read, rows.observations.to(self.critic.like))
@@ -181,10 +183,10 @@ class Trainer:
 
     def _cosine(self, gradient: list[Tensor], truth: list[Tensor]) -> Float[Tensor, "S"]:
         """Of the update, minus the loss's gradient, to the true gradient; NaN where either is 0."""
-        x, y = -self.actor.rows(gradient).double().cpu(), self.actor.rows(truth).double().cpu()
+        x, y = -self.actor.flattened(gradient).double().cpu(), self.actor.flattened(truth).double().cpu()
         return (x * y).sum(1) / (x.norm(dim=1) * y.norm(dim=1))
 
-    def _compare_sampler(self, seen: "_Seen") -> None:
+    def _compare_sampler(self, seen: "_StepDiagnostics") -> None:
         """Say loudly, once, when what was drawn is not what is trained."""
         worst, allowed = float(seen.ratio_error.max()), _SAME.get(self.actor.like.dtype, 1e-2)
         if not worst <= allowed and not self.warned:  # NaN is off too
@@ -229,7 +231,7 @@ class Trainer:
 _SAMPLED = ("loss", "sampled", "clipped", "silent", "ratio_error")
 
 
-class _Seen:
+class _StepDiagnostics:
     """What the passes over one draw of rows showed."""
 
     def __init__(self, rows: Rollouts):
@@ -273,7 +275,7 @@ def _try_smallest(learner: Learner, setting: TrainingSettings) -> None:
     groups = 1 if learner.exact else setting.prompts // setting.minibatches
     none = torch.zeros(groups * setting.group, 1, dtype=torch.float64)
     index = torch.arange(groups).repeat_interleave(setting.group)
-    learner.weigh(none, none == 0, index, none, reference=none, values=none, ended=none[:, 0] == 0)
+    learner(none, none == 0, index, none, reference=none, values=none, ended=none[:, 0] == 0)
 
 
 def _check(learner: Learner, policies: list[Any], seeds: list[int], oracle: Any, critics: list[Any] | None) -> None:

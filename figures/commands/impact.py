@@ -1,9 +1,26 @@
 """`costate impact`: signal, headroom and predicted impact of every checkpoint in a folder, and the one to start RL from."""
 
 import argparse
+import dataclasses
 import sys
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from agents.recipes.learners import grpo
+from agents.training.settings import TrainingSettings
+from envs.registry import make_world
+from envs.token_mdp import TokenMDP
+from envs.world import InputError
+from figures.commands.options import add_device, add_seed, device_of, pairs
+from figures.drawing.impact import draw_impact
+from figures.harness.records import check_writable, write_atomically
+from figures.impact.checkpoints import MODEL_FILE, Loaded, Source, checkpoint_files, read_checkpoints, read_model
+from figures.impact.numbers import PREDICTORS, Definitions, describe_policy
+from figures.impact.runs import ImpactSetting, gains
 
 CRITERION, SECOND, NORM = "snr x best_of", "power", "costate x rest"  # see the claim impact_product for the evidence
 _SHOWN = {CRITERION: "score_value", SECOND: "score_best", NORM: "control"}
@@ -11,45 +28,33 @@ _COLUMNS = {"J": "J", "H": "entropy", "pass_at_k": "pass@k", "costate": "|E cost
             "best_of": "pass@k - J", "power": "power headroom", "predicted": "predicted", "gain": "gain"}  # fmt: skip
 
 
-def add_parser(commands: Any, seed: Any) -> None:
-    """The subcommand's options."""
-    impact = commands.add_parser("impact", help="from which of your checkpoints would RL gain most?")
-    impact.add_argument("--checkpoints", type=Path, required=True, metavar="DIR", help="folder of .pt state dicts")
-    impact.add_argument("--world", metavar="NAME", help="a registered token world (default: what model.json says)")
-    impact.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="keyword of its builder")
-    impact.add_argument(
-        "--model", metavar="MODULE:FUNCTION", help="builds your network, given the world; or FILE.py:FUNCTION"
-    )
-    impact.add_argument("--embedding", metavar="NAME", help="its table of embeddings (default: embedding.weight)")
-    impact.add_argument("--site", metavar="PATH", help="submodule whose output is where the costate is read")
-    impact.add_argument("--heads", type=int, metavar="N", help="attention heads of this suite's transformer")
-    impact.add_argument("--k", type=int, default=8, metavar="N", help="k of pass@k (default: 8)")
-    impact.add_argument("--eps", type=float, default=0.5, metavar="X", help="radius of the KL ball (default: 0.5)")
-    impact.add_argument("--alpha", type=float, default=4.0, metavar="X", help="power of p^alpha (default: 4)")
-    impact.add_argument(
-        "--budget", type=int, metavar="N", help="also run N updates of GRPO from each and measure the gain"
-    )
-    impact.add_argument("--group", type=int, default=8, metavar="N", help="rows of a group (default: 8)")
-    impact.add_argument("--rows", type=int, default=64, metavar="N", help="rows an update (default: 64)")
-    impact.add_argument("--rate", type=float, default=0.001, metavar="X", help="learning rate of RL (default: 0.001)")
-    impact.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    impact.add_argument("--seed", type=seed, default=0, metavar="S", help="of RL's noise")
-    impact.add_argument("--out", type=Path, metavar="DIR", help="results (default: the folder of checkpoints)")
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The checkpoints, the definitions, and RL where it is asked for."""
+    add = parser.add_argument
+    add("--checkpoints", type=Path, required=True, metavar="DIR", help="folder of .pt state dicts")
+    add("--world", metavar="NAME", help="a registered token world (default: what model.json says)")
+    add("--set", action="append", default=[], metavar="KEY=VALUE", help="keyword of its builder")
+    add("--model", metavar="MODULE:FUNCTION", help="builds your network, given the world; or FILE.py:FUNCTION")
+    add("--embedding", metavar="NAME", help="its table of embeddings (default: embedding.weight)")
+    add("--site", metavar="PATH", help="submodule whose output is where the costate is read")
+    add("--heads", type=int, metavar="N", help="attention heads of this suite's transformer")
+    add("--k", type=int, default=8, metavar="N", help="k of pass@k (default: 8)")
+    add("--eps", type=float, default=0.5, metavar="X", help="radius of the KL ball (default: 0.5)")
+    add("--alpha", type=float, default=4.0, metavar="X", help="power of p^alpha (default: 4)")
+    add("--budget", type=int, metavar="N", help="also run N updates of GRPO from each and measure the gain")
+    add("--group", type=int, default=8, metavar="N", help="rows of a group (default: 8)")
+    add("--rows", type=int, default=64, metavar="N", help="rows an update (default: 64)")
+    add("--rate", type=float, default=0.001, metavar="X", help="learning rate of RL (default: 0.001)")
+    add_device(parser)
+    add_seed(parser, "of RL's noise")
+    add("--out", type=Path, metavar="DIR", help="results (default: the folder of checkpoints)")
 
 
-def run(options: argparse.Namespace, device: str) -> int:
+def run(options: argparse.Namespace) -> int:
     """Read, measure, print, name one."""
-    import pandas as pd
-    import torch
-    from tqdm import tqdm
-
-    from envs.world import InputError
-    from figures.drawing.impact import draw_impact
-    from figures.harness.records import check_writable, write_atomically
-    from figures.impact.checkpoints import Source, read_checkpoints
-
     torch.set_num_threads(1)
-    setting, chosen = _rl(options), _definitions(options)
+    device = device_of(options.device)
+    setting, chosen = _rl(options), Definitions(k=options.k, eps=options.eps, alpha=options.alpha)
     world = _world(options)
     if options.embedding is not None and options.model is None:
         raise InputError("--embedding is for a network of your own: name it with --model, or leave --embedding out")
@@ -59,7 +64,7 @@ def run(options: argparse.Namespace, device: str) -> int:
     check_writable(out, ())
     rows = [
         _row(world, one, chosen, setting, options)
-        for one in tqdm(loaded, desc="checkpoints", unit="checkpoint", file=sys.stderr, ncols=88)
+        for one in tqdm(loaded, desc="checkpoints", unit="checkpoint", file=sys.stderr, ncols=80)
     ]
     table = pd.DataFrame(rows)
     table["predicted"] = table[CRITERION] / max(table[CRITERION].max(), 1e-300)
@@ -71,12 +76,8 @@ def run(options: argparse.Namespace, device: str) -> int:
     return 0
 
 
-def _rl(options: argparse.Namespace) -> Any:
+def _rl(options: argparse.Namespace) -> ImpactSetting | None:
     """How RL is run, None where it is not asked for."""
-    from agents.training.settings import TrainingSettings
-    from envs.world import InputError
-    from figures.impact.runs import ImpactSetting
-
     if options.budget is None:
         return None
     if options.budget < 1:
@@ -89,49 +90,30 @@ def _rl(options: argparse.Namespace) -> Any:
     return asked
 
 
-def _definitions(options: argparse.Namespace) -> Any:
-    from figures.impact.numbers import Definitions
-
-    return Definitions(k=options.k, eps=options.eps, alpha=options.alpha)
-
-
 def _world_name(options: argparse.Namespace) -> str:
-    from envs.world import InputError
-    from figures.impact.checkpoints import MODEL_FILE, read_model
-
     name = options.world or read_model(options.checkpoints).get("world")
     if not isinstance(name, str):
         raise InputError(f"--world is missing, and {options.checkpoints} has no {MODEL_FILE} that names one")
     return name
 
 
-def _world(options: argparse.Namespace) -> Any:
+def _world(options: argparse.Namespace) -> TokenMDP:
     """The world of the command line, or that of the folder's model.json."""
-    from envs.token_mdp import TokenMDP
-    from envs.world import InputError
-    from figures.commands.train import pairs
-    from figures.commands.training_run import build_world
-    from figures.impact.checkpoints import checkpoint_files, read_model
-
     checkpoint_files(options.checkpoints)
     name, given = _world_name(options), dict(pairs("--set", options.set))
     told = read_model(options.checkpoints)
     known = told.get("world_options", {}) if told.get("world") == name else {}
-    world = build_world(name, {**known, **given})
+    world = make_world(name, **{**known, **given})
     if not isinstance(world, TokenMDP):
         raise InputError(f"--world {name} has no tokens: checkpoints are judged in a token world")
     return world
 
 
-def _row(world: Any, one: Any, chosen: Any, setting: Any, options: argparse.Namespace) -> dict[str, Any]:
+def _row(
+    world: TokenMDP, one: Loaded, chosen: Definitions, setting: ImpactSetting | None, options: argparse.Namespace
+) -> dict[str, Any]:
     """Everything exact of one checkpoint, and what RL made of it."""
-    import dataclasses
-
-    from agents.recipes.learners import grpo
-    from figures.impact.numbers import numbers
-    from figures.impact.runs import gains
-
-    known = numbers(world, one.policy, dataclasses.replace(chosen, site=one.site))
+    known = describe_policy(world, one.policy, dataclasses.replace(chosen, site=one.site))
     row = {"checkpoint": one.name, **({} if one.tokens is None else {"tokens": one.tokens}), **known}
     if setting is not None:
         found = gains(world, [one.policy], grpo(), options.group, setting, "adam", options.rate, options.seed)
@@ -139,15 +121,13 @@ def _row(world: Any, one: Any, chosen: Any, setting: Any, options: argparse.Name
     return row
 
 
-def _printed(table: Any) -> str:
+def _printed(table: pd.DataFrame) -> str:
     shown = table[["checkpoint", *(name for name in ("tokens", *_COLUMNS) if name in table)]].rename(columns=_COLUMNS)
     return str(shown.to_string(index=False, float_format=lambda x: f"{x:.4f}"))
 
 
-def _advice(table: Any) -> str:
+def _advice(table: pd.DataFrame) -> str:
     """The checkpoint to start from, by the criterion; where another would choose otherwise, and what was measured."""
-    from figures.impact.numbers import PREDICTORS
-
     pick = lambda name: str(table.loc[table[name].idxmax(), "checkpoint"])  # noqa: E731
     said = [f"start RL from: {pick(CRITERION)} (largest {PREDICTORS[CRITERION]})"]
     for name in (SECOND, NORM):

@@ -7,6 +7,24 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from agents.policies.transformer import Transformer
+from agents.training.pretraining import Checkpoint, log_grid, pretrain
+from envs.corpus import Corpus
+from envs.registry import make_world
+from envs.token_mdp import TokenMDP
+from envs.world import InputError
+from figures.commands.options import add_device, add_seed, device_of, pairs
+from figures.drawing.impact import draw_pretraining
+from figures.harness.records import check_writable, write_atomically
+from figures.impact.checkpoints import MODEL_FILE
+from figures.impact.numbers import describe_policy, reader_return
+from figures.impact.runs import DOCUMENTS
+from theory.tokens.dynamic_programming import best_words
+
 _CORPUS = {
     "quality": (1.0, "chance that an answer of the corpus is right, else it is guessed"),
     "noise": (0.0, "chance that a token of an answer is replaced by any token"),
@@ -22,33 +40,25 @@ _SIZES = {
 }
 
 
-def add_parser(commands: Any, seed: Any) -> None:
-    """The subcommand's options."""
-    pretrain = commands.add_parser("pretrain", help="pretrain a network on a corpus, checkpoints on a log grid")
-    pretrain.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the checkpoints go")
-    pretrain.add_argument("--world", default="TokenSkills", metavar="NAME", help="a registered token world")
-    pretrain.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="keyword of its builder")
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The corpus, the network, the run."""
+    add = parser.add_argument
+    add("--out", type=Path, required=True, metavar="DIR", help="where the checkpoints go")
+    add("--world", default="TokenSkills", metavar="NAME", help="a registered token world")
+    add("--set", action="append", default=[], metavar="KEY=VALUE", help="keyword of its builder")
     for name, (share, text) in _CORPUS.items():
-        pretrain.add_argument(f"--{name}", type=float, default=share, metavar="X", help=f"{text} (default: {share})")
+        add(f"--{name}", type=float, default=share, metavar="X", help=f"{text} (default: {share})")
     for name, (size, text) in _SIZES.items():
-        pretrain.add_argument(f"--{name}", type=int, default=size, metavar="N", help=f"{text} (default: {size})")
-    pretrain.add_argument("--rate", type=float, default=0.005, metavar="X", help="learning rate (default: 0.005)")
-    pretrain.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    pretrain.add_argument("--seed", type=seed, default=0, metavar="S", help="of the network and the documents")
+        add(f"--{name}", type=int, default=size, metavar="N", help=f"{text} (default: {size})")
+    add("--rate", type=float, default=0.005, metavar="X", help="learning rate (default: 0.005)")
+    add_device(parser)
+    add_seed(parser, "of the network and the documents")
 
 
-def run(options: argparse.Namespace, device: str) -> int:
+def run(options: argparse.Namespace) -> int:
     """Train, write checkpoints as they come, say what is exact of each, draw."""
-    import torch
-    from tqdm import tqdm
-
-    from agents.policies.transformer import Transformer
-    from agents.training.pretraining import log_grid, pretrain
-    from figures.harness.records import check_writable
-    from figures.impact.numbers import numbers
-    from figures.impact.runs import DOCUMENTS
-
     torch.set_num_threads(1)
+    device = device_of(options.device)
     corpus = _corpus(options)
     _check_sizes(options)
     network = Transformer(corpus.world.V, None, options.width, options.layers, options.heads, corpus.length,
@@ -56,13 +66,13 @@ def run(options: argparse.Namespace, device: str) -> int:
     grid = log_grid(min(4, options.updates), options.updates, options.checkpoints)
     noise, rows = [torch.Generator().manual_seed(DOCUMENTS + options.seed)], list[dict[str, Any]]()
     points = pretrain([network], corpus, grid, noise, options.batch, options.rate)
-    numbers(corpus.world, network)  # refuses what is too large before checkpoints of an earlier run are removed
+    describe_policy(corpus.world, network)  # refuses what is too large before checkpoints of an earlier run are removed
     check_writable(options.out, ())
     _write_model(options)
-    with tqdm(total=options.updates, desc="pretraining", unit="update", file=sys.stderr, ncols=100) as bar:
+    with tqdm(total=options.updates, desc="pretraining", unit="update", file=sys.stderr, ncols=80) as bar:
         for point in points:
             bar.update(point.updates - bar.n)
-            known = numbers(corpus.world, point.networks[0])
+            known = describe_policy(corpus.world, point.networks[0])
             _save(options.out, point)
             rows.append({"updates": point.updates, "tokens": point.tokens, "loss": float(point.loss[0]), **known})
             bar.set_postfix_str(f"J {known['J']:.4f} H {known['H']:.3f}")
@@ -70,22 +80,13 @@ def run(options: argparse.Namespace, device: str) -> int:
 
 
 def _check_sizes(options: argparse.Namespace) -> None:
-    from envs.world import InputError
-
     for name in _SIZES:
         if getattr(options, name) < 1:
             raise InputError(f"--{name} must be a whole number >= 1; got {getattr(options, name)}")
 
 
-def _corpus(options: argparse.Namespace) -> Any:
-    from envs.corpus import Corpus
-    from envs.token_mdp import TokenMDP
-    from envs.world import InputError
-    from figures.commands.train import pairs
-    from figures.commands.training_run import build_world
-    from theory.tokens.dynamic_programming import best_words
-
-    world = build_world(options.world, dict(pairs("--set", options.set)))
+def _corpus(options: argparse.Namespace) -> Corpus:
+    world = make_world(options.world, **dict(pairs("--set", options.set)))
     if not isinstance(world, TokenMDP):
         raise InputError(f"--world {options.world} has no tokens: pretraining needs a token world")
     return Corpus(world, best_words(world), options.quality, options.noise, options.coverage)
@@ -93,10 +94,6 @@ def _corpus(options: argparse.Namespace) -> Any:
 
 def _write_model(options: argparse.Namespace) -> None:
     """What `costate impact` needs to know; checkpoints of an earlier run with other sizes are removed."""
-    from figures.commands.train import pairs
-    from figures.harness.records import write_atomically
-    from figures.impact.checkpoints import MODEL_FILE
-
     told = {"world": options.world, "world_options": dict(pairs("--set", options.set)), "seed": options.seed,
             **{name: getattr(options, name) for name in (*_CORPUS, *_SIZES, "rate")}}  # fmt: skip
     for old in options.out.glob("update-*.pt"):
@@ -104,25 +101,15 @@ def _write_model(options: argparse.Namespace) -> None:
     write_atomically(options.out / MODEL_FILE, json.dumps(told, indent=1))
 
 
-def _save(out: Path, point: Any) -> None:
-    import torch
-
-    from figures.harness.records import write_atomically
-
+def _save(out: Path, point: Checkpoint) -> None:
     buffer = io.BytesIO()
     state = {name: p.detach().cpu() for name, p in point.networks[0].state_dict().items()}
     torch.save({"state": state, "updates": point.updates, "tokens": point.tokens}, buffer)
     write_atomically(out / f"update-{point.updates:06d}.pt", buffer.getvalue())
 
 
-def _shown(rows: list[dict[str, Any]], corpus: Any, options: argparse.Namespace) -> int:
+def _shown(rows: list[dict[str, Any]], corpus: Corpus, options: argparse.Namespace) -> int:
     """The table, its CSV, the picture."""
-    import pandas as pd
-
-    from figures.drawing.impact import draw_pretraining
-    from figures.harness.records import write_atomically
-    from figures.impact.numbers import reader_return
-
     table = pd.DataFrame(rows)
     write_atomically(options.out / "pretraining.csv", table.to_csv(index=False))
     knobs = ", ".join(f"{name} {getattr(options, name):g}" for name in _CORPUS)

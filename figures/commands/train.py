@@ -1,11 +1,21 @@
 """`costate train`: one recipe in one world, with a live progress bar, a log and a picture at the end."""
 
 import argparse
-import json
 import sys
 import warnings
 from pathlib import Path
 from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from agents.training.settings import Record, TrainingSettings
+from envs.world import InputError
+from figures.commands.options import add_device, add_seed, device_of, pairs
+from figures.commands.training_run import Run, build_trainer, summary, train
+from figures.drawing.training_run import draw_run
+from figures.harness.records import check_writable
+from figures.measures.oracles import best_return
 
 _NUMBERS = {
     "steps": (int, 200, "updates"),
@@ -22,67 +32,48 @@ _SIZES = {"seeds": (int, 1, "policies trained at once"), "width": (int, 32, "of 
           "layers": (int, 2, "of the transformer"), "heads": (int, 2, "of its attention")}  # fmt: skip
 
 
-def add_parser(commands: Any, seed: Any) -> None:
-    """The subcommand's options."""
-    train = commands.add_parser("train", help="train one learner in one world, exact answers along the way")
-    train.add_argument(
-        "--learner", required=True, metavar="NAME", help="grpo, rloo, ppo, ... (a wrong name lists them)"
-    )
-    train.add_argument("--world", required=True, metavar="NAME", help="a registered world, TokenArithmetic or LQScalar")
-    train.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="keyword of the world's builder")
-    train.add_argument("--option", action="append", default=[], metavar="KEY=VALUE", help="option of the learner")
-    train.add_argument("--kl-reward", metavar="K:BETA", help="KL penalty in the reward, k1:0.1 for instance")
-    train.add_argument("--kl-loss", metavar="K:BETA", help="KL penalty in the loss, k3:0.1 for instance")
-    train.add_argument("--entropy", type=float, default=0.0, metavar="C", help="entropy bonus (default: 0)")
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The recipe, the world, the run."""
+    add = parser.add_argument
+    add("--learner", required=True, metavar="NAME", help="grpo, rloo, ppo, ... (a wrong name lists them)")
+    add("--world", required=True, metavar="NAME", help="a registered world, TokenArithmetic or LQScalar")
+    for option, text in (("--set", "keyword of the world's builder"), ("--option", "option of the learner")):
+        add(option, action="append", default=[], metavar="KEY=VALUE", help=text)
+    add("--kl-reward", metavar="K:BETA", help="KL penalty in the reward, k1:0.1 for instance")
+    add("--kl-loss", metavar="K:BETA", help="KL penalty in the loss, k3:0.1 for instance")
+    add("--entropy", type=float, default=0.0, metavar="C", help="entropy bonus (default: 0)")
     for name, (kind, default, text) in (_NUMBERS | _SIZES).items():
-        train.add_argument(f"--{name}", type=kind, default=default, metavar="N", help=f"{text} (default: {default})")
-    train.add_argument("--optimiser", choices=("adam", "sgd"), default="adam")
-    train.add_argument(
-        "--sampler", choices=("float64", "float32", "bfloat16"), default="", help="precision rows are drawn in"
-    )
-    train.add_argument("--dtype", choices=("float64", "float32"), default="float64")
-    train.add_argument(
-        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: CUDA where there is one"
-    )
-    train.add_argument("--seed", type=seed, default=0, metavar="S", help="first seed (default: 0)")
-    train.add_argument(
-        "--out", type=Path, default=Path("runs/train"), metavar="DIR", help="results (default: runs/train)"
-    )
+        add(f"--{name}", type=kind, default=default, metavar="N", help=f"{text} (default: {default})")
+    add("--optimiser", choices=("adam", "sgd"), default="adam")
+    add("--sampler", choices=("float64", "float32", "bfloat16"), default="", help="precision rows are drawn in")
+    add("--dtype", choices=("float64", "float32"), default="float64")
+    add_device(parser)
+    add_seed(parser, "first seed")
+    add("--out", type=Path, default=Path("runs/train"), metavar="DIR", help="results (default: runs/train)")
 
 
-def run(options: argparse.Namespace, device: str) -> int:
+def run(options: argparse.Namespace) -> int:
     """Train, draw, say where it lies."""
-    import torch
-    from tqdm import tqdm
-
-    from figures.commands.training_run import build_trainer, summary, train
-    from figures.drawing.training_run import draw_run
-    from figures.harness.records import check_writable
-    from figures.measures.oracles import best_return
-
     torch.set_num_threads(1)
-    asked = _run_of(options, device)
-    _, world, why = build_trainer(asked)  # refuses what is wrong before anything is written
+    asked = _run_of(options, device_of(options.device))
+    _, world, reason = build_trainer(asked)  # refuses what is wrong before anything is written
     check_writable(options.out, ())
-    if why:
-        print(f"costate: nothing exact is recorded: {why}", file=sys.stderr)
-    with (
-        warnings.catch_warnings(),
-        tqdm(total=asked.setting.steps, desc=asked.name, unit="step", file=sys.stderr, ncols=110) as bar,
-    ):
+    if reason:
+        print(f"costate: nothing exact is recorded: {reason}", file=sys.stderr)
+    bar = tqdm(total=asked.setting.steps, desc=asked.name, unit="step", file=sys.stderr, ncols=80)
+    with warnings.catch_warnings(), bar:
         warnings.showwarning = lambda message, *_, **__: bar.write(f"costate: {message}", file=sys.stderr)
         table = train(asked, options.out, lambda record, before: _show(bar, record, before))
         bar.update(bar.total - bar.n)  # a run that was finished before
     folder, best = options.out / asked.name, best_return(world)
-    draw_run(
-        table, best, f"{asked.learner} in {asked.world}, {asked.seeds} seed{'s' * (asked.seeds > 1)}", folder / "curves"
-    )
+    seeds = f"{asked.seeds} seed{'s' * (asked.seeds > 1)}"
+    draw_run(table, best, f"{asked.learner} in {asked.world}, {seeds}", folder / "curves")
     print(summary(table) + ("" if best is None else f" (best J {best:.4g})"))
     print(f"log.csv, curves.png, settings.json and checkpoint.pt are in {folder}")
     return 0
 
 
-def _show(bar: Any, record: Any, before: int) -> None:
+def _show(bar: Any, record: Record, before: int) -> None:
     """The bar, and the latest exact numbers beside it."""
     if bar.n == 0 and before:
         bar.update(before)
@@ -94,11 +85,8 @@ def _show(bar: Any, record: Any, before: int) -> None:
         )
 
 
-def _run_of(options: argparse.Namespace, device: str) -> Any:
+def _run_of(options: argparse.Namespace, device: str) -> Run:
     """The run that the options describe."""
-    from agents.training.settings import TrainingSettings
-    from figures.commands.training_run import Run
-
     numbers = {name.replace("-", "_"): getattr(options, name.replace("-", "_")) for name in _NUMBERS}
     sizes = {name: getattr(options, name) for name in _SIZES}
     _at_least_one(sizes)
@@ -111,32 +99,12 @@ def _run_of(options: argparse.Namespace, device: str) -> Any:
 
 
 def _at_least_one(sizes: dict[str, int]) -> None:
-    from envs.world import InputError
-
     for name, size in sizes.items():
         if size < 1:
             raise InputError(f"--{name} must be a whole number >= 1; got {size}")
 
 
-def pairs(option: str, given: list[str]) -> tuple[tuple[str, Any], ...]:
-    """KEY=VALUE with the value read as JSON where it is some, else as text."""
-    from envs.world import InputError
-
-    pairs = []
-    for text in given:
-        key, equals, value = text.partition("=")
-        if not equals or not key:
-            raise InputError(f"{option} {text}: give KEY=VALUE")
-        try:
-            pairs.append((key, json.loads(value.lower() if value in ("True", "False") else value)))
-        except ValueError:
-            pairs.append((key, value))
-    return tuple(sorted(dict(pairs).items()))  # of a key that comes twice the last value counts
-
-
 def _penalty(option: str, text: str | None) -> tuple[str, float] | None:
-    from envs.world import InputError
-
     if text is None:
         return None
     kind, colon, beta = text.partition(":")

@@ -9,19 +9,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import gymnasium
 import pandas as pd
 import torch
 
-import envs  # noqa: F401  (registers the worlds)
 from agents.policies.linear import LinearPolicy
 from agents.policies.transformer import Transformer
 from agents.recipes.learners import Learner, Penalty, build_learner
 from agents.training.settings import Record, TrainingSettings
 from agents.training.trainer import Trainer
-from envs.shells import build
+from envs.registry import make_world
 from envs.token_mdp import TokenMDP
-from envs.world import InputError, unknown
+from envs.world import InputError
 from figures.harness.records import canonical, digest, write_atomically
 from figures.measures.oracles import task_and_oracle
 
@@ -54,23 +52,6 @@ class Run:
         return f"{self.learner}-{self.world}-{digest(canonical(dataclasses.asdict(self)))[:8]}"
 
 
-def registered_worlds() -> dict[str, Any]:
-    """Short name -> Gymnasium specification of the registered worlds."""
-    ids = [name for name in gymnasium.registry if name.startswith("costate/")]
-    return {name.removeprefix("costate/").removesuffix("-v0"): gymnasium.spec(name) for name in ids}
-
-
-def build_world(name: str, options: dict[str, Any]) -> Any:
-    """A registered world with its builder's keywords; raises InputError for a name or a keyword that does not exist."""
-    known = registered_worlds()
-    if name not in known:
-        raise unknown("--world", name, known)
-    try:
-        return build(known[name].kwargs["make_world"], options)
-    except TypeError as error:
-        raise InputError(f"--set: {error}") from None
-
-
 def build_policy(run: Run, world: Any, seed: int) -> Any:
     """A small transformer for tokens; for commands the gain that does nothing yet, K = 0."""
     dtype = getattr(torch, run.dtype)
@@ -88,7 +69,7 @@ def build_policy(run: Run, world: Any, seed: int) -> Any:
 
 def build_trainer(run: Run) -> tuple[Trainer, Any, str]:
     """The trainer, its world, and why nothing exact is recorded (else "")."""
-    world = build_world(run.world, dict(run.world_options))
+    world = make_world(run.world, **dict(run.world_options))
     seeds = [run.seed + i for i in range(run.seeds)]
     policies = [build_policy(run, world, seed) for seed in seeds]
     task, oracle, why = task_and_oracle(world, policies[0], run.seeds)

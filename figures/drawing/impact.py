@@ -4,6 +4,7 @@ from typing import Any
 
 import pandas as pd
 
+from figures.drawing.style import COLOURS, EXACT, MARKERS, add_caption, house_style, new_figure, save
 from figures.impact.numbers import PREDICTORS
 
 _KIND_COLOURS = ("score_value", "costate", "score", "control", "score_best")
@@ -28,8 +29,6 @@ def token_axis(axis: Any, tokens: Any) -> Any:
 
 def curves_panel(axis: Any, rows: pd.DataFrame, predictors: dict[str, str], title: str) -> Any:
     """Measured gain with two standard errors, predictions as lines; rows of one corpus."""
-    from figures.drawing.style import COLOURS
-
     seen = rows[rows["predictor"] == "measured"].sort_values("tokens")
     axis.errorbar(seen["tokens"], seen["measured"], 2 * seen["standard_error"], fmt="o", color="black", ms=4, capsize=2,
                   label="measured gain", zorder=3)  # fmt: skip
@@ -45,8 +44,6 @@ def scores_panel(
     figure: Any, place: Any, rows: pd.DataFrame, scores: list[str], kinds: dict[str, dict[str, str]]
 ) -> None:
     """One column of dots a score, one line a predictor, best left-out error on top; bars are two standard errors."""
-    from figures.drawing.style import COLOURS, EXACT, MARKERS
-
     order = rows[rows["part"] == "left-out error"].sort_values("measured", ascending=False)["predictor"].tolist()
     axes = place.subgridspec(1, len(scores)).subplots(sharey=True)
     for axis, score in zip(axes, scores, strict=True):
@@ -66,8 +63,6 @@ def scores_panel(
 
 def known_panel(axis: Any, rows: pd.DataFrame, title: str) -> Any:
     """What pretraining alone does: J and pass@8, the entropy over its largest value; dashed, J of a perfect reader."""
-    from figures.drawing.style import COLOURS, EXACT, MARKERS
-
     shown = (("J", "J", "costate"), ("pass_at_k", "pass@8", "score"), ("H", "H / H0", "reference"))
     for i, (part, name, colour) in enumerate(shown):
         one = rows[rows["part"] == part].sort_values("tokens")
@@ -82,8 +77,6 @@ def known_panel(axis: Any, rows: pd.DataFrame, title: str) -> Any:
 
 def gain_lines(axis: Any, rows: pd.DataFrame, by: str, title: str) -> Any:
     """Mean gains with two standard errors, a line for every value of the column `by`; the exact gradient's dashed."""
-    from figures.drawing.style import COLOURS, EXACT, MARKERS
-
     colours = [COLOURS[key] for key in ("costate", "score", "score_value", "control")]
     for i, (value, one) in enumerate(rows.groupby(by, sort=False)):
         one = one.sort_values("tokens")
@@ -110,10 +103,9 @@ def cap_panel(axis: Any, rows: pd.DataFrame, colour: Any, name: str) -> Any:
     return token_axis(axis, rows["tokens"].dropna())
 
 
+@house_style()
 def draw_pretraining(table: pd.DataFrame, reader: float, title: str, stem: Any) -> None:
     """The picture of one pretraining run: J, pass@k and entropy; and J by skill."""
-    from figures.drawing.style import COLOURS, EXACT, MARKERS, add_caption, new_figure, save
-
     figure = new_figure(4.4)
     left, right = figure.subplots(1, 2)
     parts = [table[["tokens"]].assign(part=name, measured=table[name]) for name in ("J", "pass_at_k", "H")]
@@ -134,10 +126,9 @@ def draw_pretraining(table: pd.DataFrame, reader: float, title: str, stem: Any) 
     save(figure, stem)
 
 
+@house_style()
 def draw_impact(table: pd.DataFrame, shown: dict[str, str], title: str, stem: Any) -> None:
     """Predictions for a folder of checkpoints, each over its largest, and the measured gain where RL was run."""
-    from figures.drawing.style import COLOURS, MARKERS, add_caption, new_figure, save
-
     figure = new_figure(4.4)
     axis, at = figure.subplots(), range(len(table))
     for i, (name, colour) in enumerate(shown.items()):

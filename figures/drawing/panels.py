@@ -1,5 +1,7 @@
 """Drawings that several claims share: data and axes in, axes out."""
 
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -54,3 +56,92 @@ def legend_above(figure: Any, *axes: Any) -> None:
     top = 1 - LEGEND_DROP / figure.get_figheight()
     figure.legend(entries.values(), entries.keys(), loc="upper left", bbox_to_anchor=(0.0, top), ncols=len(entries),
                   frameon=False, columnspacing=1.3, handletextpad=0.4)  # fmt: skip
+
+
+def gap_panel(
+    axis: Any,
+    rows: pd.DataFrame,
+    x: str,
+    parts: Mapping[str, tuple[str, str]],
+    limit: float,
+    *,
+    least: float = 1e-17,
+    names: Mapping[str, str] | None = None,
+    markers: Mapping[str, str] | None = None,
+    size: float = 5,
+) -> Any:
+    """Relative gaps on a log scale under the dashed limit of rounding: what is exact stays below it, a control does not.
+
+    Args:
+        axis: where to draw.
+        rows: comparison rows whose `measured` is a gap >= 0.
+        x: the column along the axis; text is placed at 0, 1, 2, ... in its order.
+        parts: part -> (name of its colour, marker), in the order of the legend.
+        limit: the tolerance that the gaps are judged by.
+        least: smaller gaps, 0 among them, are drawn here.
+        names: part -> what the legend calls it, where that is not the part's own name.
+        markers: value of the column "system" -> marker, in the place of the part's own.
+        size: of the markers, in points.
+    """
+    places = list(dict.fromkeys(rows[x])) if rows[x].dtype == object or str(rows[x].dtype) == "str" else None
+    for i, (part, (colour, marker)) in enumerate(parts.items()):
+        group = rows[rows["part"] == part]
+        at = group[x] if places is None else [places.index(v) + 0.15 * (i - (len(parts) - 1) / 2) for v in group[x]]
+        axis.plot(at, group["measured"].clip(lower=least), marker, color=COLOURS[colour], ms=size, alpha=0.6,
+                  label=(names or {}).get(part, part))  # fmt: skip
+    axis.axhline(limit, label="rounding limit", **EXACT)
+    axis.set_yscale("log")
+    if places is not None:
+        axis.set_xticks(range(len(places)), places)
+    return axis
+
+
+def diagonal_panel(axis: Any, series: Iterable[Series], *, label: str = "exact") -> Any:
+    """Measured against exact with two-standard-error bars; what agrees lies on the dashed diagonal.
+
+    Args:
+        axis: where to draw.
+        series: what is drawn, each with rows, colour, marker and a name for the legend.
+        label: of the diagonal.
+    """
+    ends: list[float] = []
+    for one in series:
+        rows, unit = one.rows, one.rows[one.unit] if one.unit else 1.0
+        x, y, bars = rows["target"] / unit, rows["measured"] / unit, 2 * rows["standard_error"] / unit
+        axis.errorbar(x, y, bars, fmt=one.marker, color=COLOURS[one.colour], ms=one.size, mfc=one.fill, mew=1.2,
+                      alpha=0.85, capsize=2, label=one.name)  # fmt: skip
+        ends += [float(x.min()), float(x.max())]
+    axis.plot([min(ends), max(ends)], [min(ends), max(ends)], label=label, **EXACT)
+    return axis
+
+
+@dataclass(frozen=True)
+class Series:
+    """One set of points of a panel: rows, the name of a colour, a marker, a name for the legend.
+
+    `unit` is a column that both coordinates are divided by; `fill` "none" leaves the markers open.
+    """
+
+    rows: pd.DataFrame
+    colour: str
+    marker: str
+    name: str
+    unit: str | None = None
+    fill: str | None = None
+    size: float = 6
+
+
+def median_lines(
+    axis: Any, rows: pd.DataFrame, x: str, series: Mapping[Any, tuple[str, str, str]], by: str, *, shift: float = 0.0
+) -> Any:
+    """Points with the medians at every x joined by a line, one line for each value of the column `by`.
+
+    `series` gives value -> (name of a colour, marker, name for the legend); `shift` moves the lines apart along x.
+    """
+    for i, (value, (colour, marker, name)) in enumerate(series.items()):
+        group = rows[rows[by] == value]
+        middle = group.groupby(x)["measured"].median()
+        at = shift * (i - (len(series) - 1) / 2)
+        axis.plot(group[x] + at, group["measured"], marker, color=COLOURS[colour], ms=3, alpha=0.3)
+        axis.plot(middle.index + at, middle, marker + "-", color=COLOURS[colour], ms=5, lw=1.3, label=name)
+    return axis

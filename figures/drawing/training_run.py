@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from figures.drawing.panels import legend_above
-from figures.drawing.style import COLOURS, EXACT
+from figures.drawing.style import COLOURS, EXACT, add_caption, house_style, new_figure, save
 
 _HOW_TO_READ = (
     "Left, exact expected return (blue: mean over seeds, thin: each seed; pale: mean return of the rows drawn); dashed, the "
@@ -15,10 +15,9 @@ _HOW_TO_READ = (
 )
 
 
+@house_style()
 def draw_run(table: pd.DataFrame, best: float | None, title: str, stem: Any) -> None:
     """curves.png and curves.svg of a run's log."""
-    from figures.drawing.style import add_caption, new_figure, save
-
     figure = new_figure(4.6)
     left, middle, right = figure.subplots(1, 3, width_ratios=(4, 3, 3))
     _return_panel(left, table, best)

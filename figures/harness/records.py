@@ -1,64 +1,19 @@
 """The result store: one JSON file per finished point, named by the hash of its settings, written whole or not at all."""
 
 import dataclasses
-import hashlib
-import importlib.metadata
 import json
 import os
-import platform
-import subprocess
 import tempfile
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from envs.world import InputError
-
-_ROOT = Path(__file__).resolve().parent.parent.parent
-_CODE = (
-    "envs/**/*.py",
-    "theory/**/*.py",
-    "agents/**/*.py",
-    "figures/harness/*.py",
-    "figures/measures/*.py",
-    "figures/impact/*.py",
-)
-_LIBRARIES = ("torch", "numpy", "scipy", "gymnasium", "pandas", "matplotlib")
+from figures.harness.code import digest, revision, versions
 
 
 def canonical(value: Any) -> str:
     """JSON with sorted keys and no NaN: equal settings give equal text."""
     return json.dumps(value, sort_keys=True, allow_nan=False)
-
-
-def digest(text: str) -> str:
-    """A short, stable name for a text."""
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-@cache
-def code_digest() -> str:
-    """Digest of all code that makes numbers, and of its libraries: a record made by others is not taken for a result."""
-    files = sorted(path for pattern in _CODE for path in _ROOT.glob(pattern))
-    return digest(canonical([[path.name, path.read_text()] for path in files] + [versions()]))
-
-
-@cache
-def versions() -> dict[str, str]:
-    """Versions of Python and of the libraries that make the numbers."""
-    return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in _LIBRARIES}}
-
-
-@cache
-def revision() -> str:
-    """The commit of the checkout, with "+changes" where it was edited; the package version outside a checkout."""
-    try:
-        run = lambda *command: subprocess.run(  # noqa: E731
-            ["git", "-C", str(_ROOT), *command], capture_output=True, text=True, timeout=10, check=True
-        ).stdout.strip()
-        return run("rev-parse", "--short=12", "HEAD") + ("+changes" if run("status", "--porcelain") else "")
-    except (OSError, subprocess.SubprocessError):
-        return "version " + importlib.metadata.version("costate-lab")
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -75,10 +30,10 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         raise
 
 
-def check_writable(folder: Path, rooms: tuple[str, ...] = ("records", "figures")) -> None:
-    """Refuse an output folder, with its rooms, that cannot be made or written to, before any work is done."""
+def check_writable(folder: Path, subfolders: tuple[str, ...] = ("records", "figures")) -> None:
+    """Refuse an output folder that cannot be made or written to, subfolders included, before any work is done."""
     try:
-        for place in (folder, *(folder / room for room in rooms)):
+        for place in (folder, *(folder / name for name in subfolders)):
             place.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=place):
                 pass

@@ -8,7 +8,7 @@ heavy.) A part that is documented to fail must fail in every group of its rows, 
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -21,7 +21,6 @@ from envs.world import InputError
 Outcome = Literal["holds", "fails", "undecided"]
 ERROR_RATE = 1e-3
 _LARGEST_SHARE = 1e9  # stands for "infinitely far": a wrong number known without any error
-RELATIONS = ("==", ">=", "<=", "report")
 
 
 @dataclass(frozen=True)
@@ -31,6 +30,10 @@ class Estimate:
     mean: np.ndarray
     standard_error: np.ndarray
     samples: int
+
+    def __getitem__(self, index: Any) -> "Estimate":
+        """Some of its entries."""
+        return Estimate(np.asarray(self.mean[index]), np.asarray(self.standard_error[index]), self.samples)
 
 
 def estimate(values: Any) -> Estimate:
@@ -52,6 +55,13 @@ def pooled(parts: Iterable[Estimate]) -> Estimate:
     within = ((counts - 1).reshape(shape) * variances).sum(0)
     between = (counts.reshape(shape) * (means - mean) ** 2).sum(0)
     return Estimate(mean, np.sqrt((within + between) / (total - 1) / total), int(total))
+
+
+def batches(samples: int, size: int) -> Iterator[int]:
+    """`samples` cut into batches of at most `size`, as even as possible: memory stays bounded at any sample size."""
+    count = -(-samples // size)
+    for i in range(count):
+        yield samples * (i + 1) // count - samples * i // count
 
 
 def critical_value(comparisons: int, samples: Any, error_rate: float = ERROR_RATE) -> np.ndarray:

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from agents.policies.module_policy import ModulePolicy
 from agents.policies.transformer import Transformer
+from envs.policy import TokenPolicy
 from envs.token_mdp import TokenMDP
 from envs.world import InputError
 
@@ -52,7 +53,7 @@ class Loaded:
 
     name: str
     tokens: int | None
-    policy: Any
+    policy: TokenPolicy
     site: str
 
 

@@ -2,18 +2,17 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from agents.sampling.tokens import token_returns
+from agents.sampling.token_rewards import token_returns
 from envs.corpus import Corpus
+from envs.policy import TokenPolicy
 from envs.token_mdp import TokenMDP
 from envs.world import InputError
-from figures.measures.oracles import mean_entropy
-from theory.groups.expected_update import Completions, completions
 from theory.impact import Signal, best_of_headroom, kl_headroom, null_models, power_headroom, signal
+from theory.tokens.completions import Completions, completions, mean_entropy
 from theory.tokens.prefix_tree import DEFAULT_BUDGET, grow
 
 SIGNALS = {"costate": "|E costate|", "snr": "signal to noise", "gradient": "|grad J|"}
@@ -44,8 +43,8 @@ class Definitions:
                 raise InputError(f"{name} must be a finite number > {least:g}; got {getattr(self, name)!r}")
 
 
-def numbers(
-    world: TokenMDP, policy: Any, chosen: Definitions | None = None, budget: int = DEFAULT_BUDGET
+def describe_policy(
+    world: TokenMDP, policy: TokenPolicy, chosen: Definitions | None = None, budget: int = DEFAULT_BUDGET
 ) -> dict[str, float]:
     """All PREDICTORS of a policy, by name, and what they are made of; means over prompts by their weights.
 

@@ -21,15 +21,18 @@ from agents.training.settings import TrainingSettings
 from agents.training.tasks import TokenTask
 from agents.training.trainer import Trainer
 from envs.corpus import Corpus
+from envs.policy import TokenPolicy
 from envs.skills import skills
 from envs.token_mdp import TokenMDP
 from envs.world import InputError
-from figures.harness.claim import Claim, Preset, Row
-from figures.harness.records import canonical, digest
-from figures.impact.numbers import SITE, Definitions, numbers, reader_return
-from figures.measures.oracles import TokenOracle, mean_entropy
+from figures.harness.claim import Claim, Preset
+from figures.harness.code import digest
+from figures.harness.records import canonical
+from figures.harness.rows import Row
+from figures.impact.numbers import SITE, Definitions, describe_policy, reader_return
+from figures.measures.oracles import TokenOracle
 from figures.measures.token_systems import at_least
-from theory.groups.expected_update import completion_log_probs, completions
+from theory.tokens.completions import completion_log_probs, completions, mean_entropy
 from theory.tokens.dynamic_programming import best_words
 from theory.tokens.prefix_tree import grow
 
@@ -91,16 +94,6 @@ def settings(preset: Preset) -> list[ImpactSetting]:
     return [replace(kind, block=block) for kind in kinds for block in range(8)]
 
 
-def seconds_of(setting: ImpactSetting) -> float:
-    """About how long a point takes on one core, scaled up from the quick preset's."""
-    copies, last = setting.seeds * (setting.checkpoints + 1), setting.budgets[-1]
-    words = (setting.modulus + len(setting.names.split(","))) ** (setting.horizon - 1)
-    tree = len(setting.names.split(",")) * setting.modulus**2 * words / 972
-    drawn = 8.5e-3 * setting.rows / 64 * (len(setting.groups) + 1)
-    each = last * (drawn + 24e-3 * tree * (1 + setting.sgd)) + 0.2 * tree
-    return setting.width / 16 * (copies * each + 9.5e-3 * setting.updates * setting.seeds)
-
-
 def measure(setting: ImpactSetting, rng: torch.Generator, device: str) -> list[Row]:
     """Rows of kind "checkpoint" and "gain", one for every trajectory, checkpoint, recipe and budget."""
     first = int(torch.randint(2**31, (1,), generator=rng))
@@ -108,7 +101,7 @@ def measure(setting: ImpactSetting, rng: torch.Generator, device: str) -> list[R
     networks = [network for point in path for network in point.networks]
     reader = reader_return(corpus_of(setting))
     rows = [
-        {**label, "reader": reader, **numbers(world, network, Definitions(site=setting.site))}
+        {**label, "reader": reader, **describe_policy(world, network, Definitions(site=setting.site))}
         for label, network in zip(_labels(setting, path, "checkpoint"), networks, strict=True)
     ]
     for name, learner, group, optimiser, rate in recipes(setting):
@@ -152,7 +145,7 @@ def gains(
     world: TokenMDP, networks: list[Any], learner: Learner, group: int, setting: ImpactSetting, optimiser: str, rate: float,
     first: int,
 ) -> dict[int, dict[str, Tensor]]:  # fmt: skip
-    """For every budget the exact gain of each network; after the last also the KL moved, both means over prompts."""
+    """For every budget the exact gain of each network; after the last also the KL to the start, both means over prompts."""
     last, prompts = setting.budgets[-1], 1 if learner.exact else setting.rows // group
     asked = TrainingSettings(last, prompts, group, rate=rate, optimiser=optimiser)
     seeds = [ROLLOUTS + first + i for i in range(len(networks))]
@@ -164,14 +157,14 @@ def gains(
         if done in setting.budgets:
             J, H = _exact(world, trainer.actor)
             found[done] = {"gain": J - before, "J_after": J, "H_after": H}
-    found[last]["kl"] = moved(world, Copies(networks), trainer.actor)
+    found[last]["kl"] = kl_moved(world, Copies(networks), trainer.actor)
     return found
 
 
 def _exact(world: TokenMDP, actor: Copies) -> tuple[Tensor, Tensor]:
     """Expected return and entropy of every copy."""
 
-    def both(policy: Any) -> tuple[Tensor, Tensor]:
+    def both(policy: TokenPolicy) -> tuple[Tensor, Tensor]:
         tree = grow(world, policy)
         return tree.J, mean_entropy(tree)
 
@@ -180,12 +173,12 @@ def _exact(world: TokenMDP, actor: Copies) -> tuple[Tensor, Tensor]:
     return J.double().cpu(), H.double().cpu()
 
 
-def moved(world: TokenMDP, before: Copies, after: Copies) -> Tensor:
+def kl_moved(world: TokenMDP, before: Copies, after: Copies) -> Tensor:
     """`KL(after || before)` of whole completions, mean over prompts, exact."""
     tree = grow(world, before.network_of(0))
     mask = completions(tree).mask
 
-    def log_p(policy: Any) -> Tensor:
+    def log_p(policy: TokenPolicy) -> Tensor:
         return (completion_log_probs(grow(world, policy)) * mask).sum(-1)
 
     with torch.no_grad():
@@ -208,4 +201,4 @@ def _labels(setting: ImpactSetting, path: list[Checkpoint], kind: str) -> list[R
 
 
 # a claim that is judged on these runs: what it adds is its own
-claim_on_runs = partial(Claim, assumptions=(), settings=settings, measure=measure, cost=seconds_of, study="impact_runs")
+claim_on_runs = partial(Claim, assumptions=(), settings=settings, measure=measure, study="impact_runs")

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -10,20 +9,16 @@ from torch import Tensor
 
 from agents.policies.linear import LinearPolicy
 from agents.recipes.advantages import Advantage
-from agents.recipes.batch import Batch
 from agents.recipes.learners import Learner, cispo, dapo, dr_grpo, grpo, gspo, ppo, reinforce, rloo
+from agents.sampling.completions import context_log_probs, sample_completions
 from agents.sampling.pathwise import contract_commands
 from agents.sampling.rollout import rollout
 from agents.sampling.score_function import command_scores
-from agents.sampling.tokens import sample_tokens, token_rewards
 from envs.linear_quadratic import LinearQuadratic
 from envs.noise import draw_noise
+from envs.policy import ContextPolicy
 from envs.token_mdp import TokenMDP
-from theory.continuous.lq_gradients import policy_gradient
-from theory.continuous.lyapunov import linear_value
-from theory.groups.binary_rewards import baseline_kappa, std_factor
-from theory.tokens.error_split import forward_value_gradient
-from theory.tokens.prefix_tree import grow, prefix_roots
+from theory.groups.binary_rewards import baseline_kappa, grpo_kappa
 
 Kappa = Callable[[Tensor, int], Tensor]  # P of every prompt, length L of all completions -> kappa of every prompt
 
@@ -46,7 +41,7 @@ def constant(kappa: float) -> Kappa:
 
 def by_std(group: int, population: bool = True, eps: float = 0.0, length: bool = False) -> Kappa:
     """`c_G(P)`, over the length where the recipe averages over tokens."""
-    return lambda P, L: std_factor(P, group, population, eps) / (L if length else 1)
+    return lambda P, L: grpo_kappa(P, group, population, eps) / (L if length else 1)
 
 
 def recipes(most: int = 16) -> list[Recipe]:
@@ -69,14 +64,6 @@ def recipes(most: int = 16) -> list[Recipe]:
     return [recipe for recipe in found if recipe.group <= most]
 
 
-def forward_gradients(world: TokenMDP, policy: Any, site: str) -> list[Float[Tensor, "N D"]]:
-    """Value gradients of all prefixes at their last position, level by level, in forward mode: no surrogate."""
-    with torch.no_grad():
-        tree = grow(world, policy)
-        levels = [None, *(prefix_roots(tree, policy, k) for k in range(1, world.horizon))]
-    return [forward_value_gradient(world, policy, 1.0, site, roots=roots) for roots in levels]
-
-
 def worst_deviation(
     found: list[Float[Tensor, "N positions D"]], truth: list[Float[Tensor, "N D"]], kappa: Float[Tensor, "prompts"]
 ) -> float:
@@ -90,21 +77,16 @@ def worst_deviation(
 
 
 def group_costates(
-    world: TokenMDP, policy: Any, learner: Learner, site: str, group: int, groups: int,
+    world: TokenMDP, policy: ContextPolicy, learner: Learner, site: str, group: int, groups: int,
     rng: torch.Generator,
 ) -> Float[Tensor, "groups D"]:  # fmt: skip
     """The real update of each of `groups` sampled groups of one prompt, read at the prompt's last position."""
-    sample = sample_tokens(policy, world.prompts, world.horizon, rng, copies=group * groups)
-    first = world.prompts.shape[1]
-    x = policy.embed(torch.cat([world.prompts[sample.prompt], sample.tokens[:, :-1]], 1)).detach()
-    probe = torch.zeros_like(x).requires_grad_()
-    log_pi = torch.log_softmax(policy(x, {site: probe})[:, first - 1 :], -1)
-    log_probs = log_pi.gather(2, sample.tokens[..., None])[..., 0]
-    index = torch.arange(groups).repeat_interleave(group)
-    mask = world.mask(sample.tokens)
-    batch = Batch(token_rewards(world, sample.prompt, sample.tokens), mask, index)
-    (slope,) = torch.autograd.grad(learner.loss(log_probs, None, batch), probe)
-    return -groups * slope[:, first - 1].reshape(groups, group, -1).sum(1)  # the loss is the groups' mean
+    sample = sample_completions(world, policy, torch.zeros(groups, dtype=torch.int64), group, rng)
+    probe = torch.zeros_like(policy.embed(sample.contexts[:, :-1])).requires_grad_()
+    log_probs, _ = context_log_probs(policy, sample.contexts, world.horizon, {site: probe})
+    (slope,) = torch.autograd.grad(learner.loss(log_probs, None, sample.batch()), probe)
+    last = world.prompts.shape[1] - 1
+    return -groups * slope[:, last].reshape(groups, group, -1).sum(1)  # the loss is the groups' mean
 
 
 def command_updates(
@@ -121,13 +103,3 @@ def command_updates(
     weighted = A * command_scores(world, path)
     gain = contract_commands(policy, path.states, weighted)["K"]
     return torch.cat([weighted[:, 0], gain.flatten(1)], 1).reshape(groups, group, -1).mean(1)
-
-
-def command_slope(
-    world: LinearQuadratic, K: Float[Tensor, "m n"], start: Float[Tensor, "n"]
-) -> tuple[Float[Tensor, "m"], Float[Tensor, "m n"]]:
-    """Exact slopes of the return from s_0 in the command, `-2 [(R + gamma B'P_1 B) u_0 + gamma B'P_1 A s_0]`, and in K."""
-    P, u = linear_value(world, K).P[1], -K @ start
-    back = world.gamma * world.B.mT @ P
-    here = world.replace(m_0=start, S_0=torch.zeros_like(world.S_0))
-    return -2 * ((world.R + back @ world.B) @ u + back @ world.A @ start), policy_gradient(here, K)

@@ -6,7 +6,6 @@ Also the exact mean of the update whose terms are divided by the number of token
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,10 +17,12 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from agents.recipes.batch import Batch
 from agents.recipes.learners import Learner
 from agents.recipes.surrogates import row_sum
-from agents.sampling.tokens import sample_tokens, token_rewards
+from agents.sampling.completions import context_log_probs, sample_completions
+from envs.policy import ContextPolicy
 from envs.token_mdp import TokenMDP
 from envs.world import InputError
-from theory.groups.expected_update import ExpectedUpdate, completions, expected_update
+from theory.groups.expected_update import ExpectedUpdate, expected_update
+from theory.tokens.completions import completions
 from theory.tokens.prefix_tree import grow
 
 Part = Int[Tensor, "rows"]
@@ -31,25 +32,20 @@ Part = Int[Tensor, "rows"]
 class Sampled:
     """A policy, contexts (rows, T) of which the last H tokens were drawn, and the batch that they make."""
 
-    policy: Any
+    policy: ContextPolicy
     contexts: Int[Tensor, "rows T"]
     batch: Batch
 
     def log_probs(self, part: Part | slice) -> Float[Tensor, "part H"]:
         """`log pi` of the drawn tokens, carrying the gradient; 0 behind an end token."""
-        tokens, H = self.contexts[part], self.batch.mask.shape[1]
-        logits = self.policy(self.policy.embed(tokens[:, :-1]))[:, -H:]
-        found = torch.log_softmax(logits, -1).gather(-1, tokens[:, -H:, None])[..., 0]
-        return torch.where(self.batch.mask[part], found, 0.0)
+        log_probs, _ = context_log_probs(self.policy, self.contexts[part], self.batch.mask.shape[1])
+        return torch.where(self.batch.mask[part], log_probs, 0.0)
 
 
-def sample_batch(world: TokenMDP, policy: Any, groups: int, rows: int, rng: torch.Generator) -> Sampled:
+def sample_batch(world: TokenMDP, policy: ContextPolicy, groups: int, rows: int, rng: torch.Generator) -> Sampled:
     """Groups of so many rows each, the world's prompts in turn."""
-    which = torch.arange(groups) % len(world.prompts)
-    drawn = sample_tokens(policy, world.prompts[which], world.horizon, rng, copies=rows)
-    prompt, mask = which[drawn.prompt], world.mask(drawn.tokens)
-    batch = Batch(token_rewards(world, prompt, drawn.tokens) * mask, mask, drawn.prompt)
-    return Sampled(policy, torch.cat([world.prompts[prompt], drawn.tokens], 1), batch)
+    sample = sample_completions(world, policy, torch.arange(groups) % len(world.prompts), rows, rng)
+    return Sampled(policy, sample.contexts, sample.batch())
 
 
 def gradient(sampled: Sampled, learner: Learner, part: Part | slice = slice(None)) -> Float[Tensor, "parameters"]:
@@ -123,7 +119,9 @@ def stepwise(sampled: Sampled, learner: Learner, parts: Sequence[Part], rate: fl
     return parameters_to_vector(policy.parameters()).detach() - start
 
 
-def expected_token_mean(world: TokenMDP, policy: Any, learner: Learner, group: int, groups: int) -> ExpectedUpdate:
+def expected_token_mean(
+    world: TokenMDP, policy: ContextPolicy, learner: Learner, group: int, groups: int
+) -> ExpectedUpdate:
     """The exact mean of the learner's first update, every term divided by the tokens of `groups` groups, times their rows.
 
     The other groups, of prompts drawn by the world's weights, enter through the law of their length alone: that of a
@@ -145,4 +143,4 @@ def expected_token_mean(world: TokenMDP, policy: Any, learner: Learner, group: i
         lengths = torch.zeros_like(torch.bincount(index)).index_add_(0, index, mask.sum(1))
         return row_sum(mask, index) * inverse[lengths - 1][index][:, None]
 
-    return expected_update(world, policy, replace(learner, normalise=normalise).weigh, group)
+    return expected_update(world, policy, replace(learner, normalise=normalise), group)

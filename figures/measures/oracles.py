@@ -10,12 +10,13 @@ from torch import Tensor
 from agents.training.copies import Copies
 from agents.training.tasks import CommandTask, Rollouts, Task, TokenTask
 from envs.linear_quadratic import LinearQuadratic
+from envs.policy import TokenPolicy
 from envs.token_mdp import TokenMDP
 from envs.world import InputError
 from theory.continuous.lq_gradients import expected_return, policy_gradient
 from theory.continuous.lyapunov import linear_value
-from theory.tokens.prefix_tree import DEFAULT_BUDGET, Tree, check_size, grow
-from theory.tokens.softmax_bounds import entropy
+from theory.tokens.completions import mean_entropy
+from theory.tokens.prefix_tree import DEFAULT_BUDGET, check_size, grow
 from theory.tokens.tree_gradients import score_surrogate
 
 _SCIPY = {"gaussian": stats.norm, "laplace": stats.laplace, "logistic": stats.logistic, "gumbel": stats.gumbel_r}
@@ -30,7 +31,7 @@ class TokenOracle:
     def answers(self, actor: Copies) -> tuple[Tensor, Tensor, list[Tensor]]:
         """J, mean entropy of the steps of a completion, and `grad J`."""
 
-        def whole(policy: Any) -> tuple[Tensor, Tensor, Tensor]:
+        def whole(policy: TokenPolicy) -> tuple[Tensor, Tensor, Tensor]:
             tree = grow(self.world, policy, budget=self.budget)
             return tree.J, mean_entropy(tree), score_surrogate(tree)
 
@@ -40,7 +41,7 @@ class TokenOracle:
     def values(self, actor: Copies, rows: Rollouts) -> Float[Tensor, "S rows T"]:
         """`gamma^k V_k` of the prefixes that the rows went through."""
 
-        def along(policy: Any, tokens: Tensor, node: Tensor) -> Tensor:
+        def along(policy: TokenPolicy, tokens: Tensor, node: Tensor) -> Tensor:
             found, V = [], grow(self.world, policy, budget=self.budget).V
             for k in range(self.world.horizon):
                 found.append(self.world.gamma**k * V[k][node])
@@ -49,20 +50,6 @@ class TokenOracle:
 
         with torch.no_grad():
             return actor.run(along, rows.seen[0][..., -self.world.horizon :], rows.prompt).double()
-
-
-def mean_entropy(tree: Tree) -> Float[Tensor, ""]:
-    """Entropy per step in nats, in the mean over the steps that belong to a completion."""
-    alive = torch.ones_like(tree.levels[0].reach)
-    total, steps = torch.zeros_like(tree.J), torch.zeros_like(tree.J)
-    for level in tree.levels:
-        weight = level.reach * alive
-        total, steps = total + weight @ entropy(level.pi.detach()), steps + weight.sum()
-        if tree.world.end is not None:
-            alive = (alive[:, None] * (level.tokens != tree.world.end)).flatten()
-        else:
-            alive = alive.repeat_interleave(tree.world.V)
-    return total / steps
 
 
 class CommandOracle:
@@ -94,7 +81,7 @@ class CommandOracle:
         return torch.stack(found).to(rows.old.device)
 
 
-def task_and_oracle(world: Any, policy: Any, copies: int = 1, budget: int = 2**31) -> tuple[Task, Any, str]:
+def task_and_oracle(world: Any, policy: TokenPolicy, copies: int = 1, budget: int = 2**31) -> tuple[Task, Any, str]:
     """The world as the training loop sees it, the oracle of so many policies, and why there is none (else "")."""
     budget //= copies
     if isinstance(world, TokenMDP):

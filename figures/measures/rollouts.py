@@ -7,9 +7,10 @@ from torch import Tensor
 
 from agents.sampling.rollout import Trajectory, rollout
 from envs.noise import Noise, draw_noise
+from envs.policy import Policy
 from envs.world import World
-from figures.harness.claim import batches
-from figures.harness.statistics import Estimate, estimate, pooled
+from figures.harness.statistics import Estimate, batches, estimate, pooled
+from theory.continuous.costates import autograd_costates
 
 _NUMBERS = 2**22  # noise numbers of one batch: with autograd's graph some hundred MB
 
@@ -30,10 +31,8 @@ def fixed_start(noise: Noise, start: Tensor) -> Noise:
     return Noise(first.contiguous(), noise.xi, noise.w)
 
 
-def costates_of(world: World, policy: torch.nn.Module, noise: Noise) -> tuple[Tensor, Trajectory]:
+def costates_of(world: World, policy: Policy, noise: Noise) -> tuple[Tensor, Trajectory]:
     """Autograd costates (batch, times, n) and the rollout that they came from."""
-    from theory.continuous.costates import autograd_costates
-
     trajectory = rollout(world, policy, noise)
     return autograd_costates(trajectory.returns, trajectory.state_probe, world.gamma), trajectory
 

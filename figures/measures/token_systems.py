@@ -1,12 +1,12 @@
 """Token worlds and policies that claims are checked on, by name."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from agents.policies.transformer import Transformer
+from envs.policy import TokenPolicy
 from envs.token_mdp import TokenMDP
 from envs.token_tasks import arithmetic, combination_lock, copy, distractor, garnet, parity, sum_and_stop
 from envs.world import InputError
@@ -105,7 +105,7 @@ def split_world(setting: SplitSetting) -> tuple[TokenMDP, Transformer]:
     return world, build_policy(world, setting.seed, setting.temperature, setting.offset)
 
 
-def reaches(world: TokenMDP, policy: Any, alpha: float = 1.0) -> list[Tensor]:
+def reaches(world: TokenMDP, policy: TokenPolicy, alpha: float = 1.0) -> list[Tensor]:
     """Probability of every prefix, level by level."""
     with torch.no_grad():
         return [level.reach for level in grow(world, policy, alpha).levels]

@@ -11,16 +11,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from agents.policies.transformer import Transformer
 from agents.recipes.batch import Batch
 from agents.recipes.learners import Learner, dr_grpo, grpo
 from agents.recipes.surrogates import k1, k3, token_mean
-from agents.training.tasks import TokenTask
+from agents.sampling.completions import context_log_probs
 from envs.token_mdp import TokenMDP
 from figures.measures.micro_batches import expected_token_mean
 from figures.measures.token_systems import build_policy, build_world
-from theory.groups.binary_rewards import compare, signal_probability, std_factor
-from theory.groups.expected_update import Completions, completions, expected_update
-from theory.groups.objectives import flat
+from theory.groups.binary_rewards import alignment, grpo_kappa, signal_probability
+from theory.groups.expected_update import expected_update
+from theory.tokens.completions import Completions, completions
 from theory.tokens.prefix_tree import grow
 
 _WORLD, _GROUP = "stop (2,4)", 4
@@ -50,10 +51,10 @@ def questions() -> tuple[Question, ...]:
     return tuple(ask(world, policy, found) for ask in asked)
 
 
-def _loss_is_zero(world: TokenMDP, policy: Any, found: Completions) -> Question:
+def _loss_is_zero(world: TokenMDP, policy: Transformer, found: Completions) -> Question:
     parity = build_world("parity")
-    update = expected_update(parity, build_policy(parity, seed=1), grpo().weigh, _GROUP)
-    cosine, scale, _ = compare(update.mean, update.truth)
+    update = expected_update(parity, build_policy(parity, seed=1), grpo(), _GROUP)
+    cosine, scale, _ = alignment(update.mean, update.truth)
     losses = [_first_loss(grpo(length=length), found) for length in ("row mean", "row sum", "token mean")]
     return Question(
         "The loss is 0 from the first step on. Is nothing learned?",
@@ -67,7 +68,7 @@ def _loss_is_zero(world: TokenMDP, policy: Any, found: Completions) -> Question:
             ("the same with row sums; with a token mean", "; ".join(_g(x) for x in losses[1:])),
             (
                 "parity, loss 0 in every group: length of the mean update; of grad J",
-                f"{_g(flat(update.mean).norm())}; {_g(flat(update.truth).norm())}",
+                f"{_g(update.mean.flat.norm())}; {_g(update.truth.flat.norm())}",
             ),
             ("its cosine to grad J; scale (kappa over the length 5)", f"{cosine:.6f}; {_g(scale)}"),
         ),
@@ -84,7 +85,7 @@ def _first_loss(learner: Learner, found: Completions) -> float:
     return float(learner.loss(torch.zeros_like(batch.rewards), None, batch))
 
 
-def _reward_does_not_move(world: TokenMDP, policy: Any, found: Completions) -> Question:
+def _reward_does_not_move(world: TokenMDP, policy: Transformer, found: Completions) -> Question:
     lock = build_world("lock (3,4)")
     with torch.no_grad():
         rare = float(completions(grow(lock, build_policy(lock, seed=1, spread=1.0))).success())
@@ -103,13 +104,13 @@ def _reward_does_not_move(world: TokenMDP, policy: Any, found: Completions) -> Q
     )
 
 
-def _groups_agree(world: TokenMDP, policy: Any, found: Completions) -> Question:
+def _groups_agree(world: TokenMDP, policy: Transformer, found: Completions) -> Question:
     P = torch.tensor([0.5, 0.9, 0.99], dtype=torch.float64)
     silent = 1 - signal_probability(P, 8)
     equal = Batch(
         torch.ones(4, 1, dtype=torch.float64), torch.ones(4, 1, dtype=torch.bool), torch.zeros(4, dtype=torch.int64)
     )
-    weights = grpo().weigh(equal.rewards, equal.mask, equal.group)[0]
+    weights = grpo()(equal.rewards, equal.mask, equal.group)[0]
     needed = math.log(0.5) / math.log(0.99)
     return Question(
         "All rewards of a group are equal. Should I see NaN, or drop the group?",
@@ -126,13 +127,13 @@ def _groups_agree(world: TokenMDP, policy: Any, found: Completions) -> Question:
     )
 
 
-def _std_blows_up(world: TokenMDP, policy: Any, found: Completions) -> Question:
+def _std_blows_up(world: TokenMDP, policy: Transformer, found: Completions) -> Question:
     near = torch.tensor([[0.5], [0.5 + 1e-9]], dtype=torch.float64)
     lone = torch.zeros(64, 1, dtype=torch.float64)
     lone[0] = 1
     largest = [float(_advantages(grpo(), rewards).max()) for rewards in (near, lone)]
     P = torch.tensor([1e-6, 0.5], dtype=torch.float64)
-    factors = std_factor(P, 64)
+    factors = grpo_kappa(P, 64)
     return Question(
         "Dividing by the standard deviation gives huge advantages when it is small. Does it blow up?",
         "It is bounded, but it forgets the scale.",
@@ -153,11 +154,11 @@ def _advantages(learner: Learner, rewards: Float[Tensor, "rows T"]) -> Float[Ten
     return learner.advantages(Batch(rewards, mask, group), torch.zeros_like(rewards))
 
 
-def _accumulation(world: TokenMDP, policy: Any, found: Completions) -> Question:
+def _accumulation(world: TokenMDP, policy: Transformer, found: Completions) -> Question:
     longer, rows = build_world("stop (3,3)"), list[tuple[str, str]]()
     for groups in (1, 8, 64):
         update = expected_token_mean(longer, build_policy(longer, seed=0), dr_grpo(), _GROUP, groups)
-        cosine, scale, bias = compare(update.mean, update.truth)
+        cosine, scale, bias = alignment(update.mean, update.truth)
         rows.append(
             (
                 f"{groups} groups of {_GROUP} in a batch: cosine to grad J; bias over scale",
@@ -188,7 +189,7 @@ def _two_masks() -> list[Tensor]:
     return [both, both[:1], both[1:]]
 
 
-def _clip_never_acts(world: TokenMDP, policy: Any, found: Completions) -> Question:
+def _clip_never_acts(world: TokenMDP, policy: Transformer, found: Completions) -> Question:
     ratios = _inner_ratios(world, policy, found, steps=4)
     return Question(
         "The clip fraction is 0 all the time. Is the clip broken?",
@@ -207,12 +208,12 @@ def _clip_never_acts(world: TokenMDP, policy: Any, found: Completions) -> Questi
     )  # fmt: skip
 
 
-def _inner_ratios(world: TokenMDP, policy: Any, found: Completions, steps: int) -> list[tuple[float, float]]:
+def _inner_ratios(world: TokenMDP, policy: Transformer, found: Completions, steps: int) -> list[tuple[float, float]]:
     """After each inner step on the mean update: the largest ratio, and the share of drawn tokens out of the clip's range."""
     moved, ratios = copy.deepcopy(policy), []
     optimiser = torch.optim.Adam(moved.parameters(), lr=0.001)
     for _ in range(steps):
-        update = expected_update(world, moved, dr_grpo().weigh, 2, behaviour=policy)
+        update = expected_update(world, moved, dr_grpo(), 2, behaviour=policy)
         for p, g in zip(moved.parameters(), update.mean.parameters, strict=True):
             p.grad = -g
         optimiser.step()
@@ -228,7 +229,7 @@ def _mean_length(found: Completions) -> float:
     return float((found.mask.sum(-1) * found.p).sum())
 
 
-def _bfloat16(world: TokenMDP, policy: Any, found: Completions) -> Question:
+def _bfloat16(world: TokenMDP, policy: Transformer, found: Completions) -> Question:
     off, sequence = _rounding_of_ratios(world, policy, found, torch.bfloat16)
     single, _ = _rounding_of_ratios(world, policy, found, torch.float32)
     weight = (found.p[..., None] * found.mask).flatten()
@@ -252,19 +253,19 @@ def _bfloat16(world: TokenMDP, policy: Any, found: Completions) -> Question:
 
 
 def _rounding_of_ratios(
-    world: TokenMDP, policy: Any, found: Completions, dtype: torch.dtype
+    world: TokenMDP, policy: Transformer, found: Completions, dtype: torch.dtype
 ) -> tuple[Float[Tensor, "1 L H"], Float[Tensor, "1 L"]]:
     """|ratio - 1| of every token between a policy and itself in another precision, 0 past the end; and of GSPO's row ratio."""
     prompt = world.prompts[:1].expand(found.tokens.shape[1], -1)
-    contexts, task = torch.cat([prompt, found.tokens[0]], 1), TokenTask(world)
+    contexts = torch.cat([prompt, found.tokens[0]], 1)
     with torch.no_grad():
-        old = task.log_probs(copy.deepcopy(policy).to(dtype), contexts)[0].double()
-        now = task.log_probs(policy, contexts)[0]
+        old = context_log_probs(copy.deepcopy(policy).to(dtype), contexts, world.horizon)[0].double()
+        now = context_log_probs(policy, contexts, world.horizon)[0]
     log_ratio = (now - old)[None] * found.mask
     return log_ratio.expm1().abs(), (log_ratio.sum(-1) / found.mask.sum(-1)).expm1().abs()
 
 
-def _negative_kl(world: TokenMDP, policy: Any, found: Completions) -> Question:
+def _negative_kl(world: TokenMDP, policy: Transformer, found: Completions) -> Question:
     with torch.no_grad():
         other = completions(grow(world, build_policy(world, seed=2)))
     log_ratio, p = torch.where(found.mask, found.log_probs - other.log_probs, 0.0)[0], found.p[0]

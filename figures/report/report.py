@@ -10,55 +10,60 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from joblib import Parallel, delayed
 from latex2mathml.converter import convert
 
-from figures.harness.claim import ASSUMPTIONS, load_claim
+from figures.drawing.style import add_caption, house_style, new_figure, save
+from figures.harness.claim import ASSUMPTIONS
+from figures.harness.judge import Verdict
 from figures.harness.records import write_atomically
-from figures.harness.verdicts import Entry, stored_rows
+from figures.harness.registry import load_claim
+from figures.harness.verdicts import stored_rows
 from figures.report.questions import questions
 
 
-def draw_claim(entry: Entry, out: Path) -> None:
+def draw_claim(verdict: Verdict, out: Path) -> None:
     """One claim's figure, PNG and SVG, under out/figures."""
-    _draw(entry, out, load_claim(entry["claim"]).rows_from(stored_rows(entry, out)), "", entry["claim"])
+    _draw(verdict, out, load_claim(verdict.claim).rows_from(stored_rows(verdict, out)), "", verdict.claim)
 
 
-def draw_each(entry: Entry, out: Path) -> int:
+def draw_each(verdict: Verdict, out: Path) -> int:
     """One more figure for every value of the claim's column `figure_for_each`; how many."""
-    claim = load_claim(entry["claim"])
-    column, rows = claim.figure_for_each, claim.rows_from(stored_rows(entry, out))
+    claim = load_claim(verdict.claim)
+    column, rows = claim.figure_for_each, claim.rows_from(stored_rows(verdict, out))
     values = [] if column is None else list(dict.fromkeys(rows[column]))
     for value in values:
         name = re.sub(r"[^a-z0-9]+", "_", str(value).lower()).strip("_")
-        _draw(entry, out, rows[rows[column] == value], f"{column} {value}, ", f"{entry['claim']}-{name}")
+        _draw(verdict, out, rows[rows[column] == value], f"{column} {value}, ", f"{verdict.claim}-{name}")
     return len(values)
 
 
-def _draw(entry: Entry, out: Path, rows: pd.DataFrame, which: str, stem: str) -> None:
-    from figures.drawing.style import add_caption, new_figure, save
+def _draw(verdict: Verdict, out: Path, rows: pd.DataFrame, which: str, stem: str) -> None:
+    claim = load_claim(verdict.claim)
+    title = f"{claim.statement}: {which}{verdict.outcome}{' in all' if which else ''}"
+    with house_style():
+        figure = new_figure(claim.height)
+        claim.draw(rows, figure)
+        add_caption(figure, title, claim.how_to_read)
+        save(figure, out / "figures" / stem)
 
-    claim = load_claim(entry["claim"])
-    figure = new_figure(claim.height)
-    claim.draw(rows, figure)
-    add_caption(figure, f"{claim.statement}: {which}{entry['outcome']}{' in all' if which else ''}", claim.how_to_read)
-    save(figure, out / "figures" / stem)
 
-
-def draw_all(entries: list[Entry], out: Path, jobs: int) -> None:
+def draw_all(verdicts: list[Verdict], out: Path, jobs: int) -> None:
     """All figures, in parallel."""
     if jobs == 1:
-        for entry in entries:
-            draw_claim(entry, out)
+        for verdict in verdicts:
+            draw_claim(verdict, out)
         return
-    Parallel(n_jobs=jobs)(delayed(draw_claim)(entry, out) for entry in entries)
+    Parallel(n_jobs=jobs)(delayed(draw_claim)(verdict, out) for verdict in verdicts)
 
 
-def write_report(entries: list[Entry], out: Path) -> Path:
+def write_report(verdicts: list[Verdict], out: Path) -> Path:
     """out/report.html: one page that needs no network; formulas as MathML, figures embedded as SVG; questions at the end."""
-    environment = Environment(loader=PackageLoader("figures.report", "."), autoescape=True, undefined=StrictUndefined,
-                              trim_blocks=True, lstrip_blocks=True)  # fmt: skip
+    loader = PackageLoader("figures.report", ".")
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     page = environment.get_template("report.html").render(
-        sections=[_section(entry, out) for entry in entries],
+        sections=[_section(verdict, out) for verdict in verdicts],
         assumptions=ASSUMPTIONS,
-        entries=entries,
+        verdicts=verdicts,
         questions=questions(),
     )
     path = out / "report.html"
@@ -66,8 +71,10 @@ def write_report(entries: list[Entry], out: Path) -> Path:
     return path
 
 
-def _section(entry: Entry, out: Path) -> dict[str, Any]:
+def _section(verdict: Verdict, out: Path) -> dict[str, Any]:
     """What the page shows of one claim."""
-    claim = load_claim(entry["claim"])
+    claim = load_claim(verdict.claim)
     picture = base64.b64encode((out / "figures" / f"{claim.name}.svg").read_bytes()).decode()
-    return {"claim": claim, "entry": entry, "picture": picture, "formula": convert(claim.formula, display="block")}
+    advice = "" if claim.advice is None else claim.advice(claim.rows_from(stored_rows(verdict, out)))
+    formula = convert(claim.formula, display="block")
+    return {"claim": claim, "verdict": verdict, "picture": picture, "formula": formula, "advice": advice}

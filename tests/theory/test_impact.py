@@ -7,12 +7,12 @@ import pytest
 import torch
 from scipy.optimize import brentq, minimize
 
-from agents.sampling.tokens import sample_tokens, token_returns
+from agents.sampling.token_rewards import token_returns
+from agents.sampling.tokens import sample_tokens
 from envs.token_tasks import arithmetic, garnet, sum_and_stop
 from tests.envs.refusals import refused
 from tests.oracles import assert_mean_within, differs_by
 from tests.theory.token_cases import several_prompts, transformer, with_readout
-from theory.groups.expected_update import completions
 from theory.impact import (
     best_of,
     best_of_headroom,
@@ -23,7 +23,8 @@ from theory.impact import (
     power_headroom,
     signal,
 )
-from theory.tokens.error_split import forward_value_gradient
+from theory.tokens.completions import completions
+from theory.tokens.forward_mode import forward_value_gradient
 from theory.tokens.prefix_tree import grow
 from theory.tokens.tree_gradients import tree_gradients
 

@@ -107,3 +107,13 @@ def one_step_variances(R: float, mu: Float[Tensor, "..."], sigma: Float[Tensor, 
         score_best_baseline=R**2 * (8 * mu**2 + 6 * sigma**2),
         best_baseline=-R * (mu**2 + 3 * sigma**2),
     )
+
+
+def command_slope(
+    world: LinearQuadratic, K: Float[Tensor, "m n"], start: Float[Tensor, "n"]
+) -> tuple[Float[Tensor, "m"], Float[Tensor, "m n"]]:
+    """Exact slopes of the return from s_0 in the command, `-2 [(R + gamma B'P_1 B) u_0 + gamma B'P_1 A s_0]`, and in K."""
+    P, u = linear_value(world, K).P[1], -K @ start
+    back = world.gamma * world.B.mT @ P
+    here = world.replace(m_0=start, S_0=torch.zeros_like(world.S_0))
+    return -2 * ((world.R + back @ world.B) @ u + back @ world.A @ start), policy_gradient(here, K)

@@ -5,7 +5,7 @@ one number a row multiplies the true gradient by `kappa = Cov(A_1, R_1) / Var(R_
 """
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -29,7 +29,7 @@ def baseline_kappa(group: int, own: bool = True) -> float:
     return (group - 1) / group if own else 1.0
 
 
-def std_factor(P: Chances, group: int, population: bool = True, eps: float = 0.0) -> Chances:
+def grpo_kappa(P: Chances, group: int, population: bool = True, eps: float = 0.0) -> Chances:
     """GRPO's kappa, `c_G(P) = E[m(1-m) / (std + eps)] / (P(1-P))`; std is sqrt(m(1-m)), times sqrt(G/(G-1)) for the sample's.
 
     Divided term by term, `sum_{k=1}^{G-1} C(G,k) P^{k-1} (1-P)^{G-k-1} m(1-m) / (std + eps)`: exact at P = 0 and 1 too, where
@@ -42,7 +42,7 @@ def std_factor(P: Chances, group: int, population: bool = True, eps: float = 0.0
     return total
 
 
-def climbed(P: Chances, group: int, population: bool = True, eps: float = 0.0) -> Chances:
+def grpo_objective(P: Chances, group: int, population: bool = True, eps: float = 0.0) -> Chances:
     """`F_G(P) = int_0^P c_G`: what GRPO with std climbs at group size G, the sum over its prompts of F_G(P).
 
     Term by term an incomplete beta function. Tends to `2 arcsin sqrt P`.
@@ -56,7 +56,7 @@ def climbed(P: Chances, group: int, population: bool = True, eps: float = 0.0) -
 
 
 def arcsine(P: Chances) -> Chances:
-    """`2 arcsin sqrt P`, the limit of `climbed`; its slope is `1 / sqrt(P(1-P))`."""
+    """`2 arcsin sqrt P`, the limit of `grpo_objective`; its slope is `1 / sqrt(P(1-P))`."""
     return 2 * P.sqrt().asin()
 
 
@@ -80,18 +80,31 @@ def _check(P: Tensor, group: int) -> None:
         raise InputError("P must lie in [0, 1]: it is a probability")
 
 
-def compare(found: Any, truth: Any) -> tuple[float, float, float]:
-    """Cosine, scale and bias of a gradient (tensors in one order, or one tensor) against the true one.
+class Alignment(NamedTuple):
+    """How a gradient stands to the true one.
 
-    `scale = <found, truth> / |truth|^2` is kappa where they are parallel; `bias = |found - scale truth| / |truth|` is what no
-    step size mends. All NaN where the truth is 0; the cosine NaN where what was found is.
+    Attributes:
+        cosine: of the angle between them; NaN where the gradient is 0.
+        scale: `<gradient, truth> / |truth|^2`, which is kappa where they are parallel.
+        bias: `|gradient - scale truth| / |truth|`, what no step size mends.
     """
-    x, y = (torch.cat([part.detach().flatten() for part in _parts(given)]) for given in (found, truth))
+
+    cosine: float
+    scale: float
+    bias: float
+
+
+def alignment(gradient: Any, truth: Any) -> Alignment:
+    """Cosine, scale and bias of a gradient (`TreeGradients`, tensors in one order, or one tensor) against the true one.
+
+    All NaN where the truth is 0.
+    """
+    x, y = (torch.cat([part.detach().flatten() for part in _parts(given)]) for given in (gradient, truth))
     inner, own, size = float(x @ y), float(x.norm()), float(y.norm())
     if size == 0:
-        return math.nan, math.nan, math.nan
+        return Alignment(math.nan, math.nan, math.nan)
     scale = inner / size**2
-    return inner / (own * size) if own else math.nan, scale, float((x - scale * y).norm()) / size
+    return Alignment(inner / (own * size) if own else math.nan, scale, float((x - scale * y).norm()) / size)
 
 
 def _parts(given: Any) -> list[Tensor]:

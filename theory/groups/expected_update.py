@@ -1,6 +1,6 @@
 """What a group recipe does on average, exactly: its mean parameter gradient and its mean costate at every prefix.
 
-A recipe is a plain callable `weigh(rewards, mask, group, **fields) -> (weights, entropy weights or None)`, all (rows, T): what
+A recipe is a plain callable `recipe(rewards, mask, group, **fields) -> (weights, entropy weights or None)`, all (rows, T): what
 multiplies `grad log pi(c_it)` and `grad H_it` in its update. It sees a completion through its rewards, its length and the
 fields it asks for, so completions that agree in these are one *outcome*. For one prompt with outcome probabilities p_j the mean
 weight of a row whose outcome is j, the other rows of its group being independent draws, is a sum over all multisets of G
@@ -16,72 +16,24 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
+from envs.policy import TokenPolicy
 from envs.token_mdp import TokenMDP
 from envs.world import InputError
+from theory.tokens.completions import completions
 from theory.tokens.prefix_tree import DEFAULT_BUDGET, Tree, grow
 from theory.tokens.softmax_bounds import entropy
 from theory.tokens.tree_gradients import TreeGradients, score_surrogate, whole_tree_gradients
 
 Weights = tuple[Tensor, Tensor | None]
-Weigh = Callable[..., Weights]
+Recipe = Callable[..., Weights]
 _CHUNK = 2**19  # numbers of one field in one call of a recipe
 _DIGITS = 12  # outcomes whose numbers agree to so many decimals, in units of the field's largest, are one
-
-
-@dataclass(frozen=True)
-class Completions:
-    """All L completions of every prompt: tokens, what each step adds to the return (`gamma^k r_k`), and probabilities.
-
-    What follows an end token is masked: completions that differ there only are rows of their own, alike in all else.
-    """
-
-    tokens: Int[Tensor, "prompts L H"]
-    p: Float[Tensor, "prompts L"]
-    rewards: Float[Tensor, "prompts L H"]
-    mask: Bool[Tensor, "prompts L H"]
-    log_probs: Float[Tensor, "prompts L H"]
-
-    @property
-    def returns(self) -> Float[Tensor, "prompts L"]:
-        """`R = sum_k gamma^k r_k`."""
-        return self.rewards.sum(-1)
-
-    def success(self) -> Float[Tensor, "prompts"]:
-        """P of every prompt, where returns are 0 or 1; raises InputError where they are not."""
-        R = self.returns
-        if not bool(((R - R.round()).abs() < 1e-9).all() and (R > -0.5).all() and (R < 1.5).all()):
-            raise InputError("rewards are not binary: only returns of 0 and 1 have a success probability")
-        return (self.p * R).sum(-1)
-
-
-def completions(tree: Tree) -> Completions:
-    """The completions of a tree with every token followed (alpha = 1), as constants."""
-    world, prompts = tree.world, len(tree.levels[0].reach)
-    if world.readout is not None:
-        raise InputError("world pays a hidden readout, which no group of rewards holds: use a world without it")
-    count = tree.levels[-1].tokens.numel()
-    along = lambda x: x.detach().flatten().repeat_interleave(count // x.numel())  # noqa: E731
-    tokens = torch.stack([along(level.tokens) for level in tree.levels], -1)
-    discount = [world.gamma**k for k in range(world.horizon)]
-    rewards = torch.stack([along(level.rewards) * g for level, g in zip(tree.levels, discount, strict=True)], -1)
-    log_probs, mask = completion_log_probs(tree).detach(), world.mask(tokens)
-    tokens, rewards, mask = (x.unflatten(0, (prompts, -1)) for x in (tokens, rewards * mask, mask))
-    return Completions(tokens, log_probs.sum(-1).exp(), rewards, mask, log_probs)
-
-
-def completion_log_probs(tree: Tree) -> Float[Tensor, "prompts L H"]:
-    """`log pi` of every token of every completion, attached to autograd's graph; what follows an end token included."""
-    count = tree.levels[-1].tokens.numel()
-    log_pi = [torch.log_softmax(level.logits, -1).gather(1, level.tokens).flatten() for level in tree.levels]
-    along = torch.stack([x.repeat_interleave(count // len(x)) for x in log_pi], -1)
-    return along.unflatten(0, (len(tree.levels[0].reach), -1))
 
 
 @dataclass(frozen=True)
@@ -102,8 +54,8 @@ class ExpectedUpdate:
 
 
 def expected_update(
-    world: TokenMDP, policy: Any, weigh: Weigh, group: int, sites: Sequence[str] = (), *, behaviour: Any = None,
-    reference: Any = None, values: Sequence[Tensor] | None = None, budget: int = DEFAULT_BUDGET,
+    world: TokenMDP, policy: TokenPolicy, recipe: Recipe, group: int, sites: Sequence[str] = (), *, behaviour: TokenPolicy | None = None,
+    reference: TokenPolicy | None = None, values: Sequence[Tensor] | None = None, budget: int = DEFAULT_BUDGET,
 ) -> ExpectedUpdate:  # fmt: skip
     """The exact mean of a recipe's update of `policy`, `group` rows for each prompt, against the exact gradient.
 
@@ -129,7 +81,7 @@ def expected_update(
     if tree.world.end is not None:
         fields["ended"] = (found.tokens == tree.world.end).any(-1)
     rows = [
-        _weights_of_prompt(weigh, p, {name: field[i] for name, field in fields.items()}, group, budget)
+        _weights_of_prompt(recipe, p, {name: field[i] for name, field in fields.items()}, group, budget)
         for i, p in enumerate(found.p)
     ]
     edges = _up(drawn, torch.stack([weights for weights, _ in rows]))
@@ -146,11 +98,11 @@ def _along(tree: Tree, values: Sequence[Tensor]) -> Float[Tensor, "prompts L H"]
     return torch.stack(rows, -1).unflatten(0, (prompts, -1))
 
 
-def _weights_of_prompt(weigh: Weigh, p: Tensor, fields: dict[str, Tensor], group: int, budget: int) -> Weights:
+def _weights_of_prompt(recipe: Recipe, p: Tensor, fields: dict[str, Tensor], group: int, budget: int) -> Weights:
     """Mean weight of every completion (L, H), by way of its outcome."""
     of, outcomes = distinct_outcomes(fields)
     chance = p.new_zeros(len(next(iter(outcomes.values())))).index_add_(0, of, p)
-    weights, bonus = expected_weights(weigh, chance, outcomes, group, budget)
+    weights, bonus = expected_weights(recipe, chance, outcomes, group, budget)
     return weights[of], None if bonus is None else bonus[of]
 
 
@@ -165,7 +117,7 @@ def distinct_outcomes(fields: dict[str, Tensor]) -> tuple[Int[Tensor, "L"], dict
 
 
 def expected_weights(
-    weigh: Weigh, p: Float[Tensor, "K"], outcomes: dict[str, Tensor], group: int, budget: int = DEFAULT_BUDGET
+    recipe: Recipe, p: Float[Tensor, "K"], outcomes: dict[str, Tensor], group: int, budget: int = DEFAULT_BUDGET
 ) -> Weights:
     """`W_j`, (K, T), of each of K outcomes with probabilities p, over all multisets of `group` of them; 0 where p is 0.
 
@@ -175,9 +127,9 @@ def expected_weights(
     multisets, log_chance = group_multisets(p, group, budget)
     share = log_chance[:, None] - log_p[multisets]
     sums, given = p.new_zeros(2, len(p), T), [True, True]
-    call = apply_recipe if keeps_groups_apart(weigh, outcomes, multisets) else _apply_one_by_one
+    call = apply_recipe if keeps_groups_apart(recipe, outcomes, multisets) else _apply_one_by_one
     for part in torch.arange(len(multisets), device=p.device).split(max(1, _CHUNK // (group * T))):
-        for i, weights in enumerate(call(weigh, outcomes, multisets[part])):
+        for i, weights in enumerate(call(recipe, outcomes, multisets[part])):
             given[i] = weights is not None
             if weights is not None:
                 scaled = (share[part].exp()[..., None] * weights).flatten(0, 1)
@@ -213,27 +165,27 @@ def group_multisets(
     return multisets, math.lgamma(group + 1) - repeated + p.log()[multisets].sum(1)
 
 
-def apply_recipe(weigh: Weigh, outcomes: dict[str, Tensor], multisets: Int[Tensor, "M G"]) -> list[Tensor | None]:
+def apply_recipe(recipe: Recipe, outcomes: dict[str, Tensor], multisets: Int[Tensor, "M G"]) -> list[Tensor | None]:
     """The recipe's weights on M groups at once, (M, G, T): it takes the groups' mean, which is undone here."""
     M, G = multisets.shape
     index = torch.arange(M, device=multisets.device).repeat_interleave(G)
     rows = {name: x[multisets.flatten()] for name, x in outcomes.items()}
-    found = weigh(rows.pop("rewards"), rows.pop("mask"), index, **rows)
+    found = recipe(rows.pop("rewards"), rows.pop("mask"), index, **rows)
     return [None if x is None else M * x.detach().unflatten(0, (M, G)) for x in found]
 
 
-def _apply_one_by_one(weigh: Weigh, outcomes: dict[str, Tensor], multisets: Tensor) -> list[Tensor | None]:
+def _apply_one_by_one(recipe: Recipe, outcomes: dict[str, Tensor], multisets: Tensor) -> list[Tensor | None]:
     """For a recipe that mixes the groups of a batch: every group is a batch of its own."""
-    found = [apply_recipe(weigh, outcomes, one[None]) for one in multisets]
+    found = [apply_recipe(recipe, outcomes, one[None]) for one in multisets]
     columns = [[x for x in column if x is not None] for column in zip(*found, strict=True)]
     return [torch.cat(column) if column else None for column in columns]
 
 
-def keeps_groups_apart(weigh: Weigh, outcomes: dict[str, Tensor], multisets: Int[Tensor, "M G"]) -> bool:
+def keeps_groups_apart(recipe: Recipe, outcomes: dict[str, Tensor], multisets: Int[Tensor, "M G"]) -> bool:
     """Whether a group's weights are the same in whatever batch it comes: seen on up to 1000 groups, whole and in parts."""
     some = multisets[:: -(-len(multisets) // 1000)]
     parts = [part for part in some.tensor_split(sorted({1, 2, len(some) // 3})) if len(part)]
-    whole, cut = apply_recipe(weigh, outcomes, some), [apply_recipe(weigh, outcomes, part) for part in parts]
+    whole, cut = apply_recipe(recipe, outcomes, some), [apply_recipe(recipe, outcomes, part) for part in parts]
     for i, together in enumerate(whole):
         apart = [x for x in (part[i] for part in cut) if x is not None]
         if together is not None and not torch.allclose(together, torch.cat(apart), rtol=1e-9, atol=1e-12):

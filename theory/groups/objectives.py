@@ -1,24 +1,16 @@
 """What a biased update climbs instead of J: objectives of a policy, and slopes along directions of its parameters."""
 
-import copy
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
-from theory.groups.expected_update import Completions, ExpectedUpdate, completions
+from theory.groups.expected_update import ExpectedUpdate
+from theory.tokens.completions import Completions, completions
 from theory.tokens.prefix_tree import Tree
 
-_STEP = 1e-4
 Objective = Callable[[Tree], Tensor]
-
-
-def flat(gradient: Any) -> Float[Tensor, "parameters"]:
-    """The parameters' slopes of a `TreeGradients` in one vector."""
-    return parameters_to_vector([g.contiguous() for g in gradient.parameters]).detach()
 
 
 def row_weights(update: ExpectedUpdate, found: Completions) -> Float[Tensor, "L"]:
@@ -26,20 +18,6 @@ def row_weights(update: ExpectedUpdate, found: Completions) -> Float[Tensor, "L"
     count = found.p.numel()
     steps = torch.stack([w.flatten().repeat_interleave(count // w.numel()) for w in update.weights], -1)
     return steps.gather(1, found.mask[0].sum(1, keepdim=True) - 1)[:, 0]
-
-
-def slope(policy: Any, direction: Float[Tensor, "parameters"], f: Callable[[Any], Tensor]) -> Tensor:
-    """Derivative of f(policy) along a direction of its parameters: central differences at h and 2h, error of order h^4.
-
-    f may give several numbers.
-    """
-    at, moved = parameters_to_vector(policy.parameters()).detach(), copy.deepcopy(policy)
-    total = torch.zeros(())
-    for multiple, weight in ((1, 8), (-1, -8), (2, -1), (-2, 1)):
-        vector_to_parameters(at + multiple * _STEP * direction, moved.parameters())
-        with torch.no_grad():
-            total = total + weight * f(moved)
-    return total / (12 * _STEP)
 
 
 def length_objective(kappa: float, V: Tensor) -> Objective:
@@ -55,20 +33,6 @@ def length_objective(kappa: float, V: Tensor) -> Objective:
 def frozen_objective(W: Float[Tensor, "L"]) -> Objective:
     """`E[W(o)]`, W a constant for each completion."""
     return lambda tree: (completions(tree).p[0] * W).sum()
-
-
-def kl_at_prefixes(tree: Tree, reference: Tree, visits: Tree, forward: bool) -> Tensor:
-    """`sum over prefixes of P(prefix) KL`, P that of `visits`; forward: KL(ref || pi), else KL(pi || ref).
-
-    Prefixes that lie behind an end token count nothing.
-    """
-    total, live = torch.zeros_like(tree.J), torch.ones_like(tree.levels[0].reach, dtype=torch.bool)
-    for level, ref, seen in zip(tree.levels, reference.levels, visits.levels, strict=True):
-        log_pi, log_ref = (torch.log_softmax(x.logits, -1) for x in (level, ref))
-        p, q = (log_ref, log_pi) if forward else (log_pi, log_ref)
-        total = total + (seen.reach * live * (p.exp() * (p - q)).sum(-1)).sum()
-        live = (live[:, None] & (level.tokens != tree.world.end)).flatten()
-    return total
 
 
 def trust_region_objective(drawn: Tree, kappa: float) -> Objective:

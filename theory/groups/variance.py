@@ -9,26 +9,18 @@ and since `E[h | o] = ((R - V) s + grad V) / 2`, that is the *oracle term* `Var(
 leave as a baseline, plus a remainder `(2 zeta_2 - 4 zeta_1) / (G (G-1))`. "Variance" is the trace of the covariance matrix.
 """
 
-from typing import Any
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from envs.policy import TokenPolicy
 from envs.world import InputError
-from theory.groups.expected_update import (
-    Weigh,
-    apply_recipe,
-    completion_log_probs,
-    completions,
-    distinct_outcomes,
-    group_multisets,
-    keeps_groups_apart,
-)
+from theory.groups.expected_update import Recipe, apply_recipe, distinct_outcomes, group_multisets, keeps_groups_apart
+from theory.tokens.completions import completion_log_probs, completions
 from theory.tokens.prefix_tree import DEFAULT_BUDGET, Tree
 
 
-def completion_scores(tree: Tree, policy: Any, budget: int = DEFAULT_BUDGET) -> Float[Tensor, "L parameters"]:
+def completion_scores(tree: Tree, policy: TokenPolicy, budget: int = DEFAULT_BUDGET) -> Float[Tensor, "L parameters"]:
     """`s(o) = sum_t grad_theta log pi(c_t)` of every completion of the tree's one prompt, its own steps only."""
     found, parameters = completions(tree), list(policy.parameters())
     if len(found.p) != 1:
@@ -65,7 +57,7 @@ def hoeffding(
 
 
 def group_variance(
-    tree: Tree, s: Float[Tensor, "L parameters"], weigh: Weigh, group: int, budget: int = DEFAULT_BUDGET
+    tree: Tree, s: Float[Tensor, "L parameters"], recipe: Recipe, group: int, budget: int = DEFAULT_BUDGET
 ) -> tuple[float, Float[Tensor, "parameters"]]:
     """Variance and mean of a recipe's update, `sum_i w_i s_i`, one prompt, by enumeration over multisets of outcomes.
 
@@ -81,9 +73,9 @@ def group_variance(
     first = s.new_zeros(len(p), s.shape[1]).index_add_(0, of, found.p[0][:, None] * s) / p[:, None]
     square = p.new_zeros(len(p)).index_add_(0, of, found.p[0] * s.square().sum(1)) / p
     multisets, log_chance = group_multisets(p, group, budget)
-    if not keeps_groups_apart(weigh, outcomes, multisets):
+    if not keeps_groups_apart(recipe, outcomes, multisets):
         raise InputError("weigh must weigh every group by itself: this recipe mixes the groups of a batch")
-    w = _one_number_a_row(apply_recipe(weigh, outcomes, multisets)[0], outcomes["mask"][multisets])
+    w = _one_number_a_row(apply_recipe(recipe, outcomes, multisets)[0], outcomes["mask"][multisets])
     chance, gram = log_chance.exp(), first @ first.mT
     onto_outcomes = p.new_zeros(len(p)).index_add_(0, multisets.flatten(), (chance[:, None] * w).flatten())
     mean = onto_outcomes @ first

@@ -15,12 +15,11 @@ With alpha < 1 the token fed on is `(1 - alpha) pi + alpha y`: y the one-hot tok
 rule makes of it for E3 and E5 (so E3 goes from soft to straight-through as alpha goes from 0 to 1). Soft has no alpha.
 """
 
-from typing import Any
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from envs.policy import TokenPolicy
 from envs.token_mdp import TokenMDP
 from envs.world import InputError
 from theory.tokens.prefix_tree import (
@@ -101,7 +100,7 @@ def _check_name(name: str) -> None:
 
 
 def expected_costates(
-    world: TokenMDP, policy: Any, name: str, site: str, alpha: float = 1.0, whole_prefix: bool = False,
+    world: TokenMDP, policy: TokenPolicy, name: str, site: str, alpha: float = 1.0, whole_prefix: bool = False,
     budget: int = DEFAULT_BUDGET,
 ) -> list[Float[Tensor, "N positions D"]]:  # fmt: skip
     """Exact mean of a costate at every prefix, level by level, by enumeration (soft needs one path only).
@@ -125,7 +124,7 @@ def expected_costates(
 
 
 def sampled_costates(
-    world: TokenMDP, policy: Any, name: str, site: str, samples: int, rng: torch.Generator, alpha: float = 1.0,
+    world: TokenMDP, policy: TokenPolicy, name: str, site: str, samples: int, rng: torch.Generator, alpha: float = 1.0,
     tau_g: float = 1.0, roots: Roots | None = None,
 ) -> Float[Tensor, "roots samples positions D"]:  # fmt: skip
     """Per-sample costates at the prompts (or other `roots`), all positions: the Monte Carlo form of the same surrogate.

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from envs.policy import TokenPolicy
 from envs.token_mdp import TokenMDP
 from envs.world import InputError
 from theory.tokens.prefix_tree import grow
@@ -13,7 +14,7 @@ from theory.tokens.tree_gradients import total_surrogate
 
 
 def exact_ascent(
-    world: TokenMDP, policy: Any, checkpoints: Sequence[int], rate: float = 0.01, alpha: float = 1.0
+    world: TokenMDP, policy: TokenPolicy, checkpoints: Sequence[int], rate: float = 0.01, alpha: float = 1.0
 ) -> list[Any]:
     """Copies of the policy after the given numbers of Adam steps on the exact `grad_theta J_alpha`; the policy is left alone.
 

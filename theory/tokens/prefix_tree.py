@@ -19,6 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import one_hot
 
+from envs.policy import TokenPolicy
 from envs.token_mdp import TokenMDP, check_tokens
 from envs.world import InputError
 
@@ -107,13 +108,13 @@ def node_count(world: TokenMDP) -> int:
     return len(world.prompts) * sum(world.V**k for k in range(world.horizon))
 
 
-def prompt_roots(world: TokenMDP, policy: Any) -> Roots:
+def prompt_roots(world: TokenMDP, policy: TokenPolicy) -> Roots:
     """The world's prompts, by their weights."""
     rows = torch.arange(len(world.prompts), device=world.prompts.device)
     return Roots(policy.embed(world.prompts), world.start_belief(rows), world.weights)
 
 
-def token_roots(world: TokenMDP, policy: Any, prompt: int, tokens: Sequence[int]) -> Roots:
+def token_roots(world: TokenMDP, policy: TokenPolicy, prompt: int, tokens: Sequence[int]) -> Roots:
     """One prefix given by its tokens, as a prompt of its own (probability 1)."""
     if not 0 <= prompt < len(world.prompts):
         raise InputError(f"prompt {prompt} does not exist: the world's are 0 ... {len(world.prompts) - 1}")
@@ -125,7 +126,7 @@ def token_roots(world: TokenMDP, policy: Any, prompt: int, tokens: Sequence[int]
     return Roots(x, belief, torch.ones_like(belief[:, 0]), len(given))
 
 
-def prefix_roots(tree: Tree, policy: Any, k: int) -> Roots:
+def prefix_roots(tree: Tree, policy: TokenPolicy, k: int) -> Roots:
     """All nodes of level k, k = 1 ... number of levels, with their whole contexts: still attached to autograd's graph."""
     x, belief, reach = _children(tree.world, policy, tree.levels[k - 1])
     before = [level.x.repeat_interleave(len(x) // len(level.x), 0) for level in tree.levels[:k]]
@@ -133,7 +134,7 @@ def prefix_roots(tree: Tree, policy: Any, k: int) -> Roots:
 
 
 def grow(
-    world: TokenMDP, policy: Any, mix: Mix | float = 1.0, sites: Sequence[str] = (), choose: Choice = every_token,
+    world: TokenMDP, policy: TokenPolicy, mix: Mix | float = 1.0, sites: Sequence[str] = (), choose: Choice = every_token,
     copies: int = 1, budget: int = DEFAULT_BUDGET, roots: Roots | None = None,
 ) -> Tree:  # fmt: skip
     """Grow the tree and its values; `mix` is a rule or just alpha; `copies` of every root (for samples).
@@ -174,13 +175,13 @@ def grow(
     return Tree(world, levels, *edge_values(world, levels))
 
 
-def _children(world: TokenMDP, policy: Any, level: Level) -> tuple[Tensor, Tensor, Tensor]:
+def _children(world: TokenMDP, policy: TokenPolicy, level: Level) -> tuple[Tensor, Tensor, Tensor]:
     """Embedding (N C, 1, D), belief and probability of every edge's end."""
     belief = torch.einsum("nz,zay,nca->ncy", level.belief, world.P, level.u).flatten(0, 1)
     return policy.embed(level.u).flatten(0, 1)[:, None], belief, (level.reach[:, None] * level.share).flatten()
 
 
-def _readout(world: TokenMDP, policy: Any, level: Level, cache: Any) -> Float[Tensor, "N C"]:
+def _readout(world: TokenMDP, policy: TokenPolicy, level: Level, cache: Any) -> Float[Tensor, "N C"]:
     """`readout'h` after every last edge."""
     if not hasattr(policy, "hidden"):
         raise InputError("a world with a hidden readout needs a policy with `hidden(x, cache)`; this one has none")
@@ -204,7 +205,7 @@ def edge_values(
     return values, quality
 
 
-def bytes_per_node(world: TokenMDP, policy: Any) -> int:
+def bytes_per_node(world: TokenMDP, policy: TokenPolicy) -> int:
     """About what autograd keeps of one node, from above."""
     if hasattr(policy, "numbers_per_position"):  # it runs whole contexts again
         own = policy.numbers_per_position * (world.prompts.shape[1] + world.horizon)
@@ -213,7 +214,7 @@ def bytes_per_node(world: TokenMDP, policy: Any) -> int:
     return 8 * (own + 2 * world.V**2 + world.V * world.S)
 
 
-def check_size(world: TokenMDP, policy: Any, roots: int, branching: bool, budget: int) -> None:
+def check_size(world: TokenMDP, policy: TokenPolicy, roots: int, branching: bool, budget: int) -> None:
     """Refuse a tree that needs more than `budget` bytes, naming its prefixes, its bytes and what would fit."""
     each, steps = bytes_per_node(world, policy), world.horizon + (world.readout is not None)
     sizes = list(accumulate(roots * (world.V**k if branching else 1) for k in range(steps)))

@@ -13,12 +13,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from envs.world import InputError
+from theory.tokens.diameter import diameter
 
 _BISECTIONS = 100
 _MAX_SUBSETS = 20  # the exact inf -> 1 norm visits 2^V subsets
-_FEW_POINTS, _SOME_POINTS = 8, 512  # up to which each way to the diameter is the fastest, measured
-_NUMBERS, _PRODUCTS = 2**18, 2**20  # coordinates, inner products of one batch of clouds
-_ROWS, _WALK = 128, 4  # rows of one block of a large cloud; steps to a first record
 
 
 def check_probabilities(p: Float[Tensor, "*batch V"]) -> Float[Tensor, "*batch V"]:
@@ -102,86 +100,6 @@ def covariance(
     """`Cov_{a~p}(w(a), Q(a))`, vector by number."""
     centred = Q - (p * Q).sum(-1, keepdim=True)
     return torch.einsum("...a,...ad->...d", p * centred, w)
-
-
-def diameter(w: Float[Tensor, "*batch V d"]) -> Float[Tensor, "*batch"]:
-    """`D_w = max_{a,b} ||w(a) - w(b)||`, exact: the farthest pair is found first, then its distance taken directly.
-
-    A few points: all pairs, row by row, in batches that stay in the cache. Some hundred: all pairs from inner products of
-    the centred points, in batches of bounded size. More: only pairs whose distances from the centre could add up to a new
-    record, cloud by cloud; up to V^2 / 2 products where all points lie on one sphere, far fewer elsewhere. NaN for a cloud
-    that is not finite.
-    """
-    V, D = w.shape[-2:]
-    clouds = w.reshape(-1, V, D)
-    if V <= _FEW_POINTS:
-        rows = [_diameter_by_rows(chunk) for chunk in clouds.split(max(1, _NUMBERS // max(1, V * D)))]
-        return torch.cat(rows).reshape(w.shape[:-2])
-    if V <= _SOME_POINTS:
-        pairs = [_farthest_pairs(chunk) for chunk in clouds.detach().split(max(1, _PRODUCTS // V**2))]
-    else:
-        pairs = [_farthest_pair(cloud) for cloud in clouds.detach()]
-    ends = torch.cat(pairs) if pairs else clouds.new_zeros(0, 2, dtype=torch.int64)
-    each = torch.arange(len(clouds), device=w.device)
-    found = (clouds[each, ends[:, 0]] - clouds[each, ends[:, 1]]).norm(dim=-1)
-    return (found + 0 * clouds.sum((-2, -1))).reshape(w.shape[:-2])  # no pair of a cloud with NaN is the farthest
-
-
-def _diameter_by_rows(w: Tensor) -> Tensor:
-    w = w.contiguous()  # forward-mode slopes come strided, twelve times slower here
-    found = torch.zeros(w.shape[:-2], dtype=w.dtype, device=w.device)
-    for a in range(w.shape[-2]):
-        found = torch.maximum(found, (w - w[..., a : a + 1, :]).norm(dim=-1).amax(-1))
-    return found
-
-
-def _centred(w: Tensor) -> Tensor:
-    """Points from their mean; from one of them first, so that a far-away cloud loses no digits in the mean."""
-    x = w - w[..., :1, :]
-    return x - x.mean(-2, keepdim=True)
-
-
-def _farthest_pairs(w: Tensor) -> Tensor:
-    """Indices (N, 2) of the farthest pair of each of N clouds, `|x - y|^2 = |x|^2 + |y|^2 - 2 x'y` about the centre."""
-    x, V = _centred(w), w.shape[1]
-    square = x.square().sum(-1)
-    best = torch.baddbmm(square[:, :, None] + square[:, None], x, x.mT, alpha=-2).flatten(1).argmax(1)
-    return torch.stack([best // V, best % V], 1)
-
-
-def _farthest_pair(w: Tensor) -> Tensor:
-    """Indices (1, 2) of the farthest pair of one large cloud.
-
-    No pair is farther apart than its distances r from the centre add up to. With the points in falling order of r a block
-    of rows needs only the columns with `r_row + r_column > record`, and the search ends where no column is left.
-    """
-    x = _centred(w)
-    r, order = x.norm(dim=-1).sort(descending=True)
-    x = x[order]
-    i, j, record = _far_pair(x)
-    slack = 1 + 8 * torch.finfo(r.dtype).eps  # a pair that could win by rounding alone is no new record
-    for a in range(0, len(x), _ROWS):
-        width = int(torch.searchsorted(-r, r[a] - record * slack))
-        if width <= a:
-            break
-        square = r[a : a + _ROWS, None].square() + r[a:width].square()
-        best = int(torch.addmm(square, x[a : a + _ROWS], x[a:width].mT, alpha=-2).argmax())
-        row, column = a + best // (width - a), a + best % (width - a)
-        found = (x[row] - x[column]).norm()
-        if found > record:
-            i, j, record = row, column, found
-    return order[[i, j]][None]
-
-
-def _far_pair(x: Tensor) -> tuple[int, int, Tensor]:
-    """A pair far apart, for a record to begin with: walk to the farthest point from where one stands, a few times."""
-    here, there, record = 0, 0, x.new_zeros(())
-    for _ in range(_WALK):
-        distance, farther = (x - x[there]).norm(dim=-1).max(0)
-        if not distance > record:
-            break
-        here, there, record = there, int(farther), distance
-    return here, there, record
 
 
 def covariance_bound(

@@ -16,10 +16,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from envs.token_mdp import TokenMDP
 from envs.world import InputError
+from theory.tokens.diameter import diameter
 from theory.tokens.dynamic_programming import tables
 from theory.tokens.softmax_bounds import (
     covariance,
-    diameter,
     entropy,
     gini,
     gini_entropy_bound,

@@ -7,14 +7,15 @@ moves its own node's value alone, so its slope over `gamma^k` times the node's p
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from envs.policy import TokenPolicy
 from envs.token_mdp import TokenMDP
 from envs.world import InputError
+from theory.differences import flat_parameters
 from theory.tokens.prefix_tree import (
     DEFAULT_BUDGET,
     Mix,
@@ -102,9 +103,14 @@ class TreeGradients:
     parameters: tuple[Tensor, ...]
     costates: dict[str, list[Tensor]]
 
+    @property
+    def flat(self) -> Float[Tensor, "parameters"]:
+        """The parameter gradient as one vector."""
+        return flat_parameters(self.parameters)
+
 
 def tree_gradients(
-    world: TokenMDP, policy: Any, mix: Mix | float = 1.0, sites: Sequence[str] = (),
+    world: TokenMDP, policy: TokenPolicy, mix: Mix | float = 1.0, sites: Sequence[str] = (),
     surrogate: Surrogate = total_surrogate, budget: int = DEFAULT_BUDGET, chunk: int = DEFAULT_CHUNK,
 ) -> TreeGradients:  # fmt: skip
     """J, parameter gradient and value gradient of every prefix in about `chunk` bytes of memory where that can be.
@@ -137,7 +143,7 @@ def tree_gradients(
 
 
 def whole_tree_gradients(
-    tree: Tree, policy: Any, sites: Sequence[str], loss: Float[Tensor, ""], keep: bool = False
+    tree: Tree, policy: TokenPolicy, sites: Sequence[str], loss: Float[Tensor, ""], keep: bool = False
 ) -> TreeGradients:
     """The same of a tree in one piece and any scalar `loss` of it; `keep` its graph for another one."""
     parameters, H = list(policy.parameters()), len(tree.levels)
@@ -154,7 +160,7 @@ def whole_tree_gradients(
 class _Sums:
     """Running sums of slopes: parameters, the trunk's leaves, and each chunk's own nodes."""
 
-    def __init__(self, world: TokenMDP, policy: Any, trunk: Tree, sites: Sequence[str]):
+    def __init__(self, world: TokenMDP, policy: TokenPolicy, trunk: Tree, sites: Sequence[str]):
         self.gamma, self.trunk, self.sites, self.branches = world.gamma, trunk, sites, world.V
         self.parameters = list(policy.parameters())
         self.slopes = [torch.zeros_like(p) for p in self.parameters]
@@ -205,12 +211,12 @@ class _Sums:
         return TreeGradients(trunk.levels[0].reach @ V[0], V, parameters, costates)
 
 
-def _answer_bytes(world: TokenMDP, policy: Any, sites: Sequence[str]) -> int:
+def _answer_bytes(world: TokenMDP, policy: TokenPolicy, sites: Sequence[str]) -> int:
     """What the values and value gradients themselves take."""
     return 8 * node_count(world) * (1 + len(sites) * getattr(policy, "width", 1))
 
 
-def _plan(world: TokenMDP, policy: Any, chunk: int, budget: int) -> tuple[int, int]:
+def _plan(world: TokenMDP, policy: TokenPolicy, chunk: int, budget: int) -> tuple[int, int]:
     """The cut (0: none) and how many of its prefixes make a chunk: the shallowest that fits, else the one that needs least.
 
     Where not even that is within the budget nothing is cut, and growing the tree refuses it with the numbers.

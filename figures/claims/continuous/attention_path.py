@@ -11,7 +11,7 @@ from agents.policies.linear import ClosedPath, LinearPolicy, PositionAttention
 from agents.sampling.rollout import rollout
 from envs.linear_quadratic import LinearQuadratic, random_system, stack_history
 from envs.noise import Noise
-from figures.harness.claim import Claim, Preset, Row, compare
+from figures.harness.claim import Claim, Part, Preset, Row, compare
 from figures.measures.rollouts import costates_of, residual_moments, sampled
 from theory.continuous.broken_assumptions import attention_split, history_gain
 from theory.continuous.costates import autograd_costates
@@ -188,16 +188,14 @@ CLAIM = Claim(
     "overlap). Middle, blue dots (attention open) must stay in the grey band around the dashed exact value, "
     "most orange crosses (attention closed) leave it; right, their bias (dashed exact, crosses measured) grows with"
     " the attention to the past.",
-    parts={
-        "total": ("claim", "holds"),
-        "attention path": ("claim", "holds"),
-        "attention closed": ("claim", "holds"),
-        "size of the bias": ("claim", "holds"),
-        "closed path taken for the gradient": ("control", "fails"),
-    },
+    parts=(
+        Part("total", "claim", "holds"),
+        Part("attention path", "claim", "holds"),
+        Part("attention closed", "claim", "holds"),
+        Part("size of the bias", "claim", "holds"),
+        Part("closed path taken for the gradient", "control", "fails", every="pull"),
+    ),
     settings=settings,
     measure=measure,
     draw=draw,
-    groups={"closed path taken for the gradient": "pull"},
-    seconds=(4, 120),
 )

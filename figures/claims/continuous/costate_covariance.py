@@ -8,7 +8,7 @@ import torch
 
 from agents.policies.linear import LinearPolicy
 from envs.noise import Noise, draw_noise
-from figures.harness.claim import Claim, Preset, Row, compare
+from figures.harness.claim import Claim, Part, Preset, Row, compare
 from figures.measures.linear_systems import SYSTEMS, build_system, label, truncated
 from figures.measures.rollouts import costates_of, sampled
 from theory.continuous.lq_gradients import costate_covariance
@@ -120,17 +120,15 @@ CLAIM = Claim(
     how_to_read="Each point is one entry of Cov(costate | state), measured against formula, bars two standard errors: left"
     " and middle points must lie on the dashed diagonal. Right, the formula is robbed of its action-noise "
     "term: points leave the diagonal, so the term matters away from the optimal gain.",
-    parts={
-        "any gain": ("claim", "holds"),
-        "optimal gain": ("claim", "holds"),
-        "matched noise, optimal gain": ("claim", "holds"),
-        "action noise left out": ("control", "fails"),
-        "matched noise, other gain": ("control", "fails"),
-    },
+    parts=(
+        Part("any gain", "claim", "holds"),
+        Part("optimal gain", "claim", "holds"),
+        Part("matched noise, optimal gain", "claim", "holds"),
+        Part("action noise left out", "control", "fails", every="system"),
+        Part("matched noise, other gain", "control", "fails", every="system"),
+    ),
     settings=settings,
     measure=measure,
     draw=draw,
-    groups={"action noise left out": "system", "matched noise, other gain": "system"},
-    seconds=(5, 200),
     own_settings=for_system,
 )

@@ -8,7 +8,7 @@ import torch
 
 from agents.policies.linear import ClosedPath, LinearPolicy
 from envs.noise import Noise
-from figures.harness.claim import Claim, Preset, Row, compare
+from figures.harness.claim import Claim, Part, Preset, Row, compare
 from figures.measures.linear_systems import SYSTEMS, build_system, label, truncated
 from figures.measures.rollouts import costates_of, residual_moments, sampled
 from theory.continuous.lyapunov import linear_value, second_moments
@@ -103,11 +103,12 @@ CLAIM = Claim(
     how_to_read="Each dot is one moment of (costate - value gradient) in standard errors: blue dots must scatter around "
     "the dashed zero inside the grey band (the simultaneous 99.9% limit). Orange crosses are the same costates"
     " with the path through the policy cut; many leave the band: the test can see an error.",
-    parts={"total derivative": ("claim", "holds"), "policy path cut": ("control", "fails")},
+    parts=(
+        Part("total derivative", "claim", "holds"),
+        Part("policy path cut", "control", "fails", every="system"),
+    ),
     settings=settings,
     measure=measure,
     draw=draw,
-    groups={"policy path cut": "system"},
-    seconds=(4, 150),
     own_settings=for_system,
 )

@@ -12,7 +12,7 @@ from agents.policies.linear import ConstantPolicy, LinearPolicy
 from agents.sampling.rollout import rollout
 from envs.lq_variants import ChaoticMap, state_scaled_noise
 from envs.noise import Noise, draw_noise
-from figures.harness.claim import Claim, Preset, Row, compare
+from figures.harness.claim import Claim, Part, Preset, Row, compare
 from figures.measures.linear_systems import SYSTEMS, build_system, label, truncated
 from figures.measures.rollouts import costates_of
 from theory.continuous.costates import path_costates
@@ -142,15 +142,13 @@ CLAIM = Claim(
     how_to_read="Largest gap between two ways to the same costate, relative to the costate's size: left and middle must "
     "stay below the dashed rounding limit at every time. Right, the recursion forgets that the action depends "
     "on the state: the gap is far above rounding before the last step. (Upper dashed line: the chaotic map.)",
-    parts={
-        "autograd = recursion": ("claim", "holds"),
-        "autograd = differences": ("claim", "holds"),
-        "partial derivative only": ("control", "fails"),
-    },
+    parts=(
+        Part("autograd = recursion", "claim", "holds"),
+        Part("autograd = differences", "claim", "holds"),
+        Part("partial derivative only", "control", "fails", every="system"),
+    ),
     settings=settings,
     measure=measure,
     draw=draw,
-    groups={"partial derivative only": "system"},
-    seconds=(3, 30),
     own_settings=for_system,
 )

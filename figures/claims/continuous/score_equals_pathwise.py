@@ -12,7 +12,7 @@ from agents.sampling.rollout import rollout
 from agents.sampling.score_function import score_function_gradient
 from envs.linear_quadratic import random_system, scalar
 from envs.noise import FAMILIES, Noise
-from figures.harness.claim import Claim, Preset, Row, compare
+from figures.harness.claim import Claim, Part, Preset, Row, compare
 from figures.measures.rollouts import sampled
 from theory.continuous.lq_gradients import policy_gradient
 from theory.continuous.lyapunov import linear_value
@@ -111,15 +111,13 @@ CLAIM = Claim(
     how_to_read="Every point is one entry of the estimated policy gradient over its exact value, bars two standard errors:"
     " all must be compatible with the dashed line at 1. Under uniform noise (right) the score is zero almost everywhere and "
     "the score-function estimate is 0, not 1, while the pathwise one is unharmed.",
-    parts={
-        "smooth noise": ("claim", "holds"),
-        "noise covariance": ("claim", "holds"),
-        "uniform, pathwise": ("claim", "holds"),
-        "uniform, score function": ("control", "fails"),
-    },
+    parts=(
+        Part("smooth noise", "claim", "holds"),
+        Part("noise covariance", "claim", "holds"),
+        Part("uniform, pathwise", "claim", "holds"),
+        Part("uniform, score function", "control", "fails", every="system"),
+    ),
     settings=settings,
     measure=measure,
     draw=draw,
-    groups={"uniform, score function": "system"},
-    seconds=(7, 100),
 )

@@ -13,23 +13,16 @@ from agents.recipes.advantages import leave_one_out, mean_baseline
 from agents.recipes.learners import dr_grpo, grpo, rloo
 from envs.linear_quadratic import random_system, scalar
 from envs.token_mdp import TokenMDP
-from figures.harness.claim import Claim, Preset, Row, batches, compare
+from figures.harness.claim import Claim, Part, Preset, Row, batches, compare
 from figures.harness.statistics import estimate, pooled
-from figures.measures.actor_updates import (
-    Recipe,
-    command_slope,
-    command_updates,
-    forward_gradients,
-    group_costates,
-    recipes,
-    worst_deviation,
-)
+from figures.measures.actor_updates import Recipe, command_updates, group_costates, recipes, worst_deviation
 from figures.measures.token_systems import build_policy, build_world
+from theory.continuous.lq_gradients import command_slope
 from theory.continuous.riccati import riccati
-from theory.groups.binary_rewards import baseline_kappa, std_factor
-from theory.groups.binary_rewards import compare as parallel
-from theory.groups.expected_update import completions, expected_update
-from theory.tokens.error_split import forward_value_gradient
+from theory.groups.binary_rewards import alignment, baseline_kappa, grpo_kappa
+from theory.groups.expected_update import expected_update
+from theory.tokens.completions import completions
+from theory.tokens.forward_mode import forward_gradients, forward_value_gradient
 from theory.tokens.prefix_tree import grow
 from theory.tokens.softmax_bounds import entropy
 
@@ -120,7 +113,7 @@ def _exact_rows(setting: ActorUpdateIsValueGradientSetting, world: TokenMDP, pol
     for recipe in recipes(setting.most):
         if not recipe.one_length or world.end is None:
             rows += _recipe_rows(recipe, world, policy, truth, P, labels, tree.V)
-    closed = expected_update(world, ClosedAttention(policy, everything), rloo().weigh, 2, [_SITE])
+    closed = expected_update(world, ClosedAttention(policy, everything), rloo(), 2, [_SITE])
     gap = worst_deviation(closed.mean.costates[_SITE], truth[_SITE], torch.ones_like(P))
     return rows + compare(_DETACHED, gap, 0.0, tolerance=_ROUNDING, labels=labels)
 
@@ -136,7 +129,7 @@ def _recipe_rows(
 ) -> list[Row]:
     """One recipe in one world: every prefix and site, the parameters, the scale at each prompt, a wrong kappa."""
     values = V if recipe.learner.critic == "exact" else None
-    update = expected_update(world, policy, recipe.learner.weigh, recipe.group, policy.sites, values=values)
+    update = expected_update(world, policy, recipe.learner, recipe.group, policy.sites, values=values)
     kappa, labels = recipe.kappa(P, world.horizon), {**labels, "recipe": recipe.name, "G": recipe.group}
     rows: list[Row] = []
     for site, gradients in truth.items():
@@ -145,7 +138,7 @@ def _recipe_rows(
     if len(P) == 1:
         rows += _parameter_rows(update, float(kappa[0]), labels)
     found = update.mean.costates[_SITE][0][:, -1]
-    scales = [parallel(x, y)[1] for x, y in zip(found, truth[_SITE][0], strict=True)]
+    scales = [alignment(x, y)[1] for x, y in zip(found, truth[_SITE][0], strict=True)]
     for prompt, scale in enumerate(scales):
         own = {**labels, "P": float(P[prompt]), "prompt": prompt}
         rows += compare(_SCALE, scale, kappa[prompt], relation="report", labels=own)
@@ -158,7 +151,7 @@ def _recipe_rows(
 
 def _parameter_rows(update: Any, kappa: float, labels: Row) -> list[Row]:
     """|mean update - kappa grad J| over |kappa grad J|, all parameters together."""
-    _, scale, bias = parallel(update.mean, update.truth)
+    _, scale, bias = alignment(update.mean, update.truth)
     return compare(
         _PARAMETERS, ((scale - kappa) ** 2 + bias**2) ** 0.5 / kappa, 0.0, tolerance=_ROUNDING, labels=labels
     )
@@ -170,10 +163,10 @@ def _dense_rows(setting: ActorUpdateIsValueGradientSetting, world: TokenMDP, pol
     for G in (2, 4, 8)[: 2 if setting.most < 8 else 3]:
         labels = {"world": setting.world, "temperature": setting.temperature, "G": G}
         for name, learner, kappa in (("RLOO", rloo(), 1.0), ("Dr. GRPO", dr_grpo(), baseline_kappa(G))):
-            update = expected_update(world, policy, learner.weigh, G)
+            update = expected_update(world, policy, learner, G)
             rows += _parameter_rows(update, kappa, {**labels, "recipe": name})
-        update = expected_update(world, policy, grpo(length="row sum").weigh, G)
-        bias = parallel(update.mean, update.truth)[2]
+        update = expected_update(world, policy, grpo(length="row sum"), G)
+        bias = alignment(update.mean, update.truth)[2]
         rows += compare(_DENSE, bias, 0.0, tolerance=_ROUNDING, labels={**labels, "recipe": "GRPO"})
     return rows
 
@@ -249,7 +242,7 @@ def _kappa_panel(axis: Any, rows: pd.DataFrame) -> None:
     P = torch.linspace(-12, 9, 200, dtype=torch.float64).sigmoid()
     colours = [COLOURS[name] for name in ("costate", "score", "score_value", "score_best")]
     for i, (G, group) in enumerate(rows.groupby("G")):
-        axis.plot(P, std_factor(P, int(G)), color=colours[i], lw=1)
+        axis.plot(P, grpo_kappa(P, int(G)), color=colours[i], lw=1)
         axis.plot(group["P"], group["measured"], MARKERS[i], color=colours[i], ms=5)
         axis.text(P[3], 1.06 * (G - 1) ** 0.5, f"G = {int(G)}", color=colours[i], fontsize=9)
     axis.plot(P, (P * (1 - P)).rsqrt(), **EXACT)
@@ -274,19 +267,17 @@ CLAIM = Claim(
     "dashed diagonal. Middle, the largest deviation from kappa grad V over all prefixes (blue) stays under the dashed "
     "rounding limit at every entropy; orange crosses are the same with the past detached. Right, GRPO's kappa by success "
     "probability, points on their curves: below the dashed 1 / sqrt(P(1-P)), saturating at sqrt(G-1).",
-    parts={
-        _EVERY: ("claim", "holds"),
-        _PARAMETERS: ("claim", "holds"),
-        _SAMPLED: ("claim", "holds"),
-        _LINEAR: ("claim", "holds"),
-        _DETACHED: ("control", "fails"),
-        _WRONG: ("control", "fails"),
-        _DENSE: ("control", "fails"),
-        _UNIT: ("control", "fails"),
-    },
+    parts=(
+        Part(_EVERY, "claim", "holds"),
+        Part(_PARAMETERS, "claim", "holds"),
+        Part(_SAMPLED, "claim", "holds"),
+        Part(_LINEAR, "claim", "holds"),
+        Part(_DETACHED, "control", "fails", every="world"),
+        Part(_WRONG, "control", "fails", every="recipe"),
+        Part(_DENSE, "control", "fails", every="G"),
+        Part(_UNIT, "control", "fails", every="world"),
+    ),
     settings=settings,
     measure=measure,
     draw=draw,
-    groups={_DETACHED: "world", _WRONG: "recipe", _DENSE: "G", _UNIT: "world"},
-    seconds=(16, 900),
 )

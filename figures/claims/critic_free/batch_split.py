@@ -11,7 +11,7 @@ from torch import Tensor
 from agents.recipes.learners import Learner, build_learner
 from agents.recipes.surrogates import NORMALISERS
 from envs.token_mdp import TokenMDP
-from figures.harness.claim import Claim, Preset, Role, Row, compare
+from figures.harness.claim import Claim, Part, Preset, Role, Row, compare
 from figures.harness.statistics import Outcome
 from figures.measures.micro_batches import (
     Sampled,
@@ -28,7 +28,6 @@ from figures.measures.micro_batches import (
     whole_groups,
 )
 from figures.measures.token_systems import build_policy, build_world
-from theory.groups.binary_rewards import compare as against
 from theory.tokens.exact_ascent import exact_ascent
 
 EQUAL, ORDER = "whole groups, equally many", "order of the rows"
@@ -142,7 +141,7 @@ def _by_count(sampled: Sampled, seed: int) -> list[Row]:
     whole = gradient(sampled, learner)
     for m in (1, 2, 4, 8):
         found = accumulated(sampled, learner, whole_groups(sampled.batch, *[8 // m] * m))
-        for name, value in (("ratio", float(found.norm() / whole.norm())), ("cosine", against(found, whole)[0])):
+        for name, value in (("ratio", float(found.norm() / whole.norm())), ("cosine", alignment(found, whole)[0])):
             rows += compare(name, value, 1.0, relation="report", labels={"seed": seed, "parts": m})
     return rows
 
@@ -152,7 +151,7 @@ def _exact(world: TokenMDP, policy: Any, seed: int) -> list[Row]:
     rows: list[Row] = []
     for groups in (1, 2, 4, 8, 16, 32, 64):
         found = expected_token_mean(world, policy, build_learner("grpo", std="none"), 4, groups)
-        cosine, scale, bias = against(found.mean, found.truth)
+        cosine, scale, bias = alignment(found.mean, found.truth)
         labels = {"seed": seed, "groups": groups, "cosine": cosine}
         rows += compare(BIASED, bias / scale, 0.0, tolerance=_ROUNDING, labels=labels)
     return rows
@@ -229,19 +228,21 @@ CLAIM = Claim(
     "batch's; 0 is rounding. 'By groups', 'by tokens': parts weighted by that share; 'A before': advantages before the cut; "
     "'all before': the normaliser's weights too. Right: token mean, size and direction by number of parts; below, bias / "
     "scale of its exact mean, one line a policy: it falls as 1 / groups, so small parts bring it back.",
-    parts=PARTS,
+    parts=(
+        Part(EQUAL, "claim", "holds"),
+        Part(ORDER, "control", "holds"),
+        Part(SHARED, "control", "holds"),
+        Part(KEPT, "control", "holds"),
+        Part(TOKENS, "control", "fails", every="cut"),
+        Part(UNEVEN, "control", "fails", every="normaliser"),
+        Part(WRONG, "control", "fails", every="normaliser"),
+        Part(ANEW, "control", "fails", every="normaliser"),
+        Part(LENGTHS, "control", "fails", every="normaliser"),
+        Part(BASELINE, "control", "fails", every="cut"),
+        Part(STEPS, "control", "fails", every="step"),
+        Part(BIASED, "control", "fails", every="groups"),
+    ),
     settings=settings,
     measure=measure,
     draw=draw,
-    groups={
-        TOKENS: "cut",
-        UNEVEN: "normaliser",
-        WRONG: "normaliser",
-        ANEW: "normaliser",
-        LENGTHS: "normaliser",
-        BASELINE: "cut",
-        STEPS: "step",
-        BIASED: "groups",
-    },
-    seconds=(6, 90),
 )

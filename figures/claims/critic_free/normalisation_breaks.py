@@ -13,22 +13,21 @@ from agents.recipes.surrogates import importance, row_sum
 from envs.token_mdp import TokenMDP
 from figures.harness.claim import Claim, Preset, Row, compare
 from figures.measures.token_systems import build_policy, build_world
-from theory.groups.binary_rewards import baseline_kappa, std_factor
-from theory.groups.binary_rewards import compare as against
-from theory.groups.expected_update import ExpectedUpdate, completions, expected_update
+from theory.differences import directional_slope
+from theory.groups.binary_rewards import alignment, baseline_kappa, grpo_kappa
+from theory.groups.expected_update import ExpectedUpdate, expected_update
+from theory.groups.kl import kl_at_prefixes
 from theory.groups.objectives import (
     Objective,
-    flat,
     free_drift,
     frozen_objective,
-    kl_at_prefixes,
     length_objective,
     mean_lengths,
     row_weights,
-    slope,
     trust_region_objective,
     win_rate,
 )
+from theory.tokens.completions import completions
 from theory.tokens.exact_ascent import exact_ascent
 from theory.tokens.prefix_tree import grow
 
@@ -134,8 +133,8 @@ def updates(setting: NormalisationBreaksSetting, system: System) -> tuple[Expect
     """The exact mean update with the breaker and without."""
     broken, mended = recipes(setting)
     more = {CLIP: {"behaviour": system.other}, K3: {"reference": system.other}}.get(setting.breaker, {})
-    found = expected_update(system.world, system.policy, broken.weigh, setting.group, **more)
-    return found, expected_update(system.world, system.policy, mended.weigh, setting.group)
+    found = expected_update(system.world, system.policy, broken, setting.group, **more)
+    return found, expected_update(system.world, system.policy, mended, setting.group)
 
 
 def measure(setting: NormalisationBreaksSetting, rng: torch.Generator, device: str) -> list[Row]:
@@ -146,7 +145,7 @@ def measure(setting: NormalisationBreaksSetting, rng: torch.Generator, device: s
     labels = {**setting.__dict__, "case": f"{setting.recipe}, {setting.world}, G={setting.group}"}
     rows: list[Row] = []
     for part, update in ((MENDED if one_length else setting.breaker, found), (MENDED, mended)):
-        cosine, scale, bias = against(update.mean, update.truth)
+        cosine, scale, bias = alignment(update.mean, update.truth)
         rows += compare(part, bias, 0.0, tolerance=_ROUNDING,
                         labels={**labels, "cosine": cosine, "kappa": scale, "P": float(found.J)})  # fmt: skip
     if one_length:
@@ -165,8 +164,8 @@ def _explained(
     labels: dict[str, Any],
 ) -> list[Row]:
     """Largest gap between the update and the slopes of an objective, over |update|: true and false explanations."""
-    update = flat(found.mean)
-    directions = [update, flat(found.truth), torch.randn(len(update), generator=rng, dtype=update.dtype)]
+    update = found.mean.flat
+    directions = [update, found.truth.flat, torch.randn(len(update), generator=rng, dtype=update.dtype)]
     said = _objectives(setting, system, found, update)
 
     def values(policy: Any) -> Tensor:
@@ -174,7 +173,9 @@ def _explained(
         return torch.stack([objective(tree) for _, _, objective in said])
 
     targets = torch.stack([target for _, target, _ in said])
-    gaps = torch.stack([slope(system.policy, v / v.norm(), values) - targets @ v / v.norm() for v in directions])
+    gaps = torch.stack(
+        [directional_slope(system.policy, v / v.norm(), values) - targets @ v / v.norm() for v in directions]
+    )
     worst = gaps.abs().amax(0) / targets.norm(dim=1)
     return [row for (part, *_), gap in zip(said, worst, strict=True)
             for row in compare(part, gap, 0.0, tolerance=_SLOPE, labels=labels)]  # fmt: skip
@@ -188,15 +189,15 @@ def _objectives(
         now, other = grow(system.world, system.policy), grow(system.world, system.other)
     if setting.breaker == LENGTH:
         V, G = found.J, setting.group
-        kappa = baseline_kappa(G) if setting.recipe == _NO_STD else float(std_factor(V, G))
+        kappa = baseline_kappa(G) if setting.recipe == _NO_STD else float(grpo_kappa(V, G))
         return [(CLIMBED, update, length_objective(kappa, V)), (SHORTER, update, length_objective(kappa, 0 * V))]
     if setting.breaker in (TOKENS, STD):
         return [(CLIMBED, update, frozen_objective(row_weights(found, completions(now))))]
     if setting.breaker == CLIP:
         learner = replace(recipes(setting)[0], surrogate=importance)
-        plain = expected_update(system.world, system.policy, learner.weigh, setting.group, behaviour=system.other)
+        plain = expected_update(system.world, system.policy, learner, setting.group, behaviour=system.other)
         climbed = trust_region_objective(other, baseline_kappa(setting.group))
-        return [(CLIMBED, flat(plain.mean), climbed), (UNCLIPPED, update, climbed)]
+        return [(CLIMBED, plain.mean.flat, climbed), (UNCLIPPED, update, climbed)]
     J = lambda tree: tree.J  # noqa: E731
     return [
         (CLIMBED, update, lambda tree: J(tree) - _BETA * kl_at_prefixes(tree, other, now, forward=True)),
@@ -211,7 +212,7 @@ def _length_drift(system: System, found: ExpectedUpdate, labels: dict[str, Any])
     free = free_drift(row_weights(found, rows_of), rows_of)
     unbiased = free_drift(rows_of.returns[0] - found.J, rows_of)
     lengths = lambda policy: mean_lengths(completions(grow(system.world, policy)))  # noqa: E731
-    speeds = [slope(system.policy, v / v.norm(), lengths) for v in (flat(found.mean), flat(found.truth))]
+    speeds = [directional_slope(system.policy, v / v.norm(), lengths) for v in (found.mean.flat, found.truth.flat)]
     rows: list[Row] = []
     for i, (kind, relation) in enumerate((("success", "<="), ("failure", ">="))):
         own = {**labels, "class": kind}

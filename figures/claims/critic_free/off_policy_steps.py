@@ -16,17 +16,17 @@ from agents.recipes.learners import Learner, cispo, dapo, dr_grpo, grpo, gspo, r
 from agents.recipes.surrogates import importance
 from envs.token_mdp import TokenMDP
 from envs.token_tasks import combination_lock, garnet, sum_and_stop
-from figures.harness.claim import Claim, Preset, Row, compare
+from figures.harness.claim import Claim, Part, Preset, Row, compare
 from figures.measures.token_systems import build_policy, reaches
-from theory.groups.binary_rewards import compare as against
+from theory.groups.binary_rewards import alignment
 from theory.groups.expected_update import (
     ExpectedUpdate,
     apply_recipe,
-    completions,
     distinct_outcomes,
     expected_update,
     group_multisets,
 )
+from theory.tokens.completions import completions
 from theory.tokens.exact_ascent import exact_ascent
 from theory.tokens.prefix_tree import grow
 
@@ -103,7 +103,7 @@ def inner_steps(
     """
     now, rate = copy.deepcopy(old), math.nan
     for step in range(setting.steps):
-        update = expected_update(world, now, learner.weigh, setting.group, ("layer1",), behaviour=old)
+        update = expected_update(world, now, learner, setting.group, ("layer1",), behaviour=old)
         yield step, now, update
         if step == 0:
             rate = setting.stride / math.sqrt(sum(float(x.square().sum()) for x in update.mean.parameters))
@@ -115,13 +115,13 @@ def inner_steps(
 
 def sine(update: ExpectedUpdate) -> float:
     """Of the angle between mean update and gradient: 0 for any positive multiple, 1 for an update that is 0 or points away."""
-    cosine, scale, bias = against(update.mean, update.truth)
+    cosine, scale, bias = alignment(update.mean, update.truth)
     return bias / math.hypot(scale, bias) if cosine > 0 else 1.0
 
 
 def gap(update: ExpectedUpdate) -> float:
     """`|mean update - grad J| / |grad J|`."""
-    _, scale, bias = against(update.mean, update.truth)
+    _, scale, bias = alignment(update.mean, update.truth)
     return math.hypot(scale - 1, bias)
 
 
@@ -139,7 +139,7 @@ def silenced(world: TokenMDP, now: Any, old: Any, learner: Learner, group: int) 
     chance = drawn.p.new_zeros(len(outcomes["mask"])).index_add_(0, of, drawn.p[0])
     multisets, log_chance = group_multisets(chance, group)
     plain, own = (
-        apply_recipe(replace(learner, surrogate=surrogate).weigh, outcomes, multisets)[0]
+        apply_recipe(replace(learner, surrogate=surrogate), outcomes, multisets)[0]
         for surrogate in (importance, learner.surrogate)
     )
     assert plain is not None
@@ -184,7 +184,7 @@ def _clip_rows(name: str, shares: list[float], seed: int) -> list[Row]:
 def _labels(
     setting: OffPolicyStepsSetting, world: TokenMDP, now: Any, old: Any, learner: Learner, update: Any
 ) -> dict[str, Any]:
-    cosine, scale, bias = against(update.mean, update.truth)
+    cosine, scale, bias = alignment(update.mean, update.truth)
     return {
         "world": setting.world, "seed": setting.seed, "scale": scale, "bias": bias,
         "cosine": cosine if math.isfinite(cosine) else 0.0, "TV": total_variation(world, now, old),
@@ -223,7 +223,7 @@ def _stale(setting: OffPolicyStepsSetting, world: TokenMDP, policy: Any) -> list
     rows: list[Row] = []
     for age, old in zip(sorted(setting.ages, reverse=True), older, strict=True):
         for name, learner in learners().items():
-            update = expected_update(world, now, learner.weigh, setting.group, behaviour=old)
+            update = expected_update(world, now, learner, setting.group, behaviour=old)
             labels = _labels(setting, world, now, old, learner, update) | {"learner": name, "age": age}
             part, value = (WHOLE, gap(update)) if name == "whole row" else (STALE, sine(update))
             rows += compare(part, value, 0.0, tolerance=_ROUNDING, labels=labels)
@@ -283,23 +283,20 @@ CLAIM = Claim(
     "against the gradient (at G = 3 grpo is a multiple of dr_grpo). Below left, rows of older policies; right, the angle to "
     "the gradient against the distance from the policy that drew the rows. dapo, gspo and cispo start below 1 by their "
     "length factors. Weights of whole completions stay exact (dashed).",
-    parts={
-        LATER: ("claim", "fails"),
-        STALE: ("claim", "fails"),
-        FIRST: ("control", "holds"),
-        WHOLE: ("control", "holds"),
-        ONE_TOKEN: ("control", "holds"),
-        ONE_WINNER: ("control", "holds"),
-        LAST: ("control", "holds"),
-        CLIP: ("control", "holds"),
-        NO_CLIP: ("control", "holds"),
-        EARLIER: ("control", "fails"),
-    },
+    parts=(
+        Part(LATER, "claim", "fails", every="learner"),
+        Part(STALE, "claim", "fails", every="learner"),
+        Part(FIRST, "control", "holds"),
+        Part(WHOLE, "control", "holds"),
+        Part(ONE_TOKEN, "control", "holds"),
+        Part(ONE_WINNER, "control", "holds"),
+        Part(LAST, "control", "holds"),
+        Part(CLIP, "control", "holds"),
+        Part(NO_CLIP, "control", "holds"),
+        Part(EARLIER, "control", "fails", every="world"),
+    ),
     settings=settings,
     measure=measure,
     draw=draw,
-    expected_outcome="fails",
-    groups={LATER: "learner", STALE: "learner", EARLIER: "world"},
-    seconds=(10, 40),
     height=7.5,
 )

@@ -104,9 +104,12 @@ CLAIM = claim_on_runs(
     "half is known and goes to 0, or below, as nothing is left to learn. With half of the answers guessed (below) the "
     "gain is large from late checkpoints, long after that of the clean corpus has vanished: where the peak lies is a "
     "matter of the corpus. Dashed, ascent on the exact gradient.",
-    parts={RISES: ("claim", "holds"), FALLS: ("claim", "holds"), LATE: ("control", "fails")},
+    parts=(
+        Part(RISES, "claim", "holds"),
+        Part(FALLS, "claim", "holds"),
+        Part(LATE, "control", "fails", every="budget"),
+    ),
     draw=draw,
     height=7.5,
-    groups={LATE: "budget"},
     derive=derive,
 )

@@ -85,12 +85,12 @@ CLAIM = claim_on_runs(
     "the share of the cap that is used: it rises from a tenth to a half or more as the network learns to read the "
     "prompt, so the signal is not the spread of rewards alone; no prompt (dots: the largest of each checkpoint) is "
     "above 1.",
-    parts={
-        KEPT: ("claim", "holds"),
-        MOVES: ("claim", "holds"),
-        BARE: ("control", "fails"),
-        ATTAINED: ("control", "fails"),
-    },
+    parts=(
+        Part(KEPT, "claim", "holds"),
+        Part(MOVES, "claim", "holds"),
+        Part(BARE, "control", "fails"),
+        Part(ATTAINED, "control", "fails"),
+    ),
     draw=draw,
     height=5.5,
     derive=derive,

@@ -143,14 +143,13 @@ CLAIM = claim_on_runs(
     "gain is still large at the last checkpoint), a budget four times as large earlier. Right, groups sixteen times "
     "as large, with as many rows an update, move it by less than half a doubling: where success is rare what counts "
     "is how many rows are drawn, more than how they are grouped.",
-    parts={
-        CORPUS: ("claim", "holds"),
-        BUDGET: ("claim", "holds"),
-        GROUPS: ("control", "fails"),
-        BIGGER: ("control", "fails"),
-    },
+    parts=(
+        Part(CORPUS, "claim", "holds"),
+        Part(BUDGET, "claim", "holds"),
+        Part(GROUPS, "control", "fails", every="budget"),
+        Part(BIGGER, "control", "fails", every="recipe"),
+    ),
     draw=draw,
     height=5.5,
-    groups={GROUPS: "budget", BIGGER: "recipe"},
     derive=derive,
 )

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from envs.token_mdp import TokenMDP
 from envs.world import InputError
-from figures.harness.claim import Claim, Preset, Row, compare
+from figures.harness.claim import Claim, Part, Preset, Row, compare
 from figures.measures.token_systems import WIDTH, build_policy, build_world, reaches, rms_gap
 from theory.tokens.costates import expected_costates
-from theory.tokens.error_split import forward_value_gradient
+from theory.tokens.forward_mode import forward_value_gradient
 from theory.tokens.softmax_bounds import entropy
 
 _ROUNDING = 1e-9
@@ -151,17 +151,14 @@ CLAIM = Claim(
     "with so many steps to go; bars are medians, cosines means. On the dashed line a costate is no better than 0, and E1 of a "
     "token reward is 0. E1b sees what the next token is paid: exact at one step to go, off by half to all beyond it, and "
     "blind where all is paid at the end. With a hidden readout both are the same.",
-    parts={
-        E1: ("claim", "fails"),
-        E1B: ("claim", "fails"),
-        _LAST: ("control", "holds"),
-        _ZERO: ("control", "holds"),
-        _BOTH: ("control", "holds"),
-    },
+    parts=(
+        Part(E1, "claim", "fails", every="reward"),
+        Part(E1B, "claim", "fails", every="reward"),
+        Part(_LAST, "control", "holds"),
+        Part(_ZERO, "control", "holds"),
+        Part(_BOTH, "control", "holds"),
+    ),
     settings=settings,
     measure=measure,
     draw=draw,
-    expected_outcome="fails",
-    groups={E1: "reward", E1B: "reward"},
-    seconds=(10, 400),
 )

@@ -9,7 +9,7 @@ import torch
 
 from agents.policies.closed_attention import Closed, ClosedAttention, beyond, everything, in_head, in_layer
 from envs.token_mdp import TokenMDP
-from figures.harness.claim import Claim, Preset, Row, compare
+from figures.harness.claim import Claim, Part, Preset, Row, compare
 from figures.measures.token_systems import HEADS, LAYERS, build_policy, build_world, reaches, rms_gap
 from theory.tokens.costates import expected_costates
 from theory.tokens.error_split import error_split
@@ -125,15 +125,13 @@ CLAIM = Claim(
     "carry no derivative (the forward pass is untouched): all of them, the long ones, those of one layer or head. With all "
     "closed the rest is the prompt's own step. Right, with all edges closed, at prefixes of every length: the last token "
     "before the end needs no transport.",
-    parts={
-        OWN: ("claim", "holds"),
-        _LAST: ("claim", "holds"),
-        _IDLE: ("claim", "holds"),
-        NOTHING_LOST: ("control", "fails"),
-    },
+    parts=(
+        Part(OWN, "claim", "holds"),
+        Part(_LAST, "claim", "holds"),
+        Part(_IDLE, "claim", "holds"),
+        Part(NOTHING_LOST, "control", "fails", every="world"),
+    ),
     settings=settings,
     measure=measure,
     draw=draw,
-    groups={NOTHING_LOST: "world"},
-    seconds=(10, 150),
 )

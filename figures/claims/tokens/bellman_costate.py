@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from envs.token_mdp import TokenMDP
-from figures.harness.claim import Claim, Preset, Row, compare
+from figures.harness.claim import Claim, Part, Preset, Row, compare
 from figures.measures.token_systems import WORLDS, build_world
 from theory.tokens.dynamic_programming import bellman_costates, tables
 
@@ -103,14 +103,12 @@ CLAIM = Claim(
     how_to_read="Each mark is the largest gap between the costate on the simplex and the value table in one world, "
     "relative to the largest value. The first two roads must stay under the dashed rounding limit; the "
     "transposed recursion (orange) does not wherever states matter.",
-    parts={
-        "costate = Bellman value": ("claim", "holds"),
-        "costate = autograd in the belief": ("claim", "holds"),
-        "transitions transposed": ("control", "fails"),
-    },
+    parts=(
+        Part("costate = Bellman value", "claim", "holds"),
+        Part("costate = autograd in the belief", "claim", "holds"),
+        Part("transitions transposed", "control", "fails", every="world"),
+    ),
     settings=settings,
     measure=measure,
     draw=draw,
-    groups={"transitions transposed": "world"},
-    seconds=(1, 2),
 )

@@ -5,7 +5,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from figures.harness.claim import Claim, Row, compare
+from figures.harness.claim import Claim, Part, Row, compare
 from figures.measures.token_systems import SplitSetting, split_settings, split_world
 from theory.tokens.error_split import error_split
 
@@ -82,13 +82,12 @@ CLAIM = Claim(
     "above the dashed line. Right, how many times larger than the error each tier is: tier 1 (norms of "
     "covariances) is tight, tier 2 (diameters) and tier 3 (entropy in the place of the Gini index) lose a "
     "factor each, more when success is rare.",
-    parts={
-        "no error at alpha = 0": ("claim", "holds"),
-        "error within its tiers": ("claim", "holds"),
-        _HALF: ("control", "fails"),
-    },
+    parts=(
+        Part("no error at alpha = 0", "claim", "holds"),
+        Part("error within its tiers", "claim", "holds"),
+        Part(_HALF, "control", "fails"),
+    ),
     settings=split_settings,
     measure=measure,
     draw=draw,
-    seconds=(5, 200),
 )

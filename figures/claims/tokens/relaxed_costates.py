@@ -13,7 +13,7 @@ from figures.harness.claim import Claim, Preset, Row, compare
 from figures.harness.statistics import estimate
 from figures.measures.token_systems import at_least, build_policy, build_world
 from theory.tokens.costates import expected_costates, sampled_costates
-from theory.tokens.error_split import forward_value_gradient
+from theory.tokens.forward_mode import forward_value_gradient
 from theory.tokens.prefix_tree import token_roots
 
 _ROUNDING = 1e-9

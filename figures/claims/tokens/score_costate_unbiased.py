@@ -10,11 +10,11 @@ from torch import Tensor
 
 from agents.policies.closed_attention import ClosedAttention, everything
 from envs.token_mdp import TokenMDP
-from figures.harness.claim import Claim, Preset, Row, compare
+from figures.harness.claim import Claim, Part, Preset, Row, compare
 from figures.harness.statistics import estimate
 from figures.measures.token_systems import LAYERS, build_policy, build_world
 from theory.tokens.costates import expected_costates, sampled_costates
-from theory.tokens.error_split import forward_value_gradient
+from theory.tokens.forward_mode import forward_value_gradient
 from theory.tokens.prefix_tree import grow, prefix_roots
 from theory.tokens.softmax_bounds import entropy
 
@@ -141,14 +141,12 @@ CLAIM = Claim(
     how_to_read="Left, the exact mean of the score costate against the value gradient by another road: blue must stay "
     "under the dashed rounding limit at every entropy; orange is the same with the past detached from "
     "autograd. Right, means of sampled costates lie in the grey band around the exact value.",
-    parts={
-        "every prefix": ("claim", "holds"),
-        "sampled mean": ("claim", "holds"),
-        "keys and values detached": ("control", "fails"),
-    },
+    parts=(
+        Part("every prefix", "claim", "holds"),
+        Part("sampled mean", "claim", "holds"),
+        Part("keys and values detached", "control", "fails", every="world"),
+    ),
     settings=settings,
     measure=measure,
     draw=draw,
-    groups={"keys and values detached": "world"},
-    seconds=(20, 900),
 )

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from agents.recipes import advantages as own
-from agents.recipes.advantages import generalised, group_mean, leave_one_out, mean_baseline, standardised
+from agents.recipes.advantages import gae, group_mean, leave_one_out, mean_baseline, standardised
 from tests.agents.test_batch import shapes_unchecked  # noqa: F401  (a fixture)
 from tests.envs.refusals import refused
 from tests.oracles import assert_mean_within, differs_by
@@ -74,7 +74,7 @@ LOOPS = {
     "sample std and eps": (standardised(False, 0.3), standard(False, 0.3)),
 }
 VALUES = np.random.default_rng(7).normal(size=(len(GROUP), T))
-ALL = {name: f for name, (f, _) in LOOPS.items()} | {"gae": generalised(torch.as_tensor(VALUES), 0.5)}
+ALL = {name: f for name, (f, _) in LOOPS.items()} | {"gae": gae(torch.as_tensor(VALUES), 0.5)}
 SPREAD = [name for name in LOOPS if "to go" not in name]
 
 
@@ -90,7 +90,7 @@ def test_an_advantage_is_that_of_a_plain_loop(name):
 def test_rows_in_another_order_have_the_same_advantages(name):
     rewards, mask, group = tensors(*case())
     order = torch.tensor([3, 8, 0, 5, 1, 7, 2, 6, 4])
-    given = generalised(torch.as_tensor(VALUES)[order], 0.5) if name == "gae" else ALL[name]
+    given = gae(torch.as_tensor(VALUES)[order], 0.5) if name == "gae" else ALL[name]
     close(given(rewards[order], mask[order], group[order]), ALL[name](rewards, mask, group)[order])
 
 
@@ -128,7 +128,7 @@ def textbook_gae(rewards, mask, values, gamma, lam):
 def test_gae_is_the_textbook_recursion_times_the_discount_of_the_step(gamma, lam):
     rewards, mask, group = case()
     discount = gamma ** np.arange(T)
-    found = generalised(torch.as_tensor(VALUES * discount), lam)(*tensors(rewards * discount, mask, group))
+    found = gae(torch.as_tensor(VALUES * discount), lam)(*tensors(rewards * discount, mask, group))
     textbook = textbook_gae(rewards, mask, VALUES, gamma, lam) * discount
     close(found, torch.as_tensor(textbook), rtol=1e-12, atol=1e-12)
 
@@ -136,9 +136,7 @@ def test_gae_is_the_textbook_recursion_times_the_discount_of_the_step(gamma, lam
 def test_gae_reads_no_value_after_the_end_of_a_row():
     rewards, mask, group = tensors(*case())
     other = torch.where(mask, torch.as_tensor(VALUES), 1e3)
-    close(
-        generalised(other, 0.9)(rewards, mask, group), generalised(torch.as_tensor(VALUES), 0.9)(rewards, mask, group)
-    )
+    close(gae(other, 0.9)(rewards, mask, group), gae(torch.as_tensor(VALUES), 0.9)(rewards, mask, group))
 
 
 def coin_updates(lam, values, rows=40_000):
@@ -151,7 +149,7 @@ def coin_updates(lam, values, rows=40_000):
     rewards = np.stack([2.0 * c[:, 0], 3.0 * c[:, 0] * c[:, 1]], 1)
     V = np.stack([np.full(rows, values[0]), np.where(c[:, 0], values[1], values[2])], 1)
     given = tensors(rewards, np.ones_like(c), np.zeros(rows, dtype=np.int64))
-    A = generalised(torch.as_tensor(V), lam)(*given).numpy()
+    A = gae(torch.as_tensor(V), lam)(*given).numpy()
     return (A * (c - p)).sum(1), (2 + 6 * p) * p * (1 - p)
 
 
@@ -257,9 +255,9 @@ def test_options_outside_their_range_are_refused(bad):
     with refused("eps"):
         standardised(eps=bad)
     with refused("lam"):
-        generalised(torch.zeros(1, 1), bad)
+        gae(torch.zeros(1, 1), bad)
     with refused("lam"):
-        generalised(torch.zeros(1, 1), 1.1)
+        gae(torch.zeros(1, 1), 1.1)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])

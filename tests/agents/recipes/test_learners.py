@@ -83,7 +83,7 @@ def test_a_losss_gradient_through_a_policy_is_the_sum_of_the_weights_times_the_s
     loss = learner.loss(log_probs, entropy, given)
     found = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True, materialize_grads=True)
     more = {field: getattr(given, field) for field in ("old", "reference", "values", "ended")}
-    weights, bonus = learner.weigh(given.rewards, MASK, GROUP, log_probs=log_probs.detach(), **more)
+    weights, bonus = learner(given.rewards, MASK, GROUP, log_probs=log_probs.detach(), **more)
     total = torch.zeros_like(parameters_to_vector(found))
     for score, slopes in zip(scores(), (weights, bonus), strict=True):
         for i, n in enumerate(LENGTHS):
@@ -177,20 +177,18 @@ def test_without_old_log_probabilities_the_ratio_is_one():
     for learner in (grpo(), gspo(), ppo()):
         fresh = learner.slopes(log_probs, None, batch(old=None))
         close(fresh[1], learner.slopes(log_probs, None, batch())[1])
-        weights, _ = learner.weigh(batch().rewards, MASK, GROUP, values=batch().values)
+        weights, _ = learner(batch().rewards, MASK, GROUP, values=batch().values)
         close(weights, fresh[1])
         assert not torch.allclose(learner.slopes(log_probs, None, batch(off=0.5))[1], fresh[1])
 
 
 def test_rows_that_were_cut_leave_the_loss_and_change_no_other_rows_weight():
     given = batch()
-    kept, whole = (
-        dapo(drop_truncated=drop).weigh(given.rewards, MASK, GROUP, ended=ENDED)[0] for drop in (True, False)
-    )
+    kept, whole = (dapo(drop_truncated=drop)(given.rewards, MASK, GROUP, ended=ENDED)[0] for drop in (True, False))
     assert bool((kept[~ENDED] == 0).all())
     assert bool((whole[~ENDED][MASK[~ENDED]] != 0).all())
     close(kept[ENDED], whole[ENDED], rtol=0, atol=0)
-    unsaid = dapo(drop_truncated=True).weigh(given.rewards, MASK, GROUP)[0]  # no end token in this world: none was cut
+    unsaid = dapo(drop_truncated=True)(given.rewards, MASK, GROUP)[0]  # no end token in this world: none was cut
     close(unsaid, whole, rtol=0, atol=0)
 
 
@@ -267,7 +265,7 @@ def test_options_outside_their_range_are_refused(argument, request_):
 def test_a_builder_is_what_its_name_says():
     """The whole batch of rewards equal: with a baseline nothing is learnt, without one all tokens are pushed up."""
     ones = torch.zeros(7, 3, dtype=torch.float64).index_fill_(1, torch.tensor([0]), 1.0)
-    weights = {name: build_learner(name).weigh(ones, MASK, GROUP, values=0 * ones)[0] for name in LEARNERS}
+    weights = {name: build_learner(name)(ones, MASK, GROUP, values=0 * ones)[0] for name in LEARNERS}
     for name in ("rloo", "grpo", "dr_grpo", "dapo", "gspo", "cispo"):
         assert float(weights[name].abs().max()) < 1e-15, name
     for name in ("reinforce", "value_gradient"):
@@ -277,7 +275,7 @@ def test_a_builder_is_what_its_name_says():
         )
     assert [name for name in LEARNERS if build_learner(name).exact] == ["value_gradient"]
     assert [name for name in LEARNERS if build_learner(name).critic] == ["ppo"]
-    assert {bool(reinforce(baseline=b).weigh(ones, MASK, GROUP)[0].any()) for b in (True, False)} == {True, False}
+    assert {bool(reinforce(baseline=b)(ones, MASK, GROUP)[0].any()) for b in (True, False)} == {True, False}
 
 
 @pytest.mark.parametrize(
@@ -292,7 +290,7 @@ def test_a_builder_is_what_its_name_says():
 def test_somebody_elses_advantage_must_be_one_finite_number_a_step(theirs):
     rewards = torch.ones(4, 4, dtype=torch.float64)
     with refused("advantage"):
-        Learner("mine", theirs).weigh(rewards, rewards > 0, torch.zeros(4, dtype=torch.int64))
+        Learner("mine", theirs)(rewards, rewards > 0, torch.zeros(4, dtype=torch.int64))
 
 
 @pytest.mark.parametrize("name", sorted(set(LEARNERS) - {"value_gradient", "ppo"}))
@@ -308,7 +306,7 @@ def test_what_stands_behind_the_end_of_a_row_does_not_count(name, place):
             name: torch.where(mask, table * k, behind)
             for name, k in (("log_probs", 1.0), ("old", 1.1), ("reference", 0.7))
         }
-        found.append(mine.weigh(rewards, mask, torch.zeros(2, dtype=torch.int64), **tables)[0])
+        found.append(mine(rewards, mask, torch.zeros(2, dtype=torch.int64), **tables)[0])
     assert found[0].isfinite().all()
     assert found[0][0, 2] == 0
     assert all(torch.equal(found[0], other) for other in found)

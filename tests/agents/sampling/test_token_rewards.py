@@ -6,7 +6,8 @@ import itertools
 import pytest
 import torch
 
-from agents.sampling.tokens import sample_tokens, token_returns, token_rewards
+from agents.sampling.token_rewards import token_returns, token_rewards
+from agents.sampling.tokens import sample_tokens
 from envs.token_mdp import TokenMDP
 from tests.agents.test_token_rollout import close, rng_of
 from tests.envs.refusals import refused

@@ -13,7 +13,7 @@ from envs.corpus import Corpus
 from envs.skills import skills
 from tests.agents.cases import Network
 from tests.envs.refusals import refused
-from theory.groups.expected_update import completions
+from theory.tokens.completions import completions
 from theory.tokens.dynamic_programming import best_words
 from theory.tokens.prefix_tree import grow
 

@@ -337,7 +337,7 @@ def test_the_mean_step_is_the_exact_mean_of_the_recipe(recipe):
     network, mine, S = policy("tokens", 3), learner(recipe), 100
     tree = grow(STOP, network)
     more = {"values": tree.V} if mine.critic else {}
-    truth = expected_update(STOP, network, mine.weigh, 3, **more)
+    truth = expected_update(STOP, network, mine, 3, **more)
     run = trainer("tokens", mine, TrainingSettings(steps=1, prompts=16, group=3, rate=1.0, optimiser="sgd", every=9),
                   tuple(range(S)), policies=[copy.deepcopy(network) for _ in range(S)])  # fmt: skip
     run.taken = 1  # no exact answers of equal policies
@@ -374,7 +374,7 @@ def test_a_learned_critic_predicts_the_return_less_the_penalty():
     rows = run._draw()
     reference = run._reference(rows)
     batch = rows.batch(0, reference=reference)
-    paid = run.learner.paid(batch, rows.old[0])
+    paid = run.learner.penalised_rewards(batch, rows.old[0])
     beta = run.learner.kl_reward.beta
     by_loop = rows.rewards[0] - beta * (rows.old[0] - reference[0]) * rows.mask[0]
     torch.testing.assert_close(paid, by_loop)

@@ -14,23 +14,18 @@ from agents.policies.linear import LinearPolicy
 from agents.recipes.advantages import leave_one_out, mean_baseline
 from agents.recipes.learners import rloo
 from agents.sampling.rollout import rollout
-from agents.sampling.tokens import sample_tokens, token_returns
+from agents.sampling.token_rewards import token_returns
+from agents.sampling.tokens import sample_tokens
 from envs.linear_quadratic import random_system
 from envs.noise import draw_noise
 from figures.harness.claim import judge
-from figures.measures.actor_updates import (
-    command_slope,
-    command_updates,
-    forward_gradients,
-    group_costates,
-    recipes,
-    worst_deviation,
-)
+from figures.measures.actor_updates import command_updates, group_costates, recipes, worst_deviation
 from figures.measures.token_systems import build_policy, build_world
-from theory.continuous.lq_gradients import expected_return
-from theory.groups.binary_rewards import climbed
-from theory.groups.expected_update import completions
+from theory.continuous.lq_gradients import command_slope, expected_return
+from theory.groups.binary_rewards import grpo_objective
+from theory.tokens.completions import completions
 from theory.tokens.costates import expected_costates
+from theory.tokens.forward_mode import forward_gradients
 from theory.tokens.prefix_tree import grow
 
 LOCK = actor.ActorUpdateIsValueGradientSetting("exact", "lock (2,3)", 4)
@@ -49,7 +44,7 @@ def by_hand(learner, G, P, L):
     for bits in itertools.product((0.0, 1.0), repeat=G):
         rewards = torch.zeros(G, L, dtype=torch.float64)
         rewards[:, -1] = torch.tensor(bits, dtype=torch.float64)
-        weights, _ = learner.weigh(rewards, torch.ones(G, L, dtype=torch.bool), torch.zeros(G, dtype=torch.int64))
+        weights, _ = learner(rewards, torch.ones(G, L, dtype=torch.bool), torch.zeros(G, dtype=torch.int64))
         chance = P ** sum(bits) * (1 - P) ** (G - sum(bits))
         mean += chance * G * float(weights[0, 0]) * (bits[0] - P)  # weights are of the groups' mean over rows
     return mean / (P * (1 - P))
@@ -183,7 +178,9 @@ def test_the_difference_of_the_objective_is_the_chain_rule_and_leaves_the_policy
     before = [p.detach().clone() for p in policy.parameters()]
     P, slopes = arcsine.prompt_gradients(world, policy)
     direction = slopes.sum(0) / slopes.sum(0).norm()
-    weight = (climbed(P * (1 + 1e-5), G) - climbed(P * (1 - 1e-5), G)) / (2e-5 * P)  # c_G without its formula
+    weight = (grpo_objective(P * (1 + 1e-5), G) - grpo_objective(P * (1 - 1e-5), G)) / (
+        2e-5 * P
+    )  # c_G without its formula
     found = arcsine.objective_slope(world, policy, direction, G, True)
     assert found == pytest.approx(float(world.weights * weight @ (slopes @ direction)), rel=1e-7)
     assert all(torch.allclose(p, q, atol=1e-15) for p, q in zip(policy.parameters(), before, strict=True))
@@ -209,7 +206,7 @@ def test_zeta_and_the_gap_of_the_objective():
 def test_another_objective_is_seen(monkeypatch):
     found = verdict(arcsine, [COPY])
     assert found.parts["finite G: the gradient of F_G"].outcome == "holds"
-    monkeypatch.setattr(arcsine, "climbed", lambda P, G, population: climbed(P, G + 1, population))
+    monkeypatch.setattr(arcsine, "grpo_objective", lambda P, G, population: grpo_objective(P, G + 1, population))
     assert verdict(arcsine, [COPY]).parts["finite G: the gradient of F_G"].outcome == "fails"
 
 

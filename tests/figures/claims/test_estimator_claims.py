@@ -16,8 +16,9 @@ from agents.recipes.surrogates import KL_ESTIMATORS
 from figures.harness.claim import judge
 from figures.harness.statistics import Estimate
 from figures.measures.token_systems import build_policy, build_world
-from theory.groups.expected_update import completions, expected_update
+from theory.groups.expected_update import expected_update
 from theory.groups.variance import completion_scores, hoeffding
+from theory.tokens.completions import completions
 from theory.tokens.prefix_tree import grow
 
 SMALL = u.UStatisticSetting("garnet (2,3)", 1, sizes=(2, 3), sampled=(2, 4), samples=20_000)
@@ -145,7 +146,7 @@ def test_whole_row_weights_are_exact_and_token_weights_are_not(moved):
     world, old, now = moved
     learners = steps.learners()
     gaps = {
-        name: steps.gap(expected_update(world, now, learners[name].weigh, 2, behaviour=old))
+        name: steps.gap(expected_update(world, now, learners[name], 2, behaviour=old))
         for name in ("whole row", "importance")
     }
     assert gaps["whole row"] < 1e-12
@@ -177,7 +178,7 @@ def test_total_variation_is_the_largest_gap_of_an_event(moved):
 
 def test_sine_is_0_for_multiples_and_1_for_updates_that_vanish_or_point_away(moved):
     world, old, _ = moved
-    update = expected_update(world, old, dr_grpo().weigh, 2)
+    update = expected_update(world, old, dr_grpo(), 2)
     assert steps.sine(update) < 1e-12
     for factor in (0.0, -1.0):
         mean = replace(update.mean, parameters=tuple(factor * x for x in update.mean.parameters))

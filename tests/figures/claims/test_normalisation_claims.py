@@ -26,19 +26,18 @@ from figures.measures.micro_batches import (
     whole_groups,
 )
 from figures.measures.token_systems import build_policy, build_world
-from theory.groups.expected_update import completions, distinct_outcomes, expected_update
+from theory.groups.expected_update import distinct_outcomes, expected_update
+from theory.groups.kl import kl_at_prefixes
 from theory.groups.objectives import (
-    flat,
     free_drift,
     frozen_objective,
-    kl_at_prefixes,
     length_objective,
     mean_lengths,
     row_weights,
-    slope,
     trust_region_objective,
     win_rate,
 )
+from theory.tokens.completions import completions
 from theory.tokens.prefix_tree import grow
 
 
@@ -53,7 +52,7 @@ def tree_of(name, seed=0):
 
 
 def direction(update, seed=3):
-    v = torch.randn(len(flat(update.truth)), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    v = torch.randn(len(update.truth.flat), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     return v / v.norm()
 
 
@@ -65,7 +64,7 @@ def verdict(module, settings):
 
 def test_row_weights_are_those_of_all_ordered_groups():
     world, policy = system("garnet (2,3)")
-    update = expected_update(world, policy, build_learner("grpo", length="row sum").weigh, 3)
+    update = expected_update(world, policy, build_learner("grpo", length="row sum"), 3)
     found = completions(grow(world, policy))
     R, p, W = found.returns[0], found.p[0], torch.zeros(8, dtype=torch.float64)
     for own, *others in itertools.product(range(8), repeat=3):
@@ -81,7 +80,7 @@ def test_row_weights_of_dapo_divide_by_the_length_of_the_group():
     R, p, lengths = found.returns[0], found.p[0], found.mask[0].sum(1)
     A = (R[:, None] - R).sign()  # binary rewards, two rows
     W = (p * 2 * A / (lengths[:, None] + lengths)).sum(1)
-    assert torch.allclose(row_weights(expected_update(world, policy, build_learner("dapo").weigh, 2), found), W)
+    assert torch.allclose(row_weights(expected_update(world, policy, build_learner("dapo"), 2), found), W)
 
 
 def test_the_win_rate_by_hand():
@@ -94,7 +93,7 @@ def test_the_win_rate_by_hand():
 @pytest.mark.parametrize("name", ["stop (2,4)", "garnet (2,3)"])
 def test_slopes_of_J_and_of_the_trust_region_objective_at_its_own_policy_are_the_gradient(name):
     world, policy = system(name)
-    update = expected_update(world, policy, build_learner("rloo").weigh, 2)
+    update = expected_update(world, policy, build_learner("rloo"), 2)
     v = direction(update)
     drawn = tree_of(name)
     for objective in (
@@ -102,8 +101,8 @@ def test_slopes_of_J_and_of_the_trust_region_objective_at_its_own_policy_are_the
         trust_region_objective(drawn, 1.0),
         frozen_objective(completions(drawn).returns[0]),
     ):
-        assert float(slope(policy, v, lambda moved, f=objective: f(grow(world, moved)))) == pytest.approx(
-            float(flat(update.truth) @ v), rel=1e-8
+        assert float(directional_slope(policy, v, lambda moved, f=objective: f(grow(world, moved)))) == pytest.approx(
+            float(update.truth.flat @ v), rel=1e-8
         )
 
 
@@ -181,7 +180,7 @@ def test_the_token_mean_of_one_group_is_the_group_token_mean():
     world, policy = system("stop (3,3)")
     plain = build_learner("grpo", length="group token mean")
     found = expected_token_mean(world, policy, build_learner("grpo"), 3, 1)
-    assert torch.allclose(flat(found.mean), flat(expected_update(world, policy, plain.weigh, 3).mean), atol=1e-12)
+    assert torch.allclose(found.mean.flat, expected_update(world, policy, plain, 3).mean.flat, atol=1e-12)
     with pytest.raises(InputError, match="groups must be"):
         expected_token_mean(world, policy, build_learner("grpo"), 3, 0)
 
@@ -190,7 +189,7 @@ def test_the_token_mean_of_two_groups_is_that_of_all_pairs_of_groups():
     world, policy = system("stop (3,3)")
     learner = build_learner("grpo", std="none")
     found = completions(grow(world, policy))
-    weigh, index = replace(learner, normalise=token_mean).weigh, torch.tensor([0, 0, 1, 1])
+    weigh, index = replace(learner, normalise=token_mean), torch.tensor([0, 0, 1, 1])
     cases = []
     for p, rewards, mask in zip(found.p, found.rewards, found.mask, strict=True):
         of, rows = distinct_outcomes({"rewards": rewards, "mask": mask})

@@ -10,7 +10,7 @@ import torch
 
 from agents.policies.transformer import Transformer
 from agents.recipes.learners import grpo
-from agents.sampling.tokens import token_returns
+from agents.sampling.token_rewards import token_returns
 from agents.training.pretraining import next_token_loss
 from agents.training.settings import TrainingSettings
 from agents.training.tasks import TokenTask
@@ -20,7 +20,7 @@ from envs.skills import skills
 from envs.token_tasks import sum_and_stop
 from figures.cli import main
 from figures.impact.checkpoints import Source, read_checkpoints
-from figures.impact.numbers import PREDICTORS, Definitions, numbers
+from figures.impact.numbers import PREDICTORS, Definitions, describe_policy
 from theory.tokens.dynamic_programming import best_words
 
 COPY = ("--world", "TokenSkills", "--set", "modulus=2", "--set", "horizon=1", "--set", "names=copy")
@@ -140,7 +140,7 @@ def test_its_rows_are_the_numbers_of_the_checkpoints_that_it_leaves(whole):
     assert [one.tokens for one in found] == table["tokens"].tolist()
     assert [one.name for one in found] == [f"update-{done:06d}" for done in GRID]
     for row, one in zip(table.to_dict("records"), found, strict=True):
-        assert_same(row, numbers(WORLD, one.policy))
+        assert_same(row, describe_policy(WORLD, one.policy))
         assert row["J"] == pytest.approx(exact_return(WORLD, one.policy), rel=1e-12)
     assert table["J"].nunique() == len(GRID)
 
@@ -217,7 +217,7 @@ def test_impact_prints_a_row_a_checkpoint_names_one_and_draws(folder, capsys):
     assert "gain" not in table
     for row, one in zip(table.to_dict("records"), loaded(folder), strict=True):
         assert (row["checkpoint"], row["tokens"]) == (one.name, one.tokens)
-        assert_same(row, numbers(WORLD, one.policy))
+        assert_same(row, describe_policy(WORLD, one.policy))
     assert table["predicted"].tolist() == pytest.approx((table[CRITERION] / table[CRITERION].max()).tolist())
     lines = said.splitlines()
     for line, row in zip(lines[1:5], table.to_dict("records"), strict=True):
@@ -260,8 +260,8 @@ def test_the_advice_is_the_best_row_wherever_it_is(folder, tmp_path, capsys, und
 def test_definitions_reach_the_numbers(folder, undrawn):
     assert impact(folder, "--k", 3, "--eps", 0.1, "--alpha", 2.5) == 0
     for row, one in zip(read(folder / "impact.csv").to_dict("records"), loaded(folder), strict=True):
-        assert_same(row, numbers(WORLD, one.policy, Definitions(k=3, eps=0.1, alpha=2.5)))
-        assert row["best_of"] != pytest.approx(numbers(WORLD, one.policy)["best_of"], rel=1e-3)
+        assert_same(row, describe_policy(WORLD, one.policy, Definitions(k=3, eps=0.1, alpha=2.5)))
+        assert row["best_of"] != pytest.approx(describe_policy(WORLD, one.policy)["best_of"], rel=1e-3)
 
 
 def trained_gain(world, policy, seed=0, updates=2, group=8, rows=64, rate=0.001):
@@ -307,11 +307,11 @@ def test_the_world_named_overrides_the_files(folder, undrawn):
     assert impact(folder, "--set", "sparse=false", "--set", "gamma=0.5") == 0
     dense = skills(2, 1, "copy", sparse=False, gamma=0.5)
     for row, one in zip(read(folder / "impact.csv").to_dict("records"), loaded(folder), strict=True):
-        assert_same(row, numbers(dense, one.policy))
+        assert_same(row, describe_policy(dense, one.policy))
     assert impact(folder, *STOP) == 0
     stop = sum_and_stop(2, 2)
     for row, one in zip(read(folder / "impact.csv").to_dict("records"), loaded(folder), strict=True):
-        assert_same(row, numbers(stop, one.policy))
+        assert_same(row, describe_policy(stop, one.policy))
 
 
 def test_another_world_takes_no_keywords_from_the_file(folder, undrawn):
@@ -345,7 +345,7 @@ def test_a_users_network_is_judged_and_trained(tmp_path, uses_global_rng, undraw
     found = loaded(checkpoints, build=f"{file}:build", embedding="tokens.weight", site=site)
     assert table["checkpoint"].tolist() == ["ep1", "ep2"]
     for row, one in zip(table.to_dict("records"), found, strict=True):
-        assert_same(row, numbers(WORLD, one.policy, Definitions(site="layer1" if site else "embedding")))
+        assert_same(row, describe_policy(WORLD, one.policy, Definitions(site="layer1" if site else "embedding")))
         assert row["J"] == pytest.approx(exact_return(WORLD, one.policy), rel=1e-12)
         assert row["gain"] == pytest.approx(trained_gain(WORLD, one.policy, rate=0.01), rel=1e-9, abs=1e-9)
 
@@ -358,7 +358,7 @@ def test_an_end_token_from_end_to_end(tmp_path, capsys, undrawn):
     for before, row, one in zip(
         known.to_dict("records"), table.to_dict("records"), loaded(tmp_path, stop), strict=True
     ):
-        truth = numbers(stop, one.policy)
+        truth = describe_policy(stop, one.policy)
         assert_same(before, truth)
         assert_same(row, truth)
         assert row["J"] == pytest.approx(exact_return(stop, one.policy), rel=1e-12)

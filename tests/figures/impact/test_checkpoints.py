@@ -11,7 +11,7 @@ from agents.policies.transformer import Transformer
 from envs.skills import skills
 from envs.world import InputError
 from figures.impact.checkpoints import MODEL_FILE, Source, checkpoint_files, read_checkpoints, read_model
-from figures.impact.numbers import Definitions, numbers
+from figures.impact.numbers import Definitions, describe_policy
 from tests.envs.refusals import refused
 
 WORLD = skills(2, 2, "copy,add")  # four tokens; three of prompt and two of answer
@@ -247,7 +247,7 @@ def test_the_costate_is_read_where_the_user_says(tmp_path, users, name, embeddin
     network = built(users, name).eval()
     folder = save(tmp_path / "run", "one", network.state_dict())
     (found,) = read_checkpoints(folder, WORLD, Source(f"{users}:{name}", embedding, site))
-    costate = numbers(WORLD, found.policy, Definitions(site=found.site))["costate"]
+    costate = describe_policy(WORLD, found.policy, Definitions(site=found.site))["costate"]
     assert costate == pytest.approx(by_differences(network.double(), embedding, site), rel=1e-5)
 
 
@@ -303,7 +303,7 @@ def test_a_policy_that_is_ready_is_taken_as_it_is(tmp_path, users, name, site):
     assert found.site == (site or "embedding")
     assert found.policy.temperature == 0.5
     torch.testing.assert_close(logits(found.policy), logits(policy.double()), rtol=1e-12, atol=1e-12)
-    assert numbers(WORLD, found.policy, Definitions(site=found.site))["costate"] > 0
+    assert describe_policy(WORLD, found.policy, Definitions(site=found.site))["costate"] > 0
 
 
 def test_the_user_modules_of_two_files_of_one_name_stay_apart(tmp_path, users):
@@ -379,7 +379,7 @@ def test_what_does_not_fit_is_refused_by_the_name_of_the_file(tmp_path, case):
 
 def test_the_shortest_network_that_reads_the_whole_answer_will_do(tmp_path):
     (found,) = read_checkpoints(save(tmp_path, "a", transformer(length=4).state_dict()), WORLD, OWN)
-    assert 0 < numbers(WORLD, found.policy)["J"] < 1
+    assert 0 < describe_policy(WORLD, found.policy)["J"] < 1
     assert found.policy.length == WORLD.prompts.shape[1] + WORLD.horizon - 1
 
 

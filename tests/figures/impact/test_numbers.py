@@ -9,14 +9,23 @@ import torch
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
-from agents.sampling.tokens import token_returns
+from agents.sampling.token_rewards import token_returns
 from envs.corpus import Corpus
 from envs.skills import skills
 from envs.token_tasks import sum_and_stop
-from figures.impact.numbers import HEADROOMS, NULLS, PREDICTORS, PRODUCTS, SIGNALS, Definitions, numbers, reader_return
+from figures.impact.numbers import (
+    HEADROOMS,
+    NULLS,
+    PREDICTORS,
+    PRODUCTS,
+    SIGNALS,
+    Definitions,
+    describe_policy,
+    reader_return,
+)
 from tests.envs.refusals import refused
 from tests.theory.token_cases import several_prompts, transformer, with_readout
-from theory.groups.expected_update import completions
+from theory.tokens.completions import completions
 from theory.tokens.dynamic_programming import best_words
 from theory.tokens.prefix_tree import grow
 
@@ -144,7 +153,7 @@ def expected(world, network, chosen):
 @pytest.mark.parametrize("chosen", [Definitions(), OTHER], ids=["default", "other"])
 def test_every_predictor_is_that_of_all_completions_one_by_one(name, chosen):
     world, network = WORLDS[name], policy(WORLDS[name])
-    found, (truth, _) = numbers(world, network, chosen), expected(world, network, chosen)
+    found, (truth, _) = describe_policy(world, network, chosen), expected(world, network, chosen)
     assert set(PREDICTORS) <= set(truth)
     assert {key: found[key] for key in truth} == pytest.approx(truth, rel=1e-7, abs=1e-12)
     assert min(abs(truth[key]) for key in truth) > 1e-6
@@ -153,7 +162,7 @@ def test_every_predictor_is_that_of_all_completions_one_by_one(name, chosen):
 @pytest.mark.parametrize("name", ["skills", "stop"])
 def test_the_cap_and_what_single_skills_earn(name):
     world, network = WORLDS[name], policy(WORLDS[name])
-    found, (truth, rows) = numbers(world, network), expected(world, network, Definitions())
+    found, (truth, rows) = describe_policy(world, network), expected(world, network, Definitions())
     column = {key: [row[key] for row in rows] for key in rows[0]}
     more = {key: np.mean(column[key]) for key in ("alignment", "cap", "sd")}
     more |= {"largest_alignment": max(column["alignment"]), "smallest_alignment": min(column["alignment"])}
@@ -167,7 +176,7 @@ def test_the_cap_and_what_single_skills_earn(name):
 
 
 def test_products_are_formed_prompt_by_prompt_and_prompts_count_by_their_weights():
-    even, uneven = (numbers(WORLDS[name], policy(SKILLS)) for name in ("skills", "skills, uneven"))
+    even, uneven = (describe_policy(WORLDS[name], policy(SKILLS)) for name in ("skills", "skills, uneven"))
     for s, h in itertools.product(("costate", "snr"), HEADROOMS):
         assert abs(even[f"{s} x {h}"] / (even[s] * even[h]) - 1) > 1e-3
     for h in HEADROOMS:
@@ -177,7 +186,7 @@ def test_products_are_formed_prompt_by_prompt_and_prompts_count_by_their_weights
 
 
 def test_names_are_told_apart_and_all_of_them_are_in_the_numbers():
-    assert set(PREDICTORS) <= set(numbers(SKILLS, policy(SKILLS)))
+    assert set(PREDICTORS) <= set(describe_policy(SKILLS, policy(SKILLS)))
     assert len(PREDICTORS) == len(SIGNALS) * len(HEADROOMS) + len(SIGNALS) + len(HEADROOMS) + len(NULLS) + 1
     assert len(set(PREDICTORS.values())) == len(PREDICTORS)
 
@@ -188,7 +197,7 @@ def test_a_policy_that_says_both_numbers_alike_by_hand():
     with torch.no_grad():
         network.head.weight.zero_()
         network.head.bias.copy_(torch.tensor([0.0, 0.0, -60.0]))
-    found = numbers(world, network)
+    found = describe_policy(world, network)
     assert found["J"] == pytest.approx(0.25, rel=1e-12)
     assert found["H"] == pytest.approx(np.log(2), rel=1e-12)
     assert found["power"] == pytest.approx(0, abs=1e-12)  # all words that are said are said alike
@@ -209,14 +218,14 @@ def test_the_best_return_is_that_of_the_best_word_of_each_prompt_where_tokens_le
     with torch.no_grad():
         found = completions(grow(world, policy(world)))
     gap = (found.returns.max(-1).values - (found.p * found.returns).sum(-1)) @ world.weights
-    assert numbers(world, policy(world))["rest"] == pytest.approx(float(gap), rel=1e-12)
+    assert describe_policy(world, policy(world))["rest"] == pytest.approx(float(gap), rel=1e-12)
 
 
 def test_worlds_with_a_readout_or_too_large_are_refused():
     with refused("world"):
-        numbers(with_readout(SKILLS), policy(SKILLS))
+        describe_policy(with_readout(SKILLS), policy(SKILLS))
     with refused("horizon=2"):
-        numbers(SKILLS, policy(SKILLS), budget=1000)
+        describe_policy(SKILLS, policy(SKILLS), budget=1000)
 
 
 def test_a_perfect_readers_return_by_hand():

@@ -18,11 +18,12 @@ from agents.training.tasks import TokenTask
 from agents.training.trainer import Trainer
 from envs.skills import skills
 from envs.token_tasks import sum_and_stop
-from figures.impact.numbers import PREDICTORS, Definitions, numbers
-from figures.impact.runs import ImpactSetting, corpus_of, gains, measure, moved, recipes, settings, trajectory
-from figures.measures.oracles import TokenOracle, mean_entropy
+from figures.impact.numbers import PREDICTORS, Definitions, describe_policy
+from figures.impact.runs import ImpactSetting, corpus_of, gains, kl_moved, measure, recipes, settings, trajectory
+from figures.measures.oracles import TokenOracle
 from tests.envs.refusals import refused
 from tests.theory.token_cases import enumerate_rollouts, transformer
+from theory.tokens.completions import mean_entropy
 from theory.tokens.prefix_tree import grow
 
 TINY = ImpactSetting(
@@ -103,10 +104,12 @@ def test_what_is_known_of_a_checkpoint_is_said_of_its_own_network(rows, networks
     world, known = skills(2, 2, "copy,add"), of_kind(rows, "checkpoint")
     assert len(known) == len(networks)
     for row, network in zip(known, networks, strict=True):
-        truth = numbers(world, network, Definitions(site="layer2"))
+        truth = describe_policy(world, network, Definitions(site="layer2"))
         assert {name: row[name] for name in truth} == pytest.approx(truth, rel=1e-9, abs=1e-14)
     assert len({row["J"] for row in known}) == len(known)
-    assert numbers(world, networks[-1])["costate"] != pytest.approx(known[-1]["costate"], rel=1e-3)  # at another site
+    assert describe_policy(world, networks[-1])["costate"] != pytest.approx(
+        known[-1]["costate"], rel=1e-3
+    )  # at another site
 
 
 def test_a_trajectory_is_one_network_trained_alone_by_a_plain_loop(networks, first):
@@ -188,13 +191,13 @@ def divergence(world, before, after):
 )
 def test_the_kl_moved_is_that_of_different_completions_and_0_where_nothing_moved(world):
     before, after = ([transformer(world, temperature=0.5, seed=s) for s in pair] for pair in ((1, 2), (3, 4)))
-    found = moved(world, Copies(before), Copies(after))
+    found = kl_moved(world, Copies(before), Copies(after))
     truth = [divergence(world, *pair) for pair in zip(before, after, strict=True)]
     assert found.tolist() == pytest.approx(truth, rel=1e-9)
-    assert moved(world, Copies(before), Copies(before)).abs().max() < 1e-14
-    backwards = moved(world, Copies(after), Copies(before))
+    assert kl_moved(world, Copies(before), Copies(before)).abs().max() < 1e-14
+    backwards = kl_moved(world, Copies(after), Copies(before))
     assert (backwards / found - 1).abs().min() > 1e-2
-    assert moved(world, Copies(before[:1]), Copies(after[:1])).tolist() == pytest.approx(truth[:1], rel=1e-9)
+    assert kl_moved(world, Copies(before[:1]), Copies(after[:1])).tolist() == pytest.approx(truth[:1], rel=1e-9)
 
 
 @pytest.mark.parametrize("name", LEARNERS)

@@ -12,12 +12,13 @@ from envs.linear_quadratic import random_system, scalar
 from envs.lq_variants import step_reward
 from envs.noise import FAMILIES, log_density
 from envs.token_tasks import arithmetic, garnet, sum_and_stop
-from figures.measures.oracles import CommandOracle, TokenOracle, best_return, mean_entropy, task_and_oracle
+from figures.measures.oracles import CommandOracle, TokenOracle, best_return, task_and_oracle
 from tests.agents.cases import draws, small
 from tests.envs.refusals import refused
 from tests.oracles import assert_mean_within, differs_by, numerical_gradient, simulate_lq
 from tests.theory.token_cases import enumerate_rollouts, several_prompts, transformer
 from theory.continuous.lq_gradients import expected_return
+from theory.tokens.completions import mean_entropy
 from theory.tokens.prefix_tree import grow
 
 WORLDS = {

@@ -7,7 +7,8 @@ import re
 import pytest
 import torch
 
-from agents.sampling.tokens import sample_tokens, token_returns
+from agents.sampling.token_rewards import token_returns
+from agents.sampling.tokens import sample_tokens
 from figures.measures.token_systems import build_policy, build_world
 from figures.report.questions import questions
 from tests.oracles import assert_mean_within

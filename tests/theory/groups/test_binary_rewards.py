@@ -11,7 +11,14 @@ from scipy.stats import binom
 
 from tests.envs.refusals import refused
 from tests.oracles import assert_mean_within, differs_by, numerical_gradient
-from theory.groups.binary_rewards import arcsine, baseline_kappa, climbed, compare, signal_probability, std_factor
+from theory.groups.binary_rewards import (
+    alignment,
+    arcsine,
+    baseline_kappa,
+    grpo_kappa,
+    grpo_objective,
+    signal_probability,
+)
 from theory.tokens.tree_gradients import TreeGradients
 
 INSIDE = (0.03, 0.2, 0.5, 0.77, 0.99)
@@ -23,7 +30,7 @@ def number(P):
 
 
 def factor(P, *given):
-    return float(std_factor(number(P), *given))
+    return float(grpo_kappa(number(P), *given))
 
 
 def advantages(R, population, eps):
@@ -82,20 +89,20 @@ def test_large_groups_tend_to_one_over_the_true_std(P):
     gaps = [abs(factor(P, G) * math.sqrt(P * (1 - P)) - 1) for G in (50, 200, 800)]
     assert gaps[2] < 2e-2
     assert gaps[0] > 2 * gaps[1] > 4 * gaps[2], "falling about as 1/G"
-    short = [float(arcsine(number(P)) - climbed(number(P), G)) * math.sqrt(G) for G in (50, 200, 800)]
+    short = [float(arcsine(number(P)) - grpo_objective(number(P), G)) * math.sqrt(G) for G in (50, 200, 800)]
     assert 1.0 < min(short) < max(short) < 2.0, "what is climbed lacks about 1.46 / sqrt(G), all of it near P = 0"
     assert max(short) - min(short) < 0.2
 
 
 def test_a_factor_of_a_group_of_thousands_is_still_a_number():
     assert factor(0.5, 3000) == pytest.approx(2.0, rel=1e-3)
-    assert float(climbed(number(0.5), 3000)) == pytest.approx(math.pi / 2, rel=2e-2)
+    assert float(grpo_objective(number(0.5), 3000)) == pytest.approx(math.pi / 2, rel=2e-2)
 
 
 @pytest.mark.parametrize(("population", "eps"), KINDS)
 @pytest.mark.parametrize("G", [2, 3, 8])
 def test_what_is_climbed_has_the_factor_as_its_slope_and_is_its_integral(G, population, eps):
-    F = lambda P: climbed(number(float(P)), G, population, eps)  # noqa: E731
+    F = lambda P: grpo_objective(number(float(P)), G, population, eps)  # noqa: E731
     for P in INSIDE:
         assert float(numerical_gradient(F, P, 1e-5)) == pytest.approx(factor(P, G, population, eps), rel=1e-6)
     for P in (0.4, 1.0):
@@ -135,36 +142,36 @@ def test_the_mean_baselines_kappa_is_the_covariance_over_the_variance():
 
 def test_functions_take_tables_of_chances():
     P = torch.tensor([[0.1, 0.5], [0.9, 1.0]], dtype=torch.float64)
-    for f in (std_factor, climbed, signal_probability):
+    for f in (grpo_kappa, grpo_objective, signal_probability):
         each = [[float(f(x, 4)) for x in row] for row in P]
         torch.testing.assert_close(f(P, 4), number(each))
 
 
 def test_a_comparison_of_known_vectors():
     truth = number([3.0, 4.0])
-    assert compare(2 * truth, truth) == pytest.approx((1.0, 2.0, 0.0), abs=1e-15)
-    assert compare(-truth, truth) == pytest.approx((-1.0, -1.0, 0.0), abs=1e-15)
-    assert compare(number([-4.0, 3.0]), truth) == pytest.approx((0.0, 0.0, 1.0), abs=1e-15)
-    assert compare(number([4.0, 0.0]), truth) == pytest.approx((0.6, 12 / 25, 16 / 25), rel=1e-12)
+    assert alignment(2 * truth, truth) == pytest.approx((1.0, 2.0, 0.0), abs=1e-15)
+    assert alignment(-truth, truth) == pytest.approx((-1.0, -1.0, 0.0), abs=1e-15)
+    assert alignment(number([-4.0, 3.0]), truth) == pytest.approx((0.0, 0.0, 1.0), abs=1e-15)
+    assert alignment(number([4.0, 0.0]), truth) == pytest.approx((0.6, 12 / 25, 16 / 25), rel=1e-12)
 
 
 def test_a_comparison_takes_gradients_in_parts_and_whole_answers():
     parts, other = [number([[3.0]]), number([4.0, 0.0])], (number([[4.0]]), number([0.0, 1.0]))
-    flat = compare(number([4.0, 0.0, 1.0]), number([3.0, 4.0, 0.0]))
-    assert compare(other, parts) == flat
+    flat = alignment(number([4.0, 0.0, 1.0]), number([3.0, 4.0, 0.0]))
+    assert alignment(other, parts) == flat
     answer = [TreeGradients(number(0.0), [], tuple(given), {}) for given in (other, parts)]
-    assert compare(*answer) == flat
+    assert alignment(*answer) == flat
 
 
 def test_a_comparison_with_nothing_says_so():
     zero, one = number([0.0, 0.0]), number([1.0, 0.0])
-    assert all(math.isnan(x) for x in compare(one, zero))
-    cosine, scale, bias = compare(zero, one)
+    assert all(math.isnan(x) for x in alignment(one, zero))
+    cosine, scale, bias = alignment(zero, one)
     assert math.isnan(cosine)
     assert (scale, bias) == (0.0, 0.0)
 
 
-@pytest.mark.parametrize("f", [std_factor, climbed, signal_probability])
+@pytest.mark.parametrize("f", [grpo_kappa, grpo_objective, signal_probability])
 def test_what_is_no_group_or_no_probability_is_refused(f):
     with refused("group"):
         f(number(0.5), 1)
@@ -173,7 +180,7 @@ def test_what_is_no_group_or_no_probability_is_refused(f):
             f(number([0.5, bad]), 4)
 
 
-@pytest.mark.parametrize("f", [std_factor, climbed])
+@pytest.mark.parametrize("f", [grpo_kappa, climbed])
 def test_an_eps_below_zero_is_refused(f):
     for bad in (-0.1, math.nan):
         with refused("eps"):

@@ -11,20 +11,16 @@ from torch.nn.utils import parameters_to_vector
 
 from agents.recipes.batch import Batch
 from agents.recipes.learners import Penalty, build_learner, grpo
-from agents.sampling.tokens import sample_tokens, token_rewards
+from agents.sampling.token_rewards import token_rewards
+from agents.sampling.tokens import sample_tokens
 from envs.token_mdp import TokenMDP
 from envs.token_tasks import combination_lock, garnet, sum_and_stop
 from tests.envs.refusals import refused
 from tests.oracles import assert_mean_within, differs_by
 from tests.theory.token_cases import transformer, with_readout
 from theory.groups import expected_update as group_expectation
-from theory.groups.expected_update import (
-    completions,
-    distinct_outcomes,
-    expected_update,
-    expected_weights,
-    group_multisets,
-)
+from theory.groups.expected_update import distinct_outcomes, expected_update, expected_weights, group_multisets
+from theory.tokens.completions import completions
 from theory.tokens.prefix_tree import grow
 
 close = torch.testing.assert_close
@@ -206,7 +202,7 @@ def build(name):
 def test_a_recipes_mean_update_is_that_of_all_ordered_groups(place, G, name):
     world, learner = WORLDS[place], build(name)
     policy = policy_of(world)
-    update = expected_update(world, policy, learner.weigh, G, ("layer1",))
+    update = expected_update(world, policy, learner, G, ("layer1",))
     assert_is_the_mean_of_all_groups(update, learner, world, policy, G)
 
 
@@ -214,7 +210,7 @@ def test_a_recipes_mean_update_is_that_of_all_ordered_groups(place, G, name):
 def test_answers_of_many_lengths_and_more_tokens_have_the_brute_force_mean_too(name, site):
     world, learner = WORLDS["numbers and stop"], build(name)
     policy = policy_of(world, seed=1)
-    update = expected_update(world, policy, learner.weigh, 2, (site,))
+    update = expected_update(world, policy, learner, 2, (site,))
     assert_is_the_mean_of_all_groups(update, learner, world, policy, 2, site)
 
 
@@ -232,9 +228,9 @@ PENALISED = {
 def test_penalties_against_a_reference_have_the_brute_force_mean(place, name):
     (kind, options), world = PENALISED[name], WORLDS[place]
     policy, reference, learner = policy_of(world), policy_of(world, seed=5), build_learner(kind, **options)
-    update = expected_update(world, policy, learner.weigh, 2, ("layer1",), reference=reference)
+    update = expected_update(world, policy, learner, 2, ("layer1",), reference=reference)
     assert_is_the_mean_of_all_groups(update, learner, world, policy, 2, behaviour=policy, reference=reference)
-    free = expected_update(world, policy, build_learner(kind).weigh, 2)
+    free = expected_update(world, policy, build_learner(kind), 2)
     acts = float((found_slope(free) - found_slope(update)).norm()) > 1e-3
     assert acts == (name != "k1 in the loss"), "the control: k1 in the loss alone has mean 0"
 
@@ -243,7 +239,7 @@ def test_penalties_against_a_reference_have_the_brute_force_mean(place, name):
 def test_an_entropy_bonus_alone_has_the_brute_force_mean(place):
     world, learner = WORLDS[place], build_learner("grpo", entropy=0.7)
     policy = policy_of(world)
-    update = expected_update(world, policy, learner.weigh, 2, ("layer1",))
+    update = expected_update(world, policy, learner, 2, ("layer1",))
     assert_is_the_mean_of_all_groups(update, learner, world, policy, 2)
 
 
@@ -263,11 +259,11 @@ def test_rows_of_another_policy_have_the_brute_force_mean_with_the_clip_acting(p
     world, learner = WORLDS[place], build_learner(name, entropy=0.2, **OLDER[name])
     policy, behaviour = policy_of(world), policy_of(world, seed=9)
     values = some_values(world) if name == "ppo" else None
-    update = expected_update(world, policy, learner.weigh, 2, ("layer1",), behaviour=behaviour, values=values)
+    update = expected_update(world, policy, learner, 2, ("layer1",), behaviour=behaviour, values=values)
     assert_is_the_mean_of_all_groups(update, learner, world, policy, 2, behaviour=behaviour, critic=values)
     if "clip" in OLDER[name]:
         loose = build_learner(name, entropy=0.2, **OLDER[name] | {"clip": 1e9})
-        free = expected_update(world, policy, loose.weigh, 2, behaviour=behaviour, values=values)
+        free = expected_update(world, policy, loose, 2, behaviour=behaviour, values=values)
         assert float((found_slope(free) - found_slope(update)).norm()) > 1e-3, "the control: the clip acts"
 
 
@@ -282,9 +278,9 @@ def some_values(world, seed=2):
 def test_ppo_on_a_critics_values_has_the_brute_force_mean_and_the_true_one_where_it_should(place, lam):
     world, learner = WORLDS[place], build_learner("ppo", lam=lam)
     policy, wrong = policy_of(world), some_values(world)
-    update = expected_update(world, policy, learner.weigh, 2, ("layer1",), values=wrong)
+    update = expected_update(world, policy, learner, 2, ("layer1",), values=wrong)
     assert_is_the_mean_of_all_groups(update, learner, world, policy, 2, critic=wrong)
-    exact = expected_update(world, policy, learner.weigh, 2, values=grow(world, policy).V)
+    exact = expected_update(world, policy, learner, 2, values=grow(world, policy).V)
     truth = parameters_to_vector(update.truth.parameters)
     close(found_slope(exact), truth, rtol=1e-9, atol=1e-12)
     assert torch.allclose(found_slope(update), truth, rtol=1e-6, atol=1e-9) == (lam == 1), "the control"
@@ -319,7 +315,7 @@ def test_for_binary_rewards_costates_are_the_true_ones_times_kappa_at_all_sites_
     kind, options, scale = SCALES[name]
     for world in (sum_and_stop(3, 2), combination_lock(2, 3, seed=2)):
         policy = policy_of(world, seed=3)
-        update = expected_update(world, policy, build_learner(kind, **options).weigh, G, policy.sites)
+        update = expected_update(world, policy, build_learner(kind, **options), G, policy.sites)
         P = grow(world, policy).V[0]
         kappa = torch.tensor([kappa_by_loop(float(p), G, scale) for p in P], dtype=torch.float64)
         for site, k in itertools.product(policy.sites, range(world.horizon)):
@@ -332,7 +328,7 @@ def test_for_binary_rewards_costates_are_the_true_ones_times_kappa_at_all_sites_
 def test_sampled_groups_agree_with_the_mean_in_standard_errors(rng):
     world, learner, G, groups, steps = sum_and_stop(3, 3, gamma=0.9), build_learner("grpo"), 3, 8, 150
     policy = policy_of(world, seed=2)
-    exact, discount, found = expected_update(world, policy, learner.weigh, G), 0.9 ** torch.arange(3.0).double(), []
+    exact, discount, found = expected_update(world, policy, learner, G), 0.9 ** torch.arange(3.0).double(), []
     every = Enumeration(world)
     for _ in range(steps):
         drawn = sample_tokens(policy, world.prompts, 3, rng, copies=G * groups)
@@ -353,7 +349,7 @@ def test_the_truth_is_the_exact_gradient_and_the_weights_are_those_of_the_edges(
     policy, every = policy_of(world), Enumeration(world)
     log_probs = every.said(policy)[0]
     J = (world.weights[every.prompt] * (log_probs * every.mask).sum(1).exp() * every.rewards.sum(1)).sum()
-    update = expected_update(world, policy, build_learner("reinforce").weigh, 1)
+    update = expected_update(world, policy, build_learner("reinforce"), 1)
     slope = torch.autograd.grad(J, policy.parameters(), allow_unused=True, materialize_grads=True)
     close(parameters_to_vector(update.truth.parameters), parameters_to_vector(slope), rtol=1e-9, atol=1e-13)
     close(update.J, J.detach())
@@ -398,24 +394,24 @@ def weights_by_loop(weigh, p, fields, G):
 def test_mean_weights_of_outcomes_are_those_of_all_ordered_groups(name, G):
     """These lengths are such that a few groups alone do not tell that the token mean mixes them."""
     p, fields = outcomes_case()
-    weigh = build(name).weigh
+    weigh = build(name)
     close(expected_weights(weigh, p, fields, G)[0], weights_by_loop(weigh, p, fields, G), rtol=1e-12, atol=1e-14)
 
 
 @pytest.mark.parametrize("name", ["grpo", "grpo, eps, token mean"])
 def test_mean_weights_do_not_depend_on_how_many_groups_are_weighed_at_once(name, monkeypatch):
     p, fields = outcomes_case()
-    whole = expected_weights(build(name).weigh, p, fields, 3)[0]
+    whole = expected_weights(build(name), p, fields, 3)[0]
     monkeypatch.setattr(group_expectation, "_CHUNK", 30)
-    close(expected_weights(build(name).weigh, p, fields, 3)[0], whole)
+    close(expected_weights(build(name), p, fields, 3)[0], whole)
 
 
 def test_an_outcome_without_chance_weighs_nothing_and_changes_nothing():
     p, fields = outcomes_case()
     alive = torch.tensor([0, 2, 3])
     p = torch.tensor([0.2, 0.0, 0.5, 0.3], dtype=torch.float64)
-    found = expected_weights(build("grpo").weigh, p, fields, 3)[0]
-    close(found[alive], expected_weights(build("grpo").weigh, p[alive], {n: x[alive] for n, x in fields.items()}, 3)[0])
+    found = expected_weights(build("grpo"), p, fields, 3)[0]
+    close(found[alive], expected_weights(build("grpo"), p[alive], {n: x[alive] for n, x in fields.items()}, 3)[0])
     assert bool((found[1] == 0).all())
 
 
@@ -450,7 +446,7 @@ def test_the_success_of_a_prompt_is_its_value_where_rewards_are_binary_and_refus
 def test_a_group_of_no_rows_is_refused(group):
     world = WORLDS["lock"]
     with refused("group"), unchecked():
-        expected_update(world, policy_of(world), build("rloo").weigh, group)
+        expected_update(world, policy_of(world), build("rloo"), group)
 
 
 def test_too_many_multisets_are_refused_before_they_are_made(monkeypatch):
@@ -461,13 +457,13 @@ def test_too_many_multisets_are_refused_before_they_are_made(monkeypatch):
 
     monkeypatch.setattr(torch, "combinations", never)
     with refused("group=60"):
-        expected_update(world, policy_of(world), build("grpo").weigh, 60)
+        expected_update(world, policy_of(world), build("grpo"), 60)
 
 
 def test_a_hidden_readout_is_refused():
     world = with_readout(WORLDS["two prompts"])
     with refused("world"):
-        expected_update(world, policy_of(world), build("rloo").weigh, 2)
+        expected_update(world, policy_of(world), build("rloo"), 2)
 
 
 @pytest.mark.parametrize("scale", [1e-13, 1e-6, 1e9])
@@ -475,7 +471,7 @@ def test_a_recipe_that_knows_no_scale_has_the_same_mean_at_every_scale_of_the_re
     world = garnet(V=2, horizon=2, seed=1)
     network, mine = transformer(world, seed=1), grpo()
     scaled = TokenMDP(world.P, world.r * scale, world.prompts, world.starts, world.horizon)
-    one, other = (expected_update(w, network, mine.weigh, 2).mean.parameters for w in (world, scaled))
+    one, other = (expected_update(w, network, mine, 2).mean.parameters for w in (world, scaled))
     assert max(float(x.abs().max()) for x in one) > 0.01
     for x, y in zip(one, other, strict=True):
         torch.testing.assert_close(x, y, rtol=1e-6, atol=1e-9)

@@ -11,8 +11,9 @@ from agents.recipes.learners import build_learner
 from envs.token_tasks import combination_lock, garnet, sum_and_stop
 from tests.envs.refusals import refused
 from tests.theory.test_group_expectation import Enumeration, policy_of, two_prompts, unchecked
-from theory.groups.expected_update import completions, expected_update
+from theory.groups.expected_update import expected_update
 from theory.groups.variance import completion_scores, group_variance, hoeffding
+from theory.tokens.completions import completions
 from theory.tokens.prefix_tree import grow
 
 close = torch.testing.assert_close
@@ -86,7 +87,7 @@ def test_a_completions_score_is_its_own_backward_pass_through_whole_contexts(pla
 )
 def test_a_recipes_variance_and_mean_are_those_of_all_ordered_groups(place, name):
     (world, policy, tree, s), G = case(place), 3
-    weigh = build(name, world).weigh
+    weigh = build(name, world)
     variance, mean = group_variance(tree, s, weigh, G)
     brute, its_mean = by_all_groups(weigh, world, policy, G)
     assert variance == pytest.approx(brute, rel=1e-9)
@@ -101,10 +102,10 @@ def test_the_two_parts_of_hoeffding_add_up_to_the_variance_of_rloo(place, G):
     world, _, tree, s = case(place)
     found = completions(tree)
     oracle, rest = hoeffding(found.p[0], found.returns[0], s, G)
-    variance, _ = group_variance(tree, s, build("rloo", world).weigh, G)
+    variance, _ = group_variance(tree, s, build("rloo", world), G)
     assert oracle + rest == pytest.approx(variance, rel=1e-9)
     assert min(oracle, rest) > 0
-    biased, _ = group_variance(tree, s, build("dr_grpo", world).weigh, G)
+    biased, _ = group_variance(tree, s, build("dr_grpo", world), G)
     assert biased == pytest.approx(variance * ((G - 1) / G) ** 2, rel=1e-9), "the own row in the mean only shrinks it"
 
 
@@ -126,7 +127,7 @@ def test_drawn_groups_have_that_variance_in_standard_errors(name):
     """Completions are drawn by their probabilities and weighed in one batch of many groups."""
     (world, _, tree, s), G, groups = case("when to stop"), 4, 20_000
     s = s[:, -20:]  # the head's own part: what is drawn below is (80 000, parameters)
-    found, weigh = completions(tree), build(name, world).weigh
+    found, weigh = completions(tree), build(name, world)
     rows = torch.as_tensor(np.random.default_rng(3).choice(len(s), (groups, G), p=found.p[0].numpy())).flatten()
     group = torch.arange(groups).repeat_interleave(G)
     weights = groups * weigh(found.rewards[0][rows], found.mask[0][rows], group)[0][:, 0]
@@ -137,7 +138,7 @@ def test_drawn_groups_have_that_variance_in_standard_errors(name):
     assert abs(float(square.mean()) - variance) < 5 * error
     gaps = (updates.mean(0) - mean).abs() * math.sqrt(groups) / (updates.std(0) + 1e-12)
     assert float(gaps.max()) < 5
-    other, _ = group_variance(tree, s, build({"rloo": "grpo", "grpo": "rloo"}[name], world).weigh, G)
+    other, _ = group_variance(tree, s, build({"rloo": "grpo", "grpo": "rloo"}[name], world), G)
     assert abs(float(square.mean()) - other) > 8 * error, "the control: the other recipe's"
 
 
@@ -151,7 +152,7 @@ def test_drawn_groups_have_that_variance_in_standard_errors(name):
 def test_recipes_without_one_number_a_row_or_that_mix_groups_are_refused(argument, recipe):
     _, _, tree, s = case({"to_go": "dense"}.get(next(iter(recipe[1])), "when to stop"))
     with refused(argument):
-        group_variance(tree, s, build_learner(recipe[0], **recipe[1]).weigh, 3)
+        group_variance(tree, s, build_learner(recipe[0], **recipe[1]), 3)
 
 
 def test_what_has_no_such_variance_is_refused(monkeypatch):
@@ -164,7 +165,7 @@ def test_what_has_no_such_variance_is_refused(monkeypatch):
     with refused("group"):
         hoeffding(found.p[0], found.returns[0], s, 1)
     with refused("group=90"):
-        group_variance(tree, s, build("rloo", world).weigh, 90, budget=2**10)
+        group_variance(tree, s, build("rloo", world), 90, budget=2**10)
     monkeypatch.setattr(torch.autograd, "grad", lambda *given, **options: pytest.fail("allocated"))
     with refused("4 completions"):
         completion_scores(tree, policy, budget=2**10)

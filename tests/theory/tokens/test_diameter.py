@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from theory.tokens import softmax_bounds
-from theory.tokens.softmax_bounds import diameter
+from theory.tokens.diameter import diameter
 
 close = torch.testing.assert_close
 SIZES = [1, 2, 5, 8, 9, 60, 512, 513, 700]  # row by row up to 8, whole products up to 512, cloud by cloud beyond

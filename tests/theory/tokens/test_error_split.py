@@ -19,7 +19,8 @@ from tests.theory.token_cases import (
     value_differences,
     worlds,
 )
-from theory.tokens.error_split import error_split, forward_value_gradient, logit_slopes
+from theory.tokens.error_split import error_split
+from theory.tokens.forward_mode import forward_value_gradient, logit_slopes
 from theory.tokens.prefix_tree import bytes_per_node
 from theory.tokens.softmax_bounds import entropy
 

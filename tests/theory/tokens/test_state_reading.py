@@ -19,7 +19,8 @@ from tests.oracles import numerical_gradient
 from tests.theory.cases import tensor
 from tests.theory.token_cases import several_prompts
 from theory.tokens.dynamic_programming import tables
-from theory.tokens.error_split import error_split, forward_value_gradient
+from theory.tokens.error_split import error_split
+from theory.tokens.forward_mode import forward_value_gradient
 from theory.tokens.state_reading import split_of_slopes, state_reading_slopes, state_reading_split
 
 close = torch.testing.assert_close

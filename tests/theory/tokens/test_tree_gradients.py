@@ -22,7 +22,8 @@ from tests.theory.token_cases import (
     worlds,
 )
 from theory.tokens.costates import expected_costates, sampled_costates
-from theory.tokens.error_split import error_split, forward_value_gradient
+from theory.tokens.error_split import error_split
+from theory.tokens.forward_mode import forward_value_gradient
 from theory.tokens.prefix_tree import bytes_per_node, grow, node_count, prefix_roots, token_roots
 from theory.tokens.tree_gradients import (
     _answer_bytes,

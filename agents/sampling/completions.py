@@ -1,0 +1,90 @@
+"""Completions of a token world: the one place where they are drawn, paid and given log-probabilities.
+
+Rewards are `gamma^k r_k` from here on, what each step adds to the return, and 0 after an end token: the contract of
+`agents.recipes.batch.Batch`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from agents.recipes.batch import Batch
+from agents.sampling.token_rewards import token_rewards
+from agents.sampling.tokens import sample_tokens
+from envs.policy import ContextPolicy, TokenPolicy
+from envs.token_mdp import TokenMDP
+
+
+@dataclass(frozen=True)
+class SampledCompletions:
+    """Rows of one policy in groups of one prompt each, all constants.
+
+    `prompt` indexes the world's prompts, `contexts` are prompt and completion, `log_probs` are the sampler's own, `ended` is
+    False for rows that were cut at the horizon of a world with an end token.
+    """
+
+    prompt: Int[Tensor, "rows"]
+    contexts: Int[Tensor, "rows places"]
+    rewards: Float[Tensor, "rows H"]
+    mask: Bool[Tensor, "rows H"]
+    log_probs: Float[Tensor, "rows H"]
+    group: Int[Tensor, "rows"]
+    ended: Bool[Tensor, "rows"]
+
+    def batch(self) -> Batch:
+        """The rows as a learner takes them, on-policy."""
+        return Batch(self.rewards, self.mask, self.group)
+
+
+def sample_completions(
+    world: TokenMDP,
+    policy: TokenPolicy,
+    which: Int[Tensor, "groups"],
+    group: int,
+    noise: torch.Generator | Float[Tensor, "rows H"],
+) -> SampledCompletions:
+    """Groups of `group` rows, the prompts being those with the indices `which`; noise as in `sample_tokens`."""
+    sample = sample_tokens(policy, world.prompts[which], world.horizon, noise, group)
+    prompt = which.to(sample.tokens.device)[sample.prompt]
+    mask, ended = completed(world, sample.tokens)
+    contexts = torch.cat([world.prompts.to(prompt.device)[prompt], sample.tokens], 1)
+    rewards = step_rewards(world, prompt, sample.tokens)
+    return SampledCompletions(prompt, contexts, rewards, mask, sample.log_probs, sample.prompt, ended)
+
+
+def step_rewards(
+    world: TokenMDP, prompt: Int[Tensor, "rows"], tokens: Int[Tensor, "rows H"]
+) -> Float[Tensor, "rows H"]:
+    """`gamma^k r_k` of every step given the tokens, 0 after an end token; refusals as in `token_rewards`."""
+    paid = token_rewards(world, prompt, tokens)
+    discount = world.gamma ** torch.arange(world.horizon, device=paid.device, dtype=paid.dtype)
+    return paid * discount * world.mask(tokens)
+
+
+def completed(
+    world: TokenMDP, tokens: Int[Tensor, "*batch H"]
+) -> tuple[Bool[Tensor, "*batch H"], Bool[Tensor, "*batch"]]:
+    """Which tokens belong to the completion, and whether it ended before the horizon cut it."""
+    mask = world.mask(tokens)
+    if world.end is None:
+        return mask, mask[..., -1]
+    return mask, mask[..., -1].logical_not() | (tokens[..., -1] == world.end)
+
+
+def context_log_probs(
+    policy: ContextPolicy,
+    contexts: Int[Tensor, "rows places"],
+    steps: int,
+    probes: Mapping[str, Tensor] | None = None,
+) -> tuple[Float[Tensor, "rows steps"], Float[Tensor, "rows steps"]]:
+    """`log pi` of the last `steps` tokens of every context, and the entropies there; both carry the gradient.
+
+    One pass over whole contexts. `probes` maps sites to (rows, places - 1, width).
+    """
+    logits = policy(policy.embed(contexts[:, :-1]), probes or {})[:, -steps:]
+    log_pi = torch.log_softmax(logits, -1)
+    chosen = log_pi.gather(-1, contexts[:, -steps:, None])[..., 0]
+    return chosen, -(log_pi.exp() * log_pi).sum(-1)

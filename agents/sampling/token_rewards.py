@@ -1,0 +1,53 @@
+"""What a token world pays for sampled tokens."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from envs.token_mdp import TokenMDP, check_tokens
+from envs.world import InputError
+
+
+def token_rewards(
+    world: TokenMDP, prompt: Int[Tensor, "rows"], tokens: Int[Tensor, "rows H"]
+) -> Float[Tensor, "rows H"]:
+    """Expected reward of every step given the tokens: `b_k r_k[:, c_k]`, `b_{k+1} = b_k P[:, c_k]`, b_0 the start state.
+
+    `prompt` indexes the world's prompts (`TokenSample.prompt`, where those were sampled from). In the world's dtype, on the
+    tokens' device. Raises InputError for tokens outside the vocabulary, a prompt that does not exist, another number of
+    steps than the horizon (`world.first(steps)` is a shorter world), and a hidden readout, which tokens do not tell.
+    """
+    _check_rewarded(world, prompt, tokens)
+    world = world.to(str(tokens.device), world.P.dtype)
+    belief, rewards = world.start_belief(prompt), []
+    for k, c in enumerate(tokens.unbind(1)):
+        rewards.append((belief * world.r[k].mT[c]).sum(-1))
+        belief = _after(world, belief, c)
+    return torch.stack(rewards, 1)
+
+
+def token_returns(world: TokenMDP, prompt: Int[Tensor, "rows"], tokens: Int[Tensor, "rows H"]) -> Float[Tensor, "rows"]:
+    """`R = sum_k gamma^k rbar_k`, the rewards and refusals being those of `token_rewards`."""
+    rewards = token_rewards(world, prompt, tokens)
+    return rewards @ world.gamma ** torch.arange(world.horizon, dtype=rewards.dtype, device=rewards.device)
+
+
+def _after(world: TokenMDP, belief: Float[Tensor, "rows S"], c: Int[Tensor, "rows"]) -> Float[Tensor, "rows S"]:
+    """`b P[:, c]`, in one product for all rows that say the same token: a table for every row could be too large."""
+    order = c.argsort()
+    said, counts = c[order].unique_consecutive(return_counts=True)
+    parts = [b @ world.P[:, a] for a, b in zip(said.tolist(), belief[order].split(counts.tolist()), strict=True)]
+    return torch.cat(parts)[order.argsort()]
+
+
+def _check_rewarded(world: TokenMDP, prompt: Tensor, tokens: Tensor) -> None:
+    check_tokens(world, tokens)
+    if len(prompt) != len(tokens):
+        raise InputError(f"prompt must have one entry per row of tokens, {len(tokens)}; got {len(prompt)}")
+    if tokens.shape[1] != world.horizon:
+        raise InputError(f"tokens must have {world.horizon} steps, the world's horizon; got {tokens.shape[1]}")
+    bad = prompt[(prompt < 0) | (prompt >= len(world.prompts))]
+    if bad.numel():
+        raise InputError(f"prompt {int(bad[0])} does not exist: the world has {len(world.prompts)}")
+    if world.readout is not None:
+        raise InputError("world pays a hidden readout, which tokens alone do not tell: use a world without it")

@@ -1,0 +1,95 @@
+"""The one table of worlds: from it come the Gymnasium ids, `make_world`, the commands' names and the README's table."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium
+
+from envs import linear_quadratic, lq_variants, skills, token_tasks
+from envs.world import InputError, unknown
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One kind of world.
+
+    Attributes:
+        build: the builder, whose keywords are the world's options.
+        description: one line, for the README.
+        shell: module with the Gymnasium shells, `Env` and `VectorEnv` classes named in `_SHELLS`.
+        max_episode_steps: where Gymnasium cuts an endless world.
+    """
+
+    build: Callable[..., Any]
+    description: str
+    shell: str = "envs.token_env"
+    max_episode_steps: int | None = None
+
+    @property
+    def builder_name(self) -> str:
+        """The builder as "module:function", the form that Gymnasium's keywords take."""
+        return f"{self.build.__module__}:{self.build.__qualname__}"
+
+
+_SHELLS = {"envs.gym_env": ("WorldEnv", "WorldVectorEnv"), "envs.token_env": ("TokenEnv", "TokenVectorEnv")}
+
+
+def _lq(build: Callable[..., Any], description: str, max_episode_steps: int | None = None) -> Entry:
+    return Entry(build, description, "envs.gym_env", max_episode_steps)
+
+
+WORLDS = {
+    "LQScalar": _lq(linear_quadratic.scalar, "linear-quadratic, one state, slightly unstable, finite horizon"),
+    "LQDoubleIntegrator": _lq(linear_quadratic.double_integrator, "linear-quadratic, a point mass, finite horizon"),
+    "LQRandom": _lq(linear_quadratic.random_system, "random linear-quadratic system, endless, cut at 200 steps", 200),
+    "LQUniformNoise": _lq(lq_variants.uniform_noise, "without A3: action noise whose density jumps"),
+    "LQStepReward": _lq(lq_variants.step_reward, "without A1: a step in the reward"),
+    "LQQuantisedAction": _lq(lq_variants.quantised_action, "without A1: actions rounded to a grid"),
+    "LQStateScaledNoise": _lq(lq_variants.state_scaled_noise, "without A2: action noise that grows with the state"),
+    "ChaoticMap": _lq(lq_variants.ChaoticMap, "without A6: `s' = beta sin(s) + a`, reward `cos(s_T)`"),
+    "TokenLock": Entry(token_tasks.combination_lock, "one secret word opens the lock, sparse reward"),
+    "TokenCopy": Entry(token_tasks.copy, "say the prompt again"),
+    "TokenReverse": Entry(token_tasks.reverse, "say the prompt backwards"),
+    "TokenArithmetic": Entry(token_tasks.arithmetic, "prompt (a, b), answer a + b, a + 2b, ... mod V"),
+    "TokenParity": Entry(token_tasks.parity, "the last token must be the parity of those before"),
+    "TokenGarnet": Entry(token_tasks.garnet, "seeded random stochastic tables, dense reward"),
+    "TokenDistractor": Entry(token_tasks.distractor, "only the first token counts, paid at the end"),
+    "TokenSumAndStop": Entry(
+        token_tasks.sum_and_stop, "say numbers until their sum is the prompt's, then the end token: many lengths"
+    ),
+    "TokenSkills": Entry(
+        skills.skills, "the prompt names a skill and two numbers (say, copy, reverse, add, multiply, square)"
+    ),
+}
+
+
+def make_world(name: str, **options: Any) -> Any:
+    """The world called `name` with its builder's options.
+
+    Raises InputError for a name that does not exist (with the near ones) and for an option that the builder does not have.
+    """
+    if name not in WORLDS:
+        raise unknown("world", name, WORLDS)
+    try:
+        return WORLDS[name].build(**options)
+    except TypeError as error:
+        raise InputError(f"options of world {name}: {error}") from None
+
+
+def gymnasium_id(name: str) -> str:
+    """The id that `gymnasium.make` takes."""
+    return f"costate/{name}-v0"
+
+
+def register() -> None:
+    """Register every world of the table with Gymnasium."""
+    for name, entry in WORLDS.items():
+        single, vector = _SHELLS[entry.shell]
+        gymnasium.register(
+            id=gymnasium_id(name),
+            entry_point=f"{entry.shell}:{single}",
+            vector_entry_point=f"{entry.shell}:{vector}",
+            max_episode_steps=entry.max_episode_steps,
+            kwargs={"make_world": entry.builder_name},
+        )

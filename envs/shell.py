@@ -1,0 +1,121 @@
+"""Gymnasium shells around any kind of world: one `Env` and one `VectorEnv`, with no dynamics of their own.
+
+A kind of world is known by its `Adapter`: how to draw noise, begin, step, show the state. A shell keeps clock, tape and seeds.
+
+Termination or truncation? A finite horizon belongs to the problem (its value is 0 after T), so reaching it, or saying an end
+token before, is a *termination*. Cutting an endless world after `max_episode_steps` is a *truncation*: bootstrap there.
+
+Copy i of the vector form, seeded with `seed + i`, lives through the same episodes as the single form with that seed:
+each copy has a tape of noise from its own generator, drawn in blocks, and every reset and every step takes its next row.
+That is also what makes the vector form fast: copies that end together stay in step, and a slice of a block is free.
+"""
+
+from typing import Any, Protocol
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.envs.registration import load_env_creator
+
+BLOCK = 256  # rows of noise drawn at once; part of what a seed means
+
+Clock = int | np.ndarray  # one int while all copies agree, else one for each copy
+Noise = tuple[np.ndarray, ...]  # a block of the tape, as the world uses it; `row` is an index into each of its arrays
+
+
+class Adapter(Protocol):
+    """One kind of world, as a shell sees it; states and actions come alone or as a batch of copies."""
+
+    world: Any  # with `horizon` (None where endless) and `gamma`
+    observation_space: gym.Space[Any]  # of one copy
+    action_space: gym.Space[Any]  # of one copy
+    width: int  # numbers in a row of the tape
+    ends: bool  # whether `ended` can ever be true: the vector form must then look at every step
+
+    def draw(self, rng: np.random.Generator, rows: np.ndarray) -> None:
+        """Fill (BLOCK, width) with the next block of one copy's tape, in standard units."""
+        ...
+
+    def scaled(self, rows: np.ndarray) -> Noise:
+        """Rows of any number of copies, (BLOCK, copies, width) or without copies, in the world's own units."""
+        ...
+
+    def first(self, noise: Noise, row: Any) -> np.ndarray:
+        """First state of an episode."""
+        ...
+
+    def step(self, state: np.ndarray, t: Clock, action: Any, noise: Noise, row: Any) -> tuple[np.ndarray, Any, Any]:
+        """Next state, reward and executed action of step t (of copies that are over too: the shell drops those)."""
+        ...
+
+    def last_reward(self, state: np.ndarray) -> Any:
+        """What is paid on top of the last reward when the horizon is reached, discounted by one step."""
+        ...
+
+    def checked(self, action: Any, batch: tuple[int, ...]) -> Any:
+        """The action as a numpy array, or an InputError that names what is wrong with it."""
+        ...
+
+    def observe(self, state: np.ndarray) -> np.ndarray:
+        """A copy of what the agent sees of a state."""
+        ...
+
+    def ended(self, state: np.ndarray) -> Any:
+        """Whether the agent has ended the episode before its horizon; False where no world of this kind can be."""
+        ...
+
+    def info(self, state: np.ndarray) -> dict[str, Any]:
+        """What else there is to say about a state: one number per name and copy."""
+        ...
+
+
+def build(make_world: str, settings: dict[str, Any]) -> Any:
+    """The world that a builder, named as "module:function", makes of these keywords."""
+    builder: Any = load_env_creator(make_world)
+    return builder(**settings)
+
+
+class Shell(gym.Env[np.ndarray, Any]):
+    """One copy of the world built by `make_world` ("module:function"), with the builder's keywords as keywords."""
+
+    metadata: dict[str, Any] = {"render_modes": []}
+    adapter: type[Any]  # makes an Adapter of a world
+
+    def __init__(self, make_world: str, render_mode: str | None = None, **settings: Any):
+        self._adapter: Adapter = self.adapter(build(make_world, settings))
+        self.world = self._adapter.world
+        self.render_mode = render_mode
+        self.observation_space, self.action_space = self._adapter.observation_space, self._adapter.action_space
+        self._t, self._row = -1, BLOCK
+        self._rows = np.zeros((BLOCK, self._adapter.width))
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """A new episode; a seed starts a new tape of noise."""
+        super().reset(seed=seed)
+        self._row = self._row if seed is None else BLOCK
+        self._t, row = 0, self._next_row()
+        self._state = self._adapter.first(self._noise, row)
+        return self._adapter.observe(self._state), self._adapter.info(self._state)
+
+    def _next_row(self) -> int:
+        """Index of the next row in the block."""
+        if self._row == BLOCK:
+            self._adapter.draw(self.np_random, self._rows)
+            self._noise, self._row = self._adapter.scaled(self._rows), 0
+        self._row += 1
+        return self._row - 1
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """One step under `action`; `info["action"]` is what the world executed."""
+        world, t = self.world, self._t
+        if t < 0 or (world.horizon and t >= world.horizon):
+            raise gym.error.ResetNeeded("the episode has not begun or is over: call reset() first")
+        command, row = self._adapter.checked(action, ()), self._next_row()
+        self._state, reward, executed = self._adapter.step(self._state, t, command, self._noise, row)
+        self._t = world.horizon if world.horizon and self._adapter.ended(self._state) else t + 1
+        terminated = self._t == world.horizon
+        if terminated:
+            reward = reward + self._adapter.last_reward(self._state)
+        info = {"action": executed, **self._adapter.info(self._state)}
+        return self._adapter.observe(self._state), float(reward), terminated, False, info

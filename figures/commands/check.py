@@ -1,0 +1,91 @@
+"""`costate check`: plan, say how long it takes, run what is missing, judge, draw, report."""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from envs.world import InputError
+from figures.commands.options import DEFAULT_OUT, add_run_options, default_jobs, device_of
+from figures.harness.claim import Claim
+from figures.harness.forecast import Forecast
+from figures.harness.judge import Verdict
+from figures.harness.records import Point, check_writable
+from figures.harness.registry import load_claims
+from figures.harness.runner import missing, plan, run_missing
+from figures.harness.verdicts import judge_claim, read_verdicts, table, write_verdicts
+from figures.measures.linear_systems import read_system
+from figures.report.report import draw_all, draw_claim, write_report
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The claims, and what is common to check and sweep."""
+    parser.add_argument("claims", nargs="*", metavar="CLAIM", help="claims to check (default: all)")
+    add_run_options(parser, "quick", DEFAULT_OUT)
+    parser.add_argument("--world", type=Path, metavar="FILE", help="also check your own linear-quadratic system (JSON)")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Exit code 0 where every claim came out as documented, else 1; the tiny preset asks no verdict."""
+    began, claims = time.perf_counter(), load_claims(options.claims)
+    own = None if options.world is None else read_system(options.world)
+    jobs, points = measure(claims, options, own, list)
+    verdicts = judge_and_show(claims, points, options)
+    draw_and_report(verdicts, options.out, jobs)
+    print(f"\nfigures, verdicts.json and report.html are in {options.out} ({time.perf_counter() - began:.0f} s)")
+    if options.preset == "tiny":
+        print("preset tiny: samples are too few for a verdict; the outcomes above say nothing")
+        return 0
+    return 0 if all(verdict.as_documented for verdict in verdicts) else 1
+
+
+def measure(
+    claims: list[Claim], options: argparse.Namespace, own: str | None, choose: Callable[[list[Any]], list[Any]]
+) -> tuple[int, list[Point]]:
+    """Plan, say how long, run what is missing: the number of jobs and the points."""
+    device = device_of(options.device)
+    jobs = options.jobs or default_jobs(device)
+    check_writable(options.out)
+    points = plan(claims, options.preset, options.seed, device, own, choose)
+    todo = missing(points, options.out)
+    kept = f" ({len(points) - len(todo)} kept from before)" if len(todo) < len(points) else ""
+    length = Forecast.from_records(todo, options.out).describe(jobs)
+    print(f"costate: {len(claims)} claims, {len(points)} points{kept}: {length}", file=sys.stderr, flush=True)
+    run_missing(points, todo, options.out, jobs)
+    return jobs, points
+
+
+def judge_and_show(
+    claims: list[Claim], points: list[Point], options: argparse.Namespace, partial: bool = False
+) -> list[Verdict]:
+    """Judge every claim, write verdicts.json, print the table."""
+    verdicts = []
+    for claim in claims:
+        own = [point for point in points if point.claim == claim.recorded_as]
+        verdicts.append(judge_claim(claim, own, options.out, options.preset, partial))
+    for verdict in verdicts:  # an old picture must not stand beside a new verdict, whenever this is stopped
+        for kind in ("png", "svg"):
+            (options.out / "figures" / f"{verdict.claim}.{kind}").unlink(missing_ok=True)
+    write_verdicts(options.out, verdicts)
+    print(table(verdicts), flush=True)
+    return verdicts
+
+
+def draw_and_report(fresh: list[Verdict], out: Path, jobs: int) -> None:
+    """Figures of the fresh verdicts, and the report of all verdicts in the folder."""
+    drawn = {verdict.claim for verdict in fresh}
+    draw_all(fresh, out, jobs)
+    write_report([verdict for verdict in read_verdicts(out) if verdict.claim in drawn or is_drawn(verdict, out)], out)
+
+
+def is_drawn(verdict: Verdict, out: Path) -> bool:
+    """Whether an older claim has its picture, drawn now if need be; one whose records are gone is named and left out."""
+    try:
+        if not (out / "figures" / f"{verdict.claim}.svg").exists():
+            draw_claim(verdict, out)
+    except InputError as error:
+        print(f"costate: {error}: left out of the report", file=sys.stderr)
+        return False
+    return True

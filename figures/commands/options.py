@@ -1,0 +1,70 @@
+"""Options that several commands share, and how their values are read."""
+
+import argparse
+import json
+import os
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from envs.world import InputError
+
+DEFAULT_OUT = Path("runs")
+
+
+def whole_number(least: int, text: str) -> int:
+    """A whole number >= least, for argparse."""
+    if not text.isdecimal() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"must be a whole number >= {least}; got {text!r}")
+    return int(text)
+
+
+def add_seed(parser: argparse.ArgumentParser, help: str) -> None:
+    """--seed."""
+    parser.add_argument("--seed", type=partial(whole_number, 0), default=0, metavar="S", help=f"{help} (default: 0)")
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """--device."""
+    devices = ("auto", "cpu", "cuda")
+    parser.add_argument("--device", choices=devices, default="auto", help="default: CUDA where there is one")
+
+
+def add_run_options(parser: argparse.ArgumentParser, preset: str, out: Path) -> None:
+    """What decides the points of claims, and where and how they are run."""
+    presets = ("tiny", "quick", "full")
+    parser.add_argument("--preset", choices=presets, default=preset, help=f"settings (default: {preset})")
+    parser.add_argument("--out", type=Path, default=out, metavar="DIR", help=f"results (default: {out})")
+    add_device(parser)
+    jobs = partial(whole_number, 1)
+    parser.add_argument("--jobs", type=jobs, default=None, metavar="N", help="processes (default: one per core)")
+    add_seed(parser, "seed of all noise")
+
+
+def device_of(name: str) -> str:
+    """The device to run on; refuses CUDA where there is none."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device cuda: this machine has no CUDA device that torch can use; take --device cpu or auto")
+    return "cuda" if name != "cpu" and torch.cuda.is_available() else "cpu"
+
+
+def default_jobs(device: str) -> int:
+    """One process per core, or one for a GPU."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return cores if device == "cpu" else 1
+
+
+def pairs(option: str, given: list[str]) -> tuple[tuple[str, Any], ...]:
+    """KEY=VALUE with the value read as JSON where it is some, else as text; of a key that comes twice the last counts."""
+    found = {}
+    for text in given:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise InputError(f"{option} {text}: give KEY=VALUE")
+        try:
+            found[key] = json.loads(value.lower() if value in ("True", "False") else value)
+        except ValueError:
+            found[key] = value
+    return tuple(sorted(found.items()))

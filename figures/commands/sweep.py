@@ -1,0 +1,31 @@
+"""`costate sweep`: one claim as an ablation, on chosen or changed settings; verdict, figures, report, all rows as CSV."""
+
+import argparse
+import time
+
+from figures.commands.check import draw_and_report, judge_and_show, measure
+from figures.commands.options import DEFAULT_OUT, add_run_options
+from figures.harness.registry import load_claims
+from figures.harness.selection import select
+from figures.harness.verdicts import write_rows
+from figures.report.report import draw_each
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The claim, what is chosen and changed, and what is common to check and sweep."""
+    parser.add_argument("claim", metavar="CLAIM", help="the claim, error_map for instance")
+    for option, text in (("--only", "keep settings that have it"), ("--set", "change a field of all settings")):
+        parser.add_argument(option, action="append", default=[], metavar="FIELD=VALUE", help=text)
+    add_run_options(parser, "full", DEFAULT_OUT / "sweep")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Exit code 0: a sweep asks no verdict."""
+    began, claims = time.perf_counter(), load_claims([options.claim])
+    jobs, points = measure(claims, options, None, lambda settings: select(settings, options.only, options.set))
+    (verdict,) = judge_and_show(claims, points, options, partial=True)
+    draw_and_report([verdict], options.out, jobs)
+    figures, rows = 1 + draw_each(verdict, options.out), write_rows(verdict, options.out)
+    seconds = time.perf_counter() - began
+    print(f"\n{figures} figures, {rows.name}, verdicts.json and report.html are in {options.out} ({seconds:.0f} s)")
+    return 0

@@ -1,0 +1,76 @@
+"""One progress display: an overall bar with a forecast and the claims that run now; plain lines where there is no terminal."""
+
+import sys
+import time
+from typing import Any, TextIO
+
+from tqdm import tqdm
+
+from figures.harness.forecast import Forecast
+from figures.harness.records import Point
+
+_WIDTH = 80
+_QUIET = 15.0  # seconds between two lines where stderr is no terminal
+
+
+class Progress:
+    """Shows how far a run is: a bar of two lines on a terminal, at most a line every 15 s elsewhere.
+
+    The bar counts seconds of forecast where every point has one, so that the time left is right from the start, else points.
+    """
+
+    def __init__(
+        self, points: list[Point], todo: list[Point], forecast: Forecast, jobs: int, stream: TextIO | None = None
+    ):
+        self._stream = stream or sys.stderr
+        self._left, self._jobs, self._forecast = list(todo), jobs, forecast
+        self._total, self._kept = len(points), len(points) - len(todo)
+        self._last = self._began = time.monotonic()
+        self._bar: Any = None
+
+    def __enter__(self) -> "Progress":
+        """Open the bar."""
+        if self._stream.isatty():
+            total = sum(self._weight(point) for point in self._left)
+            self._bar = tqdm(
+                total=total, file=self._stream, ncols=_WIDTH, mininterval=0.2, bar_format="{desc} |{bar}| {postfix}"
+            )
+            self._show()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close it."""
+        if self._bar is not None:
+            self._bar.close()
+
+    def finished(self, point: Point) -> None:
+        """Count a finished point."""
+        self._left = [other for other in self._left if other.id != point.id]
+        if self._bar is not None:
+            self._bar.update(self._weight(point))
+            self._show()
+        elif not self._left or time.monotonic() - self._last > _QUIET:
+            self._last = time.monotonic()
+            print(f"costate: {self._count()}, {self._time_left()}", file=self._stream, flush=True)
+
+    def _weight(self, point: Point) -> float:
+        return (self._forecast.of(point) or 0.0) if self._forecast.complete else 1.0
+
+    def _count(self) -> str:
+        return f"{self._total - len(self._left)}/{self._total} points"
+
+    def _show(self) -> None:
+        running = ", ".join(dict.fromkeys(point.claim for point in self._left[: self._jobs]))
+        self._bar.set_description_str(self._count(), refresh=False)
+        self._bar.set_postfix_str(f"{self._time_left()}  {running}"[: _WIDTH - 30])
+
+    def _time_left(self) -> str:
+        """What is left, from the speed of this run so far."""
+        elapsed = time.monotonic() - self._began
+        weights = sum(self._weight(point) for point in self._left)
+        if not self._left:
+            return f"done in {elapsed:.0f} s"
+        done = self._total - self._kept - len(self._left)
+        if self._forecast.complete:
+            return f"{weights / self._jobs:.0f} s left"
+        return f"{elapsed / done * len(self._left):.0f} s left" if done else "time left not known yet"

@@ -1,0 +1,89 @@
+"""The table of claims, part by part, and of the studies whose points several claims share."""
+
+import importlib
+from collections.abc import Callable, Iterable
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from envs.world import unknown
+from figures.harness.claim import Claim
+from figures.harness.rows import Row
+
+CLAIMS = {
+    "continuous": (
+        "costate_mean",
+        "costate_covariance",
+        "costate_recursion",
+        "score_equals_pathwise",
+        "estimator_variance",
+        "assumption_removed",
+        "chaos",
+        "attention_path",
+        "transformer_in_lq",
+    ),
+    "tokens": (
+        "bellman_costate",
+        "score_costate_unbiased",
+        "attention_costate_biased",
+        "error_split",
+        "error_bound",
+        "entropy_knobs",
+        "attention_transport",
+        "relaxed_costates",
+        "error_map",
+        "large_vocabulary",
+    ),
+    "critic_free": (
+        "actor_update_is_value_gradient",
+        "normalisation_breaks",
+        "grpo_arcsine",
+        "u_statistic",
+        "off_policy_steps",
+        "kl_estimators",
+        "batch_split",
+        "critic_or_not",
+    ),
+    "impact": (
+        "impact_inverted_u",
+        "impact_product",
+        "signal_cap",
+        "what_moves_the_peak",
+    ),
+}
+CLAIM_NAMES = tuple(name for names in CLAIMS.values() for name in names)
+STUDIES = {"impact_runs": "figures.impact.runs"}  # name -> module with `settings` and `measure`
+
+
+def module_name(recorded_as: str) -> str:
+    """The module that measures the points of a claim or a study."""
+    if recorded_as in STUDIES:
+        return STUDIES[recorded_as]
+    part = next(part for part, names in CLAIMS.items() if recorded_as in names)
+    return f"figures.claims.{part}.{recorded_as}"
+
+
+def measuring_module(recorded_as: str) -> ModuleType:
+    """The same, imported."""
+    return importlib.import_module(module_name(recorded_as))
+
+
+def measure_of(recorded_as: str) -> Callable[[Any, torch.Generator, str], list[Row]]:
+    """The function that measures the points of a claim or a study."""
+    measure: Callable[[Any, torch.Generator, str], list[Row]] = measuring_module(recorded_as).measure
+    return measure
+
+
+def load_claim(name: str) -> Claim:
+    """The claim called `name`; raises InputError with the near names for an unknown one."""
+    if name not in CLAIM_NAMES:
+        raise unknown("claim", name, CLAIM_NAMES, " `costate list` shows all")
+    claim: Claim = measuring_module(name).CLAIM
+    return claim
+
+
+def load_claims(names: Iterable[str]) -> list[Claim]:
+    """All claims named, or all there are, each once and in the documented order."""
+    wanted = {name: load_claim(name) for name in names}
+    return [wanted.get(name) or load_claim(name) for name in CLAIM_NAMES if not wanted or name in wanted]

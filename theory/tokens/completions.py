@@ -1,0 +1,74 @@
+"""All completions of a prompt with their probabilities and rewards, from the prefix tree."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from envs.world import InputError
+from theory.tokens.prefix_tree import Tree
+from theory.tokens.softmax_bounds import entropy
+
+
+@dataclass(frozen=True)
+class Completions:
+    """All L completions of every prompt: tokens, what each step adds to the return (`gamma^k r_k`), and probabilities.
+
+    What follows an end token is masked: completions that differ there only are rows of their own, alike in all else.
+    """
+
+    tokens: Int[Tensor, "prompts L H"]
+    p: Float[Tensor, "prompts L"]
+    rewards: Float[Tensor, "prompts L H"]
+    mask: Bool[Tensor, "prompts L H"]
+    log_probs: Float[Tensor, "prompts L H"]
+
+    @property
+    def returns(self) -> Float[Tensor, "prompts L"]:
+        """`R = sum_k gamma^k r_k`."""
+        return self.rewards.sum(-1)
+
+    def success(self) -> Float[Tensor, "prompts"]:
+        """P of every prompt, where returns are 0 or 1; raises InputError where they are not."""
+        R = self.returns
+        if not bool(((R - R.round()).abs() < 1e-9).all() and (R > -0.5).all() and (R < 1.5).all()):
+            raise InputError("rewards are not binary: only returns of 0 and 1 have a success probability")
+        return (self.p * R).sum(-1)
+
+
+def completions(tree: Tree) -> Completions:
+    """The completions of a tree with every token followed (alpha = 1), as constants."""
+    world, prompts = tree.world, len(tree.levels[0].reach)
+    if world.readout is not None:
+        raise InputError("world pays a hidden readout, which no group of rewards holds: use a world without it")
+    count = tree.levels[-1].tokens.numel()
+    along = lambda x: x.detach().flatten().repeat_interleave(count // x.numel())  # noqa: E731
+    tokens = torch.stack([along(level.tokens) for level in tree.levels], -1)
+    discount = [world.gamma**k for k in range(world.horizon)]
+    rewards = torch.stack([along(level.rewards) * g for level, g in zip(tree.levels, discount, strict=True)], -1)
+    log_probs, mask = completion_log_probs(tree).detach(), world.mask(tokens)
+    tokens, rewards, mask = (x.unflatten(0, (prompts, -1)) for x in (tokens, rewards * mask, mask))
+    return Completions(tokens, log_probs.sum(-1).exp(), rewards, mask, log_probs)
+
+
+def completion_log_probs(tree: Tree) -> Float[Tensor, "prompts L H"]:
+    """`log pi` of every token of every completion, attached to autograd's graph; what follows an end token included."""
+    count = tree.levels[-1].tokens.numel()
+    log_pi = [torch.log_softmax(level.logits, -1).gather(1, level.tokens).flatten() for level in tree.levels]
+    along = torch.stack([x.repeat_interleave(count // len(x)) for x in log_pi], -1)
+    return along.unflatten(0, (len(tree.levels[0].reach), -1))
+
+
+def mean_entropy(tree: Tree) -> Float[Tensor, ""]:
+    """Entropy per step in nats, in the mean over the steps that belong to a completion."""
+    alive = torch.ones_like(tree.levels[0].reach)
+    total, steps = torch.zeros_like(tree.J), torch.zeros_like(tree.J)
+    for level in tree.levels:
+        weight = level.reach * alive
+        total, steps = total + weight @ entropy(level.pi.detach()), steps + weight.sum()
+        if tree.world.end is not None:
+            alive = (alive[:, None] * (level.tokens != tree.world.end)).flatten()
+        else:
+            alive = alive.repeat_interleave(tree.world.V)
+    return total / steps
