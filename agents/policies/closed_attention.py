@@ -1,4 +1,4 @@
-"""A transformer policy with some attention edges closed to autograd: what credit travels along which edge."""
+"""A transformer policy with some attention edges closed to autograd, to see which edge carries which credit."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -15,17 +15,20 @@ Closed = Callable[[int, int], Any]  # (layer, distance >= 1) -> True, False, or 
 
 
 class ClosedAttention:
-    """The same policy, forward to the bit, whose closed edges carry no derivative.
+    """A policy with bitwise the same logits, in which closed edges carry no derivative.
 
     An edge joins a position to an earlier one, `distance` = 1, 2, ... before it, in one layer and head. Where
-    `closed(layer, distance)` says True (or says so for a head), the earlier position's key and value count as constants for
-    the later one. A position's own key and value (distance 0) are never closed. The policy must keep its cache as the suite's
-    `Transformer` does. Contexts are read one position at a time, so edges inside a prompt are closed too.
+    `closed(layer, distance)` is True (for all heads, or in a list of one entry for each head), the earlier position's key and
+    value are constants for the later one. A position's own key and value (distance 0) are never closed. Contexts are read one
+    position at a time, so edges inside a prompt are closed too.
+
+    Raises:
+        InputError: the policy is not a `Transformer`; later, where `closed` gives another number of entries.
     """
 
     def __init__(self, policy: TokenPolicy, closed: Closed):
         if not isinstance(policy, Transformer):
-            raise InputError("policy must be a Transformer: other networks do not show their keys and values")
+            raise InputError("policy must be a Transformer: the keys and values of other networks are not accessible")
         self.policy, self.closed = policy, closed
         self.width, self.layers = policy.width, policy.layers
         self.embed, self.parameters, self.sites = policy.embed, policy.parameters, policy.sites
@@ -33,13 +36,13 @@ class ClosedAttention:
     def extend(
         self, x: Float[Tensor, "B T D"], cache: Any = None, probes: Mapping[str, Tensor] | None = None
     ) -> tuple[Float[Tensor, "B V"], Any]:
-        """Logits after the last of the new positions, and the cache, whose tensors are all open."""
+        """Logits after the last of the new positions, and the cache, in which every edge is open."""
         return self._read(self.policy.extend, x, cache, probes or {})
 
     def hidden(
         self, x: Float[Tensor, "B T D"], cache: Any = None, probes: Mapping[str, Tensor] | None = None
     ) -> tuple[Float[Tensor, "B D"], Any]:
-        """The last hidden state, likewise."""
+        """The last hidden state and the cache, as `extend`."""
         return self._read(self.policy.hidden, x, cache, probes or {})
 
     def _read(self, read: Any, x: Tensor, cache: Any, probes: Mapping[str, Tensor]) -> tuple[Tensor, Any]:
@@ -51,17 +54,18 @@ class ClosedAttention:
         return out, cache
 
     def _gated(self, layer: int, chunks: list[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]:
-        found, distance = [], sum(k.shape[2] for k, _ in chunks)
+        """The chunks with the derivative of closed edges removed."""
+        gated, distance = [], sum(k.shape[2] for k, _ in chunks)
         for k, v in chunks:
             gates = [self._gate(layer, distance - j, k) for j in range(k.shape[2])]
             distance -= k.shape[2]
             gate = torch.stack(gates, -1)[..., None]
             key, value = (part.detach() + gate * (part - part.detach()) for part in (k, v))
-            found.append((key, value))
-        return found
+            gated.append((key, value))
+        return gated
 
     def _gate(self, layer: int, distance: int, k: Tensor) -> Float[Tensor, "heads"]:
-        """1 where a head's edge is open."""
+        """1 for heads whose edge is open, 0 for closed ones."""
         closed, heads = self.closed(layer, distance), k.shape[1]
         flags = [closed] * heads if isinstance(closed, bool) else list(closed or ())
         if len(flags) != heads:
@@ -70,7 +74,7 @@ class ClosedAttention:
 
 
 def _reopened(old: list[Any], new: list[Any]) -> list[Any]:
-    """The longer cache with what was there before as it was, not gated."""
+    """The new chunks of a layer, with the entries that were there before taken from the old ones, which are not gated."""
     if len(new) > len(old):
         return [*old, new[-1]]
     joined = tuple(torch.cat([before, after[:, :, -1:]], 2) for before, after in zip(old[-1], new[-1], strict=True))
@@ -88,12 +92,12 @@ def beyond(longest: int) -> Closed:
 
 
 def in_layer(closed: int) -> Closed:
-    """Close all edges of one layer, counted from 0."""
+    """Close all edges of the layer with this index."""
     return lambda layer, distance: layer == closed
 
 
 def in_head(closed: int, heads: int) -> Closed:
-    """Close all edges of one head in every layer, counted from 0."""
+    """Close all edges of the head with this index, in every layer."""
     if not 0 <= closed < heads:
         raise InputError(f"head {closed} does not exist: they are 0 ... {heads - 1}")
     return lambda layer, distance: [head == closed for head in range(heads)]

@@ -1,6 +1,6 @@
-"""Any module that maps embeddings to logits, as a policy over tokens: how a user's own network is judged."""
+"""Any module that maps embeddings to logits, as a policy over tokens: for a user's own network."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
@@ -12,27 +12,39 @@ from torch import Tensor, nn
 from agents.policies.knobs import entropy_knobs
 from envs.world import InputError
 
-Seen = tuple[Tensor, dict[str, Tensor]]  # embeddings (B, T, D) read so far, and the probes (B, T, width) added so far
+Seen = tuple[Tensor, dict[str, Tensor]]  # embeddings (B, T, D) and probes (B, T, width) so far
 
 
 class ModulePolicy(nn.Module):
     """`pi = softmax((network(embeddings) + offset) / temperature)` for any causal `network`: (B, T, D) -> (B, T, V).
 
-    `embedding` is the token table, (V, D), a parameter (of the network, if it is tied) or a plain tensor. `sites` names
-    the places where a probe may be added, site -> submodule path: the probe joins that submodule's output (its first entry,
-    where it gives several), which must be (B, T, width); "embedding" is always there. `head`, if given, is the path of
-    the submodule that reads the last hidden state. There is no cache: `extend` runs whole contexts again, which is exact for
-    any network that does not drop units at random. Raises InputError for knobs, tables, paths and shapes that do not fit, and
-    for a submodule that does not run exactly once in a pass.
+    `extend` keeps no keys and values: it runs whole contexts again, which is exact for any network without dropout.
+
+    Args:
+        network: the module.
+        embedding: the token table (V, D), a parameter (one of the network's, if it is tied) or a plain tensor.
+        sites: name of a site -> path of a submodule; a probe is added to that submodule's output (to its first entry, if it
+            gives several), which must be (B, T, width). The site "embedding" always exists.
+        head: path of the submodule that reads the last hidden state.
+        temperature: the first entropy knob.
+        offset: the second, as in `entropy_knobs`.
+
+    Raises:
+        InputError: knobs, tables, paths or shapes do not fit, or a submodule does not run exactly once in a pass.
     """
 
     table: Tensor
     offset: Tensor
 
     def __init__(
-        self, network: nn.Module, embedding: Any, sites: Mapping[str, str] | None = None, head: str | None = None,
-        temperature: float = 1.0, offset: Any = 0.0,
-    ):  # fmt: skip
+        self,
+        network: nn.Module,
+        embedding: Any,
+        sites: Mapping[str, str] | None = None,
+        head: str | None = None,
+        temperature: float = 1.0,
+        offset: Any = 0.0,
+    ):
         super().__init__()
         self.network = network
         if not isinstance(embedding, Tensor) or embedding.ndim != 2:
@@ -56,15 +68,15 @@ class ModulePolicy(nn.Module):
 
     @cached_property
     def numbers_per_position(self) -> int:
-        """How many numbers autograd keeps of one position of a context, measured on a short one."""
+        """How many numbers autograd keeps for each position of a context, measured on a context of two."""
         kept: dict[int, int] = {}
         own = {parameter.untyped_storage().data_ptr() for parameter in self.parameters()}
 
-        def weigh(t: Tensor) -> Tensor:
+        def count(t: Tensor) -> Tensor:
             kept[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes() // t.element_size()
             return t
 
-        with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(weigh, lambda t: t):
+        with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(count, lambda t: t):
             x = self.table[:1].detach().expand(2, -1)[None].clone().requires_grad_()
             logits = self(x)
         del logits
@@ -88,14 +100,14 @@ class ModulePolicy(nn.Module):
     def extend(
         self, x: Float[Tensor, "B T D"], cache: Seen | None = None, probes: Mapping[str, Tensor] | None = None
     ) -> tuple[Float[Tensor, "B V"], Seen]:
-        """Logits after the last of the new positions; the cache is all that was read."""
+        """Logits after the last of the new positions; the cache holds all embeddings and probes so far."""
         seen = _joined(x, cache, probes or {})
         return self._run(*seen)[0][:, -1], seen
 
     def hidden(
         self, x: Float[Tensor, "B T D"], cache: Seen | None = None, probes: Mapping[str, Tensor] | None = None
     ) -> tuple[Float[Tensor, "B width"], Seen]:
-        """The last hidden state, what the submodule `head` reads at the last position."""
+        """The last hidden state, which is the input of the submodule `head` at the last position; the cache as in `extend`."""
         if self._head is None:
             raise InputError(
                 "head must name the submodule that reads the last hidden state: ModulePolicy(..., head=...)"
@@ -117,20 +129,20 @@ class ModulePolicy(nn.Module):
 
     @contextmanager
     def _hooked(self, probes: Mapping[str, Tensor]) -> Iterator[list[Tensor]]:
-        """Probes joined to their submodules' outputs while the network runs; yields what the head will have read."""
-        read: list[Tensor] = []
+        """Add probes to their submodules' outputs while the network runs; yields the list that will hold the head's input."""
+        inputs: list[Tensor] = []
         runs = {site: 0 for site in probes if site != "embedding"}
-        hooks = [self.network.get_submodule(self._paths[site]).register_forward_hook(_adder(site, probes[site], runs))
-                 for site in runs]  # fmt: skip
+        modules = {site: self.network.get_submodule(self._paths[site]) for site in runs}
+        hooks = [module.register_forward_hook(_adder(site, probes[site], runs)) for site, module in modules.items()]
         if self._head is not None:
             head = self.network.get_submodule(self._head)
-            hooks.append(head.register_forward_pre_hook(lambda _, given: read.append(given[0])))
+            hooks.append(head.register_forward_pre_hook(lambda _, arguments: inputs.append(arguments[0])))
         try:
-            yield read
+            yield inputs
         finally:
             for hook in hooks:
                 hook.remove()
-        runs |= {} if self._head is None else {"head": len(read)}
+        runs |= {} if self._head is None else {"head": len(inputs)}
         for site, times in runs.items():
             if times != 1:
                 path = self._head if site == "head" else self._paths[site]
@@ -145,8 +157,10 @@ def _check_sites(probes: Mapping[str, Tensor], sites: tuple[str, ...]) -> None:
             raise InputError(f"site {site!r} does not exist; there are {', '.join(sites)}")
 
 
-def _adder(site: str, probe: Tensor, runs: dict[str, int]) -> Any:
-    def add(module: nn.Module, given: Any, out: Any) -> Any:
+def _adder(site: str, probe: Tensor, runs: dict[str, int]) -> Callable[[nn.Module, Any, Any], Any]:
+    """A forward hook that adds the probe to the module's output and counts the module's runs."""
+
+    def add(module: nn.Module, arguments: Any, out: Any) -> Any:
         runs[site] += 1
         first = out[0] if isinstance(out, tuple) else out
         if not isinstance(first, Tensor) or first.shape != probe.shape:
@@ -160,7 +174,7 @@ def _adder(site: str, probe: Tensor, runs: dict[str, int]) -> Any:
 
 
 def _joined(x: Tensor, cache: Seen | None, probes: Mapping[str, Tensor]) -> Seen:
-    """All embeddings and probes so far; a node's ancestors are repeated for each of its children."""
+    """All embeddings and probes so far; those of the cache are repeated for the rows that continue them."""
     if cache is None:
         return x, dict(probes)
     before, old = cache

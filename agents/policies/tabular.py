@@ -1,4 +1,4 @@
-"""A softmax table on the abstract states of a token world: the policy with nothing between parameters and probabilities."""
+"""A softmax table on the abstract states of a token world: its parameters are the logits themselves."""
 
 from typing import Any
 
@@ -13,7 +13,8 @@ from envs.world import InputError
 class TabularPolicy(nn.Module):
     """`pi_k(a | z) = softmax((logits[k, z] + offset) / temperature)`, logits (S, V), or (H, S, V) to change in time.
 
-    The knobs as in `agents.policies.knobs.entropy_knobs`. Raises InputError for a table or a knob that does not fit.
+    The two knobs are those of `agents.policies.knobs.entropy_knobs`. Raises InputError for a table that is not finite or has
+    another shape, and for a knob that `entropy_knobs` refuses.
     """
 
     offset: Tensor
@@ -28,5 +29,5 @@ class TabularPolicy(nn.Module):
         self.register_buffer("offset", knob)
 
     def probabilities(self) -> Float[Tensor, "*time S V"]:
-        """All of pi."""
+        """pi(a | z) of every state and action (and time)."""
         return torch.softmax((self.logits + self.offset) / self.temperature, -1)

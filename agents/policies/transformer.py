@@ -1,11 +1,12 @@
-"""One small causal transformer: pre-norm blocks, real attention, token head or Gaussian head, embeddings as input.
+"""One small causal transformer: pre-norm blocks, softmax attention, token head or Gaussian head.
 
-It reads *embeddings*, so relaxed tokens and perturbed sites go in as easily as tokens. A *site* is a place in the residual
-stream where a zero tensor may be added to read a derivative: "embedding" (before the first block) and "layer1" ...
-"layerL" (after each block).
+It reads *embeddings*, so relaxed tokens can be fed in as well as tokens. A *site* is a place in the residual stream where
+a zero tensor (a *probe*) may be added to read a derivative: "embedding" (before the first block) and "layer1" ... "layerL"
+(after each block).
 
-Shapes: B rows, T positions, D width, V vocabulary. The cache of `extend` is a list of chunks per layer; a chunk of b rows
-serves B / b consecutive rows each, so the nodes of a prefix tree share the keys and values of their ancestors uncopied.
+Shapes: B rows, T positions, D width, V vocabulary. The cache of `extend` is a list of chunks (keys, values) for each layer.
+Each row of a chunk of b rows serves B / b consecutive rows of the batch, so the nodes of a prefix tree share the keys and
+values of their ancestors without copies.
 """
 
 import math
@@ -25,17 +26,17 @@ Cache = list[list[Chunk]]
 
 
 class Linear(nn.Linear):
-    """A linear map whose parameters are drawn by the network that holds it."""
+    """A linear map whose parameters are drawn by the network that it belongs to."""
 
     def reset_parameters(self) -> None:
-        """Nothing: torch would draw from the global generator here."""
+        """Do nothing: torch would draw from the global generator here."""
 
 
 class Embedding(nn.Embedding):
-    """A token table, drawn likewise."""
+    """A token table whose parameters are drawn by the network that it belongs to."""
 
     def reset_parameters(self) -> None:
-        """Nothing, as above."""
+        """Do nothing: torch would draw from the global generator here."""
 
 
 class Attention(nn.Module):
@@ -47,10 +48,10 @@ class Attention(nn.Module):
         self.inward, self.outward = Linear(width, 3 * width), Linear(width, width)
 
     def forward(self, x: Float[Tensor, "B T D"], past: list[Chunk]) -> tuple[Float[Tensor, "B T D"], list[Chunk]]:
-        """Attend from x to the past and, causally, to x itself; returns the output and the longer past."""
+        """Attend from x to the past and, causally, to x itself; return the output and the past with x added."""
         if past and x.shape[1] > 1:
             raise InputError("extend takes one position at a time after the first call")
-        q, k, v = self.inward(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        q, k, v = self.inward(x).reshape(*x.shape[:-1], 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         if past and past[-1][0].shape[0] == k.shape[0]:
             chunks = [*past[:-1], (torch.cat([past[-1][0], k], 2), torch.cat([past[-1][1], v], 2))]
         else:
@@ -60,15 +61,17 @@ class Attention(nn.Module):
             out = functional.scaled_dot_product_attention(q, keys, values, is_causal=not past)
         else:
             out = _attend_to_chunks(q, chunks)
-        return self.outward(out.transpose(1, 2).flatten(2)), chunks
+        attended: Tensor = self.outward(out.transpose(1, 2).flatten(2))
+        return attended, chunks
 
 
 def _attend_to_chunks(q: Tensor, chunks: list[Chunk]) -> Tensor:
-    """One query position per row against chunks of fewer rows: q (B, heads, 1, d) is folded to each chunk's rows."""
+    """Attention from one position of each row to chunks of fewer rows: q (B, heads, 1, d) is reshaped to each chunk's rows."""
     B, heads, _, d = q.shape
     folded = [q.reshape(len(k), B // len(k), heads, d).transpose(1, 2) for k, _ in chunks]
     scores = [(f @ k.mT).transpose(1, 2).reshape(B, heads, -1) for f, (k, _) in zip(folded, chunks, strict=True)]
-    weights = torch.softmax(torch.cat(scores, -1) / math.sqrt(d), -1).split([s.shape[-1] for s in scores], -1)
+    softmax = torch.softmax(torch.cat(scores, -1) / math.sqrt(d), -1)
+    weights = torch.split(softmax, [s.shape[-1] for s in scores], -1)
     parts = [
         (w.reshape(len(v), B // len(v), heads, -1).transpose(1, 2) @ v).transpose(1, 2).reshape(B, heads, 1, d)
         for w, (_, v) in zip(weights, chunks, strict=True)
@@ -86,27 +89,49 @@ class Block(nn.Module):
         self.mlp = nn.Sequential(Linear(width, 4 * width), nn.GELU(), Linear(4 * width, width))
 
     def forward(self, x: Float[Tensor, "B T D"], past: list[Chunk]) -> tuple[Float[Tensor, "B T D"], list[Chunk]]:
-        """Both residual branches."""
-        seen, chunks = self.attention(self.norm1(x), past)
-        x = x + seen
+        """Apply both residual branches; return the output and the past with x added."""
+        attended, chunks = self.attention(self.norm1(x), past)
+        x = x + attended
         return x + self.mlp(self.norm2(x)), chunks
 
 
 class Transformer(nn.Module):
     """The policy `pi = softmax((z + offset) / temperature)` over V tokens, or a command of m numbers (Gaussian head).
 
-    `outputs` is V (token head) or m; `inputs` is None for a token embedding table of `outputs` rows, or the size of the
-    states that a Gaussian-head policy reads. `temperature` > 0 and `offset` (a constant added to token 0's logit, or a
-    vector of V) are the two entropy knobs. Parameters are drawn from `seed` alone. Raises InputError for sizes that do
-    not fit, a temperature <= 0, contexts longer than `length`, and probes at a site that does not exist.
+    Args:
+        outputs: V (token head) or m (Gaussian head).
+        inputs: None for a token table of `outputs` rows, or the size of the states that a Gaussian-head policy reads.
+        width: D, a multiple of `heads`.
+        layers: number of blocks.
+        heads: attention heads of each block.
+        length: positions of the longest context.
+        temperature: > 0, the first entropy knob.
+        offset: the second, a number added to the logit of token 0 or a vector added to all.
+        tied: whether the head uses the token table.
+        seed: of the generator that draws the parameters; nothing else does.
+        dtype: of the parameters.
+
+    Raises:
+        InputError: sizes do not fit or the temperature is <= 0; later, for contexts longer than `length` and for probes at a
+            site that does not exist.
     """
 
     window = None  # as a policy of a linear-quadratic world it reads the whole history
 
     def __init__(
-        self, outputs: int, inputs: int | None = None, width: int = 64, layers: int = 2, heads: int = 4, length: int = 64,
-        temperature: float = 1.0, offset: Any = 0.0, tied: bool = False, seed: int = 0, dtype: torch.dtype = torch.float64,
-    ):  # fmt: skip
+        self,
+        outputs: int,
+        inputs: int | None = None,
+        width: int = 64,
+        layers: int = 2,
+        heads: int = 4,
+        length: int = 64,
+        temperature: float = 1.0,
+        offset: Any = 0.0,
+        tied: bool = False,
+        seed: int = 0,
+        dtype: torch.dtype = torch.float64,
+    ):
         super().__init__()
         if heads < 1 or width % heads:
             raise InputError(f"width must be a multiple of heads; got width={width}, heads={heads}")
@@ -132,7 +157,10 @@ class Transformer(nn.Module):
 
     def embed(self, u: Float[Tensor, "*batch V"] | Int[Tensor, "*batch"]) -> Float[Tensor, "*batch D"]:
         """Embeddings of tokens, or `E'u` of relaxed tokens."""
-        return u @ self.embedding.weight if u.is_floating_point() else self.embedding(u)
+        if u.is_floating_point():
+            return u @ self.embedding.weight
+        rows: Tensor = self.embedding(u)
+        return rows
 
     def forward(
         self, embeddings: Float[Tensor, "B T D"], probes: Mapping[str, Tensor] | None = None
@@ -143,20 +171,21 @@ class Transformer(nn.Module):
     def extend(
         self, x: Float[Tensor, "B T D"], cache: Cache | None = None, probes: Mapping[str, Tensor] | None = None
     ) -> tuple[Float[Tensor, "B V"], Cache]:
-        """Logits after the last of the new positions, and the cache with them in it (the old one stays valid)."""
+        """Logits after the last of the new positions, and the cache with these added (the old cache stays valid)."""
         h, longer = self.hidden(x, cache, probes)
         return self._logits(h), longer
 
     def hidden(
         self, x: Float[Tensor, "B T D"], cache: Cache | None = None, probes: Mapping[str, Tensor] | None = None
     ) -> tuple[Float[Tensor, "B D"], Cache]:
-        """What the head reads at the last of the new positions, the last hidden state, and the cache likewise."""
+        """The last hidden state, which the head reads, at the last of the new positions; and the cache as in `extend`."""
         cache = cache or [[] for _ in self.blocks]
         h, longer = self._run(x, cache, sum(k.shape[2] for k, _ in cache[0]), probes)
         return h[:, -1], longer
 
     def _logits(self, h: Tensor) -> Tensor:
-        return (self.head(h) + self.offset) / self.temperature
+        logits: Tensor = (self.head(h) + self.offset) / self.temperature
+        return logits
 
     def _run(self, x: Tensor, cache: Cache, start: int, probes: Mapping[str, Tensor] | None) -> tuple[Tensor, Cache]:
         probes = self._checked(x, start, probes)
@@ -181,7 +210,7 @@ class Transformer(nn.Module):
 
 
 class TransformerCommand(nn.Module):
-    """A Gaussian-head transformer as the policy of a linear-quadratic world: `u_t = head(states so far)`."""
+    """A Gaussian-head transformer as a policy of a linear-quadratic world: `u_t` is its output after the states s_0 ... s_t."""
 
     window = None
 
@@ -191,11 +220,12 @@ class TransformerCommand(nn.Module):
 
     def forward(self, history: Float[Tensor, "batch seen n"], t: int) -> Float[Tensor, "batch m"]:
         """Command for the last state of the history."""
-        return self.network(self.network.embedding(history))[:, -1]
+        commands: Tensor = self.network(self.network.embedding(history))
+        return commands[:, -1]
 
 
 def _draw(network: "Transformer", rng: torch.Generator) -> None:
-    """Torch's usual laws: N(0, 1) for embeddings, U(-1, 1) / sqrt(fan-in) for linear maps; positions N(0, 0.1^2)."""
+    """Draw embeddings from N(0, 1), linear maps from U(-1, 1) / sqrt(fan-in), as torch does, and positions from N(0, 0.1^2)."""
     nn.init.normal_(network.position, std=0.1, generator=rng)
     for module in network.modules():
         if isinstance(module, Embedding):

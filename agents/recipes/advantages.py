@@ -1,12 +1,13 @@
-"""Rewards to advantages, side by side: plain functions `(rewards, mask, group) -> advantages`, all (rows, T).
+"""Advantages, side by side: plain functions `(rewards, mask, group) -> advantages`.
 
-Rewards are as in `agents.recipes.batch.Batch`: what each step adds to the return, so `R_i = sum_t rewards_it`. An advantage
-multiplies `grad log pi(c_t)` at its step. In each docstring stands the exact mean of `sum_t A_t grad log pi(c_t)`, rows drawn
-from the policy itself, as a multiple of `grad J` (theory page section 4); P is the success probability of a binary reward.
-Any other function of this form can be put in their place.
+Rewards, mask and advantages are (rows, T). Rewards are as in `agents.recipes.batch.Batch`: what each step adds to the return,
+so `R_i = sum_t rewards_it`. An advantage multiplies `grad log pi(c_t)` at its step. "Mean" in the docstrings is the exact mean
+of `sum_t A_t grad log pi(c_t)`, rows drawn from the policy itself, as a multiple of `grad J` (theory page section 4); P is
+the success probability of a binary reward. Any other function of this form can be used in place of these.
 """
 
 from collections.abc import Callable
+from weakref import WeakSet
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -19,66 +20,94 @@ Advantage = Callable[[Tensor, Tensor, Tensor], Tensor]
 Rewards = Float[Tensor, "rows T"]
 Mask = Bool[Tensor, "rows T"]
 Group = Int[Tensor, "rows"]
+_GROUP_WISE: WeakSet[Advantage] = WeakSet()
 
 
+def group_wise(advantage: Advantage) -> Advantage:
+    """Mark an advantage that depends on the rows of its own group alone, so that many batches can be joined into one."""
+    _GROUP_WISE.add(advantage)
+    return advantage
+
+
+def is_group_wise(advantage: Advantage) -> bool:
+    """Whether an advantage is marked so; a user's own function counts as one that may mix groups until it is marked."""
+    return advantage in _GROUP_WISE
+
+
+@group_wise
 def full_return(rewards: Rewards, mask: Mask, group: Group) -> Float[Tensor, "rows T"]:
-    """`A_it = R_i`. Mean: grad J, exactly, at the highest variance."""
+    """`A_it = R_i`. Mean: grad J, at the highest variance of all."""
     check_rows(rewards, mask, group)
-    return _spread(rewards.sum(1), mask)
+    return _on_all_steps(rewards.sum(1), mask)
 
 
+@group_wise
 def reward_to_go(rewards: Rewards, mask: Mask, group: Group) -> Float[Tensor, "rows T"]:
-    """`A_it = sum_{k>=t} r_ik`: what came before the token has mean 0 and is left out. Mean: grad J."""
+    """`A_it = sum_{k>=t} r_ik`, without the rewards before the token, which add only variance. Mean: grad J."""
     check_rows(rewards, mask, group)
     return _to_go(rewards) * mask
 
 
 def batch_baseline(rewards: Rewards, mask: Mask, group: Group) -> Float[Tensor, "rows T"]:
-    """`A_it = R_i - mean of all other rows' R`, whatever their prompt: REINFORCE with a baseline. Mean: grad J."""
+    """`A_it = R_i - mean_{j != i} R_j` over the whole batch (REINFORCE with a baseline). Mean: grad J."""
     check_rows(rewards, mask, group)
     return leave_one_out(rewards, mask, torch.zeros_like(group))
 
 
+@group_wise
 def leave_one_out(rewards: Rewards, mask: Mask, group: Group) -> Float[Tensor, "rows T"]:
-    """`A_it = R_i - mean_{j != i} R_j` within the group (RLOO, arXiv:2402.14740). Mean: grad J. Groups of two or more."""
+    """`A_it = R_i - mean_{j != i} R_j` within the group (RLOO, arXiv:2402.14740). Mean: grad J. Needs groups of two or more."""
     sizes = check_rows(rewards, mask, group, least=2)[group].to(rewards)[:, None]
     return mean_baseline(rewards, mask, group) * sizes / (sizes - 1)
 
 
+@group_wise
 def leave_one_out_to_go(rewards: Rewards, mask: Mask, group: Group) -> Float[Tensor, "rows T"]:
-    """`A_it` = reward-to-go minus the others' mean reward-to-go at the same step. Mean: grad J. Groups of two or more.
+    """Reward-to-go minus the mean reward-to-go of the group's other rows at the same step. Mean: grad J.
 
-    A row that has ended has reward-to-go 0 and counts; leaving it out would make the baseline depend on its length.
+    A row that has ended counts with reward-to-go 0: without it the baseline would depend on its length. Needs groups of two or
+    more.
     """
     sizes = check_rows(rewards, mask, group, least=2)[group].to(rewards)[:, None]
     to_go = _to_go(rewards)
     return (to_go - group_mean(to_go, group)) * sizes / (sizes - 1) * mask
 
 
+@group_wise
 def mean_baseline(rewards: Rewards, mask: Mask, group: Group) -> Float[Tensor, "rows T"]:
-    """`A_it = R_i - mean_j R_j`, its own row in the mean (Dr. GRPO, arXiv:2503.20783). Mean: (G-1)/G grad J."""
+    """`A_it = R_i - mean_j R_j`, row i included in the mean (Dr. GRPO, arXiv:2503.20783). Mean: (G-1)/G grad J."""
     check_rows(rewards, mask, group)
-    return _spread(_centred(rewards.sum(1), group), mask)
+    return _on_all_steps(_centred(rewards.sum(1), group), mask)
 
 
 def standardised(population: bool = True, eps: float = 0.0) -> Advantage:
-    """`A_it = (R_i - mean_j R_j) / (std_j R_j + eps)` (GRPO, arXiv:2402.03300), 0 where all rewards of a group are equal.
+    """`A_it = (R_i - mean_j R_j) / (std_j R_j + eps)` (GRPO, arXiv:2402.03300), 0 where all returns of a group are equal.
 
-    Mean for binary rewards: `c_G(P) grad P`, with the population std and eps 0
-    `c_G(P) = E sqrt(k(1-k)) / (P(1-P))`, k ~ Bin(G, P) / G; the sample std multiplies it by sqrt((G-1)/G). For other rewards
-    it is no multiple of grad J. Groups of two or more.
+    Mean for binary rewards: `c_G(P) grad P`. With the population std and eps = 0, `c_G(P) = E sqrt(k(1-k)) / (P(1-P))` with
+    k ~ Bin(G, P) / G; the sample std multiplies it by sqrt((G-1)/G). For other rewards the mean is not a multiple of grad J.
+
+    Args:
+        population: whether the variance is divided by G; else by G - 1 (the sample's).
+        eps: added to the std.
+
+    Returns:
+        The advantage function; it needs groups of two or more.
+
+    Raises:
+        InputError: eps < 0.
     """
     if not eps >= 0:
         raise InputError(f"eps must be >= 0; got {eps!r}")
 
+    @group_wise
     def advantage(rewards: Rewards, mask: Mask, group: Group) -> Float[Tensor, "rows T"]:
-        """Centred in the group, over its std."""
+        """Returns, centred within the group and divided by its standard deviation."""
         sizes = check_rows(rewards, mask, group, least=2)[group].to(rewards)
         centred = _centred(rewards.sum(1), group)
         std = (group_mean(centred**2, group) * (1.0 if population else sizes / (sizes - 1))).sqrt()
-        # returns that differ by the rounding of their sums are equal
+        # returns that differ only by the rounding of their sums count as equal
         equal = std <= 16 * torch.finfo(std.dtype).eps * group_mean(rewards.abs().sum(1), group)
-        return _spread(torch.where(equal, 0.0, centred / torch.where(equal, 1.0, std + eps)), mask)
+        return _on_all_steps(torch.where(equal, 0.0, centred / torch.where(equal, 1.0, std + eps)), mask)
 
     return advantage
 
@@ -86,36 +115,44 @@ def standardised(population: bool = True, eps: float = 0.0) -> Advantage:
 def gae(values: Float[Tensor, "rows T"], lam: float) -> Advantage:
     """GAE on a critic's values (arXiv:1506.02438): `A_t = sum_j lam^j delta_{t+j}`, `delta_t = r_t + V_{t+1} - V_t`.
 
-    Rewards and values carry their discount already (`gamma^k V_k`), so only lam is left. The value after the last step of a
-    row is 0: the horizon belongs to the problem. Mean: grad J for lam = 1 with any values that do not look at the step's
-    token, and for every lam with the exact V; else a biased critic biases the update by its error, the more the smaller lam.
+    The value after the last step of a row is 0: the horizon belongs to the problem. Mean: grad J for lam = 1 with any values
+    that do not depend on the step's token, and for every lam with the exact V; else the critic's error biases the update,
+    the more the smaller lam is.
+
+    Args:
+        values: `gamma^k V_k` before each step; rewards and values carry their discount, so gamma does not enter.
+        lam: lambda.
+
+    Raises:
+        InputError: lam lies outside [0, 1].
     """
     if not 0 <= lam <= 1:
         raise InputError(f"lam must lie in [0, 1]; got {lam!r}")
 
+    @group_wise
     def advantage(rewards: Rewards, mask: Mask, group: Group) -> Float[Tensor, "rows T"]:
-        """The recursion, from the last step back."""
+        """`A_t = delta_t + lam A_{t+1}`, from the last step back."""
         check_rows(rewards, mask, group)
         V = torch.where(mask, values, 0.0)
         after = torch.cat([V[:, 1:], torch.zeros_like(V[:, :1])], 1)
-        delta, total, out = rewards + after - V, torch.zeros_like(V[:, 0]), []
+        delta, total, columns = rewards + after - V, torch.zeros_like(V[:, 0]), []
         for t in reversed(range(delta.shape[1])):
             total = delta[:, t] + lam * total
-            out.append(total)
-        return torch.stack(out[::-1], 1) * mask
+            columns.append(total)
+        return torch.stack(columns[::-1], 1) * mask
 
     return advantage
 
 
 def group_mean(x: Float[Tensor, "rows *rest"], group: Group) -> Float[Tensor, "rows *rest"]:
-    """Every row's group mean."""
+    """The mean of each row's group, row by row."""
     sizes = torch.bincount(group).to(x)
     sums = x.new_zeros(len(sizes), *x.shape[1:]).index_add_(0, group, x)
     return (sums / sizes.reshape(-1, *[1] * (x.ndim - 1)))[group]
 
 
 def _centred(R: Float[Tensor, "rows"], group: Group) -> Float[Tensor, "rows"]:
-    """`R - mean`, exactly 0 where all of a group are equal, however many: differences from its first row are taken first."""
+    """`R - mean` within the group. Differences from its first row are taken first, so equal returns give exactly 0."""
     first = torch.full_like(torch.bincount(group), len(group))
     first.scatter_reduce_(0, group, torch.arange(len(group), device=group.device), "amin")
     from_first = R - R[first][group]
@@ -126,6 +163,6 @@ def _to_go(rewards: Tensor) -> Tensor:
     return rewards.flip(1).cumsum(1).flip(1)
 
 
-def _spread(row: Float[Tensor, "rows"], mask: Mask) -> Float[Tensor, "rows T"]:
-    """One number a row on all steps of its completion."""
+def _on_all_steps(row: Float[Tensor, "rows"], mask: Mask) -> Float[Tensor, "rows T"]:
+    """One number for each row, at all steps of its completion."""
     return row[:, None] * mask

@@ -1,4 +1,4 @@
-"""What a critic-free update is computed from: rows of T steps, drawn in groups, all of it constants."""
+"""The batch that an update is computed from: rows of T steps, drawn in groups, all constants."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -12,16 +12,21 @@ from envs.world import InputError
 
 @dataclass(frozen=True)
 class Batch:
-    """Sampled completions, one a row.
+    """Sampled completions, one in each row.
 
-    `rewards` are what each step adds to the return, `gamma^k r_k`, so that a return is their plain sum; 0 where the mask
-    is False. `mask` marks the steps that belong to the completion (a run from the start, the end token included), `group`
-    numbers the rows drawn together from one prompt or start state, 0 ... groups - 1. Where a learner needs them: `old`,
-    log pi of the policy that drew the rows (the current one's where it is None); `reference`, log pi_ref of the same
-    tokens; `values`, a critic's `gamma^k V_k` before each step; `ended`, False for completions cut at the horizon.
+    Attributes:
+        rewards: what each step adds to the return, `gamma^k r_k`, so that a return is their plain sum; 0 where the mask is
+            False.
+        mask: True for the steps of the completion, which run from the first step to the end token.
+        group: number of the row's group, 0 ... groups - 1; the rows of a group share a prompt or start state.
+        old: log pi of the policy that drew the rows; None means the current policy's.
+        reference: log pi_ref of the same tokens, for a KL penalty.
+        values: a critic's `gamma^k V_k` before each step.
+        ended: False for completions that were cut at the horizon.
 
-    Raises InputError, naming the field, for shapes that disagree, rewards or log-probabilities that are not finite, a mask
-    with a hole or an empty row, rewards outside the mask, and groups that are not numbered from 0 without gaps.
+    Raises:
+        InputError: naming the field: shapes disagree, a reward or log-probability is not finite, the mask has a hole or an
+            empty row, a reward lies outside the mask, or the groups are not numbered from 0 without gaps.
     """
 
     rewards: Float[Tensor, "rows T"]
@@ -33,7 +38,7 @@ class Batch:
     ended: Bool[Tensor, "rows"] | None = None
 
     def __post_init__(self) -> None:
-        """Check all of it."""
+        """Check the fields."""
         check_rows(self.rewards, self.mask, self.group)
         for name in ("old", "reference", "values"):
             table = getattr(self, name)
@@ -43,15 +48,19 @@ class Batch:
             raise InputError(f"ended must have one entry per row, {len(self.group)}; got {tuple(self.ended.shape)}")
 
     def rows(self, index: Tensor | slice) -> "Batch":
-        """Some of the rows as a batch of their own, their groups numbered anew."""
-        cut: dict[str, Any] = {name: None if x is None else x[index] for name, x in self.__dict__.items()}
-        return Batch(**cut | {"group": torch.unique(cut["group"], return_inverse=True)[1]})
+        """The rows at `index` as a batch of their own, their groups numbered anew."""
+        chosen: dict[str, Any] = {name: None if x is None else x[index] for name, x in self.__dict__.items()}
+        return Batch(**chosen | {"group": torch.unique(chosen["group"], return_inverse=True)[1]})
 
 
 def check_rows(
     rewards: Float[Tensor, "rows T"], mask: Bool[Tensor, "rows T"], group: Int[Tensor, "rows"], least: int = 1
 ) -> Int[Tensor, "groups"]:
-    """The sizes of the groups; refuses, in one line, what is no batch and a group of fewer than `least` rows."""
+    """Check rewards, mask and group, and return the sizes of the groups.
+
+    Raises:
+        InputError: as for `Batch`, or a group has fewer than `least` rows.
+    """
     if mask.shape != rewards.shape or group.shape != rewards.shape[:1]:
         raise InputError(
             f"mask must have the rewards' shape and group one entry per row; got rewards {tuple(rewards.shape)}, "
@@ -70,7 +79,7 @@ def check_rows(
             "mask must be True from a row's first step to its last and False after it; no row may be empty"
         )
     if bool(rewards[~mask].any()):
-        raise InputError("mask disagrees with the rewards: something is paid after a completion has ended")
+        raise InputError("mask disagrees with the rewards: a reward is paid after a completion has ended")
     sizes = torch.bincount(group)
     if int(sizes.min()) < least:
         small = int(sizes.argmin())

@@ -1,8 +1,9 @@
-"""What an actor's loss is made of, side by side: surrogates, normalisers, estimators of the KL divergence.
+"""The parts of an actor's loss, side by side: surrogates, normalisers, estimators of the KL divergence.
 
-A *surrogate* `(log_probs, old, advantages, mask) -> terms`, all (rows, T), is what is to be maximised: at `log_probs = old` its
-slope in a row's log_probs is the advantage (GSPO: shared out over the row). A *normaliser* `(mask, group) -> weights` (rows, T)
-says how the terms of a batch become one number; every group counts alike, but for `token_mean`.
+A *surrogate* `(log_probs, old, advantages, mask) -> terms`, all (rows, T), is maximised. At `log_probs = old` its slope in a
+log-probability is the step's advantage (for GSPO the row's advantage is divided evenly among its steps). A *normaliser*
+`(mask, group) -> weights` (rows, T) weights the terms of a batch in their sum; every group has the same total weight, except
+under `token_mean`.
 """
 
 from collections.abc import Callable
@@ -22,17 +23,20 @@ Group = Int[Tensor, "rows"]
 
 
 def score(log_probs: Terms, old: Terms, advantages: Terms, mask: Mask) -> Terms:
-    """`A log pi(c)`: REINFORCE. No ratio: samples of an older policy are taken for the current one's."""
+    """`A log pi(c)`: REINFORCE. There is no ratio: rows of an older policy are treated as the current policy's."""
     return advantages * log_probs
 
 
 def importance(log_probs: Terms, old: Terms, advantages: Terms, mask: Mask) -> Terms:
-    """`A pi(c) / pi_old(c)`, token by token: corrects each token's own probability and not that of its prefix."""
+    """`A pi(c) / pi_old(c)`, token by token: it corrects each token's own probability but not that of its prefix."""
     return advantages * (log_probs - old).exp()
 
 
 def clipped(low: float = 0.2, high: float = 0.2) -> Surrogate:
-    """PPO (arXiv:1707.06347): `min(rho A, clip(rho, 1 - low, 1 + high) A)`, `rho = pi / pi_old`; DAPO has high > low."""
+    """PPO (arXiv:1707.06347): `min(rho A, clip(rho, 1 - low, 1 + high) A)` with `rho = pi / pi_old`.
+
+    DAPO has high > low. Raises InputError for a negative low or high.
+    """
     _check_clip(low, high)
 
     def surrogate(log_probs: Terms, old: Terms, advantages: Terms, mask: Mask) -> Terms:
@@ -43,10 +47,11 @@ def clipped(low: float = 0.2, high: float = 0.2) -> Surrogate:
 
 
 def sequence_clipped(low: float = 3e-4, high: float = 4e-4) -> Surrogate:
-    """GSPO (arXiv:2507.18071): PPO's clip on one ratio per row, `s = exp(mean_t log(pi / pi_old))`, on all its steps.
+    """GSPO (arXiv:2507.18071): PPO's clip with one ratio for the whole row, `s = exp(mean_t log(pi / pi_old))`.
 
-    At s = 1 the slope of a row's term in one log-probability is `A / |o|`, summed over the row's |o| equal terms it is A: with
-    `row_mean` GSPO is therefore GRPO with the factor 1/|o| at the first step. Advantages must be one number a row.
+    Each of the row's |o| terms is the clipped `s A`; advantages must be one number for each row. At s = 1 the slope of one term
+    in one log-probability is `A / |o|`, and that of the row's sum is A: with `row_mean` the first step of GSPO is that of GRPO
+    with the factor 1/|o|. Raises InputError for a negative low or high.
     """
     _check_clip(low, high)
 
@@ -58,7 +63,7 @@ def sequence_clipped(low: float = 3e-4, high: float = 4e-4) -> Surrogate:
 
 
 def truncated_importance(high: float = 0.28) -> Surrogate:
-    """CISPO (arXiv:2506.13585): `stop(min(rho, 1 + high)) A log pi(c)`: a truncated weight, but no token is ever silenced."""
+    """CISPO (arXiv:2506.13585): `stop(min(rho, 1 + high)) A log pi(c)`: the weight is truncated, but no slope becomes 0."""
     _check_clip(0.0, high)
 
     def surrogate(log_probs: Terms, old: Terms, advantages: Terms, mask: Mask) -> Terms:
@@ -74,13 +79,13 @@ def _check_clip(low: float, high: float) -> None:
 
 
 def row_sum(mask: Mask, group: Group) -> Terms:
-    """Sum over a row's steps, mean over rows, mean over groups: no length factor (REINFORCE, RLOO, Dr. GRPO)."""
+    """Sum over a row's steps, mean over rows, mean over groups: without a length factor (REINFORCE, RLOO, Dr. GRPO)."""
     rows, groups = _group_sizes(group)
     return mask / (rows[group] * groups)[:, None]
 
 
 def row_mean(mask: Mask, group: Group) -> Terms:
-    """Mean over a row's steps, then over rows: the factor `1/|o|` of GRPO, short rows count more a token."""
+    """Mean over a row's steps, then over rows: the factor `1/|o|` of GRPO, which gives tokens of short rows more weight."""
     return row_sum(mask, group) / mask.sum(1, keepdim=True)
 
 
@@ -91,7 +96,7 @@ def group_token_mean(mask: Mask, group: Group) -> Terms:
 
 
 def token_mean(mask: Mask, group: Group) -> Terms:
-    """Mean over all tokens of the batch, as libraries have it: it couples the groups and depends on the batch's cut."""
+    """Mean over all tokens of the batch, as in common libraries: it couples the groups, so the cut of a batch matters."""
     return mask / mask.sum().double().expand(len(mask), 1)
 
 
@@ -109,17 +114,17 @@ NORMALISERS: dict[str, Normaliser] = {
 
 
 def k1(log_ratio: Terms) -> Terms:
-    """`log(pi / pi_ref)`: unbiased for KL(pi || pi_ref), of either sign. As a loss its mean gradient is 0."""
+    """`log(pi / pi_ref)`: unbiased for KL(pi || pi_ref), of either sign; as a loss its mean gradient is 0."""
     return log_ratio
 
 
 def k2(log_ratio: Terms) -> Terms:
-    """`log(pi / pi_ref)^2 / 2`: biased as a value; as a loss its mean gradient is that of KL(pi || pi_ref), prefixes given."""
+    """`log(pi / pi_ref)^2 / 2`: biased as a value; as a loss, prefixes fixed, its mean gradient is grad KL(pi || pi_ref)."""
     return log_ratio**2 / 2
 
 
 def k3(log_ratio: Terms) -> Terms:
-    """`pi_ref / pi - 1 - log(pi_ref / pi)`: unbiased and >= 0; as a loss its mean gradient is that of KL(pi_ref || pi)."""
+    """`pi_ref / pi - 1 - log(pi_ref / pi)`: unbiased and >= 0; as a loss its mean gradient is grad KL(pi_ref || pi)."""
     return (-log_ratio).expm1() + log_ratio
 
 

@@ -1,7 +1,7 @@
-"""Completions of a token world: the one place where they are drawn, paid and given log-probabilities.
+"""Completions of a token world: the one place where they are drawn and get rewards and log-probabilities.
 
-Rewards are `gamma^k r_k` from here on, what each step adds to the return, and 0 after an end token: the contract of
-`agents.recipes.batch.Batch`.
+Rewards are `gamma^k r_k`, what each step adds to the return, and 0 after an end token, as `agents.recipes.batch.Batch`
+requires.
 """
 
 from collections.abc import Mapping
@@ -20,10 +20,16 @@ from envs.token_mdp import TokenMDP
 
 @dataclass(frozen=True)
 class SampledCompletions:
-    """Rows of one policy in groups of one prompt each, all constants.
+    """Completions of one policy, drawn in groups of one prompt each; all constants.
 
-    `prompt` indexes the world's prompts, `contexts` are prompt and completion, `log_probs` are the sampler's own, `ended` is
-    False for rows that were cut at the horizon of a world with an end token.
+    Attributes:
+        prompt: each row's index among the world's prompts.
+        contexts: tokens of prompt and completion.
+        rewards: `gamma^k r_k`, 0 after an end token.
+        mask: True for the tokens of the completion, the end token included.
+        log_probs: `log pi` of the tokens, from the pass that drew them.
+        group: number of the row's group.
+        ended: False for rows that were cut at the horizon of a world with an end token.
     """
 
     prompt: Int[Tensor, "rows"]
@@ -35,7 +41,7 @@ class SampledCompletions:
     ended: Bool[Tensor, "rows"]
 
     def batch(self) -> Batch:
-        """The rows as a learner takes them, on-policy."""
+        """The rows as the batch of an on-policy update."""
         return Batch(self.rewards, self.mask, self.group)
 
 
@@ -46,7 +52,7 @@ def sample_completions(
     group: int,
     noise: torch.Generator | Float[Tensor, "rows H"],
 ) -> SampledCompletions:
-    """Groups of `group` rows, the prompts being those with the indices `which`; noise as in `sample_tokens`."""
+    """Draw `group` rows for each prompt whose index is in `which`; noise and errors as in `sample_tokens`."""
     sample = sample_tokens(policy, world.prompts[which], world.horizon, noise, group)
     prompt = which.to(sample.tokens.device)[sample.prompt]
     mask, ended = completed(world, sample.tokens)
@@ -58,7 +64,7 @@ def sample_completions(
 def step_rewards(
     world: TokenMDP, prompt: Int[Tensor, "rows"], tokens: Int[Tensor, "rows H"]
 ) -> Float[Tensor, "rows H"]:
-    """`gamma^k r_k` of every step given the tokens, 0 after an end token; refusals as in `token_rewards`."""
+    """`gamma^k r_k` of every step given the tokens, 0 after an end token; arguments and errors as in `token_rewards`."""
     paid = token_rewards(world, prompt, tokens)
     discount = world.gamma ** torch.arange(world.horizon, device=paid.device, dtype=paid.dtype)
     return paid * discount * world.mask(tokens)
@@ -67,7 +73,7 @@ def step_rewards(
 def completed(
     world: TokenMDP, tokens: Int[Tensor, "*batch H"]
 ) -> tuple[Bool[Tensor, "*batch H"], Bool[Tensor, "*batch"]]:
-    """Which tokens belong to the completion, and whether it ended before the horizon cut it."""
+    """Which tokens belong to the completion, and whether it ended before the horizon cut it (True without an end token)."""
     mask = world.mask(tokens)
     if world.end is None:
         return mask, mask[..., -1]
@@ -80,9 +86,9 @@ def context_log_probs(
     steps: int,
     probes: Mapping[str, Tensor] | None = None,
 ) -> tuple[Float[Tensor, "rows steps"], Float[Tensor, "rows steps"]]:
-    """`log pi` of the last `steps` tokens of every context, and the entropies there; both carry the gradient.
+    """`log pi` of the last `steps` tokens of every context, and the entropies of pi there; both carry the gradient.
 
-    One pass over whole contexts. `probes` maps sites to (rows, places - 1, width).
+    One pass over whole contexts. `probes` maps sites to tensors (rows, places - 1, width).
     """
     logits = policy(policy.embed(contexts[:, :-1]), probes or {})[:, -steps:]
     log_pi = torch.log_softmax(logits, -1)

@@ -1,4 +1,4 @@
-"""A plain Transformer run for sampling: the forward pass of `agents.policies.transformer` once more, in reserved memory."""
+"""A faster forward pass of a plain Transformer, for sampling: keys and values are written into memory reserved beforehand."""
 
 import math
 from typing import Any, TypeGuard
@@ -14,28 +14,30 @@ _PARTS = {Transformer, Block, Attention, Linear, Embedding, nn.LayerNorm, nn.GEL
 
 
 def is_plain(policy: object) -> TypeGuard[Transformer]:
-    """Whether this is a Transformer with no part exchanged and nothing hooked on: its weights then say all."""
+    """Whether this is a Transformer without exchanged parts or hooks, so that its weights determine its logits."""
     if not isinstance(policy, Transformer):
         return False
-    return all(map(_as_the_source_has_it, policy.modules()))
+    return all(map(_is_original, policy.modules()))
 
 
-def _as_the_source_has_it(m: Any) -> bool:
-    """A part of the source's own kind and settings, with nothing hooked on."""
-    changed = {
-        nn.LayerNorm: lambda: m.eps != 1e-5,
-        nn.GELU: lambda: m.approximate != "none",
-        nn.Sequential: lambda: len(m) != 3,
-    }
+def _is_original(m: nn.Module) -> bool:
+    """Whether a module has the class and settings that `Transformer` gives it, and no hooks."""
     if type(m) not in _PARTS or m._forward_hooks or m._forward_pre_hooks:
         return False
-    return not changed.get(type(m), lambda: False)()
+    if isinstance(m, nn.LayerNorm):
+        return m.eps == 1e-5
+    if isinstance(m, nn.GELU):
+        return m.approximate == "none"
+    return not isinstance(m, nn.Sequential) or len(m) == 3
 
 
 class InPlace:
-    """A plain Transformer run from its weights, its keys and values in places reserved beforehand.
+    """The forward pass of `agents.policies.transformer` from a plain network's weights, reduced to what sampling needs.
 
-    The forward pass of `agents.policies.transformer` written out once more, with nothing in it that sampling can do without.
+    Args:
+        network: a plain Transformer.
+        rows: rows of the first call of `extend`.
+        places: positions of the longest context, for which keys and values get room.
     """
 
     def __init__(self, network: Any, rows: int, places: int):
@@ -47,7 +49,7 @@ class InPlace:
         self.past = network.head.weight.new_empty(shape)
 
     def extend(self, x: Float[Tensor, "rows T D"], cache: Any, probes: Any) -> tuple[Float[Tensor, "rows V"], Any]:
-        """Logits after the last position; where x has more rows than the past, consecutive ones share it."""
+        """Logits after the last position. Where x has more rows than the past, consecutive rows share one row of the past."""
         if len(x) > self.past.shape[-1]:
             self.past = self.past.repeat_interleave(len(x) // self.past.shape[-1], -1)
         here, seen = slice(self.filled, self.filled + x.shape[1]), slice(self.filled + x.shape[1])
@@ -55,9 +57,9 @@ class InPlace:
         for i, (norm1, inward, outward, norm2, up, down) in enumerate(self.blocks):
             keys, values = self.past[i]
             y = linear(layer_norm(x, self.D, *norm1), *inward)
-            q, k, v = y.unflatten(-1, (3, self.heads, -1)).permute(2, 1, 3, 4, 0)
+            q, k, v = y.reshape(*y.shape[:-1], 3, self.heads, -1).permute(2, 1, 3, 4, 0)
             keys[here], values[here] = k, v
-            if x.shape[1] == 1 or i + 1 == len(self.blocks):  # nobody asks the last layer for earlier positions
+            if x.shape[1] == 1 or i + 1 == len(self.blocks):  # earlier positions of the last layer are not needed
                 x, y = x[:, -1:], _attention_of_one(q[-1], keys[seen], values[seen])
             else:
                 q, k, v = (part.permute(3, 1, 0, 2) for part in (q, k, v))
@@ -71,7 +73,7 @@ class InPlace:
 def _attention_of_one(
     q: Float[Tensor, "heads d rows"], keys: Float[Tensor, "t heads d rows"], values: Float[Tensor, "t heads d rows"]
 ) -> Float[Tensor, "rows 1 D"]:
-    """Attention from one position per row; with the rows innermost, a few sweeps do what were many tiny products."""
+    """Attention from one position of each row. Rows are the innermost axis: few large products instead of many small ones."""
     weights = torch.softmax((keys * (q / math.sqrt(q.shape[1])).contiguous()).sum(2), 0)
     return (values * weights[:, :, None]).sum(0).flatten(0, 1).mT[:, None]
 

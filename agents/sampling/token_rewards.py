@@ -1,4 +1,4 @@
-"""What a token world pays for sampled tokens."""
+"""Rewards of a token world for sampled tokens."""
 
 import torch
 from jaxtyping import Float, Int
@@ -13,9 +13,17 @@ def token_rewards(
 ) -> Float[Tensor, "rows H"]:
     """Expected reward of every step given the tokens: `b_k r_k[:, c_k]`, `b_{k+1} = b_k P[:, c_k]`, b_0 the start state.
 
-    `prompt` indexes the world's prompts (`TokenSample.prompt`, where those were sampled from). In the world's dtype, on the
-    tokens' device. Raises InputError for tokens outside the vocabulary, a prompt that does not exist, another number of
-    steps than the horizon (`world.first(steps)` is a shorter world), and a hidden readout, which tokens do not tell.
+    Args:
+        world: the world.
+        prompt: each row's index among the world's prompts.
+        tokens: the completions, of the world's horizon (`world.first(steps)` is a shorter world).
+
+    Returns:
+        Rewards without discount, in the world's dtype, on the tokens' device.
+
+    Raises:
+        InputError: a token outside the vocabulary, a prompt that does not exist, another number of steps than the horizon, or
+            a world that pays a hidden readout, which tokens alone do not determine.
     """
     _check_rewarded(world, prompt, tokens)
     world = world.to(str(tokens.device), world.P.dtype)
@@ -27,16 +35,17 @@ def token_rewards(
 
 
 def token_returns(world: TokenMDP, prompt: Int[Tensor, "rows"], tokens: Int[Tensor, "rows H"]) -> Float[Tensor, "rows"]:
-    """`R = sum_k gamma^k rbar_k`, the rewards and refusals being those of `token_rewards`."""
+    """`R = sum_k gamma^k rbar_k`; rewards and errors as in `token_rewards`."""
     rewards = token_rewards(world, prompt, tokens)
     return rewards @ world.gamma ** torch.arange(world.horizon, dtype=rewards.dtype, device=rewards.device)
 
 
 def _after(world: TokenMDP, belief: Float[Tensor, "rows S"], c: Int[Tensor, "rows"]) -> Float[Tensor, "rows S"]:
-    """`b P[:, c]`, in one product for all rows that say the same token: a table for every row could be too large."""
+    """`b P[:, c]`, in one product for all rows with the same token: a transition table for each row could be too large."""
     order = c.argsort()
-    said, counts = c[order].unique_consecutive(return_counts=True)
-    parts = [b @ world.P[:, a] for a, b in zip(said.tolist(), belief[order].split(counts.tolist()), strict=True)]
+    tokens, counts = torch.unique_consecutive(c[order], return_counts=True)
+    beliefs = torch.split(belief[order], counts.tolist())
+    parts = [b @ world.P[:, a] for a, b in zip(tokens.tolist(), beliefs, strict=True)]
     return torch.cat(parts)[order.argsort()]
 
 
@@ -50,4 +59,4 @@ def _check_rewarded(world: TokenMDP, prompt: Tensor, tokens: Tensor) -> None:
     if bad.numel():
         raise InputError(f"prompt {int(bad[0])} does not exist: the world has {len(world.prompts)}")
     if world.readout is not None:
-        raise InputError("world pays a hidden readout, which tokens alone do not tell: use a world without it")
+        raise InputError("world pays a hidden readout, which tokens alone do not determine: use a world without it")

@@ -1,8 +1,7 @@
 """Batched sampling of token sequences.
 
-The policy reads tokens only, never the world's state, so sampling needs no world: rewards follow from the tokens afterwards
-(`agents.sampling.completions`). Noise is an argument: the same uniforms give the same tokens, which is how policies are
-compared on matched rollouts.
+The policy reads tokens only, never the world's state, so sampling needs no world; rewards are computed from the tokens later
+(`agents.sampling.completions`). Noise is an argument: two policies can be compared on the same uniforms.
 """
 
 from collections.abc import Callable
@@ -20,7 +19,7 @@ from envs.world import InputError
 
 @dataclass(frozen=True)
 class TokenSample:
-    """Sampled tokens, `log pi` of each of them (constants), and the index of the prompt that each row continues."""
+    """Sampled tokens, `log pi` of each token (constants), and the index of the prompt that each row continues."""
 
     tokens: Int[Tensor, "rows steps"]
     log_probs: Float[Tensor, "rows steps"]
@@ -30,23 +29,27 @@ class TokenSample:
 def sample_tokens(
     policy: TokenPolicy, prompts: Any, steps: int, noise: torch.Generator | Float[Tensor, "rows steps"], copies: int = 1
 ) -> TokenSample:
-    """Draw `c_k ~ pi_k` for `steps` steps, `copies` rollouts of every prompt; the rows of one prompt stand together.
+    """Draw `c_k ~ pi_k` by the inverse transform: the first token whose cumulative probability exceeds `u_k`.
 
-    `prompts` are P token sequences of one length T. Inverse transform: `c_k` is the first token whose cumulative
-    probability exceeds `u_k`, uniform on [0, 1). `noise` is these u, (P * copies, steps), or the generator that draws them,
-    in float64 on its own device: one generator gives the same noise to every policy, device and dtype.
+    A `Transformer` without exchanged parts or hooks is run by a faster forward pass to the same logits.
 
-    The policy's cache of P rows must serve P * copies rows, each of its own `copies` consecutive ones. A `Transformer` whose
-    parts are the source's own is run by a faster way to the same logits.
+    Args:
+        policy: pi; its cache of P rows must serve P * copies rows, `copies` consecutive rows for each prompt.
+        prompts: P token sequences of one length T.
+        steps: tokens drawn for each row.
+        noise: uniforms u on [0, 1), or the generator that draws them in float64 on its own device, so that one seed gives the
+            same noise to every policy, device and dtype.
+        copies: rows drawn for each prompt; they follow each other.
 
-    Raises InputError for steps or copies < 1, prompts that are no table of tokens of the vocabulary, a context longer than
-    the policy's length, uniforms of the wrong shape or outside [0, 1), logits of the wrong shape or NaN.
+    Raises:
+        InputError: steps or copies < 1, prompts that are no table of tokens of the vocabulary, a context longer than the
+            policy's length, uniforms of the wrong shape or outside [0, 1), logits of the wrong shape, NaN or infinite.
     """
     device, plain = next(policy.parameters()).device, is_plain(policy)
     prompts = _table(prompts).to(device)
     _check_request(policy, prompts, steps, copies)
     uniforms = _uniforms(noise, (len(prompts) * copies, steps)).to(device)
-    # inference mode for our own network only: what another one may keep of its run must stay fit for training
+    # Inference mode for plain transformers only: another network may keep tensors of this run for its training.
     with torch.inference_mode(plain), torch.no_grad():
         V = _vocabulary(policy, prompts)
         extend = InPlace(policy, len(prompts), prompts.shape[1] + steps - 1).extend if plain else policy.extend
@@ -58,12 +61,17 @@ def sample_tokens(
 
 
 def draw_tokens(
-    embed: Callable[[Tensor], Tensor], extend: Callable[[Tensor, Any, Any], tuple[Tensor, Any]],
-    prompts: Int[Tensor, "P T"], uniforms: Float[Tensor, "rows steps"], copies: int, V: int | None = None,
-) -> tuple[Int[Tensor, "rows steps"], Float[Tensor, "rows steps"]]:  # fmt: skip
+    embed: Callable[[Tensor], Tensor],
+    extend: Callable[[Tensor, Any, Any], tuple[Tensor, Any]],
+    prompts: Int[Tensor, "P T"],
+    uniforms: Float[Tensor, "rows steps"],
+    copies: int,
+    V: int | None = None,
+) -> tuple[Int[Tensor, "rows steps"], Float[Tensor, "rows steps"]]:
     """Tokens by the inverse transform and their log-probabilities, in operations that `torch.func.vmap` can batch.
 
-    `embed` and `extend` are a policy's. With V given, logits of another shape are refused.
+    Arguments as in `sample_tokens`; `embed` and `extend` are the policy's methods. If V is given, logits that do not have V
+    columns raise an InputError.
     """
     x, cache, tokens, log_probs = embed(prompts), None, [], []
     for k in range(uniforms.shape[1]):
@@ -81,7 +89,8 @@ def draw_tokens(
 def _first_beyond(log_pi: Float[Tensor, "rows V"], u: Float[Tensor, "rows 1"]) -> Int[Tensor, "rows 1"]:
     """The first token whose cumulative probability exceeds u.
 
-    Summed in float64, u scaled by the sum's end: rounding then never leads to a token of probability 0. Clamped for NaN.
+    The sum is in float64 and u is scaled by its last entry, so rounding never leads to a token of probability 0. The result is
+    clamped for logits that are NaN.
     """
     total = log_pi.double().exp().cumsum(-1)
     return (total <= u * total[:, -1:]).sum(-1, keepdim=True).clamp(max=log_pi.shape[-1] - 1)
@@ -93,7 +102,7 @@ def _uniforms(noise: torch.Generator | Tensor, shape: tuple[int, int]) -> Tensor
     if tuple(noise.shape) != shape:
         raise InputError(f"noise must be uniforms of shape {shape}, one per row and step; got {tuple(noise.shape)}")
     if not bool(((noise >= 0) & (noise < 1)).all()):
-        raise InputError("noise must lie in [0, 1), all of it: draw it with torch.rand")
+        raise InputError("noise must lie in [0, 1), every entry: draw it with torch.rand")
     return noise.double()
 
 
@@ -119,7 +128,7 @@ def _check_request(policy: TokenPolicy, prompts: Tensor, steps: int, copies: int
 
 
 def _vocabulary(policy: TokenPolicy, prompts: Tensor) -> int:
-    """How many tokens the policy knows, seen on a context of one; refuses prompts that hold others."""
+    """Size of the policy's vocabulary, from its logits on one token; refuses prompts that hold other tokens."""
     one = torch.zeros_like(prompts[:1, :1])
     V = policy.head.out_features if is_plain(policy) else policy.extend(policy.embed(one), None, {})[0].shape[-1]
     bad = prompts[(prompts < 0) | (prompts >= V)]

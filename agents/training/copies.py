@@ -56,8 +56,12 @@ class Copies:
         with sdpa_kernel(SDPBackend.MATH):  # the fused kernels have no batched form and would be looped over
             return vmap(inner)(self.values, *given)
 
+    def networks(self) -> list[Any]:
+        """Networks of their own, with the parameters of the copies as they are now."""
+        return [copy.deepcopy(self.network_of(index)) for index in range(self.count)]
+
     def network_of(self, index: int) -> Any:
-        """A network with the parameters of one copy: the network itself where it is alone, else a copy of them as they are."""
+        """Return the network if S = 1, else a copy that holds the parameters of copy `index`."""
         if self.count == 1:
             return self.network
         single = copy.deepcopy(self.network)

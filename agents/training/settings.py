@@ -24,6 +24,10 @@ class Oracle(Protocol):
         """Expected returns, mean entropies per step, and the gradients of the returns, shaped like the actor's parameters."""
         ...
 
+    def gradient(self, actor: Copies) -> tuple[Float[Tensor, "S"], list[Tensor]]:
+        """Expected returns and their gradients alone, which may take less time."""
+        ...
+
     def values(self, actor: Copies, rows: Rollouts) -> Float[Tensor, "S rows T"]:
         """`gamma^k V_k` before each step."""
         ...

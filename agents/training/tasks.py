@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from agents.recipes.batch import Batch
+from agents.recipes.learner import Learner
 from agents.sampling.completions import completed, context_log_probs, step_rewards
 from agents.sampling.rollout import rollout
 from agents.sampling.score_function import check_additive
@@ -37,11 +38,49 @@ class Rollouts:
     ended: Bool[Tensor, "S rows"]
     prompt: Int[Tensor, "S rows"]
 
-    def batch(self, copy: int, rows: Tensor | slice = slice(None), **more: Tensor | None) -> Batch:
-        """Some rows of one copy, as a learner takes them; `more` are (S, rows, T)."""
-        extra = {name: None if x is None else x[copy] for name, x in more.items()}
-        whole = Batch(self.rewards[copy], self.mask[copy], self.group, self.old[copy], ended=self.ended[copy], **extra)
+    @property
+    def groups(self) -> int:
+        """Number of groups of one copy."""
+        return int(self.group.max()) + 1
+
+    def batch(self, copy: int, rows: Tensor | slice = slice(None), **fields: Tensor | None) -> Batch:
+        """Some rows of one copy, as a learner takes them; `fields` are (S, rows, T)."""
+        chosen = {name: None if x is None else x[copy] for name, x in fields.items()}
+        whole = Batch(self.rewards[copy], self.mask[copy], self.group, self.old[copy], ended=self.ended[copy], **chosen)
         return whole if isinstance(rows, slice) else whole.rows(rows)
+
+    def joined(self, rows: Tensor | slice = slice(None), **fields: Tensor | None) -> Batch:
+        """Some rows of all copies as one batch, (S * rows, T), whose groups are those of all copies."""
+        tables = {"rewards": self.rewards, "mask": self.mask, "old": self.old, "ended": self.ended, **fields}
+        flat = {name: None if x is None else x[:, rows].flatten(0, 1) for name, x in tables.items()}
+        own = self.group[rows] if isinstance(rows, slice) else torch.unique(self.group[rows], return_inverse=True)[1]
+        count = int(own.max()) + 1
+        group = (own + count * torch.arange(len(self.rewards), device=own.device)[:, None]).flatten()
+        return Batch(group=group, **flat)
+
+    def slopes(
+        self,
+        learner: Learner,
+        log_probs: Tensor,
+        entropy: Tensor,
+        rows: Tensor | slice,
+        fields: dict[str, Tensor | None],
+    ) -> tuple[Float[Tensor, "S"], Float[Tensor, "S rows T"], Float[Tensor, "S rows T"] | None]:
+        """Each copy's loss on some of its rows, and minus its slopes in log-probabilities and entropies.
+
+        A learner whose groups do not mix takes the rows of all copies in one call, in which every copy's loss is divided by S
+        once more; others take one copy after the other.
+        """
+        copies = len(self.rewards)
+        if copies > 1 and learner.keeps_groups_apart:
+            batch = self.joined(rows, **fields)
+            losses, *slopes = learner.slopes(log_probs.flatten(0, 1), entropy.flatten(0, 1), batch)
+            weights, bonus = (None if x is None else copies * x.unflatten(0, (copies, -1)) for x in slopes)
+            return copies * losses.unflatten(0, (copies, -1)).sum(1), weights, bonus
+        each = [learner.slopes(log_probs[i], entropy[i], self.batch(i, rows, **fields)) for i in range(copies)]
+        bonuses = [bonus for _, _, bonus in each if bonus is not None]
+        losses = torch.stack([row_losses.sum() for row_losses, _, _ in each])
+        return losses, torch.stack([weights for _, weights, _ in each]), torch.stack(bonuses) if bonuses else None
 
 
 @runtime_checkable

@@ -2,13 +2,11 @@
 
 import argparse
 import dataclasses
-import sys
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
-from tqdm import tqdm
 
 from agents.recipes.learners import grpo
 from agents.training.settings import TrainingSettings
@@ -16,16 +14,29 @@ from envs.registry import make_world
 from envs.token_mdp import TokenMDP
 from envs.world import InputError
 from figures.commands.options import add_device, add_seed, device_of, pairs
-from figures.drawing.impact import draw_impact
+from figures.commands.progress_bar import progress_bar
+from figures.drawing.checkpoints import draw_impact
 from figures.harness.records import check_writable, write_atomically
 from figures.impact.checkpoints import MODEL_FILE, Loaded, Source, checkpoint_files, read_checkpoints, read_model
+from figures.impact.contest import CRITERION, POWER
 from figures.impact.numbers import PREDICTORS, Definitions, describe_policy
-from figures.impact.runs import ImpactSetting, gains
+from figures.impact.runs import MAIN, Recipe, gains
+from figures.impact.settings import ImpactSetting
 
-CRITERION, SECOND, NORM = "snr x best_of", "power", "costate x rest"  # see the claim impact_product for the evidence
-_SHOWN = {CRITERION: "score_value", SECOND: "score_best", NORM: "control"}
-_COLUMNS = {"J": "J", "H": "entropy", "pass_at_k": "pass@k", "costate": "|E costate|", "snr": "signal/noise",
-            "best_of": "pass@k - J", "power": "power headroom", "predicted": "predicted", "gain": "gain"}  # fmt: skip
+# the claim impact_product has the evidence for the first two, and against the norm
+NORM = "costate x rest"
+_SHOWN = {CRITERION: "score_value", POWER: "score_best", NORM: "control"}
+_COLUMNS = {
+    "J": "J",
+    "H": "entropy",
+    "pass_at_k": "pass@k",
+    "costate": "|E costate|",
+    "snr": "signal/noise",
+    "best_of": "pass@k - J",
+    "power": "power headroom",
+    "predicted": "predicted",
+    "gain": "gain",
+}
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -51,10 +62,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Read, measure, print, name one."""
+    """Read the checkpoints, measure them, print and draw the numbers, and name the checkpoint to start RL from."""
     torch.set_num_threads(1)
     device = device_of(options.device)
-    setting, chosen = _rl(options), Definitions(k=options.k, eps=options.eps, alpha=options.alpha)
+    setting, definitions = _rl(options), Definitions(k=options.k, eps=options.eps, alpha=options.alpha)
     world = _world(options)
     if options.embedding is not None and options.model is None:
         raise InputError("--embedding is for a network of your own: name it with --model, or leave --embedding out")
@@ -62,10 +73,11 @@ def run(options: argparse.Namespace) -> int:
     loaded = read_checkpoints(options.checkpoints, world, source, device)
     out = options.out or options.checkpoints
     check_writable(out, ())
-    rows = [
-        _row(world, one, chosen, setting, options)
-        for one in tqdm(loaded, desc="checkpoints", unit="checkpoint", file=sys.stderr, ncols=80)
-    ]
+    rows = []
+    with progress_bar("checkpoints", len(loaded)) as bar:
+        for checkpoint in loaded:
+            rows.append(_row(world, checkpoint, definitions, setting, options.seed))
+            bar.update()
     table = pd.DataFrame(rows)
     table["predicted"] = table[CRITERION] / max(table[CRITERION].max(), 1e-300)
     write_atomically(out / "impact.csv", table.to_csv(index=False))
@@ -77,17 +89,16 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _rl(options: argparse.Namespace) -> ImpactSetting | None:
-    """How RL is run, None where it is not asked for."""
+    """How RL is run, None where it is not asked for. Whatever cannot be run is refused here, before anything is measured."""
     if options.budget is None:
         return None
     if options.budget < 1:
         raise InputError(
             f"--budget must be a whole number of updates >= 1; got {options.budget} (leave it out to only predict)"
         )
-    asked = ImpactSetting(budgets=(options.budget,), groups=(options.group,), rows=options.rows, rate=options.rate)
-    # what cannot be run is refused before anything is measured
+    setting = ImpactSetting(budgets=(options.budget,), groups=(options.group,), rows=options.rows, rate=options.rate)
     TrainingSettings(options.budget, options.rows // options.group, options.group, rate=options.rate)
-    return asked
+    return setting
 
 
 def _world_name(options: argparse.Namespace) -> str:
@@ -100,25 +111,26 @@ def _world_name(options: argparse.Namespace) -> str:
 def _world(options: argparse.Namespace) -> TokenMDP:
     """The world of the command line, or that of the folder's model.json."""
     checkpoint_files(options.checkpoints)
-    name, given = _world_name(options), dict(pairs("--set", options.set))
-    told = read_model(options.checkpoints)
-    known = told.get("world_options", {}) if told.get("world") == name else {}
-    world = make_world(name, **{**known, **given})
+    name, model = _world_name(options), read_model(options.checkpoints)
+    keywords = model.get("world_options", {}) if model.get("world") == name else {}
+    world = make_world(name, **{**keywords, **dict(pairs("--set", options.set))})
     if not isinstance(world, TokenMDP):
         raise InputError(f"--world {name} has no tokens: checkpoints are judged in a token world")
     return world
 
 
 def _row(
-    world: TokenMDP, one: Loaded, chosen: Definitions, setting: ImpactSetting | None, options: argparse.Namespace
+    world: TokenMDP, checkpoint: Loaded, definitions: Definitions, setting: ImpactSetting | None, seed: int
 ) -> dict[str, Any]:
-    """Everything exact of one checkpoint, and what RL made of it."""
-    known = describe_policy(world, one.policy, dataclasses.replace(chosen, site=one.site))
-    row = {"checkpoint": one.name, **({} if one.tokens is None else {"tokens": one.tokens}), **known}
-    if setting is not None:
-        found = gains(world, [one.policy], grpo(), options.group, setting, "adam", options.rate, options.seed)
-        row |= {name: float(x[0]) for name, x in found[options.budget].items()}
-    return row
+    """Everything exact of one checkpoint, and its gain where RL is run."""
+    known = describe_policy(world, checkpoint.policy, dataclasses.replace(definitions, site=checkpoint.site))
+    tokens = {} if checkpoint.tokens is None else {"tokens": checkpoint.tokens}
+    row = {"checkpoint": checkpoint.name, **tokens, **known}
+    if setting is None:
+        return row
+    recipe = Recipe(MAIN, grpo(), setting.groups[0], "adam", setting.rate)
+    by_budget = gains(world, [checkpoint.policy], recipe, setting, seed)
+    return row | {name: float(values[0]) for name, values in by_budget[setting.budgets[0]].items()}
 
 
 def _printed(table: pd.DataFrame) -> str:
@@ -127,19 +139,23 @@ def _printed(table: pd.DataFrame) -> str:
 
 
 def _advice(table: pd.DataFrame) -> str:
-    """The checkpoint to start from, by the criterion; where another would choose otherwise, and what was measured."""
-    pick = lambda name: str(table.loc[table[name].idxmax(), "checkpoint"])  # noqa: E731
-    said = [f"start RL from: {pick(CRITERION)} (largest {PREDICTORS[CRITERION]})"]
-    for name in (SECOND, NORM):
-        same = pick(name) == pick(CRITERION)
-        said.append(f"  {PREDICTORS[name]} {'agrees' if same else 'would take ' + pick(name)}")
-    if "gain" in table:
-        best = table["gain"].max()
-        got = float(table.loc[table[CRITERION].idxmax(), "gain"])
-        said.append(f"  measured: {pick('gain')} gained most, {best:.4f}; the one named gained {got:.4f}")
-        said.append(
-            "  (one run of RL from each: a gain carries the noise of its run; other --seed values show how much)"
-        )
+    """The checkpoint to start from, by the criterion; where other criteria choose otherwise; what was measured."""
+    chosen = _largest(table, CRITERION)
+    lines = [f"start RL from: {chosen} (largest {PREDICTORS[CRITERION]})"]
     if float(table[CRITERION].max()) <= 0:
-        said[0] = "no checkpoint has a signal and a headroom: RL would gain nothing from any of them"
-    return "\n".join(said)
+        lines = ["no checkpoint has a signal and a headroom: RL would gain nothing from any of them"]
+    for name in (POWER, NORM):
+        other = _largest(table, name)
+        lines.append(f"  {PREDICTORS[name]} {'agrees' if other == chosen else 'would take ' + other}")
+    if "gain" in table:
+        best, own = table["gain"].max(), float(table.loc[table[CRITERION].idxmax(), "gain"])
+        lines += [
+            f"  measured: {_largest(table, 'gain')} gained most, {best:.4f}; the one named gained {own:.4f}",
+            "  (one run of RL from each: a gain carries the noise of its run; other --seed values show how much)",
+        ]
+    return "\n".join(lines)
+
+
+def _largest(table: pd.DataFrame, name: str) -> str:
+    """The checkpoint where a column is largest."""
+    return str(table.loc[table[name].idxmax(), "checkpoint"])

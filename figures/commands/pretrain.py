@@ -1,15 +1,13 @@
-"""`costate pretrain`: one network from its first draw, checkpoints on a log grid, everything exact at each."""
+"""`costate pretrain`: one network from its first draw, with checkpoints on a log grid and the exact numbers of each."""
 
 import argparse
 import io
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
-from tqdm import tqdm
 
 from agents.policies.transformer import Transformer
 from agents.training.pretraining import Checkpoint, log_grid, pretrain
@@ -18,7 +16,8 @@ from envs.registry import make_world
 from envs.token_mdp import TokenMDP
 from envs.world import InputError
 from figures.commands.options import add_device, add_seed, device_of, pairs
-from figures.drawing.impact import draw_pretraining
+from figures.commands.progress_bar import progress_bar
+from figures.drawing.checkpoints import draw_pretraining
 from figures.harness.records import check_writable, write_atomically
 from figures.impact.checkpoints import MODEL_FILE
 from figures.impact.numbers import describe_policy, reader_return
@@ -56,27 +55,28 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Train, write checkpoints as they come, say what is exact of each, draw."""
+    """Train, write every checkpoint when it is reached, and show its exact numbers in a table and a picture."""
     torch.set_num_threads(1)
     device = device_of(options.device)
     corpus = _corpus(options)
     _check_sizes(options)
-    network = Transformer(corpus.world.V, None, options.width, options.layers, options.heads, corpus.length,
-                          seed=options.seed).to(device)  # fmt: skip
+    sizes = (options.width, options.layers, options.heads, corpus.length)
+    network = Transformer(corpus.world.V, None, *sizes, seed=options.seed).to(device)
     grid = log_grid(min(4, options.updates), options.updates, options.checkpoints)
-    noise, rows = [torch.Generator().manual_seed(DOCUMENTS + options.seed)], list[dict[str, Any]]()
-    points = pretrain([network], corpus, grid, noise, options.batch, options.rate)
-    describe_policy(corpus.world, network)  # refuses what is too large before checkpoints of an earlier run are removed
+    noise, rows = torch.Generator().manual_seed(DOCUMENTS + options.seed), list[dict[str, Any]]()
+    points = pretrain([network], corpus, grid, [noise], options.batch, options.rate)
+    describe_policy(corpus.world, network)  # a world too large is refused before earlier checkpoints are removed
     check_writable(options.out, ())
     _write_model(options)
-    with tqdm(total=options.updates, desc="pretraining", unit="update", file=sys.stderr, ncols=80) as bar:
+    with progress_bar("pretraining", options.updates) as bar:
         for point in points:
             bar.update(point.updates - bar.n)
             known = describe_policy(corpus.world, point.networks[0])
             _save(options.out, point)
             rows.append({"updates": point.updates, "tokens": point.tokens, "loss": float(point.loss[0]), **known})
             bar.set_postfix_str(f"J {known['J']:.4f} H {known['H']:.3f}")
-    return _shown(rows, corpus, options)
+    _report(pd.DataFrame(rows), corpus, options)
+    return 0
 
 
 def _check_sizes(options: argparse.Namespace) -> None:
@@ -93,12 +93,12 @@ def _corpus(options: argparse.Namespace) -> Corpus:
 
 
 def _write_model(options: argparse.Namespace) -> None:
-    """What `costate impact` needs to know; checkpoints of an earlier run with other sizes are removed."""
-    told = {"world": options.world, "world_options": dict(pairs("--set", options.set)), "seed": options.seed,
-            **{name: getattr(options, name) for name in (*_CORPUS, *_SIZES, "rate")}}  # fmt: skip
+    """Write model.json, which `costate impact` reads, and remove the checkpoints of an earlier run."""
+    world = {"world": options.world, "world_options": dict(pairs("--set", options.set))}
+    knobs = {name: getattr(options, name) for name in ("seed", *_CORPUS, *_SIZES, "rate")}
     for old in options.out.glob("update-*.pt"):
         old.unlink()
-    write_atomically(options.out / MODEL_FILE, json.dumps(told, indent=1))
+    write_atomically(options.out / MODEL_FILE, json.dumps({**world, **knobs}, indent=1))
 
 
 def _save(out: Path, point: Checkpoint) -> None:
@@ -108,15 +108,12 @@ def _save(out: Path, point: Checkpoint) -> None:
     write_atomically(out / f"update-{point.updates:06d}.pt", buffer.getvalue())
 
 
-def _shown(rows: list[dict[str, Any]], corpus: Corpus, options: argparse.Namespace) -> int:
-    """The table, its CSV, the picture."""
-    table = pd.DataFrame(rows)
+def _report(table: pd.DataFrame, corpus: Corpus, options: argparse.Namespace) -> None:
+    """Write the table as CSV, draw it, print it."""
     write_atomically(options.out / "pretraining.csv", table.to_csv(index=False))
     knobs = ", ".join(f"{name} {getattr(options, name):g}" for name in _CORPUS)
-    draw_pretraining(
-        table, reader_return(corpus), f"Pretraining in {options.world}: {knobs}", options.out / "pretraining"
-    )
+    title = f"Pretraining in {options.world}: {knobs}"
+    draw_pretraining(table, reader_return(corpus), title, options.out / "pretraining")
     shown = ["updates", "tokens", "loss", "J", "H", "pass_at_k", *(name for name in table if name.startswith("skill "))]
     print(table[shown].to_string(index=False, float_format=lambda x: f"{x:.4f}"))
     print(f"{len(table)} checkpoints, pretraining.csv and pretraining.png are in {options.out}")
-    return 0

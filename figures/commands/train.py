@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from agents.training.settings import Record, TrainingSettings
 from envs.world import InputError
 from figures.commands.options import add_device, add_seed, device_of, pairs
+from figures.commands.progress_bar import progress_bar
 from figures.commands.training_run import Run, build_trainer, summary, train
 from figures.drawing.training_run import draw_run
 from figures.harness.records import check_writable
@@ -28,8 +28,12 @@ _NUMBERS = {
     "max-norm": (float, 0.0, "largest norm of a gradient, 0 for none"),
     "every": (int, 10, "updates between exact answers (and checkpoints)"),
 }
-_SIZES = {"seeds": (int, 1, "policies trained at once"), "width": (int, 32, "of the transformer"),
-          "layers": (int, 2, "of the transformer"), "heads": (int, 2, "of its attention")}  # fmt: skip
+_SIZES = {
+    "seeds": (int, 1, "policies trained at once"),
+    "width": (int, 32, "of the transformer"),
+    "layers": (int, 2, "of the transformer"),
+    "heads": (int, 2, "of its attention"),
+}
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -53,36 +57,36 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Train, draw, say where it lies."""
+    """Train with a live bar, draw the curves, print the last numbers and where the files are."""
     torch.set_num_threads(1)
-    asked = _run_of(options, device_of(options.device))
-    _, world, reason = build_trainer(asked)  # refuses what is wrong before anything is written
+    chosen = _run_of(options, device_of(options.device))
+    _, world, reason = build_trainer(chosen)  # refuses what cannot be run before anything is written
     check_writable(options.out, ())
+    folder, best = options.out / chosen.name, best_return(world)
     if reason:
         print(f"costate: nothing exact is recorded: {reason}", file=sys.stderr)
-    bar = tqdm(total=asked.setting.steps, desc=asked.name, unit="step", file=sys.stderr, ncols=80)
+    print(f"costate: training in {folder}", file=sys.stderr)
+    bar = progress_bar(chosen.learner, chosen.setting.steps)
     with warnings.catch_warnings(), bar:
         warnings.showwarning = lambda message, *_, **__: bar.write(f"costate: {message}", file=sys.stderr)
-        table = train(asked, options.out, lambda record, before: _show(bar, record, before))
+        table = train(chosen, options.out, lambda record, before: _show(bar, record, before))
         bar.update(bar.total - bar.n)  # a run that was finished before
-    folder, best = options.out / asked.name, best_return(world)
-    seeds = f"{asked.seeds} seed{'s' * (asked.seeds > 1)}"
-    draw_run(table, best, f"{asked.learner} in {asked.world}, {seeds}", folder / "curves")
+    seeds = f"{chosen.seeds} seed{'s' * (chosen.seeds > 1)}"
+    draw_run(table, best, f"{chosen.learner} in {chosen.world}, {seeds}", folder / "curves")
     print(summary(table) + ("" if best is None else f" (best J {best:.4g})"))
     print(f"log.csv, curves.png, settings.json and checkpoint.pt are in {folder}")
     return 0
 
 
 def _show(bar: Any, record: Record, before: int) -> None:
-    """The bar, and the latest exact numbers beside it."""
+    """Move the bar on; after it the latest exact numbers, means over seeds."""
     if bar.n == 0 and before:
         bar.update(before)
     bar.update(min(1, bar.total - bar.n) if record.step < bar.total else 0)
-    if not bool(record.J.isnan().any()):
-        shown = f"J {float(record.J.mean()):.4f} H {float(record.entropy.mean()):.3f}"
-        bar.set_postfix_str(
-            shown if bool(record.cosine.isnan().any()) else f"{shown} cos {float(record.cosine.mean()):.2f}"
-        )
+    numbers = {"J": (record.J, ".4f"), "H": (record.entropy, ".3f"), "cos": (record.cosine, ".2f")}
+    exact = {name: (x, digits) for name, (x, digits) in numbers.items() if not bool(x.isnan().any())}
+    if "J" in exact:
+        bar.set_postfix_str(" ".join(f"{name} {float(x.mean()):{digits}}" for name, (x, digits) in exact.items()))
 
 
 def _run_of(options: argparse.Namespace, device: str) -> Run:
@@ -90,12 +94,20 @@ def _run_of(options: argparse.Namespace, device: str) -> Run:
     numbers = {name.replace("-", "_"): getattr(options, name.replace("-", "_")) for name in _NUMBERS}
     sizes = {name: getattr(options, name) for name in _SIZES}
     _at_least_one(sizes)
-    setting = TrainingSettings(**numbers, optimiser=options.optimiser, sampler=options.sampler)
     return Run(
-        options.learner, options.world, pairs("--option", options.option), pairs("--set", options.set),
-        _penalty("--kl-reward", options.kl_reward), _penalty("--kl-loss", options.kl_loss), options.entropy,
-        seed=options.seed, dtype=options.dtype, device=device, setting=setting, **sizes,
-    )  # fmt: skip
+        learner=options.learner,
+        world=options.world,
+        options=pairs("--option", options.option),
+        world_options=pairs("--set", options.set),
+        kl_reward=_penalty("--kl-reward", options.kl_reward),
+        kl_loss=_penalty("--kl-loss", options.kl_loss),
+        entropy=options.entropy,
+        seed=options.seed,
+        dtype=options.dtype,
+        device=device,
+        setting=TrainingSettings(**numbers, optimiser=options.optimiser, sampler=options.sampler),
+        **sizes,
+    )
 
 
 def _at_least_one(sizes: dict[str, int]) -> None:

@@ -1,4 +1,4 @@
-"""One training run as a folder: settings.json, log.csv, checkpoint.pt, curves; the same command goes on from it."""
+"""One training run as a folder: settings.json, log.csv, checkpoint.pt, curves; the same command continues a stopped run."""
 
 import dataclasses
 import io
@@ -19,8 +19,9 @@ from agents.training.settings import Record, TrainingSettings
 from agents.training.trainer import Trainer
 from envs.registry import make_world
 from envs.token_mdp import TokenMDP
-from envs.world import InputError
-from figures.harness.records import canonical, digest, write_atomically
+from envs.world import InputError, World
+from figures.harness.code import digest
+from figures.harness.records import canonical, write_atomically
 from figures.measures.oracles import task_and_oracle
 
 _PER_SEED = [f.name for f in dataclasses.fields(Record) if f.name not in ("step", "rows")]
@@ -52,14 +53,11 @@ class Run:
         return f"{self.learner}-{self.world}-{digest(canonical(dataclasses.asdict(self)))[:8]}"
 
 
-def build_policy(run: Run, world: Any, seed: int) -> Any:
-    """A small transformer for tokens; for commands the gain that does nothing yet, K = 0."""
-    dtype = getattr(torch, run.dtype)
+def build_policy(run: Run, world: TokenMDP | World, seed: int) -> Transformer | LinearPolicy:
+    """A small transformer for a token world; for a linear-quadratic one the linear policy with gain K = 0."""
     if isinstance(world, TokenMDP):
         length = world.prompts.shape[1] + world.horizon
-        return Transformer(world.V, None, run.width, run.layers, run.heads, length, seed=seed, dtype=dtype).to(
-            run.device
-        )
+        return _transformer(run, world.V, None, length, seed)
     if run.dtype != "float64":
         raise InputError(
             "--dtype float32 is for token worlds: the gain of a linear policy is judged in double precision"
@@ -67,44 +65,51 @@ def build_policy(run: Run, world: Any, seed: int) -> Any:
     return LinearPolicy(torch.zeros(world.m, world.n)).to(run.device)
 
 
-def build_trainer(run: Run) -> tuple[Trainer, Any, str]:
-    """The trainer, its world, and why nothing exact is recorded (else "")."""
+def _transformer(run: Run, outputs: int, features: int | None, length: int, seed: int) -> Transformer:
+    dtype, sizes = getattr(torch, run.dtype), (run.width, run.layers, run.heads)
+    return Transformer(outputs, features, *sizes, length=length, seed=seed, dtype=dtype).to(run.device)
+
+
+def build_trainer(run: Run) -> tuple[Trainer, TokenMDP | World, str]:
+    """Return (trainer, world, reason); reason says why nothing exact is recorded, "" where exact answers are known.
+
+    Raises:
+        InputError: learner, world or options cannot be run, or the learner needs exact answers that are not known.
+    """
     world = make_world(run.world, **dict(run.world_options))
     seeds = [run.seed + i for i in range(run.seeds)]
     policies = [build_policy(run, world, seed) for seed in seeds]
-    task, oracle, why = task_and_oracle(world, policies[0], run.seeds)
+    task, oracle, reason = task_and_oracle(world, policies[0], run.seeds)
     learner, critics = learner_of(run), None
-    if why and (learner.exact or learner.critic == "exact"):
-        raise InputError(f"learner {learner.name!r} needs exact answers, and there are none: {why}")
-    places = task.steps + (world.prompts.shape[1] if isinstance(world, TokenMDP) else 0)
+    if reason and (learner.exact or learner.critic == "exact"):
+        raise InputError(f"learner {learner.name!r} needs exact answers, and there are none: {reason}")
     if learner.critic == "learned":
-        critics = [
-            Transformer(1, task.features, run.width, run.layers, run.heads, length=places, seed=1000 + seed,
-                        dtype=getattr(torch, run.dtype)).to(run.device)
-            for seed in seeds
-        ]  # fmt: skip
-    return Trainer(task, learner, policies, seeds, run.setting, oracle, critics), world, why
+        length = task.steps + (world.prompts.shape[1] if isinstance(world, TokenMDP) else 0)
+        critics = [_transformer(run, 1, task.features, length, 1000 + seed) for seed in seeds]
+    return Trainer(task, learner, policies, seeds, run.setting, oracle, critics), world, reason
 
 
 def learner_of(run: Run) -> Learner:
     """The recipe with its options."""
-    in_reward, in_loss = (None if given is None else Penalty(*given) for given in (run.kl_reward, run.kl_loss))
-    options = dict(run.options)
-    return build_learner(run.learner, kl_reward=in_reward, kl_loss=in_loss, entropy=run.entropy, **options)
+    kl_reward, kl_loss = (None if kl is None else Penalty(*kl) for kl in (run.kl_reward, run.kl_loss))
+    return build_learner(run.learner, kl_reward=kl_reward, kl_loss=kl_loss, entropy=run.entropy, **dict(run.options))
 
 
 def train(run: Run, out: Path, report: Callable[[Record, int], None]) -> pd.DataFrame:
-    """Run to the end, or on from where it stopped; `report(record, steps done before)` after every step. The log's rows.
+    """Run to the end, from the last checkpoint where there is one, and return the log.
 
-    The checkpoint is written every `every` steps: a run that is stopped goes on from the last one.
+    Args:
+        run: what is run; its checkpoint is written every `run.setting.every` steps.
+        out: folder in which the run has its own folder, `run.name`.
+        report: called with (record, steps done before this call) after every step.
     """
     trainer, _, _ = build_trainer(run)
     folder, rows = out / run.name, list[dict[str, Any]]()
     write_atomically(folder / "settings.json", json.dumps(dataclasses.asdict(run), indent=1))
     if (folder / "checkpoint.pt").exists():
-        kept = torch.load(folder / "checkpoint.pt", weights_only=True, map_location=run.device)
-        trainer.restore(kept["state"])
-        rows = kept["rows"]
+        checkpoint = torch.load(folder / "checkpoint.pt", weights_only=True, map_location=run.device)
+        trainer.restore(checkpoint["state"])
+        rows = checkpoint["rows"]
     if rows and rows[-1]["step"] == run.setting.steps:
         return _written(folder, rows)
     before = trainer.taken
@@ -117,7 +122,7 @@ def train(run: Run, out: Path, report: Callable[[Record, int], None]) -> pd.Data
 
 
 def _rows(record: Record, run: Run) -> list[dict[str, Any]]:
-    """One row a seed."""
+    """One row for each seed."""
     plain = {name: getattr(record, name).tolist() for name in _PER_SEED}
     return [
         {"step": record.step, "rows": record.rows, "seed": run.seed + i, **{name: plain[name][i] for name in _PER_SEED}}
@@ -138,9 +143,9 @@ def _written(folder: Path, rows: list[dict[str, Any]]) -> pd.DataFrame:
 
 
 def summary(table: pd.DataFrame) -> str:
-    """The last exact numbers, means over seeds."""
-    last = table[table["step"] == table["step"].max()]
-    drawn = table[table["step"] < table["step"].max()]
-    parts = {"J": last["J"].mean(), "entropy": last["entropy"].mean(), "cosine": drawn["cosine"].mean(),
-             "clipped": drawn["clipped"].mean(), "silent groups": drawn["silent"].mean()}  # fmt: skip
-    return ", ".join(f"{name} {value:.4g}" for name, value in parts.items() if not math.isnan(value))
+    """The last exact numbers, and means of the others over all updates and seeds, in words."""
+    is_last = table["step"] == table["step"].max()
+    last, updates = table[is_last].mean(numeric_only=True), table[~is_last].mean(numeric_only=True)
+    means = {"J": last["J"], "entropy": last["entropy"], "cosine": updates["cosine"], "clipped": updates["clipped"]}
+    means["silent groups"] = updates["silent"]
+    return ", ".join(f"{name} {value:.4g}" for name, value in means.items() if not math.isnan(value))

@@ -1,22 +1,24 @@
-"""Drawings of the impact law: gains along pretraining, and the table of predictors as dots."""
+"""Panels of the impact study: gains along pretraining, predictions against gains, scores of all predictors, caps, centres."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
-from figures.drawing.style import COLOURS, EXACT, MARKERS, add_caption, house_style, new_figure, save
-from figures.impact.numbers import PREDICTORS
+from figures.drawing.style import COLOURS, EXACT, MARKERS
+from figures.impact.numbers import HEADROOMS, NULLS, OURS, PREDICTORS, PRODUCTS, SIGNALS
+from figures.impact.predictors import CHOICE, ERROR
 
-_KIND_COLOURS = ("score_value", "costate", "score", "control", "score_best")
-_PRETRAINING = (
-    "Exact answers at every checkpoint of one network. Dashed, the expected return of a reader that has learned the corpus "
-    "perfectly: where pretraining tends on the prompts that it shows. Entropy is per step, over its largest value."
-)
-_IMPACT = (
-    "Every criterion over its largest value: its highest point is the checkpoint that it would start RL from. All are exact "
-    "numbers of the checkpoint before RL. Dashed, the measured gain of exact J, where RL was run (--budget), over its largest."
-)
-_REFERENCE = {"left-out error": 1.0, "gain of its choice": 1.0}  # the mean gain alone; the best checkpoint
+# kind -> its predictors, and the name of its colour
+_KINDS = {
+    "signal x headroom": (PRODUCTS, "score_value"),
+    "signal": (SIGNALS, "costate"),
+    "headroom": (HEADROOMS, "score"),
+    "null model": (NULLS, "control"),
+    "ours": (OURS, "score_best"),
+}
+_REFERENCE = {ERROR: 1.0, CHOICE: 1.0}  # the error of the mean gain alone; the gain from the best checkpoint
+_CORPUS_COLOURS = ("costate", "score", "score_best")
 
 
 def token_axis(axis: Any, tokens: Any) -> Any:
@@ -27,32 +29,51 @@ def token_axis(axis: Any, tokens: Any) -> Any:
     return axis
 
 
-def curves_panel(axis: Any, rows: pd.DataFrame, predictors: dict[str, str], title: str) -> Any:
-    """Measured gain with two standard errors, predictions as lines; rows of one corpus."""
-    seen = rows[rows["predictor"] == "measured"].sort_values("tokens")
-    axis.errorbar(seen["tokens"], seen["measured"], 2 * seen["standard_error"], fmt="o", color="black", ms=4, capsize=2,
-                  label="measured gain", zorder=3)  # fmt: skip
+def _means(axis: Any, rows: pd.DataFrame, x: str = "tokens", factor: float = 1.0, **style: Any) -> None:
+    """Means along a column (times a factor) with two standard errors."""
+    rows = rows.sort_values(x)
+    axis.errorbar(factor * rows[x], rows["measured"], 2 * rows["standard_error"], **style)
+
+
+def curves_panel(axis: Any, rows: pd.DataFrame, predictors: Mapping[str, str], title: str) -> Any:
+    """Measured gain with two standard errors, predictions as lines; rows of one corpus.
+
+    `predictors` gives predictor -> name of a colour.
+    """
+    measured = rows[rows["predictor"] == "measured"]
+    _means(axis, measured, fmt="o", color=COLOURS["exact"], ms=4, capsize=2, label="measured gain", zorder=3)
     for name, colour in predictors.items():
-        one = rows[rows["predictor"] == name].sort_values("tokens")
-        axis.plot(one["tokens"], one["measured"], color=COLOURS[colour], lw=1.5, label=PREDICTORS[name])
+        line = rows[rows["predictor"] == name].sort_values("tokens")
+        axis.plot(line["tokens"], line["measured"], color=COLOURS[colour], lw=1.5, label=PREDICTORS[name])
     axis.axhline(0, color="0.6", lw=0.8)
     axis.set(ylabel="gain of exact J", title=title)
     return token_axis(axis, rows["tokens"])
 
 
-def scores_panel(
-    figure: Any, place: Any, rows: pd.DataFrame, scores: list[str], kinds: dict[str, dict[str, str]]
-) -> None:
-    """One column of dots a score, one line a predictor, best left-out error on top; bars are two standard errors."""
-    order = rows[rows["part"] == "left-out error"].sort_values("measured", ascending=False)["predictor"].tolist()
+def left_out_panel(axis: Any, points: pd.DataFrame) -> Any:
+    """Every measured gain against its prediction from the other trajectories; dashed, where both are equal."""
+    for i, (corpus, own) in enumerate(points.groupby("corpus", sort=False)):
+        colour, marker = _CORPUS_COLOURS[i % len(_CORPUS_COLOURS)], MARKERS[i % len(MARKERS)]
+        axis.plot(own["target"], own["measured"], marker, ms=3.5, alpha=0.7, label=corpus, color=COLOURS[colour])
+    both = points[["target", "measured"]]
+    ends = [both.min(axis=None), both.max(axis=None)]
+    axis.plot(ends, ends, **EXACT)
+    axis.set(xlabel="predicted gain", ylabel="measured gain", title="trajectories left out")
+    axis.legend(loc="upper left", fontsize=7.5)
+    return axis
+
+
+def scores_panel(figure: Any, place: Any, rows: pd.DataFrame, scores: Sequence[str]) -> None:
+    """A column of dots for every score, a line for every predictor, best left-out error on top; bars: two standard errors."""
+    order = rows[rows["part"] == ERROR].sort_values("measured", ascending=False)["predictor"].tolist()
     axes = place.subgridspec(1, len(scores)).subplots(sharey=True)
     for axis, score in zip(axes, scores, strict=True):
         table = rows[rows["part"] == score].set_index("predictor").loc[order]
-        for i, (kind, names) in enumerate(kinds.items()):
+        for i, (kind, (names, colour)) in enumerate(_KINDS.items()):
             at = [order.index(name) for name in names if name in order]
-            one = table.iloc[at]
-            axis.errorbar(one["measured"], at, xerr=2 * one["standard_error"], fmt=MARKERS[i], ms=4.5, capsize=1.5, lw=1,
-                          color=COLOURS[_KIND_COLOURS[i]], label=kind)  # fmt: skip
+            dots = table.iloc[at]
+            style = {"fmt": MARKERS[i], "color": COLOURS[colour], "ms": 4.5, "capsize": 1.5, "lw": 1}
+            axis.errorbar(dots["measured"], at, xerr=2 * dots["standard_error"], label=kind, **style)
         if score in _REFERENCE:
             axis.axvline(_REFERENCE[score], **EXACT)
         axis.set(title=score, ylim=(-0.7, len(order) - 0.3))
@@ -65,29 +86,24 @@ def known_panel(axis: Any, rows: pd.DataFrame, title: str) -> Any:
     """What pretraining alone does: J and pass@8, the entropy over its largest value; dashed, J of a perfect reader."""
     shown = (("J", "J", "costate"), ("pass_at_k", "pass@8", "score"), ("H", "H / H0", "reference"))
     for i, (part, name, colour) in enumerate(shown):
-        one = rows[rows["part"] == part].sort_values("tokens")
-        size = one["measured"].max() if part == "H" else 1.0
-        axis.plot(
-            one["tokens"], one["measured"] / size, MARKERS[i] + "-", color=COLOURS[colour], ms=4, lw=1.2, label=name
-        )
+        line = rows[rows["part"] == part].sort_values("tokens")
+        size = line["measured"].max() if part == "H" else 1.0
+        style = {"color": COLOURS[colour], "ms": 4, "lw": 1.2, "label": name}
+        axis.plot(line["tokens"], line["measured"] / size, MARKERS[i] + "-", **style)
     axis.axhline(rows.loc[rows["part"] == "reader", "measured"].iloc[0], label="perfect reader", **EXACT)
     axis.set(title=title, ylabel="before RL", ylim=(0, 1.05))
     return token_axis(axis, rows["tokens"].dropna())
 
 
-def gain_lines(axis: Any, rows: pd.DataFrame, by: str, title: str) -> Any:
+def gain_panel(axis: Any, rows: pd.DataFrame, by: str, title: str) -> Any:
     """Mean gains with two standard errors, a line for every value of the column `by`; the exact gradient's dashed."""
     colours = [COLOURS[key] for key in ("costate", "score", "score_value", "control")]
-    for i, (value, one) in enumerate(rows.groupby(by, sort=False)):
-        one = one.sort_values("tokens")
-        exact = str(value).startswith("exact")
-        line = (
-            {**EXACT, "color": "black" if "Adam" in str(value) else "0.5"}
-            if exact
-            else {"color": colours[i], "lw": 1.2}
-        )
-        axis.errorbar(one["tokens"], one["measured"], 2 * one["standard_error"], marker=MARKERS[i], ms=4, capsize=1.5,
-                      label=f"{value:.0f}" if by == "budget" else str(value), **line)  # fmt: skip
+    for i, (value, own) in enumerate(rows.groupby(by, sort=False)):
+        name = f"{value:.0f}" if by == "budget" else str(value)
+        line: dict[str, Any] = {"color": colours[i % len(colours)], "lw": 1.2}
+        if name.startswith("exact"):
+            line = {**EXACT, "color": COLOURS["exact"] if "Adam" in name else "0.5"}
+        _means(axis, own, marker=MARKERS[i], ms=4, capsize=1.5, label=name, **line)
     axis.axhline(0, color="0.6", lw=0.8)
     axis.set(ylabel="gain of exact J", title=title)
     return token_axis(axis, rows["tokens"])
@@ -95,49 +111,50 @@ def gain_lines(axis: Any, rows: pd.DataFrame, by: str, title: str) -> Any:
 
 def cap_panel(axis: Any, rows: pd.DataFrame, colour: Any, name: str) -> Any:
     """The signal (points) under its cap (dashed), means over prompts and trajectories."""
-    for part, style in (("costate", {"marker": "o", "ms": 4, "lw": 1}), ("cap", {"ls": "--", "lw": 1.4})):
-        one = rows[rows["part"] == part].sort_values("tokens")
-        axis.errorbar(one["tokens"], one["measured"], 2 * one["standard_error"], color=colour, capsize=2,
-                      label=f"{name}: " + {"costate": "signal", "cap": "its cap"}[part], **style)  # fmt: skip
+    styles: dict[str, tuple[str, dict[str, Any]]] = {
+        "costate": ("signal", {"marker": "o", "ms": 4, "lw": 1}),
+        "cap": ("its cap", {"ls": "--", "lw": 1.4}),
+    }
+    for part, (what, style) in styles.items():
+        _means(axis, rows[rows["part"] == part], color=colour, capsize=2, label=f"{name}: {what}", **style)
     axis.set(ylabel="|E costate| at the prompt, and its cap", title="signal and cap")
     return token_axis(axis, rows["tokens"].dropna())
 
 
-@house_style()
-def draw_pretraining(table: pd.DataFrame, reader: float, title: str, stem: Any) -> None:
-    """The picture of one pretraining run: J, pass@k and entropy; and J by skill."""
-    figure = new_figure(4.4)
-    left, right = figure.subplots(1, 2)
-    parts = [table[["tokens"]].assign(part=name, measured=table[name]) for name in ("J", "pass_at_k", "H")]
-    parts.append(pd.DataFrame({"tokens": table["tokens"][:1], "part": "reader", "measured": reader}))
-    known_panel(left, pd.concat(parts), "all prompts")
-    colours = [COLOURS[key] for key in ("costate", "score", "score_value", "control", "score_best", "reference")]
-    for i, name in enumerate(name for name in table if name.startswith("skill ")):
-        style = {"color": colours[i % 6], "marker": MARKERS[i % 8], "ms": 4, "lw": 1.2}
-        right.plot(
-            table["tokens"], table[name], label=f"prompts that begin with token {name.removeprefix('skill ')}", **style
-        )
-    right.axhline(reader, **EXACT)
-    right.set(title="by skill", ylabel="J", ylim=(0, 1.05))
-    token_axis(right, table["tokens"])
-    for axis in (left, right):
-        axis.legend(fontsize=8)
-    add_caption(figure, title, _PRETRAINING)
-    save(figure, stem)
+def alignment_panel(axis: Any, rows: pd.DataFrame, largest: str, colour: Any, marker: str, name: str) -> Any:
+    """The share of the cap that is used: means over prompts, and the largest prompt (part `largest`) of each checkpoint."""
+    mean, each = rows[rows["part"] == "alignment"], rows[rows["part"] == largest]
+    _means(axis, mean, fmt=marker + "-", color=colour, ms=4.5, capsize=2, label=f"{name}, mean over prompts")
+    axis.plot(each["tokens"], each["measured"], ".", color=colour, ms=3, alpha=0.5, label=f"{name}, largest prompt")
+    axis.set_yticks([0, 0.25, 0.5, 0.75, 1])
+    axis.set(ylabel="alignment |E costate| / cap", title="how much of the cap is used", ylim=(0, 1.5))
+    return axis
 
 
-@house_style()
-def draw_impact(table: pd.DataFrame, shown: dict[str, str], title: str, stem: Any) -> None:
-    """Predictions for a folder of checkpoints, each over its largest, and the measured gain where RL was run."""
-    figure = new_figure(4.4)
-    axis, at = figure.subplots(), range(len(table))
-    for i, (name, colour) in enumerate(shown.items()):
-        share = table[name] / max(table[name].max(), 1e-300)
-        axis.plot(at, share, MARKERS[i] + "-", color=COLOURS[colour], ms=4, lw=1.2, label=PREDICTORS[name])
-    if "gain" in table:
-        axis.plot(at, table["gain"] / max(table["gain"].max(), 1e-300), "ko--", ms=5, lw=1.4, label="measured gain")
-    axis.set_xticks(at, table["checkpoint"], rotation=30, ha="right", fontsize=8)
-    axis.set(ylabel="share of the largest", title="predicted impact of RL")
+def centres_by_corpus_panel(axis: Any, centres: pd.DataFrame, recipes: Sequence[str]) -> Any:
+    """Centres of the gains for every corpus, side by side for every recipe (its own group size) and budget."""
+    corpora, budgets = list(dict.fromkeys(centres["corpus"])), sorted(centres["budget"].unique())
+    for i, recipe in enumerate(recipes):
+        own = centres[centres["recipe"] == recipe]
+        own = own[own["group"] == own["group"].iloc[0]] if len(own) else own
+        for j, budget in enumerate(budgets):
+            here = own[own["budget"] == budget]
+            shift = 0.13 * (j - (len(budgets) - 1) / 2) + 0.4 * (i - 0.5)
+            at = [corpora.index(corpus) + shift for corpus in here["corpus"]]
+            style = {"fmt": MARKERS[j], "color": COLOURS[("costate", "exact")[i]], "ms": 5, "capsize": 2}
+            bars = 2 * here["standard_error"]
+            axis.errorbar(at, here["measured"], bars, label=f"{recipe}, {int(budget)} updates", **style)
+    axis.set_xticks(range(len(corpora)), corpora)
+    axis.set(xlabel="corpus", ylabel="centre of the gain, log2 tokens", title="corpus and budget")
     axis.legend(fontsize=8)
-    add_caption(figure, title, _IMPACT)
-    save(figure, stem)
+    return axis
+
+
+def centres_by_group_panel(axis: Any, centres: pd.DataFrame, title: str) -> Any:
+    """Centres of the gains against the size of the groups, a line for every budget."""
+    for j, (_, own) in enumerate(centres.groupby("budget")):
+        style = {"fmt": MARKERS[j] + "-", "color": COLOURS["costate"], "ms": 5, "lw": 1, "capsize": 2}
+        _means(axis, own, "group", 1.05 ** (j - 1), **style)  # side by side
+    axis.set_xscale("log", base=2)
+    axis.set(xlabel="rows in a group, as many rows an update", title=title)
+    return axis

@@ -58,6 +58,22 @@ def legend_above(figure: Any, *axes: Any) -> None:
                   frameon=False, columnspacing=1.3, handletextpad=0.4)  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Series:
+    """One set of points of a panel: rows, the name of a colour, a marker, a name for the legend.
+
+    `unit` is a column that both coordinates are divided by; `fill` "none" leaves the markers open.
+    """
+
+    rows: pd.DataFrame
+    colour: str
+    marker: str
+    name: str
+    unit: str | None = None
+    fill: str | None = None
+    size: float = 6
+
+
 def gap_panel(
     axis: Any,
     rows: pd.DataFrame,
@@ -67,7 +83,6 @@ def gap_panel(
     *,
     least: float = 1e-17,
     names: Mapping[str, str] | None = None,
-    markers: Mapping[str, str] | None = None,
     size: float = 5,
 ) -> Any:
     """Relative gaps on a log scale under the dashed limit of rounding: what is exact stays below it, a control does not.
@@ -80,7 +95,6 @@ def gap_panel(
         limit: the tolerance that the gaps are judged by.
         least: smaller gaps, 0 among them, are drawn here.
         names: part -> what the legend calls it, where that is not the part's own name.
-        markers: value of the column "system" -> marker, in the place of the part's own.
         size: of the markers, in points.
     """
     places = list(dict.fromkeys(rows[x])) if rows[x].dtype == object or str(rows[x].dtype) == "str" else None
@@ -113,22 +127,6 @@ def diagonal_panel(axis: Any, series: Iterable[Series], *, label: str = "exact")
         ends += [float(x.min()), float(x.max())]
     axis.plot([min(ends), max(ends)], [min(ends), max(ends)], label=label, **EXACT)
     return axis
-
-
-@dataclass(frozen=True)
-class Series:
-    """One set of points of a panel: rows, the name of a colour, a marker, a name for the legend.
-
-    `unit` is a column that both coordinates are divided by; `fill` "none" leaves the markers open.
-    """
-
-    rows: pd.DataFrame
-    colour: str
-    marker: str
-    name: str
-    unit: str | None = None
-    fill: str | None = None
-    size: float = 6
 
 
 def median_lines(

@@ -32,9 +32,8 @@ class Progress:
         """Open the bar."""
         if self._stream.isatty():
             total = sum(self._weight(point) for point in self._left)
-            self._bar = tqdm(
-                total=total, file=self._stream, ncols=_WIDTH, mininterval=0.2, bar_format="{desc} |{bar}| {postfix}"
-            )
+            self._bar = tqdm(total=total, file=self._stream, ncols=_WIDTH, mininterval=0.2, delay=1e-9,
+                             bar_format="{desc} |{bar:16}|{postfix}")  # fmt: skip
             self._show()
         return self
 
@@ -62,7 +61,7 @@ class Progress:
     def _show(self) -> None:
         running = ", ".join(dict.fromkeys(point.claim for point in self._left[: self._jobs]))
         self._bar.set_description_str(self._count(), refresh=False)
-        self._bar.set_postfix_str(f"{self._time_left()}  {running}"[: _WIDTH - 30])
+        self._bar.set_postfix_str(f"{self._time_left()}  {running}"[: _WIDTH - 24 - len(self._count())])
 
     def _time_left(self) -> str:
         """What is left, from the speed of this run so far."""

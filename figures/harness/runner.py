@@ -14,6 +14,7 @@ from envs.world import InputError
 from figures.harness.claim import Claim, Preset
 from figures.harness.code import code_digest
 from figures.harness.forecast import Forecast
+from figures.harness.memory import keep_freed_memory
 from figures.harness.progress import Progress
 from figures.harness.records import Point, load_record, save_record
 from figures.harness.registry import STUDIES, measure_of, module_name
@@ -89,5 +90,11 @@ def _finished(todo: list[Point], out: Path, jobs: int) -> Iterable[Point]:
     if jobs == 1 or len(todo) <= 1:
         return (run_point(point, out) for point in todo)
     workers = Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1, pre_dispatch="all")
-    finished: Iterable[Point] = workers(delayed(run_point)(point, out) for point in todo)
+    finished: Iterable[Point] = workers(delayed(_run_in_worker)(point, out) for point in todo)
     return finished
+
+
+def _run_in_worker(point: Point, out: Path) -> Point:
+    """The same in a process of our own, whose memory we may manage."""
+    keep_freed_memory()
+    return run_point(point, out)

@@ -1,8 +1,8 @@
-"""A folder of checkpoints as policies of a world: the suite's own transformers, or anybody's map from embeddings to logits.
+"""A folder of checkpoints as policies of a world: the suite's own transformers, or any network from embeddings to logits.
 
 A checkpoint is a `.pt` file that holds a state dict, alone or under "state", "model", "state_dict" or "model_state_dict",
-with the tokens read so far under "tokens" where known. `model.json`, which `costate pretrain` writes, says what the suite's own
-networks are and which world they were trained for.
+with the tokens read so far under "tokens" where they are known. `model.json`, which `costate pretrain` writes, holds the sizes
+of the suite's own networks and the world that they were trained for.
 """
 
 import importlib
@@ -28,17 +28,30 @@ from envs.token_mdp import TokenMDP
 from envs.world import InputError
 
 MODEL_FILE = "model.json"
-_UNREADABLE = (OSError, RuntimeError, ValueError, EOFError, LookupError, AttributeError, TypeError,
-               pickle.UnpicklingError, struct.error)  # fmt: skip
+_UNREADABLE = (
+    OSError,
+    RuntimeError,
+    ValueError,
+    EOFError,
+    LookupError,
+    AttributeError,
+    TypeError,
+    pickle.UnpicklingError,
+    struct.error,
+)
 _KEYS = ("state", "model", "state_dict", "model_state_dict")
 
 
 @dataclass(frozen=True)
 class Source:
-    """How networks are built: `build` is "module:function" or "file.py:function", None for the suite's own transformer.
+    """How networks are built.
 
-    The function takes the world and gives a policy, or a module from embeddings (B, T, D) to logits (B, T, V) whose table of
-    embeddings is its parameter `embedding`; `site` is the submodule whose output is the place of the costate.
+    Attributes:
+        build: "module:function" or "file.py:function"; None for the suite's own transformer. The function takes the world and
+            returns a policy, or a module from embeddings (B, T, D) to logits (B, T, V).
+        embedding: name of the parameter of that module which is its table of embeddings.
+        site: the submodule at whose output the costate is read; by default the embedding.
+        heads: attention heads of the suite's own transformer; by default those of `model.json`.
     """
 
     build: str | None = None
@@ -49,7 +62,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Loaded:
-    """One checkpoint; `tokens` of pretraining, None where it does not say."""
+    """One checkpoint: its file's name, tokens of pretraining (None where the file does not hold them), policy, and site."""
 
     name: str
     tokens: int | None
@@ -58,12 +71,12 @@ class Loaded:
 
 
 def read_model(folder: Path) -> dict[str, Any]:
-    """What `model.json` says; empty where there is none."""
+    """Contents of `model.json`; empty where there is no such file. Raises InputError for a damaged one."""
     try:
-        found = json.loads((folder / MODEL_FILE).read_text())
-        if not isinstance(found, dict) or not isinstance(found.get("world_options", {}), dict):
+        model = json.loads((folder / MODEL_FILE).read_text())
+        if not isinstance(model, dict) or not isinstance(model.get("world_options", {}), dict):
             raise ValueError("not an object")
-        return found
+        return model
     except FileNotFoundError:
         return {}
     except ValueError:
@@ -71,20 +84,21 @@ def read_model(folder: Path) -> dict[str, Any]:
 
 
 def read_checkpoints(folder: Path, world: TokenMDP, source: Source, device: str = "cpu") -> list[Loaded]:
-    """All checkpoints of a folder, by tokens where all say so, else by name (numbers in it by size); in float64.
+    """All checkpoints of a folder in float64, in the order of their tokens where all files hold them, else of their names.
 
-    Raises InputError for a folder that is missing or has no checkpoint, a file that holds no state dict, and networks that do
-    not fit the file or the world's vocabulary.
+    Raises:
+        InputError: the folder is missing or has no checkpoint, a file holds no state dict, or a network does not fit the file
+            or the world's vocabulary.
     """
     paths, model = checkpoint_files(folder), read_model(folder)
-    found = [_load(path, world, source, model, device) for path in paths]
-    if all(one.tokens is not None for one in found):
-        found.sort(key=lambda one: one.tokens or 0)
-    return found
+    loaded = [_load(path, world, source, model, device) for path in paths]
+    if all(checkpoint.tokens is not None for checkpoint in loaded):
+        loaded.sort(key=lambda checkpoint: checkpoint.tokens or 0)
+    return loaded
 
 
 def checkpoint_files(folder: Path) -> list[Path]:
-    """The `.pt` files of a folder by name, numbers in it by size; InputError where there is no folder or no file."""
+    """The `.pt` files of a folder by name, numbers in a name by size. Raises InputError where there is no folder or no file."""
     if not folder.is_dir():
         raise InputError(f"--checkpoints {folder} is not a folder")
     paths = sorted(folder.glob("*.pt"), key=lambda path: [int(x) if x.isdecimal() else x for x in _pieces(path.stem)])
@@ -112,25 +126,22 @@ def _load(path: Path, world: TokenMDP, source: Source, model: dict[str, Any], de
 def _read_state(path: Path) -> tuple[dict[str, Tensor], int | None]:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # of pickles that torch did not write: read, or refused below
-            found = torch.load(path, weights_only=True, map_location="cpu")
+            warnings.simplefilter("ignore", UserWarning)  # about pickles that torch did not write
+            content = torch.load(path, weights_only=True, map_location="cpu")
     except _UNREADABLE as error:
         raise InputError(f"checkpoint {path} cannot be read: {_first_line(error)}") from None
-    if not isinstance(found, dict):
-        raise InputError(f"checkpoint {path} holds no state dict but a {type(found).__name__}")
-    tokens = found.get("tokens")
-    for key in _KEYS:
-        if isinstance(found.get(key), dict):
-            found = found[key]
-            break
-    if not found or not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in found.items()):
+    if not isinstance(content, dict):
+        raise InputError(f"checkpoint {path} holds no state dict but a {type(content).__name__}")
+    tokens = content.get("tokens")
+    state = next((content[key] for key in _KEYS if isinstance(content.get(key), dict)), content)
+    if not state or not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()):
         raise InputError(
             f"checkpoint {path} holds no state dict: names with tensors, alone or under {', '.join(_KEYS)}"
         )
-    broken = [name for name, value in found.items() if not bool(value.isfinite().all())]
+    broken = [name for name, value in state.items() if not bool(value.isfinite().all())]
     if broken:
         raise InputError(f"checkpoint {path} holds NaN or infinity in {broken[0]}: it cannot be judged")
-    return found, int(tokens) if isinstance(tokens, int | float) and float(tokens).is_integer() else None
+    return state, int(tokens) if isinstance(tokens, int | float) and float(tokens).is_integer() else None
 
 
 def _first_line(error: BaseException) -> str:
@@ -140,20 +151,21 @@ def _first_line(error: BaseException) -> str:
 def _own(
     path: Path, state: Mapping[str, Tensor], world: TokenMDP, model: dict[str, Any], heads: int | None
 ) -> Transformer:
-    """The suite's transformer, its sizes read off the tensors; heads cannot be."""
+    """The suite's transformer. Its sizes are those of the tensors, except for the heads, which no tensor shows."""
     heads = model.get("heads") if heads is None else heads
     if not isinstance(heads, int):
-        raise InputError("--heads is missing: a state dict does not tell them (or name your own network with --model)")
+        raise InputError("--heads is missing: a state dict does not hold them (or name your own network with --model)")
     layers = len({name.split(".")[1] for name in state if name.startswith("blocks.")})
     if not layers or any(name not in state or state[name].ndim != 2 for name in ("embedding.weight", "position")):
         raise InputError(f"checkpoint {path} is not one of this suite's transformers: name your network with --model")
     (rows, width), length = state["embedding.weight"].shape, len(state["position"])
     _check_vocabulary(path, rows, world)
-    needed = world.prompts.shape[1] + world.horizon - 1  # the last token is said, not read
+    needed = world.prompts.shape[1] + world.horizon - 1  # the last token is an output only
     if length < needed:
         raise InputError(f"checkpoint {path} reads {length} tokens at most: the world's answers need {needed}")
     network = Transformer(rows, None, width, layers, heads, length, tied="head.bias" not in state)
-    return _filled(path, network, state)
+    _fill(path, network, state)
+    return network
 
 
 def _built(path: Path, state: Mapping[str, Tensor], world: TokenMDP, source: Source) -> tuple[Any, str]:
@@ -161,17 +173,18 @@ def _built(path: Path, state: Mapping[str, Tensor], world: TokenMDP, source: Sou
     network = _builder(source.build or "")(world)
     if not isinstance(network, nn.Module):
         raise InputError(f"--model {source.build} must give a module or a policy; got {type(network).__name__}")
-    if hasattr(network, "embed") and hasattr(network, "extend"):
-        policy, start = _filled(path, network.eval(), state), world.prompts[:1]
+    _fill(path, network.eval(), state)
+    if isinstance(network, TokenPolicy):
         with torch.no_grad():
-            _check_vocabulary(path, policy.extend(policy.embed(start), None, {})[0].shape[-1], world)
-        return policy, source.site or "embedding"
-    table = dict(_filled(path, network, state).named_parameters()).get(source.embedding)
+            logits, _ = network.extend(network.embed(world.prompts[:1]), None, {})
+        _check_vocabulary(path, logits.shape[-1], world)
+        return network, source.site or "embedding"
+    table = dict(network.named_parameters()).get(source.embedding)
     if table is None or table.ndim != 2:
         raise InputError(f"--embedding {source.embedding} is no table of the network; it has {_tables(network)}")
     _check_vocabulary(path, len(table), world)
     sites = {"layer1": source.site} if source.site else {}
-    return ModulePolicy(network.eval(), table, sites), "layer1" if source.site else "embedding"
+    return ModulePolicy(network, table, sites), "layer1" if source.site else "embedding"
 
 
 def _tables(network: nn.Module) -> str:
@@ -181,18 +194,18 @@ def _tables(network: nn.Module) -> str:
 def _check_vocabulary(path: Path, rows: int, world: TokenMDP) -> None:
     if rows != world.V:
         raise InputError(
-            f"checkpoint {path} does not fit the world's vocabulary: it embeds {rows} tokens, the world speaks {world.V}"
+            f"checkpoint {path} does not fit the world's vocabulary: it embeds {rows} tokens, the world has {world.V}"
         )
 
 
-def _filled(path: Path, network: Any, state: Mapping[str, Tensor]) -> Any:
-    """The network with the checkpoint's numbers, in double precision."""
+def _fill(path: Path, network: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Load the checkpoint's numbers into the network, in double precision."""
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
         detail = " ".join(str(error).split("\n\t")[1:])[:160] or _first_line(error)
         raise InputError(f"checkpoint {path} does not fit the network: {' '.join(detail.split())}") from None
-    return network.double()
+    network.double()
 
 
 def _builder(name: str) -> Callable[[TokenMDP], Any]:
@@ -200,17 +213,16 @@ def _builder(name: str) -> Callable[[TokenMDP], Any]:
     place, _, function = name.rpartition(":")
     if not function or not (place.endswith(".py") or all(place.split("."))):
         raise InputError(f"--model {name}: give MODULE:FUNCTION or FILE.py:FUNCTION")
-    sys.path.append(str(Path.cwd()))  # an installed command does not look here by itself
+    sys.path.append(str(Path.cwd()))  # the path of an installed command does not hold the current folder
     try:
         module = _from_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
     except (ImportError, OSError, SyntaxError) as error:
         raise InputError(f"--model {name}: {_first_line(error)}") from None
     finally:
         sys.path.pop()
-    found = getattr(module, function, None)
-    if not callable(found):
+    build: Callable[[TokenMDP], Any] | None = getattr(module, function, None)
+    if not callable(build):
         raise InputError(f"--model {name}: there is no function {function!r} in {place}")
-    build: Callable[[TokenMDP], Any] = found
     return build
 
 
@@ -219,6 +231,6 @@ def _from_file(path: Path) -> Any:
     if spec is None or spec.loader is None or not path.is_file():
         raise ImportError(f"{path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up there; no import can have this name
+    sys.modules[spec.name] = module  # dataclasses look up their module there; no import statement can use this name
     spec.loader.exec_module(module)
     return module

@@ -1,4 +1,4 @@
-"""Everything that is said of one policy before RL: exact J, entropy, success, signals, headrooms, and what they predict."""
+"""What is known of one policy before RL: exact J, entropy, success, signals and headrooms, and the predictors made of them."""
 
 import math
 from dataclasses import dataclass
@@ -27,7 +27,14 @@ SITE = "layer1"
 
 @dataclass(frozen=True)
 class Definitions:
-    """What is free in the definitions: where the costate is read, k of pass@k, radius of the ball (nats), power of p^alpha."""
+    """The free choices in the definitions.
+
+    Attributes:
+        site: where the costate is read.
+        k: of pass@k.
+        eps: radius of the KL ball, in nats.
+        alpha: the power of power sampling from `p^alpha`.
+    """
 
     site: str = SITE
     k: int = 8
@@ -44,57 +51,66 @@ class Definitions:
 
 
 def describe_policy(
-    world: TokenMDP, policy: TokenPolicy, chosen: Definitions | None = None, budget: int = DEFAULT_BUDGET
+    world: TokenMDP, policy: TokenPolicy, definitions: Definitions | None = None, budget: int = DEFAULT_BUDGET
 ) -> dict[str, float]:
-    """All PREDICTORS of a policy, by name, and what they are made of; means over prompts by their weights.
+    """All PREDICTORS of a policy, by name, and the numbers that they are made of; means over prompts by their weights.
 
     A product is formed prompt by prompt before the mean; |grad J|, which belongs to no prompt, multiplies the mean headroom.
     `J*` is the return of each prompt's best completion, the most that a policy over tokens can have. `P(1-P)` and its root are
-    variance and sd of the return, which they are for returns of 0 and 1. `entropy_law` is `e^H - 1`: the gain that the law
-    `R = -a e^H + b` promises when the entropy is spent, over a. Raises InputError for a world that pays a hidden readout or is
-    too large.
+    variance and standard deviation of the return, which they are for returns of 0 and 1. `entropy_law` is `e^H - 1`: the gain
+    that the law `R = -a e^H + b` promises when the entropy is spent, over a.
+
+    Raises:
+        InputError: the world pays a hidden readout, or is too large.
     """
-    chosen = chosen or Definitions()
+    definitions = definitions or Definitions()
     with torch.no_grad():
         tree = grow(world, policy, budget=budget)
-        found = completions(tree)
-    P, R, weights = found.p, found.returns, tree.levels[0].reach
-    size, H = signal(world, policy, chosen.site, budget), mean_entropy(tree)
-    nulls = null_models(P, R, H.expand_as(size.costate))
-    signals = {"costate": size.costate, "snr": size.snr, "gradient": torch.full_like(size.costate, size.gradient)}
+        answers = completions(tree)
+    weights, H = tree.levels[0].reach, mean_entropy(tree)
+    at_prompts = signal(world, policy, definitions.site, budget)
+    per_prompt = _per_prompt(answers, at_prompts, H, definitions)
+    means = {name: float(weights @ x) for name, x in per_prompt.items()}
+    means |= {"J": float(tree.J), "H": float(H), "entropy_law": float(H.exp() - 1)}
+    means |= {"gradient^2": at_prompts.gradient**2, "pass_at_k": means["best_of"] + float(tree.J)}
+    return means | _cap(at_prompts, answers, weights) | _by_skill(world, (answers.p * answers.returns).sum(-1))
+
+
+def _per_prompt(answers: Completions, at_prompts: Signal, H: Tensor, definitions: Definitions) -> dict[str, Tensor]:
+    """Signals, headrooms, their products, and the spread of the return, one number for each prompt."""
+    P, R, costate = answers.p, answers.returns, at_prompts.costate
+    nulls = null_models(P, R, H.expand_as(costate))
+    balls = [kl_headroom(p, r, definitions.eps) for p, r in zip(P, R, strict=True)]
+    signals = {"costate": costate, "snr": at_prompts.snr, "gradient": torch.full_like(costate, at_prompts.gradient)}
     headrooms = {
         "rest": nulls["headroom"],
-        "best_of": best_of_headroom(P, R, chosen.k),
-        "ball": torch.tensor([kl_headroom(p, r, chosen.eps) for p, r in zip(P, R, strict=True)]).to(P),
-        "power": power_headroom(*_each_once(found), chosen.alpha),
+        "best_of": best_of_headroom(P, R, definitions.k),
+        "ball": torch.tensor(balls).to(P),
+        "power": power_headroom(*_each_once(answers), definitions.alpha),
     }
-    per_prompt = {**signals, **headrooms, "sqrt_spread": nulls["sqrt(P(1-P))"], "spread": nulls["P(1-P)"]}
-    per_prompt |= {f"{s} x {h}": signals[s] * headrooms[h] for s in signals for h in headrooms}
-    means = {name: float(weights @ x) for name, x in per_prompt.items()}
-    law = {"J": float(tree.J), "H": float(H), "entropy_law": float(H.exp() - 1), "gradient^2": size.gradient**2}
-    law |= {"pass_at_k": means["best_of"] + law["J"]}
-    return means | law | _cap(size, found, weights) | _by_skill(world, nulls["J"])
+    products = {f"{s} x {h}": signals[s] * headrooms[h] for s in signals for h in headrooms}
+    return {**signals, **headrooms, "sqrt_spread": nulls["sqrt(P(1-P))"], "spread": nulls["P(1-P)"], **products}
 
 
-def _each_once(found: Completions) -> tuple[Tensor, Tensor]:
-    """Probabilities and returns of completions as they are said, (prompts, words): what follows an end token is dropped.
+def _each_once(answers: Completions) -> tuple[Tensor, Tensor]:
+    """Probabilities and returns, (prompts, words), of completions that end at their end token, each once.
 
     A power of a sum is not the sum of powers, so rows that differ only after their end must be one.
     """
-    once = ((found.tokens * ~found.mask).sum(-1) == 0).all(0)
-    return (found.log_probs * found.mask).sum(-1).exp()[:, once], found.returns[:, once]
+    once = ((answers.tokens * ~answers.mask).sum(-1) == 0).all(0)
+    return (answers.log_probs * answers.mask).sum(-1).exp()[:, once], answers.returns[:, once]
 
 
-def _cap(size: Signal, found: Completions, weights: Tensor) -> dict[str, float]:
-    """The Cauchy-Schwarz cap: how much of it is used; and the signal over sd(R) alone, without Fisher."""
-    V = (found.p * found.returns).sum(-1, keepdim=True)
-    sd = (found.p * (found.returns - V) ** 2).sum(-1).sqrt()
-    bare = size.costate / sd.clamp(min=torch.finfo(sd.dtype).tiny)
-    means = {"alignment": size.alignment, "cap": size.cap, "sd": sd}
+def _cap(at_prompts: Signal, answers: Completions, weights: Tensor) -> dict[str, float]:
+    """The Cauchy-Schwarz cap: how much of it is used; and the signal over sd(R) alone, without the Fisher matrix."""
+    V = (answers.p * answers.returns).sum(-1, keepdim=True)
+    sd = (answers.p * (answers.returns - V) ** 2).sum(-1).sqrt()
+    over_sd = at_prompts.costate / sd.clamp(min=torch.finfo(sd.dtype).tiny)
+    means = {"alignment": at_prompts.alignment, "cap": at_prompts.cap, "sd": sd}
     return {name: float(weights @ x) for name, x in means.items()} | {
-        "largest_alignment": float(size.alignment.max()),
-        "smallest_alignment": float(size.alignment.min()),
-        "over_sd": float(bare.max()),
+        "largest_alignment": float(at_prompts.alignment.max()),
+        "smallest_alignment": float(at_prompts.alignment.min()),
+        "over_sd": float(over_sd.max()),
     }
 
 
@@ -106,7 +122,7 @@ def _by_skill(world: TokenMDP, V: Tensor) -> dict[str, float]:
 
 
 def reader_return(corpus: Corpus) -> float:
-    """Expected return of a reader that says what the corpus says, on the prompts that it shows."""
+    """Expected return of a policy that has learned the corpus perfectly, on the prompts that the corpus shows."""
     world = corpus.world
     words = torch.cartesian_prod(*[torch.arange(world.V)] * world.horizon).reshape(-1, world.horizon)
     prompts = torch.arange(len(world.prompts))

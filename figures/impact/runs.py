@@ -1,14 +1,14 @@
-"""Pretrain on a corpus, stop at checkpoints on a log grid, say everything exact of each, and start RL from all of them.
+"""The impact study: pretrain on a corpus, describe every checkpoint exactly, and run RL from each of them.
 
 A *trajectory* is one network from its first draw to the end of pretraining. A point of the study is a few trajectories on one
-corpus. Its rows are of two kinds: "checkpoint" (what is known before RL) and "gain" (what a recipe made of it).
+corpus. Its rows are of two kinds: "checkpoint" (what is known before RL) and "gain" (the exact gain of a recipe).
 """
 
 import copy
 import dataclasses
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,74 +24,30 @@ from envs.corpus import Corpus
 from envs.policy import TokenPolicy
 from envs.skills import skills
 from envs.token_mdp import TokenMDP
-from envs.world import InputError
-from figures.harness.claim import Claim, Preset
+from figures.harness.claim import Claim
 from figures.harness.code import digest
 from figures.harness.records import canonical
 from figures.harness.rows import Row
-from figures.impact.numbers import SITE, Definitions, describe_policy, reader_return
+from figures.impact.numbers import Definitions, describe_policy, reader_return
+from figures.impact.settings import ImpactSetting, settings
 from figures.measures.oracles import TokenOracle
-from figures.measures.token_systems import at_least
 from theory.tokens.completions import completion_log_probs, completions, mean_entropy
 from theory.tokens.dynamic_programming import best_words
 from theory.tokens.prefix_tree import grow
 
-MAIN = "GRPO"  # the recipe that claims are judged on; the others are the noise-free limits and the unbiased sibling
-DOCUMENTS, ROLLOUTS = 2**32, 2**33  # added to a seed, so that documents and rows of RL are not drawn as the network was
-EXACT_ADAM, EXACT_SGD, UNBIASED = "exact, Adam", "exact, SGD", "RLOO"
+MAIN, UNBIASED = "GRPO", "RLOO"  # claims are judged on the main recipe
+EXACT_ADAM, EXACT_SGD = "exact, Adam", "exact, SGD"  # ascent on the exact gradient: the limits without noise
+DOCUMENTS, ROLLOUTS = 2**32, 2**33  # added to a seed: documents and rows of RL then have noise that the network has not
 
 
-@dataclass(frozen=True)
-class ImpactSetting:
-    """A corpus, a network, and RL of `budgets` updates of `rows` completions from every checkpoint, `seeds` trajectories.
+class Recipe(NamedTuple):
+    """What is run from every checkpoint: name, learner, rows of a group, optimiser, learning rate."""
 
-    The first of `groups` is every recipe's group size; the others are GRPO's alone. `sgd` adds exact ascent by plain SGD.
-    """
-
-    quality: float = 1.0
-    noise: float = 0.0
-    coverage: float = 1.0
-    block: int = 0  # trajectories of other seeds, the same in all else
-    seeds: int = 4
-    groups: tuple[int, ...] = (8,)
-    sgd: bool = False
-    width: int = 16
-    names: str = "say,copy,add"
-    modulus: int = 3
-    horizon: int = 3
-    updates: int = 256
-    checkpoints: int = 7
-    batch: int = 64
-    pretraining_rate: float = 0.005
-    budgets: tuple[int, ...] = (6, 12, 24)
-    rows: int = 64
-    rate: float = 0.001
-    sgd_rate: float = 0.05
-    site: str = SITE
-
-    def __post_init__(self) -> None:
-        """Refuse what leaves nothing to measure."""
-        at_least(1, seeds=self.seeds, updates=self.updates)
-        at_least(3, checkpoints=self.checkpoints)
-        if not self.budgets or list(self.budgets) != sorted(set(self.budgets)) or self.budgets[0] < 1:
-            raise InputError(f"budgets must be rising whole numbers >= 1, RL updates; got {tuple(self.budgets)}")
-        if not self.groups or any(group < 2 or self.rows % group for group in self.groups):
-            raise InputError(f"groups must be >= 2 and divide rows={self.rows}; got {tuple(self.groups)}")
-
-
-def settings(preset: Preset) -> list[ImpactSetting]:
-    """Clean and half-wrong corpora; in the full preset more of them, slips, gaps, larger networks, other skills, more seeds."""
-    if preset == "quick":
-        clean = [ImpactSetting(block=block, seeds=6, groups=(8, 2, 32), sgd=True) for block in range(2)]
-        return clean + [ImpactSetting(quality=0.5, block=block, updates=1024) for block in range(2)]
-    whole = ImpactSetting(seeds=2, updates=1024, checkpoints=11, budgets=(8, 32, 128), groups=(8, 2, 32), sgd=True)
-    kinds = [
-        replace(whole, quality=quality, updates=4096 if quality < 0.9 else 1024)
-        for quality in (1.0, 0.9, 0.7, 0.5, 0.3)
-    ]
-    kinds += [replace(whole, noise=0.2), replace(whole, coverage=0.6), replace(whole, width=32)]
-    kinds.append(replace(whole, names="copy,reverse,add,multiply"))
-    return [replace(kind, block=block) for kind in kinds for block in range(8)]
+    name: str
+    learner: Learner
+    group: int
+    optimiser: str
+    rate: float
 
 
 def measure(setting: ImpactSetting, rng: torch.Generator, device: str) -> list[Row]:
@@ -99,29 +55,30 @@ def measure(setting: ImpactSetting, rng: torch.Generator, device: str) -> list[R
     first = int(torch.randint(2**31, (1,), generator=rng))
     world, path = trajectory(setting, first, device)
     networks = [network for point in path for network in point.networks]
-    reader = reader_return(corpus_of(setting))
+    reader, definitions = reader_return(corpus_of(setting)), Definitions(site=setting.site)
     rows = [
-        {**label, "reader": reader, **describe_policy(world, network, Definitions(site=setting.site))}
+        {**label, "reader": reader, **describe_policy(world, network, definitions)}
         for label, network in zip(_labels(setting, path, "checkpoint"), networks, strict=True)
     ]
-    for name, learner, group, optimiser, rate in recipes(setting):
-        found = gains(world, networks, learner, group, setting, optimiser, rate, first)
+    for recipe in recipes(setting):
+        by_budget = gains(world, networks, recipe, setting, first)
         for i, label in enumerate(_labels(setting, path, "gain")):
             rows += [
-                {**label, "recipe": name, "group": group, "budget": budget, **{k: float(x[i]) for k, x in one.items()}}
-                for budget, one in found.items()
+                {**label, "recipe": recipe.name, "group": recipe.group, "budget": budget}
+                | {name: float(values[i]) for name, values in numbers.items()}
+                for budget, numbers in by_budget.items()
             ]
     return rows
 
 
 def corpus_of(setting: ImpactSetting) -> Corpus:
-    """World and documents; the same prompts are left out in every block."""
+    """World and documents of a setting; every block leaves out the same prompts."""
     world = skills(setting.modulus, setting.horizon, setting.names)
     return Corpus(world, best_words(world), setting.quality, setting.noise, setting.coverage)
 
 
 def trajectory(setting: ImpactSetting, first: int, device: str) -> tuple[TokenMDP, list[Checkpoint]]:
-    """`seeds` networks trained side by side, seeds `first`, `first + 1`, ...; their checkpoints."""
+    """The world, and the checkpoints of `seeds` networks trained side by side with seeds `first`, `first + 1`, ..."""
     corpus = corpus_of(setting)
     seeds = [first + i for i in range(setting.seeds)]
     networks = [
@@ -133,32 +90,46 @@ def trajectory(setting: ImpactSetting, first: int, device: str) -> tuple[TokenMD
     return corpus.world, list(path)
 
 
-def recipes(setting: ImpactSetting) -> list[tuple[str, Learner, int, str, float]]:
-    """Name, learner, group, optimiser, rate of all that is run from every checkpoint."""
-    first = setting.groups[0]
-    found = [(MAIN, grpo(), group, "adam", setting.rate) for group in setting.groups]
-    found += [(UNBIASED, rloo(), first, "adam", setting.rate), (EXACT_ADAM, value_gradient(), 1, "adam", setting.rate)]
-    return found + ([(EXACT_SGD, value_gradient(), 1, "sgd", setting.sgd_rate)] if setting.sgd else [])
+def recipes(setting: ImpactSetting) -> list[Recipe]:
+    """All that is run from every checkpoint."""
+    first, rate = setting.groups[0], setting.rate
+    chosen = [Recipe(MAIN, grpo(), group, "adam", rate) for group in setting.groups]
+    chosen += [Recipe(UNBIASED, rloo(), first, "adam", rate), Recipe(EXACT_ADAM, value_gradient(), 1, "adam", rate)]
+    if setting.sgd:
+        chosen.append(Recipe(EXACT_SGD, value_gradient(), 1, "sgd", setting.sgd_rate))
+    return chosen
 
 
 def gains(
-    world: TokenMDP, networks: list[Any], learner: Learner, group: int, setting: ImpactSetting, optimiser: str, rate: float,
-    first: int,
-) -> dict[int, dict[str, Tensor]]:  # fmt: skip
-    """For every budget the exact gain of each network; after the last also the KL to the start, both means over prompts."""
-    last, prompts = setting.budgets[-1], 1 if learner.exact else setting.rows // group
-    asked = TrainingSettings(last, prompts, group, rate=rate, optimiser=optimiser)
+    world: TokenMDP, networks: Sequence[Any], recipe: Recipe, setting: ImpactSetting, first: int
+) -> dict[int, dict[str, Tensor]]:
+    """Run a recipe from every network, each by itself and with its own noise, and take the exact gains.
+
+    Args:
+        world: the token world.
+        networks: where RL starts; they are left as they are.
+        recipe: what is run.
+        setting: its `budgets` and `rows` are used.
+        first: seed of the first network's noise; the others' are `first + 1`, `first + 2`, ...
+
+    Returns:
+        Budget -> "gain", "J_after" and "H_after" of each network (means over prompts); "kl", which is KL(after || before), at
+        the last budget alone.
+    """
+    last, prompts = setting.budgets[-1], 1 if recipe.learner.exact else setting.rows // recipe.group
+    training = TrainingSettings(last, prompts, recipe.group, rate=recipe.rate, optimiser=recipe.optimiser)
     seeds = [ROLLOUTS + first + i for i in range(len(networks))]
-    oracle = TokenOracle(world) if learner.exact else None
-    trainer = Trainer(TokenTask(world), learner, [copy.deepcopy(n) for n in networks], seeds, asked, oracle)
-    before, found = _exact(world, trainer.actor)[0], dict[int, dict[str, Tensor]]()
+    oracle = TokenOracle(world) if recipe.learner.exact else None
+    trained = [copy.deepcopy(network) for network in networks]
+    trainer = Trainer(TokenTask(world), recipe.learner, trained, seeds, training, oracle)
+    J_before, by_budget = _exact(world, trainer.actor)[0], dict[int, dict[str, Tensor]]()
     for done in range(1, last + 1):
         trainer.step()
         if done in setting.budgets:
             J, H = _exact(world, trainer.actor)
-            found[done] = {"gain": J - before, "J_after": J, "H_after": H}
-    found[last]["kl"] = kl_moved(world, Copies(networks), trainer.actor)
-    return found
+            by_budget[done] = {"gain": J - J_before, "J_after": J, "H_after": H}
+    by_budget[last]["kl"] = kl_moved(world, Copies(list(networks)), trainer.actor)
+    return by_budget
 
 
 def _exact(world: TokenMDP, actor: Copies) -> tuple[Tensor, Tensor]:
@@ -183,13 +154,14 @@ def kl_moved(world: TokenMDP, before: Copies, after: Copies) -> Tensor:
 
     with torch.no_grad():
         old, new = before.run(log_p), after.run(log_p)
-    # completions that differ only after their end are rows of their own here: each is one of so many of the same
+    # completions that differ only after their end have a row each: the sum over rows counts each of them `alike` times
     alike = (world.V ** (~mask).sum(-1)).to(old)
-    return ((new.exp() * (new - old) / alike).sum(-1) @ world.weights.to(old)).double().cpu()
+    kl: Tensor = (new.exp() * (new - old) / alike).sum(-1) @ world.weights.to(old)
+    return kl.double().cpu()
 
 
 def _labels(setting: ImpactSetting, path: list[Checkpoint], kind: str) -> list[Row]:
-    """One row a network, in the order of the checkpoints and, within each, of the trajectories."""
+    """Labels of the rows: one for every network, in the order of the checkpoints and, within each, of the trajectories."""
     fields = ("quality", "noise", "coverage", "width", "names")
     run = digest(canonical(dataclasses.asdict(setting)))
     fixed = {"kind": kind, "run": run, **{name: getattr(setting, name) for name in fields}}
@@ -200,5 +172,5 @@ def _labels(setting: ImpactSetting, path: list[Checkpoint], kind: str) -> list[R
     ]
 
 
-# a claim that is judged on these runs: what it adds is its own
+# a claim that is judged on these runs; its other fields are its own
 claim_on_runs = partial(Claim, assumptions=(), settings=settings, measure=measure, study="impact_runs")

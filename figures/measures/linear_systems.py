@@ -2,17 +2,22 @@
 
 import json
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from agents.policies.linear import ConstantPolicy, LinearPolicy
 from envs.linear_quadratic import LinearQuadratic, double_integrator, random_system, scalar
+from envs.lq_variants import ChaoticMap, state_scaled_noise
 from envs.world import InputError
-from theory.continuous.lyapunov import check_gain, check_stable, linear_value, second_moments
+from theory.continuous.lyapunov import check_gain, check_stable, gain_at, linear_value, second_moments
 from theory.continuous.riccati import riccati
 
-SYSTEMS = {
+SYSTEMS: dict[str, Callable[[], LinearQuadratic]] = {
     "scalar": lambda: scalar(horizon=20),
     "double_integrator": lambda: double_integrator(horizon=30),
     "random_finite": lambda: random_system(size=3, actions=2, seed=1, horizon=10, gamma=0.95, noise="laplace"),
@@ -23,39 +28,54 @@ _FIELDS = ("A", "B", "Q", "R", "Q_f", "S_w", "S_x", "m_0", "S_0", "gamma", "hori
 
 
 def build_system(name: str, gain: float = 0.7) -> tuple[LinearQuadratic, Tensor]:
-    """World and gain K: a named system with `gain` times its optimal gain, or a user's own (JSON text) as it stands."""
+    """Return the world and a gain K.
+
+    Args:
+        name: a key of `SYSTEMS`, or a user's own system as JSON text (see `read_system`).
+        gain: K is `gain` times the optimal gain; a user's own K stands in its place unless `gain` is 1.
+
+    Raises:
+        InputError: the user's matrices or K are not valid.
+    """
     if name.startswith("{"):
-        given = json.loads(name)
-        world = LinearQuadratic(**{key: given[key] for key in _FIELDS if key in given}).to()
-        return world, _own_gain(world, given.get("K"), gain)
+        fields = json.loads(name)
+        world = LinearQuadratic(**{key: fields[key] for key in _FIELDS if key in fields}).to()
+        return world, _own_gain(world, fields.get("K"), gain)
     world = SYSTEMS[name]().to()
     return world, gain * riccati(world).K
 
 
-def _own_gain(world: LinearQuadratic, K: list | None, gain: float) -> Tensor:
+def _own_gain(world: LinearQuadratic, K: Any, gain: float) -> Tensor:
     if gain == 1.0 or K is None:
         return gain * riccati(world).K
     try:
-        given = torch.as_tensor(K, dtype=torch.float64)
+        matrix = torch.as_tensor(K, dtype=torch.float64)
     except (TypeError, ValueError, RuntimeError):
         raise InputError(f"K must be an array of numbers; got {K!r}") from None
-    return check_gain(world, given)
+    return check_gain(world, matrix)
 
 
 def read_system(path: Path) -> str:
-    """A user's system as canonical JSON text, checked whole: an InputError names the file's fault before any run."""
+    """Return a user's system as canonical JSON text, after building it once so that no later run can fail on it.
+
+    Args:
+        path: a JSON file, an object with A, B, Q, R and any of Q_f, S_w, S_x, m_0, S_0, gamma, horizon, noise, K.
+
+    Raises:
+        InputError: in one line, what is wrong with the file.
+    """
     try:
-        given = json.loads(path.read_text())
+        fields = json.loads(path.read_text())
     except OSError as error:
         raise InputError(f"--world {path} cannot be read: {error.strerror}") from None
     except ValueError as error:
         raise InputError(f"--world {path} is not JSON: {error}") from None
-    if not isinstance(given, dict) or not {"A", "B", "Q", "R"} <= set(given) <= {*_FIELDS, "K"}:
+    if not isinstance(fields, dict) or not {"A", "B", "Q", "R"} <= set(fields) <= {*_FIELDS, "K"}:
         raise InputError(
             f"--world {path} must hold an object with A, B, Q, R and any of {', '.join((*_FIELDS[4:], 'K'))}"
         )
     try:
-        text = json.dumps(given, sort_keys=True)
+        text = json.dumps(fields, sort_keys=True)
         world, K = build_system(text)
         cut = truncated(world, K)
         if not bool(linear_value(world, K).P.isfinite().all() and second_moments(cut, K).isfinite().all()):
@@ -71,7 +91,13 @@ def label(name: str) -> str:
 
 
 def truncated(world: LinearQuadratic, K: Tensor, tolerance: float = 1e-8) -> LinearQuadratic:
-    """An endless world cut where the rest weighs less than `tolerance`: `gamma^T rho(Phi)^T` below it; Q_f stays 0."""
+    """Return an endless world cut after T steps, the fewest with `(gamma rho(A - B K))^T <= tolerance`; Q_f is 0.
+
+    A world with a horizon comes back as it is.
+
+    Raises:
+        InputError: K is unstable, or the decay is so slow that more than 2000 steps are needed.
+    """
     if world.horizon is not None:
         return world
     check_stable(world, K)
@@ -82,3 +108,37 @@ def truncated(world: LinearQuadratic, K: Tensor, tolerance: float = 1e-8) -> Lin
             f"gamma rho(A - B K) = {decay:.4g} needs paths of {steps} steps, {_MOST_STEPS} at most: give a horizon"
         )
     return world.replace(horizon=steps, Q_f=torch.zeros_like(world.Q))
+
+
+@dataclass(frozen=True)
+class MemorylessSystem:
+    """A differentiable world of finite horizon and a policy that reads the current state only, in two forms.
+
+    Attributes:
+        world: where the policy acts.
+        policy: for rollouts.
+        command: the same policy as a plain function (state, t) -> command, of one state (n,) or of a batch.
+    """
+
+    world: LinearQuadratic | ChaoticMap
+    policy: LinearPolicy | ConstantPolicy
+    command: Callable[[Tensor, int], Tensor]
+
+
+MEMORYLESS = (*SYSTEMS, "state-scaled noise", "chaotic map")
+
+
+def memoryless_system(name: str) -> MemorylessSystem:
+    """Return a system of `MEMORYLESS`, or a user's own; endless worlds are cut (see `truncated`)."""
+    if name == "chaotic map":
+        theta = torch.tensor([0.5], dtype=torch.float64)
+        return MemorylessSystem(ChaoticMap(horizon=6), ConstantPolicy(theta), lambda s, t: theta.to(s))
+    if name == "state-scaled noise":
+        gain = torch.tensor([[0.8]], dtype=torch.float64)
+        return _linear_system(state_scaled_noise(horizon=10).to(), gain)
+    world, gain = build_system(name)
+    return _linear_system(truncated(world, gain), gain)
+
+
+def _linear_system(world: LinearQuadratic, K: Tensor) -> MemorylessSystem:
+    return MemorylessSystem(world, LinearPolicy(K), lambda s, t: -s @ gain_at(K, t).to(s).mT)

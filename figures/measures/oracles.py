@@ -1,6 +1,6 @@
-"""What is exact of a policy in training: return, entropy, true gradient, a perfect critic's values."""
+"""Exact answers for a policy in training: return, entropy, gradient, and the values of a perfect critic."""
 
-from typing import Any
+from functools import cached_property, partial
 
 import torch
 from jaxtyping import Float
@@ -8,28 +8,31 @@ from scipy import stats
 from torch import Tensor
 
 from agents.training.copies import Copies
+from agents.training.settings import Oracle
 from agents.training.tasks import CommandTask, Rollouts, Task, TokenTask
 from envs.linear_quadratic import LinearQuadratic
-from envs.policy import TokenPolicy
+from envs.policy import Policy, TokenPolicy
 from envs.token_mdp import TokenMDP
-from envs.world import InputError
+from envs.world import InputError, World
 from theory.continuous.lq_gradients import expected_return, policy_gradient
 from theory.continuous.lyapunov import linear_value
+from theory.continuous.riccati import riccati
 from theory.tokens.completions import mean_entropy
-from theory.tokens.prefix_tree import DEFAULT_BUDGET, check_size, grow
+from theory.tokens.live_prefixes import LivePrefixes, live_prefixes, live_surrogate
+from theory.tokens.prefix_tree import DEFAULT_BUDGET, check_size, grow, node_count
 from theory.tokens.tree_gradients import score_surrogate
 
 _SCIPY = {"gaussian": stats.norm, "laplace": stats.laplace, "logistic": stats.logistic, "gumbel": stats.gumbel_r}
 
 
 class TokenOracle:
-    """The prefix tree of a token world."""
+    """Exact answers from the prefix tree of a token world, grown anew for every policy in at most `budget` bytes."""
 
     def __init__(self, world: TokenMDP, budget: int = DEFAULT_BUDGET):
         self.world, self.budget = world, budget
 
     def answers(self, actor: Copies) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """J, mean entropy of the steps of a completion, and `grad J`."""
+        """J, the mean entropy of a completion's steps, and `grad J`, for every copy of the policy."""
 
         def whole(policy: TokenPolicy) -> tuple[Tensor, Tensor, Tensor]:
             tree = grow(self.world, policy, budget=self.budget)
@@ -38,24 +41,42 @@ class TokenOracle:
         J, H, surrogate = actor.run(whole)
         return J.detach(), H, list(torch.autograd.grad(surrogate.sum(), actor.parameters))
 
+    def gradient(self, actor: Copies) -> tuple[Tensor, list[Tensor]]:
+        """J and `grad J`: by the live prefixes where these are fewer positions to read than the tree has."""
+        live = self._live
+        if live is None:
+            J, _, gradients = self.answers(actor)
+            return J, gradients
+        J, surrogate = actor.run(partial(live_surrogate, live.to(actor.like)))
+        return J.detach(), list(torch.autograd.grad(surrogate.sum(), actor.parameters))
+
+    @cached_property
+    def _live(self) -> LivePrefixes | None:
+        live = live_prefixes(self.world)
+        return live if live.positions < node_count(self.world) else None
+
     def values(self, actor: Copies, rows: Rollouts) -> Float[Tensor, "S rows T"]:
-        """`gamma^k V_k` of the prefixes that the rows went through."""
+        """`gamma^k V_k` of the prefixes of every row."""
 
         def along(policy: TokenPolicy, tokens: Tensor, node: Tensor) -> Tensor:
-            found, V = [], grow(self.world, policy, budget=self.budget).V
+            columns, V = [], grow(self.world, policy, budget=self.budget).V
             for k in range(self.world.horizon):
-                found.append(self.world.gamma**k * V[k][node])
+                columns.append(self.world.gamma**k * V[k][node])
                 node = node * self.world.V + tokens[:, k]
-            return torch.stack(found, 1)
+            return torch.stack(columns, 1)
 
         with torch.no_grad():
-            return actor.run(along, rows.seen[0][..., -self.world.horizon :], rows.prompt).double()
+            values: Tensor = actor.run(along, rows.seen[0][..., -self.world.horizon :], rows.prompt)
+        return values.double()
 
 
 class CommandOracle:
-    """The closed forms of a linear-quadratic world under a linear policy."""
+    """Exact answers from the closed forms of a linear-quadratic world under a linear policy.
 
-    def __init__(self, world: Any):
+    Raises InputError for a world without closed forms.
+    """
+
+    def __init__(self, world: World):
         if type(world) is not LinearQuadratic:
             raise InputError(f"world must be linear-quadratic for closed forms; got {type(world).__name__}")
         self.world = world.to()
@@ -65,26 +86,40 @@ class CommandOracle:
         self.entropy = float(world.m * family(scale=scale).entropy() + log_det)
 
     def answers(self, actor: Copies) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """J, the noise's differential entropy, and `grad_K J`."""
+        """J, the differential entropy of the action noise, and `grad_K J`, for every copy of the policy."""
         gains = [actor.network_of(i).K.detach().double().cpu() for i in range(actor.count)]
         J = torch.stack([expected_return(self.world, K) for K in gains])
         gradients = torch.stack([policy_gradient(self.world, K) for K in gains]).to(actor.like)
         return J, torch.full_like(J, self.entropy), [gradients if actor.count > 1 else gradients[0]]
 
+    def gradient(self, actor: Copies) -> tuple[Tensor, list[Tensor]]:
+        """J and `grad_K J`."""
+        J, _, gradients = self.answers(actor)
+        return J, gradients
+
     def values(self, actor: Copies, rows: Rollouts) -> Float[Tensor, "S rows T"]:
-        """`gamma^t V_t(s_t)`."""
-        found = []
+        """`gamma^t V_t(s_t)` of the states of every row."""
+        by_copy = []
         for i, states in enumerate(rows.seen[0].double().cpu()):
             value = linear_value(self.world, actor.network_of(i).K.detach().double().cpu())
             columns = [self.world.gamma**t * value.value(states[:, t], t) for t in range(states.shape[1])]
-            found.append(torch.stack(columns, 1))
-        return torch.stack(found).to(rows.old.device)
+            by_copy.append(torch.stack(columns, 1))
+        return torch.stack(by_copy).to(rows.old.device)
 
 
-def task_and_oracle(world: Any, policy: TokenPolicy, copies: int = 1, budget: int = 2**31) -> tuple[Task, Any, str]:
-    """The world as the training loop sees it, the oracle of so many policies, and why there is none (else "")."""
+def task_and_oracle(
+    world: TokenMDP | World, policy: TokenPolicy | Policy, copies: int = 1, budget: int = 2**31
+) -> tuple[Task, Oracle | None, str]:
+    """Return (task, oracle, reason); oracle is None when the world is too large, and reason says why.
+
+    A token world is too large when the prefix trees of `copies` policies need more than `budget` bytes. Among the other
+    worlds, only linear-quadratic ones have an oracle. Where there is an oracle, reason is "". Raises InputError for a policy
+    that does not fit the world.
+    """
     budget //= copies
     if isinstance(world, TokenMDP):
+        if not isinstance(policy, TokenPolicy):
+            raise InputError(f"policy must be one over tokens in a token world; got {type(policy).__name__}")
         try:
             check_size(world, policy, len(world.prompts), True, budget)
         except InputError as error:
@@ -97,12 +132,10 @@ def task_and_oracle(world: Any, policy: TokenPolicy, copies: int = 1, budget: in
         return task, None, str(error)
 
 
-def best_return(world: Any) -> float | None:
-    """The largest expected return that a policy can have, where it is known."""
+def best_return(world: TokenMDP | World) -> float | None:
+    """The largest expected return of any policy, or None where it is not known."""
     if isinstance(world, TokenMDP):
         return world.optimal_return
     if type(world) is not LinearQuadratic:
         return None
-    from theory.continuous.riccati import riccati
-
     return float(expected_return(world.to(), riccati(world.to()).K))

@@ -1,16 +1,19 @@
 """Token worlds and policies that claims are checked on, by name."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from agents.policies.transformer import Transformer
-from envs.policy import TokenPolicy
+from envs.policy import ContextPolicy, TokenPolicy
 from envs.token_mdp import TokenMDP
 from envs.token_tasks import arithmetic, combination_lock, copy, distractor, garnet, parity, sum_and_stop
 from envs.world import InputError
+from figures.harness.claim import Preset
 from theory.tokens.prefix_tree import grow
+from theory.tokens.softmax_bounds import entropy
 
 WORLDS = {
     "garnet": lambda: garnet(V=4, horizon=4, seed=1, gamma=0.9),
@@ -41,6 +44,7 @@ GROUPED = {
     "garnet (2,3)": lambda: garnet(V=2, horizon=3, seed=1, gamma=0.9),
 }
 WIDTH, LAYERS, HEADS = 16, 2, 2
+REWARDS = ("dense", "terminal", "readout")
 
 
 def build_world(name: str) -> TokenMDP:
@@ -49,6 +53,22 @@ def build_world(name: str) -> TokenMDP:
     if name not in known:
         raise InputError(f"world {name!r} is unknown; there are {' | '.join(known)}")
     return known[name]()
+
+
+def with_reward(world: TokenMDP, kind: str, seed: int) -> TokenMDP:
+    """The same transitions under another kind of reward.
+
+    "dense": random tables at every step; "terminal": a random table at the last step; "readout": a random hidden readout
+    of policies of width `WIDTH`, and no table.
+    """
+    rng = torch.Generator().manual_seed(1000 + seed)
+    r = torch.rand(world.r.shape, generator=rng, dtype=torch.float64)
+    if kind == "terminal":
+        r[:-1] = 0
+    if kind == "readout":
+        readout = torch.randn(WIDTH, generator=rng, dtype=torch.float64)
+        return replace(world, r=0 * r, readout=readout, optimal_return=None)
+    return replace(world, r=r, optimal_return=None)
 
 
 def build_policy(
@@ -82,20 +102,23 @@ class SplitSetting:
     whole_prompt: bool = False
 
 
-def split_settings(preset: str) -> list[SplitSetting]:
+def split_settings(preset: Preset) -> list[SplitSetting]:
     """Worlds x alphas x both knobs x seeds, and in the full preset other sites and the whole prompt."""
-    quick = preset == "quick"
-    alphas = (0.0, 0.5, 1.0) if quick else (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)
-    knobs = [(1.0, 0.0), (0.25, 0.0), (1.0, 4.0)]
-    knobs += [] if quick else [(0.1, 0.0), (4.0, 0.0), (1.0, 1.0), (1.0, 8.0)]
-    places = [("layer1", False)] if quick else [("layer1", False), ("embedding", True), ("layer2", False)]
+    worlds = ("garnet", "one choice") if preset == "tiny" else tuple(WORLDS)
+    alphas = {"tiny": (0.0, 1.0), "quick": (0.0, 0.5, 1.0), "full": (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)}[preset]
+    knobs, places = [(1.0, 0.0)], [("layer1", False)]  # (temperature, offset); (site, whether all of the prompt moves)
+    if preset != "tiny":
+        knobs += [(0.25, 0.0), (1.0, 4.0)]
+    if preset == "full":
+        knobs += [(0.1, 0.0), (4.0, 0.0), (1.0, 1.0), (1.0, 8.0)]
+        places += [("embedding", True), ("layer2", False)]
     return [
-        SplitSetting(world, alpha, tau, offset, seed, *place)
-        for world in WORLDS
+        SplitSetting(world, alpha, tau, offset, seed, site, whole_prompt)
+        for world in worlds
         for alpha in alphas
         for tau, offset in knobs
-        for seed in range(1 if quick else 5)
-        for place in places
+        for seed in range(5 if preset == "full" else 1)
+        for site, whole_prompt in places
     ]
 
 
@@ -111,11 +134,38 @@ def reaches(world: TokenMDP, policy: TokenPolicy, alpha: float = 1.0) -> list[Te
         return [level.reach for level in grow(world, policy, alpha).levels]
 
 
-def rms_gap(found: Tensor, truth: Tensor, reach: Tensor, size: Tensor | None = None) -> float:
-    """`sqrt(E ||found - truth||^2 / E ||truth||^2)` over the prefixes of a level, at their last position.
+def prompt_entropy(world: TokenMDP, policy: ContextPolicy) -> float:
+    """Entropy of the first token in nats, mean over the prompts."""
+    pi = torch.softmax(policy(policy.embed(world.prompts))[:, -1], -1)
+    return float(entropy(pi).mean().detach())
 
-    `size` puts another gradient in the place of the truth under the fraction bar. 0 where both are 0.
+
+def rms_gap(
+    costate: Float[Tensor, "N positions D"], truth: Float[Tensor, "N positions D"], reach: Float[Tensor, "N"]
+) -> float:
+    """`sqrt(E ||costate - truth||^2 / E ||truth||^2)` over the prefixes of a level, at their last position.
+
+    Args:
+        costate: one for every prefix.
+        truth: the value gradients.
+        reach: probability of every prefix.
+
+    Returns:
+        The relative gap, 0 where the truth is 0.
     """
-    mean = lambda x: float(reach @ x[:, -1].square().sum(-1))  # noqa: E731
-    whole = mean(truth if size is None else size)
-    return (mean(found - truth) / whole) ** 0.5 if whole > 0 else 0.0
+    size = _inner(truth, truth, reach)
+    gap = costate - truth
+    return (_inner(gap, gap, reach) / size) ** 0.5 if size > 0 else 0.0
+
+
+def level_cosine(
+    costate: Float[Tensor, "N positions D"], truth: Float[Tensor, "N positions D"], reach: Float[Tensor, "N"]
+) -> float:
+    """Cosine between costate and truth over all prefixes of a level together; arguments as in `rms_gap`; 0 if one is 0."""
+    sizes = _inner(costate, costate, reach) * _inner(truth, truth, reach)
+    return _inner(costate, truth, reach) / sizes**0.5 if sizes > 0 else 0.0
+
+
+def _inner(x: Tensor, y: Tensor, reach: Tensor) -> float:
+    """`E x'y` at the last position."""
+    return float(reach @ (x[:, -1] * y[:, -1]).sum(-1))

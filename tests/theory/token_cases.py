@@ -59,6 +59,8 @@ class Recurrent(nn.Module):
 class Recomputing(nn.Module):
     """The thinnest wrap that makes any such network a policy: `extend` keeps all inputs and computes everything anew."""
 
+    sites = ("embedding",)
+
     def __init__(self, network: nn.Module):
         super().__init__()
         self.network = network

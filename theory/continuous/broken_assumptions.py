@@ -43,6 +43,17 @@ def step_reward_gradient(
     return value, slope
 
 
+def step_reward_gain_slope(
+    world: StepReward, K: Float[Tensor, "*time m n"], state: Float[Tensor, "n"]
+) -> Float[Tensor, "*time m n"]:
+    """`dV_0(s)/dK` of `step_reward_gradient`'s value, by central differences."""
+
+    def value(flat: Tensor) -> Tensor:
+        return step_reward_gradient(world, flat.reshape(K.shape), state)[0]
+
+    return central_gradient(value, K.reshape(-1)).reshape(K.shape)
+
+
 def _density(z: Tensor) -> Tensor:
     return torch.exp(-0.5 * z**2) / math.sqrt(2 * math.pi)
 

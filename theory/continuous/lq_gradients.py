@@ -109,6 +109,12 @@ def one_step_variances(R: float, mu: Float[Tensor, "..."], sigma: Float[Tensor, 
     )
 
 
+def one_step_world(R: float, sigma: float) -> LinearQuadratic:
+    """The world of `one_step_variances`: it starts at s_0 = -1, pays -R a^2 once, and the gain K commands mu = K."""
+    none = [[0.0]]
+    return LinearQuadratic(A=none, B=none, Q=none, R=[[R]], m_0=[-1.0], S_0=none, S_x=[[sigma**2]], horizon=1).to()
+
+
 def command_slope(
     world: LinearQuadratic, K: Float[Tensor, "m n"], start: Float[Tensor, "n"]
 ) -> tuple[Float[Tensor, "m"], Float[Tensor, "m n"]]:

@@ -1,1 +1,1 @@
-"""Exact answers about groups of completions: the mean and the variance of any critic-free update, and what it climbs."""
+"""Exact answers about groups of completions: mean and variance of any critic-free update, and the objective it ascends."""

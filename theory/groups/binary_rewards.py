@@ -1,11 +1,12 @@
-"""Groups with binary rewards, in closed form: kappa, the factor of a standard deviation, the chance of a signal.
+"""Groups with binary rewards, in closed form: kappa, the factor of a standard deviation, the probability of a signal.
 
 G rows of one prompt, each a success with probability P, k successes among them, m = k / G. Every recipe whose advantage is
 one number a row multiplies the true gradient by `kappa = Cov(A_1, R_1) / Var(R_1)` (theory page section 4).
 """
 
 import math
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -16,10 +17,11 @@ from envs.world import InputError
 from theory.tokens.tree_gradients import TreeGradients
 
 Chances = Float[Tensor, "*batch"]
+Gradient = TreeGradients | Tensor | Sequence[Tensor]
 
 
 def signal_probability(P: Chances, group: int) -> Chances:
-    """`1 - P^G - (1-P)^G`: the chance that the rewards of a group are not all equal."""
+    """`1 - P^G - (1-P)^G`: the probability that the rewards of a group are not all equal."""
     _check(P, group)
     return -torch.expm1(group * torch.log1p(-P)) - P**group
 
@@ -30,10 +32,19 @@ def baseline_kappa(group: int, own: bool = True) -> float:
 
 
 def grpo_kappa(P: Chances, group: int, population: bool = True, eps: float = 0.0) -> Chances:
-    """GRPO's kappa, `c_G(P) = E[m(1-m) / (std + eps)] / (P(1-P))`; std is sqrt(m(1-m)), times sqrt(G/(G-1)) for the sample's.
+    """GRPO's kappa, `c_G(P) = E[m(1-m) / (std + eps)] / (P(1-P))`.
 
-    Divided term by term, `sum_{k=1}^{G-1} C(G,k) P^{k-1} (1-P)^{G-k-1} m(1-m) / (std + eps)`: exact at P = 0 and 1 too, where
-    it is sqrt(G-1) for eps = 0. Tends to `1 / sqrt(P(1-P))` as G grows. Raises InputError for P outside [0, 1], G < 2, eps < 0.
+    The sum `sum_{k=1}^{G-1} C(G,k) P^{k-1} (1-P)^{G-k-1} m(1-m) / (std + eps)` is divided by P(1-P) term by term, so that it
+    is exact at P = 0 and 1 too, where it is sqrt(G-1) for eps = 0. It tends to `1 / sqrt(P(1-P))` as G grows.
+
+    Args:
+        P: success probabilities.
+        group: G.
+        population: whether std is `sqrt(m(1-m))`; else it is the sample's, times `sqrt(G/(G-1))`.
+        eps: what the recipe adds to the std.
+
+    Raises:
+        InputError: P outside [0, 1], G < 2 or eps < 0.
     """
     _check(P, group)
     total = torch.zeros_like(P)
@@ -43,9 +54,10 @@ def grpo_kappa(P: Chances, group: int, population: bool = True, eps: float = 0.0
 
 
 def grpo_objective(P: Chances, group: int, population: bool = True, eps: float = 0.0) -> Chances:
-    """`F_G(P) = int_0^P c_G`: what GRPO with std climbs at group size G, the sum over its prompts of F_G(P).
+    """`F_G(P) = int_0^P c_G`: GRPO with std at group size G ascends the sum of F_G(P) over its prompts.
 
-    Term by term an incomplete beta function. Tends to `2 arcsin sqrt P`.
+    The integral is taken term by term as an incomplete beta function; it tends to `2 arcsin sqrt P`. Arguments and errors as
+    in `grpo_kappa`.
     """
     _check(P, group)
     total = torch.zeros_like(P)
@@ -64,18 +76,20 @@ def _terms(group: int, population: bool, eps: float) -> list[tuple[int, float]]:
     """The logarithm of `C(G,k) m(1-m) / (std + eps)` for k = 1 ... G-1."""
     if not eps >= 0:
         raise InputError(f"eps must be >= 0; got {eps!r}")
-    found = []
+    terms = []
     for k in range(1, group):
         variance = k / group * (1 - k / group)
         std = math.sqrt(variance * (1.0 if population else group / (group - 1)))
         ways = math.lgamma(group + 1) - math.lgamma(k + 1) - math.lgamma(group - k + 1)
-        found.append((k, ways + math.log(variance / (std + eps))))
-    return found
+        terms.append((k, ways + math.log(variance / (std + eps))))
+    return terms
 
 
 def _check(P: Tensor, group: int) -> None:
     if not isinstance(group, int) or group < 2:
-        raise InputError(f"group must be a whole number >= 2: one row alone says nothing; got {group!r}")
+        raise InputError(
+            f"group must be a whole number >= 2: one row alone has nothing to be compared with; got {group!r}"
+        )
     if not bool(((P >= 0) & (P <= 1)).all()):
         raise InputError("P must lie in [0, 1]: it is a probability")
 
@@ -86,7 +100,7 @@ class Alignment(NamedTuple):
     Attributes:
         cosine: of the angle between them; NaN where the gradient is 0.
         scale: `<gradient, truth> / |truth|^2`, which is kappa where they are parallel.
-        bias: `|gradient - scale truth| / |truth|`, what no step size mends.
+        bias: `|gradient - scale truth| / |truth|`, which no step size can correct.
     """
 
     cosine: float
@@ -94,12 +108,12 @@ class Alignment(NamedTuple):
     bias: float
 
 
-def alignment(gradient: Any, truth: Any) -> Alignment:
-    """Cosine, scale and bias of a gradient (`TreeGradients`, tensors in one order, or one tensor) against the true one.
+def alignment(gradient: Gradient, truth: Gradient) -> Alignment:
+    """Cosine, scale and bias of a gradient against the true one; all NaN where the truth is 0.
 
-    All NaN where the truth is 0.
+    Both are `TreeGradients`, tensors in one order, or one tensor.
     """
-    x, y = (torch.cat([part.detach().flatten() for part in _parts(given)]) for given in (gradient, truth))
+    x, y = _vector(gradient), _vector(truth)
     inner, own, size = float(x @ y), float(x.norm()), float(y.norm())
     if size == 0:
         return Alignment(math.nan, math.nan, math.nan)
@@ -107,7 +121,8 @@ def alignment(gradient: Any, truth: Any) -> Alignment:
     return Alignment(inner / (own * size) if own else math.nan, scale, float((x - scale * y).norm()) / size)
 
 
-def _parts(given: Any) -> list[Tensor]:
-    if isinstance(given, TreeGradients):
-        return list(given.parameters)
-    return [given] if isinstance(given, Tensor) else list(given)
+def _vector(gradient: Gradient) -> Float[Tensor, "parameters"]:
+    if isinstance(gradient, TreeGradients):
+        gradient = gradient.parameters
+    parts = [gradient] if isinstance(gradient, Tensor) else gradient
+    return torch.cat([part.detach().flatten() for part in parts])

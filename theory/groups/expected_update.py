@@ -1,15 +1,16 @@
-"""What a group recipe does on average, exactly: its mean parameter gradient and its mean costate at every prefix.
+"""The exact mean of a critic-free update: its parameter gradient, and its costate at every prefix.
 
-A recipe is a plain callable `recipe(rewards, mask, group, **fields) -> (weights, entropy weights or None)`, all (rows, T): what
-multiplies `grad log pi(c_it)` and `grad H_it` in its update. It sees a completion through its rewards, its length and the
-fields it asks for, so completions that agree in these are one *outcome*. For one prompt with outcome probabilities p_j the mean
-weight of a row whose outcome is j, the other rows of its group being independent draws, is a sum over all multisets of G
-outcomes,
+A *recipe* is a plain callable `recipe(rewards, mask, group, **fields) -> (weights, entropy weights or None)`, all (rows, T).
+Its update is `sum_it w_it grad log pi(c_it) + u_it grad H_it` with these weights w and u. A recipe sees a completion only
+through its rewards, its length and the fields that it takes, so completions that agree in these are one *outcome*.
+
+For one prompt with outcome probabilities p_j, all rows of a group being independent draws, the mean weight of a row with
+outcome j is a sum over all multisets of G outcomes,
 
 `W_j = (1 / p_j) sum_m P(m) sum_{i in m, outcome j} w_i(m)`,   P(m) multinomial,
 
-and the mean update is `sum_o p(o) sum_t W_t(o) grad log pi(c_t)`: a surrogate on the prefix tree. For binary rewards
-`theory.groups.binary_rewards` has the same in closed form.
+and the mean update is `sum_o p(o) sum_t W_t(o) grad log pi(c_t)`, which is the gradient of a surrogate on the prefix tree.
+For binary rewards `theory.groups.binary_rewards` has the same means in closed form.
 """
 
 import itertools
@@ -38,9 +39,12 @@ _DIGITS = 12  # outcomes whose numbers agree to so many decimals, in units of th
 
 @dataclass(frozen=True)
 class ExpectedUpdate:
-    """The mean update `mean` and the true gradient `truth`, both with parameters, and costates at every prefix.
+    """The mean update and the true gradient.
 
-    `weights[k]` (N_k, C) is the mean weight of the token of every edge: E[w_t | prefix, token].
+    Attributes:
+        mean: the mean update, with costates at every prefix.
+        truth: the gradient of the expected return, likewise.
+        weights: `weights[k]` (N_k, C) is E[w_t | prefix, token] of every edge of level k.
     """
 
     mean: TreeGradients
@@ -54,52 +58,70 @@ class ExpectedUpdate:
 
 
 def expected_update(
-    world: TokenMDP, policy: TokenPolicy, recipe: Recipe, group: int, sites: Sequence[str] = (), *, behaviour: TokenPolicy | None = None,
-    reference: TokenPolicy | None = None, values: Sequence[Tensor] | None = None, budget: int = DEFAULT_BUDGET,
-) -> ExpectedUpdate:  # fmt: skip
-    """The exact mean of a recipe's update of `policy`, `group` rows for each prompt, against the exact gradient.
+    world: TokenMDP,
+    policy: TokenPolicy,
+    recipe: Recipe,
+    group: int,
+    sites: Sequence[str] = (),
+    *,
+    behaviour: TokenPolicy | None = None,
+    reference: TokenPolicy | None = None,
+    values: Sequence[Tensor] | None = None,
+    budget: int = DEFAULT_BUDGET,
+) -> ExpectedUpdate:
+    """The exact mean of a recipe's update of `policy`, beside the exact gradient.
 
-    Costates are read at `sites`, at every prefix, over `gamma^k` times its probability as the value gradient is. Rows are
-    drawn from `behaviour` (default: the policy itself). A recipe that compares policies gets the fields `log_probs` and `old`
-    where `behaviour` or `reference` is given, `reference` with the latter; `values` (a critic's V_k of every node, level by
-    level, as in `Tree.V`) come as `gamma^k V_k`; `ended` comes where the world has an end token. All these make more outcomes
-    (in the end every completion is one). A recipe that mixes the groups of a batch is taken on batches of one group. Raises
-    InputError for a group below 1 and, before allocating, for more than `budget` bytes of multisets or prefixes.
+    The recipe gets the field `ended` where the world has an end token, and more fields as said below. Every further field makes
+    more outcomes; in the end every completion is one.
+
+    Args:
+        world: a token world small enough for its prefix tree.
+        policy: the policy that is updated.
+        recipe: as in the module's docstring; one that mixes the groups of a batch is applied to batches of one group.
+        group: G, the rows of each prompt.
+        sites: where costates are read at every prefix; like value gradients they are divided by `gamma^k P(prefix)`.
+        behaviour: the policy that draws the rows, by default `policy`; with it the recipe gets `log_probs` and `old`.
+        reference: the policy of a KL penalty; with it the recipe gets `log_probs`, `old` and `reference`.
+        values: a critic's V_k of every node, level by level, as in `Tree.V`; the recipe gets `values`, which are `gamma^k V_k`.
+        budget: bytes that the multisets, or the prefixes, may take.
+
+    Raises:
+        InputError: the group is below 1, or more than `budget` bytes would be needed (seen before they are allocated).
     """
     tree = grow(world, policy, 1.0, sites, budget=budget)
     with torch.no_grad():
         drawn = tree if behaviour is None else grow(world, behaviour, budget=budget)
         compared = None if reference is None else completions(grow(world, reference, budget=budget))
-    found = completions(drawn)
-    fields = {"rewards": found.rewards, "mask": found.mask}
+    rows = completions(drawn)
+    fields = {"rewards": rows.rewards, "mask": rows.mask}
     if behaviour is not None or reference is not None:
-        fields |= {"log_probs": completions(tree).log_probs, "old": found.log_probs}
+        fields |= {"log_probs": completions(tree).log_probs, "old": rows.log_probs}
     if compared is not None:
         fields["reference"] = compared.log_probs
     if values is not None:
-        fields["values"] = _along(tree, values)
+        fields["values"] = _along_completions(tree, values)
     if tree.world.end is not None:
-        fields["ended"] = (found.tokens == tree.world.end).any(-1)
-    rows = [
-        _weights_of_prompt(recipe, p, {name: field[i] for name, field in fields.items()}, group, budget)
-        for i, p in enumerate(found.p)
+        fields["ended"] = (rows.tokens == tree.world.end).any(-1)
+    by_prompt = [
+        _completion_weights(recipe, p, {name: field[i] for name, field in fields.items()}, group, budget)
+        for i, p in enumerate(rows.p)
     ]
-    edges = _up(drawn, torch.stack([weights for weights, _ in rows]))
-    extra = [u for _, u in rows if u is not None]
-    bonus = _up(drawn, torch.stack(extra)) if extra else None
+    edges = _edge_means(drawn, torch.stack([weights for weights, _ in by_prompt]))
+    entropy_weights = [u for _, u in by_prompt if u is not None]
+    bonus = _edge_means(drawn, torch.stack(entropy_weights)) if entropy_weights else None
     mean = whole_tree_gradients(tree, policy, sites, _surrogate(tree, drawn, edges, bonus), keep=True)
     return ExpectedUpdate(mean, whole_tree_gradients(tree, policy, sites, score_surrogate(tree)), edges)
 
 
-def _along(tree: Tree, values: Sequence[Tensor]) -> Float[Tensor, "prompts L H"]:
-    """A critic's values along every completion, as they count toward J."""
+def _along_completions(tree: Tree, values: Sequence[Tensor]) -> Float[Tensor, "prompts L H"]:
+    """`gamma^k V_k` of a critic at every prefix of every completion."""
     count, prompts = tree.levels[-1].tokens.numel(), len(tree.levels[0].reach)
-    rows = [tree.world.gamma**k * V.detach().repeat_interleave(count // len(V)) for k, V in enumerate(values)]
-    return torch.stack(rows, -1).unflatten(0, (prompts, -1))
+    columns = [tree.world.gamma**k * V.detach().repeat_interleave(count // len(V)) for k, V in enumerate(values)]
+    return torch.stack(columns, -1).reshape(prompts, -1, len(columns))
 
 
-def _weights_of_prompt(recipe: Recipe, p: Tensor, fields: dict[str, Tensor], group: int, budget: int) -> Weights:
-    """Mean weight of every completion (L, H), by way of its outcome."""
+def _completion_weights(recipe: Recipe, p: Tensor, fields: dict[str, Tensor], group: int, budget: int) -> Weights:
+    """Mean weights (L, H) of all completions of one prompt, by way of their outcomes."""
     of, outcomes = distinct_outcomes(fields)
     chance = p.new_zeros(len(next(iter(outcomes.values())))).index_add_(0, of, p)
     weights, bonus = expected_weights(recipe, chance, outcomes, group, budget)
@@ -107,7 +129,7 @@ def _weights_of_prompt(recipe: Recipe, p: Tensor, fields: dict[str, Tensor], gro
 
 
 def distinct_outcomes(fields: dict[str, Tensor]) -> tuple[Int[Tensor, "L"], dict[str, Tensor]]:
-    """Which outcome each row is, and the fields of one row of each."""
+    """The index of each row's outcome, and the fields of one row of each outcome."""
     columns = [x.reshape(len(x), -1).double() for x in fields.values()]
     table = torch.cat([x / x.abs().max().clamp(min=torch.finfo(x.dtype).tiny) for x in columns], 1)
     unique, of = torch.unique(table.round(decimals=_DIGITS), dim=0, return_inverse=True)
@@ -119,22 +141,30 @@ def distinct_outcomes(fields: dict[str, Tensor]) -> tuple[Int[Tensor, "L"], dict
 def expected_weights(
     recipe: Recipe, p: Float[Tensor, "K"], outcomes: dict[str, Tensor], group: int, budget: int = DEFAULT_BUDGET
 ) -> Weights:
-    """`W_j`, (K, T), of each of K outcomes with probabilities p, over all multisets of `group` of them; 0 where p is 0.
+    """Mean weights `W_j`, (K, T), of K outcomes, over all multisets of `group` of them; 0 where p is 0.
 
-    `outcomes` are the fields of the recipe, K rows each, `rewards` and `mask` among them. Raises InputError as above.
+    Args:
+        recipe: as in the module's docstring.
+        p: probabilities of the outcomes.
+        outcomes: the fields that the recipe takes, K rows each, `rewards` and `mask` among them.
+        group: G.
+        budget: bytes that the multisets may take.
+
+    Raises:
+        InputError: as `group_multisets`.
     """
     log_p, T = p.log(), outcomes["rewards"].shape[1]
     multisets, log_chance = group_multisets(p, group, budget)
     share = log_chance[:, None] - log_p[multisets]
-    sums, given = p.new_zeros(2, len(p), T), [True, True]
-    call = apply_recipe if keeps_groups_apart(recipe, outcomes, multisets) else _apply_one_by_one
-    for part in torch.arange(len(multisets), device=p.device).split(max(1, _CHUNK // (group * T))):
-        for i, weights in enumerate(call(recipe, outcomes, multisets[part])):
-            given[i] = weights is not None
+    sums, has = p.new_zeros(2, len(p), T), [True, True]
+    apply = apply_recipe if keeps_groups_apart(recipe, outcomes, multisets) else _apply_one_by_one
+    for part in torch.split(torch.arange(len(multisets), device=p.device), max(1, _CHUNK // (group * T))):
+        for i, weights in enumerate(apply(recipe, outcomes, multisets[part])):
+            has[i] = weights is not None
             if weights is not None:
                 scaled = (share[part].exp()[..., None] * weights).flatten(0, 1)
                 sums[i].index_add_(0, multisets[part].flatten(), scaled)
-    return sums[0], sums[1] if given[1] else None
+    return sums[0], sums[1] if has[1] else None
 
 
 def group_multisets(
@@ -142,7 +172,11 @@ def group_multisets(
 ) -> tuple[Int[Tensor, "M G"], Float[Tensor, "M"]]:
     """All multisets of `group` outcomes of probability > 0, and the logarithms of their probabilities.
 
-    `log G! / prod counts! + sum log p`; counts! is the product of the ranks within runs of equal entries.
+    The logarithm is `log G! - log prod counts! + sum log p`; `prod counts!` is the product of every entry's rank among the
+    entries equal to it.
+
+    Raises:
+        InputError: the group is below 1, or the multisets need more than `budget` bytes.
     """
     if not isinstance(group, int) or group < 1:
         raise InputError(f"group must be a whole number >= 1; got {group!r}")
@@ -166,23 +200,23 @@ def group_multisets(
 
 
 def apply_recipe(recipe: Recipe, outcomes: dict[str, Tensor], multisets: Int[Tensor, "M G"]) -> list[Tensor | None]:
-    """The recipe's weights on M groups at once, (M, G, T): it takes the groups' mean, which is undone here."""
+    """The recipe's weights on M groups at once, (M, G, T). A recipe averages over groups; the factor 1/M is undone here."""
     M, G = multisets.shape
     index = torch.arange(M, device=multisets.device).repeat_interleave(G)
     rows = {name: x[multisets.flatten()] for name, x in outcomes.items()}
-    found = recipe(rows.pop("rewards"), rows.pop("mask"), index, **rows)
-    return [None if x is None else M * x.detach().unflatten(0, (M, G)) for x in found]
+    weights = recipe(rows.pop("rewards"), rows.pop("mask"), index, **rows)
+    return [None if x is None else M * x.detach().reshape(M, G, -1) for x in weights]
 
 
 def _apply_one_by_one(recipe: Recipe, outcomes: dict[str, Tensor], multisets: Tensor) -> list[Tensor | None]:
-    """For a recipe that mixes the groups of a batch: every group is a batch of its own."""
-    found = [apply_recipe(recipe, outcomes, one[None]) for one in multisets]
-    columns = [[x for x in column if x is not None] for column in zip(*found, strict=True)]
+    """The same for a recipe that mixes the groups of a batch: every group is a batch of its own."""
+    single = [apply_recipe(recipe, outcomes, one[None]) for one in multisets]
+    columns = [[x for x in column if x is not None] for column in zip(*single, strict=True)]
     return [torch.cat(column) if column else None for column in columns]
 
 
 def keeps_groups_apart(recipe: Recipe, outcomes: dict[str, Tensor], multisets: Int[Tensor, "M G"]) -> bool:
-    """Whether a group's weights are the same in whatever batch it comes: seen on up to 1000 groups, whole and in parts."""
+    """Whether a group's weights do not depend on the other groups of the batch: tried on up to 1000 groups, whole and cut."""
     some = multisets[:: -(-len(multisets) // 1000)]
     parts = [part for part in some.tensor_split(sorted({1, 2, len(some) // 3})) if len(part)]
     whole, cut = apply_recipe(recipe, outcomes, some), [apply_recipe(recipe, outcomes, part) for part in parts]
@@ -193,14 +227,14 @@ def keeps_groups_apart(recipe: Recipe, outcomes: dict[str, Tensor], multisets: I
     return True
 
 
-def _up(tree: Tree, leaves: Float[Tensor, "prompts L H"]) -> list[Float[Tensor, "N C"]]:
-    """Column k of the completions' weights, in the mean over everything below each edge of level k."""
-    rest, found = leaves.flatten(0, 1), list[Tensor]()
+def _edge_means(tree: Tree, leaves: Float[Tensor, "prompts L H"]) -> list[Float[Tensor, "N C"]]:
+    """For every edge of level k the mean of column k over the completions through that edge."""
+    rest, means = leaves.flatten(0, 1), list[Tensor]()
     for k in reversed(range(len(tree.levels))):
         shape = tree.levels[k].share.shape
-        found.insert(0, rest[:, k].reshape(shape))
+        means.insert(0, rest[:, k].reshape(shape))
         rest = (tree.levels[k].share[..., None] * rest.reshape(*shape, -1)).sum(1)
-    return found
+    return means
 
 
 def _surrogate(tree: Tree, drawn: Tree, weights: list[Tensor], bonus: list[Tensor] | None) -> Float[Tensor, ""]:

@@ -1,4 +1,4 @@
-"""Exact KL divergences of a policy from a reference, prefix by prefix, and the gradients of their sums."""
+"""Exact KL divergences of a policy from a reference, summed over prefixes, and the gradients of these sums."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,15 +17,15 @@ Estimator = Callable[[Tensor], Tensor]  # log(pi / pi_ref) of a token -> its est
 
 
 def prefixes_alive(tree: Tree) -> list[Float[Tensor, "N"]]:
-    """1 for prefixes without an end token, 0 for those after one, level by level."""
+    """1 for prefixes without an end token, 0 for those with one, level by level."""
     mask = completions(tree).mask.flatten(0, 1).to(tree.levels[0].reach)
     return [mask[:: len(mask) // len(level.reach), k] for k, level in enumerate(tree.levels)]
 
 
 def _divergences(level: Level, reference: Level, estimators: Mapping[str, Estimator]) -> dict[str, Float[Tensor, "N"]]:
-    """At every prefix: "KL" KL(pi || ref), "forward" KL(ref || pi), and the mean of each estimator under pi."""
+    """At every prefix: "KL" for KL(pi || ref), "forward" for KL(ref || pi), and the mean of each estimator under pi."""
     log_pi, log_ref = torch.log_softmax(level.logits, -1), torch.log_softmax(reference.logits, -1).detach()
-    means = {name: (level.pi * kind(log_pi - log_ref)).sum(-1) for name, kind in estimators.items()}
+    means = {name: (level.pi * estimator(log_pi - log_ref)).sum(-1) for name, estimator in estimators.items()}
     return means | {
         "KL": (level.pi * (log_pi - log_ref)).sum(-1),
         "forward": (log_ref.exp() * (log_ref - log_pi)).sum(-1),
@@ -33,9 +33,13 @@ def _divergences(level: Level, reference: Level, estimators: Mapping[str, Estima
 
 
 def kl_at_prefixes(tree: Tree, reference: Tree, visits: Tree, forward: bool) -> Float[Tensor, ""]:
-    """`sum over prefixes of P(prefix) KL`, P that of `visits`; forward: KL(ref || pi), else KL(pi || ref).
+    """`sum over prefixes of P(prefix) KL`; prefixes after an end token do not count.
 
-    Prefixes after an end token do not count.
+    Args:
+        tree: of the policy pi.
+        reference: tree of the reference policy, a constant.
+        visits: tree whose prefix probabilities P are taken, constants.
+        forward: whether the divergence is KL(ref || pi); else it is KL(pi || ref).
     """
     total, name = torch.zeros_like(tree.J), "forward" if forward else "KL"
     levels = zip(prefixes_alive(tree), tree.levels, reference.levels, visits.levels, strict=True)
@@ -46,17 +50,19 @@ def kl_at_prefixes(tree: Tree, reference: Tree, visits: Tree, forward: bool) -> 
 
 @dataclass(frozen=True)
 class ExactKL:
-    """Derivatives of sums over prefixes before the end token, `sum P(prefix) d(pi_k, ref_k)`, flat in the parameters.
+    """Sums `sum P(prefix) d(pi_k, ref_k)` over the prefixes without an end token, and their gradients as flat vectors.
+
+    d is named "KL" for KL(pi || ref), "forward" for KL(ref || pi), or like the estimator whose mean it is.
 
     Attributes:
-        whole: by name of d, "KL" for KL(pi || ref) or an estimator's for its mean; P moves with the policy.
-        given: the same with P held fixed, and "forward" for KL(ref || pi).
-        values: the sums themselves.
+        values: the sums.
+        total: their gradients, P moving with the policy.
+        fixed: the same with P held fixed.
     """
 
-    whole: dict[str, Float[Tensor, "parameters"]]
-    given: dict[str, Float[Tensor, "parameters"]]
     values: dict[str, float]
+    total: dict[str, Float[Tensor, "parameters"]]
+    fixed: dict[str, Float[Tensor, "parameters"]]
 
 
 def exact_kl(
@@ -80,11 +86,9 @@ def exact_kl(
         reach = (reach[:, None] * level.pi).flatten()
     parameters = list(policy.parameters())
 
-    def slopes(total: Tensor) -> Tensor:
-        return flat_parameters(torch.autograd.grad(total, parameters, retain_graph=True))
+    def gradients(sums: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        slopes = {name: torch.autograd.grad(x, parameters, retain_graph=True) for name, x in sums.items()}
+        return {name: flat_parameters(slope) for name, slope in slopes.items()}
 
-    return ExactKL(
-        {name: slopes(x) for name, x in moving.items()},
-        {name: slopes(x) for name, x in fixed.items()},
-        {name: float(x.detach()) for name, x in moving.items()},
-    )
+    values = {name: float(x.detach()) for name, x in moving.items()}
+    return ExactKL(values, gradients(moving), gradients(fixed))

@@ -1,67 +1,137 @@
-"""What a biased update climbs instead of J: objectives of a policy, and slopes along directions of its parameters."""
+"""What a biased update ascends instead of J: objectives of a policy, and what they are made of.
 
-from collections.abc import Callable
+An update ascends an objective when its product with every direction is the slope of the objective along that direction.
+"""
+
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from envs.policy import TokenPolicy
+from envs.token_mdp import TokenMDP
+from theory.differences import directional_slope, flat_parameters
 from theory.groups.expected_update import ExpectedUpdate
-from theory.tokens.completions import Completions, completions
-from theory.tokens.prefix_tree import Tree
+from theory.tokens.completions import Completions, completion_log_probs, completions
+from theory.tokens.prefix_tree import Tree, grow
 
 Objective = Callable[[Tree], Tensor]
 
 
-def row_weights(update: ExpectedUpdate, found: Completions) -> Float[Tensor, "L"]:
-    """Mean weight W(o) of every completion of the one prompt, read off its last own token; one number a row assumed."""
-    count = found.p.numel()
+def prompt_gradients(
+    world: TokenMDP, policy: TokenPolicy
+) -> tuple[Float[Tensor, "prompts"], Float[Tensor, "prompts parameters"]]:
+    """P of every prompt and `grad_theta P`, through the live products `P = sum_o R(o) prod_k pi(c_k)`: no surrogate.
+
+    Raises:
+        InputError: rewards are not binary.
+    """
+    tree = grow(world, policy)
+    rows, parameters = completions(tree), list(policy.parameters())
+    success = (completion_log_probs(tree).sum(-1).exp() * rows.returns).sum(1)
+    slopes = [
+        torch.autograd.grad(one, parameters, retain_graph=True, allow_unused=True, materialize_grads=True)
+        for one in success
+    ]
+    return rows.success(), torch.stack([flat_parameters(slope) for slope in slopes])
+
+
+def row_weights(update: ExpectedUpdate, rows: Completions) -> Float[Tensor, "L"]:
+    """Mean weight W(o) of every completion of the one prompt, for a recipe whose weight is one number a row.
+
+    `update.weights[t]` is the mean over all completions that share their first tokens; at its last own token a completion is
+    alone, so W(o) is read there.
+    """
+    count = rows.p.numel()
     steps = torch.stack([w.flatten().repeat_interleave(count // w.numel()) for w in update.weights], -1)
-    return steps.gather(1, found.mask[0].sum(1, keepdim=True) - 1)[:, 0]
+    return steps.gather(1, rows.mask[0].sum(1, keepdim=True) - 1)[:, 0]
 
 
 def length_objective(kappa: float, V: Tensor) -> Objective:
-    """`kappa (E[R/|o|] - V E[1/|o|])`, V a constant."""
+    """`kappa (E[R/|o|] - V E[1/|o|])`, V a constant: what the factor 1/|o| makes of a mean baseline's update."""
 
-    def f(tree: Tree) -> Tensor:
-        found = completions(tree)
-        return kappa * (found.p * (found.returns - V) / found.mask.sum(-1)).sum()
+    def objective(tree: Tree) -> Tensor:
+        rows = completions(tree)
+        return kappa * (rows.p * (rows.returns - V) / rows.mask.sum(-1)).sum()
 
-    return f
+    return objective
 
 
 def frozen_objective(W: Float[Tensor, "L"]) -> Objective:
-    """`E[W(o)]`, W a constant for each completion."""
+    """`E[W(o)]`, W a constant for each completion of the one prompt."""
     return lambda tree: (completions(tree).p[0] * W).sum()
 
 
 def trust_region_objective(drawn: Tree, kappa: float) -> Objective:
-    """`kappa sum_k gamma^k sum over prefixes of P_old sum_a pi(a) Q_old(a)`: prefixes as drawn, tokens as now."""
+    """`kappa sum_k gamma^k sum over prefixes of P_old sum_a pi(a) Q_old(a)`, `drawn` being the tree of the old policy.
 
-    def f(tree: Tree) -> Tensor:
-        pairs = zip(tree.levels, drawn.levels, drawn.Q, strict=True)
-        steps = [old.reach @ (level.pi * Q).sum(-1) for level, old, Q in pairs]
+    Prefixes are weighed by the policy that drew the rows, tokens by the current one.
+    """
+
+    def objective(tree: Tree) -> Tensor:
+        levels = zip(tree.levels, drawn.levels, drawn.Q, strict=True)
+        steps = [old.reach @ (level.pi * Q).sum(-1) for level, old, Q in levels]
         return kappa * sum((drawn.world.gamma**k * step for k, step in enumerate(steps)), torch.zeros_like(steps[0]))
 
-    return f
+    return objective
+
+
+def slope_gaps(
+    world: TokenMDP,
+    policy: TokenPolicy,
+    updates: Float[Tensor, "E parameters"],
+    objectives: Sequence[Objective],
+    directions: Sequence[Float[Tensor, "parameters"]],
+) -> Float[Tensor, "E"]:
+    """`max_v |df_e/dv - <update_e, v>| / |update_e|`: 0, up to the error of differences, where update e ascends f_e.
+
+    Args:
+        world: the token world.
+        policy: where the slopes are taken; it is left as it is.
+        updates: one mean update for each objective.
+        objectives: f_e, functions of the policy's prefix tree.
+        directions: v, of any length > 0; only the unit vector counts.
+    """
+
+    def values(shifted: TokenPolicy) -> Tensor:
+        tree = grow(world, shifted)
+        return torch.stack([objective(tree) for objective in objectives])
+
+    gaps = [directional_slope(policy, v / v.norm(), values) - updates @ v / v.norm() for v in directions]
+    sizes: Tensor = torch.linalg.vector_norm(updates, dim=1)
+    return torch.stack(gaps).abs().amax(0) / sizes
 
 
 def win_rate(R: Float[Tensor, "L"], p: Float[Tensor, "L"]) -> Float[Tensor, "L"]:
-    """`P(R' < R) - P(R' > R)`: what GRPO's std makes of a return at G = 2; differences of rounding count as ties."""
+    """`P(R' < R) - P(R' > R)`: the weight that GRPO with std gives a return at G = 2; gaps of rounding count as ties."""
     gap = R[:, None] - R
     return torch.where(gap.abs() < 1e-9, 0.0, gap.sign()) @ p
 
 
-def mean_lengths(found: Completions) -> Float[Tensor, "2"]:
+def _classes(rows: Completions) -> tuple[Float[Tensor, "2 L"], Float[Tensor, "L"]]:
+    """`P(o, success)` and `P(o, failure)` of the one prompt's completions, rewards binary, and the lengths |o|."""
+    p, R = rows.p[0], rows.returns[0]
+    return torch.stack([p * R, p * (1 - R)]), rows.mask[0].sum(1).to(p)
+
+
+def mean_lengths(rows: Completions) -> Float[Tensor, "2"]:
     """`E[|o| | success]` and `E[|o| | failure]` of the one prompt, rewards binary."""
-    p, R, lengths = found.p[0], found.returns[0], found.mask[0].sum(1).to(found.p)
-    chances = torch.stack([p * R, p * (1 - R)])
+    chances, lengths = _classes(rows)
     return chances @ lengths / chances.sum(1)
 
 
-def free_drift(W: Float[Tensor, "L"], found: Completions) -> Float[Tensor, "2"]:
-    """Speed of both mean lengths under `d log p(o) = W(o) - E W`, every completion free: `Cov(W, |o| | class)`."""
-    p, R, lengths = found.p[0], found.returns[0], found.mask[0].sum(1).to(found.p)
-    chances = torch.stack([p * R, p * (1 - R)])
+def length_speeds(world: TokenMDP, policy: TokenPolicy, direction: Float[Tensor, "parameters"]) -> Float[Tensor, "2"]:
+    """Slopes of `mean_lengths` along the unit vector of a direction of the policy's parameters, by differences."""
+    lengths = lambda shifted: mean_lengths(completions(grow(world, shifted)))  # noqa: E731
+    return directional_slope(policy, direction / direction.norm(), lengths)
+
+
+def free_drift(W: Float[Tensor, "L"], rows: Completions) -> Float[Tensor, "2"]:
+    """`Cov(W, |o| | success)` and `Cov(W, |o| | failure)`: speed of both mean lengths under `d log p(o) = W(o) - E W`.
+
+    That is the flow of a policy in which every completion has a logit of its own.
+    """
+    chances, lengths = _classes(rows)
     chances = chances / chances.sum(1, keepdim=True)
     return chances @ (W * lengths) - (chances @ W) * (chances @ lengths)

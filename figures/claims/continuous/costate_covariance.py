@@ -7,8 +7,13 @@ import pandas as pd
 import torch
 
 from agents.policies.linear import LinearPolicy
+from envs.linear_quadratic import LinearQuadratic
 from envs.noise import Noise, draw_noise
-from figures.harness.claim import Claim, Part, Preset, Row, compare
+from envs.policy import Policy
+from figures.drawing.panels import Series, diagonal_panel, legend_above
+from figures.drawing.style import MARKERS
+from figures.harness.claim import Claim, Part, Preset
+from figures.harness.rows import Row, equals, vanishes
 from figures.measures.linear_systems import SYSTEMS, build_system, label, truncated
 from figures.measures.rollouts import costates_of, sampled
 from theory.continuous.lq_gradients import costate_covariance
@@ -16,6 +21,8 @@ from theory.continuous.lyapunov import linear_value
 
 _ROUNDING = 1e-6  # of the covariance: the tail of an endless world cut at 1e-8
 _NOTHING = 1e-4  # a spread below this share of the value gradient counts as none: the scale does not sink further
+_ANY, _OPTIMAL, _LEFT_OUT = "any gain", "optimal gain", "action noise left out"
+_MATCHED_OPTIMAL, _MATCHED_OTHER = "matched noise, optimal gain", "matched noise, other gain"
 
 
 @dataclass(frozen=True)
@@ -30,7 +37,7 @@ class CostateCovarianceSetting:
 
 def for_system(preset: Preset, system: str) -> list[CostateCovarianceSetting]:
     """One system below the optimal gain (a user's own: at the user's gain) and at it."""
-    samples, margin = {"quick": (20_000, 0.15), "full": (1_000_000, 0.02)}[preset]
+    samples, margin = {"tiny": (100, 0.15), "quick": (20_000, 0.15), "full": (1_000_000, 0.02)}[preset]
     return [CostateCovarianceSetting(system, gain, samples, margin) for gain in (0.7, 1.0)]
 
 
@@ -54,56 +61,45 @@ def measure(setting: CostateCovarianceSetting, rng: torch.Generator, device: str
         e = torch.stack(residuals, 1)
         return e[:, :, :, None] * e[:, :, None, :]
 
-    found = sampled(world, T, setting.samples, rng, device, products)
-    parts = [costate_covariance(endless, K, t) for t in times]
-    action, process = (torch.stack([part[i] for part in parts]) for i in (0, 1))
-    full = action + process
-    P, Sigma = value.at(0)[0], world.S_0 + torch.outer(world.m_0, world.m_0)
-    gradient = 2 * float((P @ Sigma @ P).diagonal().max().sqrt())
-    sizes = full.diagonal(dim1=1, dim2=2).clamp(min=(_NOTHING * gradient) ** 2).sqrt()
-    scale = sizes[:, :, None] * sizes[:, None, :]
-    name = "optimal gain" if setting.gain == 1.0 else "any gain"
-    shared: dict[str, Any] = {
-        "margin": setting.margin,
-        "labels": {"system": label(setting.system), "gain": setting.gain},
-        "axes": ("time", "i", "j"),
-        "tolerance": _ROUNDING * scale,
-    }
-    rows = compare(name, found.mean, full, found.standard_error, found.samples, scale, **shared)
+    measured = sampled(world, T, setting.samples, rng, device, products)
+    pairs = [costate_covariance(endless, K, t) for t in times]
+    action, process = (torch.stack([pair[i] for pair in pairs]) for i in (0, 1))
+    scale = _scale(action + process, world, value.at(0)[0])
+    labels = {"system": label(setting.system), "gain": setting.gain}
+    shared: dict[str, Any] = {"margin": setting.margin, "labels": labels, "axes": ("time", "i", "j")}
+    shared["tolerance"] = _ROUNDING * scale
+    rows = equals(_OPTIMAL if setting.gain == 1.0 else _ANY, measured, action + process, scale, **shared)
     if setting.gain != 1.0:
-        left_out = "action noise left out"
-        rows += compare(left_out, found.mean, process, found.standard_error, found.samples, scale, **shared)
-    return rows + _matched_rows(setting, world, policy, rng, device)
+        rows += equals(_LEFT_OUT, measured, process, scale, **shared)
+    part = _MATCHED_OPTIMAL if setting.gain == 1.0 else _MATCHED_OTHER
+    return rows + vanishes(part, _matched_gap(world, policy, rng, device), 1e-6, labels=labels)
 
 
-def _matched_rows(
-    setting: CostateCovarianceSetting, world: Any, policy: Any, rng: torch.Generator, device: str
-) -> list[Row]:
-    """How far lambda_0 moves when the action noise alone is redrawn: by rounding at the optimum, a lot elsewhere."""
-    first, other = (draw_noise(world, 200, world.horizon, rng).to(device) for _ in range(2))
+def _scale(covariance: torch.Tensor, world: LinearQuadratic, P: torch.Tensor) -> torch.Tensor:
+    """(time, n, n): products of standard deviations, none below a share of the value gradient's own size."""
+    Sigma = world.S_0 + torch.outer(world.m_0, world.m_0)
+    gradient = 2 * float((P @ Sigma @ P).diagonal().max().sqrt())
+    sizes = covariance.diagonal(dim1=1, dim2=2).clamp(min=(_NOTHING * gradient) ** 2).sqrt()
+    return sizes[:, :, None] * sizes[:, None, :]
+
+
+def _matched_gap(world: LinearQuadratic, policy: Policy, rng: torch.Generator, device: str) -> torch.Tensor:
+    """Change of lambda_0 when the action noise alone is redrawn: rounding at the optimum, a lot elsewhere."""
+    first, other = (draw_noise(world, 200, world.horizon or 1, rng).to(device) for _ in range(2))
     swapped = Noise(first.s_0, other.xi, first.w)
     a, b = (costates_of(world, policy, noise)[0][:, 0].detach() for noise in (first, swapped))
-    moved = (a - b).abs().max() / a.abs().max()
-    part = "matched noise, optimal gain" if setting.gain == 1.0 else "matched noise, other gain"
-    return compare(part, moved, 0.0, tolerance=1e-6, labels={"system": label(setting.system), "gain": setting.gain})
+    return (a - b).abs().max() / a.abs().max()
 
 
 def draw(rows: pd.DataFrame, figure: Any) -> None:
     """Measured covariance entries against the closed form, both in units of their scale, for each part."""
-    from figures.drawing.panels import legend_above
-    from figures.drawing.style import COLOURS, EXACT, MARKERS
-
-    names = ["any gain", "optimal gain", "action noise left out"]
     axes = figure.subplots(1, 3, sharey=True)
-    for axis, name in zip(axes, names, strict=True):
-        part = rows[rows["part"] == name]
-        for marker, (system, group) in zip(MARKERS, part.groupby("system", sort=False), strict=False):
-            colour = COLOURS["control"] if name == names[2] else COLOURS["costate"]
-            axis.errorbar(group["target"] / group["scale"], group["measured"] / group["scale"],
-                          2 * group["standard_error"] / group["scale"], fmt=marker, color=colour, mfc="none",
-                          ms=6, alpha=0.85, label=system)  # fmt: skip
-        axis.plot([-1.1, 1.1], [-1.1, 1.1], label="exact", **EXACT)
-        axis.set(title=name, xlabel="formula (share of scale)")
+    for axis, part in zip(axes, (_ANY, _OPTIMAL, _LEFT_OUT), strict=True):
+        colour, entries = "control" if part == _LEFT_OUT else "costate", rows[rows["part"] == part]
+        systems = zip(MARKERS, entries.groupby("system", sort=False), strict=False)
+        series = [Series(group, colour, marker, str(name), "scale", "none") for marker, (name, group) in systems]
+        diagonal_panel(axis, series)
+        axis.set(title=part, xlabel="formula (share of scale)")
     axes[0].set_ylabel("sample covariance (share of scale)")
     legend_above(figure, axes[0])
 
@@ -118,14 +114,14 @@ CLAIM = Claim(
     must_hold="All systems, below the optimal gain and at it, where action noise drops out (L_j = 0)",
     must_fail="The same formula without its action-noise term, below the optimal gain",
     how_to_read="Each point is one entry of Cov(costate | state), measured against formula, bars two standard errors: left"
-    " and middle points must lie on the dashed diagonal. Right, the formula is robbed of its action-noise "
-    "term: points leave the diagonal, so the term matters away from the optimal gain.",
+    " and middle points must lie on the dashed diagonal. Right, the formula stands without its "
+    "action-noise term: points leave the diagonal, so the term matters away from the optimal gain.",
     parts=(
-        Part("any gain", "claim", "holds"),
-        Part("optimal gain", "claim", "holds"),
-        Part("matched noise, optimal gain", "claim", "holds"),
-        Part("action noise left out", "control", "fails", every="system"),
-        Part("matched noise, other gain", "control", "fails", every="system"),
+        Part(_ANY, "claim", "holds"),
+        Part(_OPTIMAL, "claim", "holds"),
+        Part(_MATCHED_OPTIMAL, "claim", "holds"),
+        Part(_LEFT_OUT, "control", "fails", every="system"),
+        Part(_MATCHED_OTHER, "control", "fails", every="system"),
     ),
     settings=settings,
     measure=measure,

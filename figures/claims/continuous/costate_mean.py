@@ -1,5 +1,6 @@
 """`E[lambda_t | s_t] = grad V_t(s_t)`: the costate is an unbiased sample of the value gradient, at every t."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,12 +9,16 @@ import torch
 
 from agents.policies.linear import ClosedPath, LinearPolicy
 from envs.noise import Noise
-from figures.harness.claim import Claim, Part, Preset, Row, compare
+from envs.policy import Policy
+from figures.drawing.panels import deviations_panel, legend_above
+from figures.harness.claim import Claim, Part, Preset
+from figures.harness.rows import Row, equals
 from figures.measures.linear_systems import SYSTEMS, build_system, label, truncated
 from figures.measures.rollouts import costates_of, residual_moments, sampled
 from theory.continuous.lyapunov import linear_value, second_moments
 
 _ROUNDING = 1e-6  # of the gradient: rounding at t = T, and the tail of an endless world cut at 1e-8
+_TOTAL, _CUT = "total derivative", "policy path cut"
 
 
 @dataclass(frozen=True)
@@ -27,7 +32,7 @@ class CostateMeanSetting:
 
 def for_system(preset: Preset, system: str) -> list[CostateMeanSetting]:
     """The points of one system."""
-    samples, margin = {"quick": (20_000, 0.1), "full": (1_000_000, 0.02)}[preset]
+    samples, margin = {"tiny": (100, 0.1), "quick": (20_000, 0.1), "full": (1_000_000, 0.02)}[preset]
     return [CostateMeanSetting(system, samples, margin)]
 
 
@@ -46,9 +51,9 @@ def measure(setting: CostateMeanSetting, rng: torch.Generator, device: str) -> l
     size = torch.stack([_gradient_size(value.at(t)[0], Sigma[t]) for t in times])
     size = size.clamp(min=1e-9 * float(size.max()))  # a component that never matters is judged on the others' scale
 
-    def moments(policy: torch.nn.Module) -> Any:
+    def moments(policy: Policy) -> Callable[[Noise], torch.Tensor]:
         def residuals(noise: Noise) -> torch.Tensor:
-            costates, trajectory = costates_of(world, policy.to(device), noise)
+            costates, trajectory = costates_of(world, policy, noise)
             columns = []
             for t in times:
                 state = trajectory.states[:, t].detach()
@@ -58,18 +63,15 @@ def measure(setting: CostateMeanSetting, rng: torch.Generator, device: str) -> l
 
         return residuals
 
-    policy = LinearPolicy(K)
+    policy = LinearPolicy(K).to(device)
+    labels = {"system": label(setting.system), "gamma": world.gamma}
     rows: list[Row] = []
-    for part, variant in (("total derivative", policy), ("policy path cut", ClosedPath(policy, "all"))):
-        kept = times if variant is policy else times[:-1]
-        found = sampled(world, T, setting.samples, rng, device, moments(variant))
-        cut = len(kept)
-        found_rows = compare(
-            part, found.mean[:cut], 0.0, found.standard_error[:cut], found.samples, size[:cut, :, None],
-            tolerance=_ROUNDING * size[:cut, :, None].numpy(), margin=setting.margin,
-            labels={"system": label(setting.system), "gamma": world.gamma}, axes=("t", "component", "regressor"),
-        )  # fmt: skip
-        rows += [{**row, "t": times[row["t"]]} for row in found_rows]
+    for part, variant, judged in ((_TOTAL, policy, len(times)), (_CUT, ClosedPath(policy, "all"), len(times) - 1)):
+        mean = sampled(world, T, setting.samples, rng, device, moments(variant))[:judged]
+        scale = size[:judged, :, None]
+        at_times = equals(part, mean, 0.0, scale, tolerance=_ROUNDING * scale, margin=setting.margin, labels=labels,
+                          axes=("t", "component", "regressor"))  # fmt: skip
+        rows += [{**row, "t": times[row["t"]]} for row in at_times]
     return rows
 
 
@@ -80,14 +82,11 @@ def _gradient_size(P: torch.Tensor, Sigma: torch.Tensor) -> torch.Tensor:
 
 def draw(rows: pd.DataFrame, figure: Any) -> None:
     """Standardised deviations of both parts against t, the exact answer (zero) dashed, one panel per system."""
-    from figures.drawing.panels import deviations_panel, legend_above
-
     systems = rows["system"].unique()
     axes = figure.subplots(1, len(systems), sharey=True, squeeze=False)[0]
     for axis, system in zip(axes, systems, strict=True):
-        deviations_panel(axis, rows[rows["system"] == system], "t", rows[rows["part"] == "total derivative"])
-        axis.set_title(system)
-        axis.set_xlabel("time t")
+        deviations_panel(axis, rows[rows["system"] == system], "t", rows[rows["part"] == _TOTAL])
+        axis.set(title=system, xlabel="time t")
     axes[0].set_ylabel("deviation from grad V\n(standard errors, symlog)")
     legend_above(figure, axes[0])
 
@@ -104,8 +103,8 @@ CLAIM = Claim(
     "the dashed zero inside the grey band (the simultaneous 99.9% limit). Orange crosses are the same costates"
     " with the path through the policy cut; many leave the band: the test can see an error.",
     parts=(
-        Part("total derivative", "claim", "holds"),
-        Part("policy path cut", "control", "fails", every="system"),
+        Part(_TOTAL, "claim", "holds"),
+        Part(_CUT, "control", "fails", every="system"),
     ),
     settings=settings,
     measure=measure,

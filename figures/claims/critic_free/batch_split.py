@@ -3,52 +3,32 @@
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
 
 from agents.recipes.learners import Learner, build_learner
 from agents.recipes.surrogates import NORMALISERS
+from envs.policy import TokenPolicy
 from envs.token_mdp import TokenMDP
-from figures.harness.claim import Claim, Part, Preset, Role, Row, compare
-from figures.harness.statistics import Outcome
-from figures.measures.micro_batches import (
-    Sampled,
-    accumulated,
-    advantages_kept,
-    expected_token_mean,
-    gap,
-    gradient,
-    halved_groups,
-    sample_batch,
-    shares,
-    stepwise,
-    weights_kept,
-    whole_groups,
-)
+from figures.drawing.batch_cuts import bias_panel, cut_matrix, parts_panel
+from figures.harness.claim import Claim, Part, Preset
+from figures.harness.rows import Row, report, vanishes
+from figures.measures import micro_batches as cutting
+from figures.measures.micro_batches import Sampled, accumulated, equal_parts, gap, gradient, sample_batch, stepwise
+from figures.measures.token_mean import expected_token_mean
 from figures.measures.token_systems import build_policy, build_world
+from theory.groups.binary_rewards import alignment
 from theory.tokens.exact_ascent import exact_ascent
 
 EQUAL, ORDER = "whole groups, equally many", "order of the rows"
+SHARED, KEPT = "parts weighted by what is averaged", "computed before the cut"
 TOKENS, UNEVEN = "token mean, plain mean of the parts", "parts of 5 and 3 groups, plain mean"
 WRONG, ANEW = "parts weighted by another share", "halved groups, advantages anew"
-BASELINE, LENGTHS = "baseline over the batch", "halved groups, lengths of the half"
+LENGTHS, BASELINE = "halved groups, lengths of the half", "baseline over the batch"
 STEPS, BIASED = "a step after each part, either order", "token mean is unbiased"
-SHARED, KEPT = "parts weighted by what is averaged", "computed before the cut"
 _ROUNDING, _WORLD, _GROUPS, _ROWS, _LENGTHS = 1e-9, "stop (3,3)", 8, 8, (0.1, 0.03, 0.01)
-_SMALL = 1e-3  # smaller differences have the darkest colour
-_MEAN, _BATCH, _COUPLED = "token mean", "batch baseline", ("group token mean", "token mean")
-_EVEN = ("8 x 1\ngroup", "4 x 2\ngroups", "4 + 4\ngroups")
-_CUTS = (
-    *_EVEN,
-    "5 + 3",
-    "5 + 3,\nby groups",
-    "5 + 3,\nby tokens",
-    "halved\ngroups",
-    "halved,\nA before",
-    "halved,\nall before",
-)
+_MEAN, _BATCH, _COUPLED = "token mean", "batch baseline", ("group token mean", "token mean")  # normalisers
+_RATIO, _COSINE = "ratio", "cosine"
 
 
 @dataclass(frozen=True)
@@ -60,45 +40,27 @@ class BatchSplitSetting:
 
 
 def settings(preset: Preset) -> list[BatchSplitSetting]:
-    """Policies."""
-    return [BatchSplitSetting(seed) for seed in range(4 if preset == "quick" else 60)]
+    """One point for each policy."""
+    return [BatchSplitSetting(seed) for seed in range({"tiny": 1, "quick": 4, "full": 60}[preset])]
 
 
 def learners() -> dict[str, Learner]:
     """GRPO with each normaliser, and REINFORCE with a baseline over the batch."""
-    found = {name: build_learner("grpo", length=name) for name in NORMALISERS}
-    return found | {_BATCH: build_learner("reinforce", baseline=True)}
-
-
-def cuts(sampled: Sampled, learner: Learner) -> dict[str, Tensor]:
-    """The gradient accumulated under every cut and every way to put its parts together, in the order of the figure."""
-    batch = sampled.batch
-    kept, everything = advantages_kept(sampled, learner), weights_kept(sampled, learner)
-    uneven, halves = whole_groups(batch, 5, 3), halved_groups(batch)
-    even = [accumulated(sampled, learner, whole_groups(batch, *[8 // m] * m)) for m in (8, 4, 2)]
-    found = [
-        *even,
-        accumulated(sampled, learner, uneven),
-        *(accumulated(sampled, learner, uneven, shares(batch, uneven, of)) for of in ("groups", "tokens")),
-        accumulated(sampled, learner, halves),
-        accumulated(sampled, learner, halves, fix=kept),
-        accumulated(sampled, learner, halves, [1.0, 1.0], everything),
-    ]
-    return dict(zip(_CUTS, found, strict=True))
+    by_normaliser = {name: build_learner("grpo", length=name) for name in NORMALISERS}
+    return by_normaliser | {_BATCH: build_learner("reinforce", baseline=True)}
 
 
 def part_of(normaliser: str, cut: str) -> str:
-    """The part that judges a cell of the figure."""
-    if cut == _CUTS[8] or (cut == _CUTS[7] and normaliser not in _COUPLED):
+    """The part that judges a normaliser under a cut."""
+    if cut == cutting.ALL_KEPT or (cut == cutting.ADVANTAGES_KEPT and normaliser not in _COUPLED):
         return KEPT
     if normaliser == _BATCH:
         return BASELINE
-    right = _CUTS[5] if normaliser == _MEAN else _CUTS[4]
-    if cut in _CUTS[4:6]:
-        return SHARED if cut == right else WRONG
-    if cut in _EVEN:
+    if cut in (cutting.BY_TOKENS, cutting.BY_GROUPS):
+        return SHARED if (cut == cutting.BY_TOKENS) == (normaliser == _MEAN) else WRONG
+    if cut in cutting.EVEN_CUTS:
         return TOKENS if normaliser == _MEAN else EQUAL
-    return {_CUTS[3]: UNEVEN, _CUTS[6]: ANEW, _CUTS[7]: LENGTHS}[cut]
+    return {cutting.UNWEIGHTED: UNEVEN, cutting.ANEW: ANEW, cutting.ADVANTAGES_KEPT: LENGTHS}[cut]
 
 
 def measure(setting: BatchSplitSetting, rng: torch.Generator, device: str) -> list[Row]:
@@ -106,33 +68,24 @@ def measure(setting: BatchSplitSetting, rng: torch.Generator, device: str) -> li
     world = build_world(_WORLD)
     policy = exact_ascent(world, build_policy(world, setting.seed, spread=1.0), (setting.ascended,), 0.02)[0]
     sampled = sample_batch(world, policy, _GROUPS, _ROWS, rng)
-    shuffled = torch.randperm(_GROUPS * _ROWS, generator=rng)
-    rows: list[Row] = []
+    shuffled, rows = torch.randperm(_GROUPS * _ROWS, generator=rng), list[Row]()
     for name, learner in learners().items():
-        labels = {"seed": setting.seed, "normaliser": name}
-        whole = gradient(sampled, learner)
-        rows += compare(
-            ORDER, gap(gradient(sampled, learner, shuffled), whole), 0.0, tolerance=_ROUNDING, labels=labels
-        )
-        for cut, found in cuts(sampled, learner).items():
-            rows += compare(
-                part_of(name, cut), gap(found, whole), 0.0, tolerance=_ROUNDING, labels={**labels, "cut": cut}
-            )
+        labels, whole = {"seed": setting.seed, "normaliser": name}, gradient(sampled, learner)
+        rows += vanishes(ORDER, gap(gradient(sampled, learner, shuffled), whole), _ROUNDING, labels=labels)
+        for cut, total in cutting.gradients_by_cut(sampled, learner).items():
+            rows += vanishes(part_of(name, cut), gap(total, whole), _ROUNDING, labels={**labels, "cut": cut})
     return rows + _steps(sampled, setting.seed) + _by_count(sampled, setting.seed) + _exact(world, policy, setting.seed)
 
 
 def _steps(sampled: Sampled, seed: int) -> list[Row]:
     """Two clipped steps, one part after the other, against the other order; beside it both parts in one step."""
-    learner, parts = learners()["row sum"], whole_groups(sampled.batch, 4, 4)
-    rows: list[Row] = []
+    learner, parts = learners()["row sum"], equal_parts(sampled.batch, 2)
+    size, rows = float(gradient(sampled, learner).norm()), list[Row]()
     for length in _LENGTHS:
-        rate = length / float(gradient(sampled, learner).norm())
-        forth, back = (stepwise(sampled, learner, order, rate) for order in (parts, parts[::-1]))
-        rows += compare(STEPS, gap(back, forth), 0.0, tolerance=_ROUNDING, labels={"seed": seed, "step": length})
+        forth, back = (stepwise(sampled, learner, order, length / size) for order in (parts, parts[::-1]))
+        rows += vanishes(STEPS, gap(back, forth), _ROUNDING, labels={"seed": seed, "step": length})
     forth, back = (accumulated(sampled, learner, order) for order in (parts, parts[::-1]))
-    return rows + compare(
-        ORDER, gap(back, forth), 0.0, tolerance=_ROUNDING, labels={"seed": seed, "normaliser": "one step"}
-    )
+    return rows + vanishes(ORDER, gap(back, forth), _ROUNDING, labels={"seed": seed, "normaliser": "one step"})
 
 
 def _by_count(sampled: Sampled, seed: int) -> list[Row]:
@@ -140,78 +93,31 @@ def _by_count(sampled: Sampled, seed: int) -> list[Row]:
     learner, rows = learners()[_MEAN], list[Row]()
     whole = gradient(sampled, learner)
     for m in (1, 2, 4, 8):
-        found = accumulated(sampled, learner, whole_groups(sampled.batch, *[8 // m] * m))
-        for name, value in (("ratio", float(found.norm() / whole.norm())), ("cosine", alignment(found, whole)[0])):
-            rows += compare(name, value, 1.0, relation="report", labels={"seed": seed, "parts": m})
+        total, labels = accumulated(sampled, learner, equal_parts(sampled.batch, m)), {"seed": seed, "parts": m}
+        rows += report(_RATIO, float(total.norm() / whole.norm()), 1.0, labels=labels)
+        rows += report(_COSINE, alignment(total, whole).cosine, 1.0, labels=labels)
     return rows
 
 
-def _exact(world: TokenMDP, policy: Any, seed: int) -> list[Row]:
+def _exact(world: TokenMDP, policy: TokenPolicy, seed: int) -> list[Row]:
     """The exact bias of the token mean over 1 ... 64 groups of 4 rows, without std: the row sum's would be 0."""
-    rows: list[Row] = []
+    learner, rows = build_learner("grpo", std="none"), list[Row]()
     for groups in (1, 2, 4, 8, 16, 32, 64):
-        found = expected_token_mean(world, policy, build_learner("grpo", std="none"), 4, groups)
-        cosine, scale, bias = alignment(found.mean, found.truth)
-        labels = {"seed": seed, "groups": groups, "cosine": cosine}
-        rows += compare(BIASED, bias / scale, 0.0, tolerance=_ROUNDING, labels=labels)
+        update = expected_token_mean(world, policy, learner, 4, groups)
+        cosine, scale, bias = alignment(update.mean, update.truth)
+        rows += vanishes(BIASED, bias / scale, _ROUNDING, labels={"seed": seed, "groups": groups, "cosine": cosine})
     return rows
 
 
 def draw(rows: pd.DataFrame, figure: Any) -> None:
     """Normaliser x cut; token mean by the number of parts; its exact bias by the number of groups."""
-    from figures.drawing.style import COLOURS, EXACT
-
     grid = figure.add_gridspec(2, 2, width_ratios=(2.5, 1))
-    _draw_matrix(figure.add_subplot(grid[:, 0]), rows[rows["part"].isin(PARTS) & rows["cut"].notna()])
-    top, bottom = (figure.add_subplot(grid[i, 1]) for i in (0, 1))
-    for name, colour, mark in (("ratio", "score", "o"), ("cosine", "costate", "^")):
-        group = rows[rows["part"] == name]
-        top.plot(group["parts"], group["measured"], mark, color=COLOURS[colour], ms=5, alpha=0.6, label=name)
-    top.axhline(1, **EXACT)
-    top.legend(fontsize=8, loc="best")
-    top.set(xscale="log", xlabel="parts of one batch", title="token mean: parts / whole")
-    top.set_xticks((1, 2, 4, 8), ("1", "2", "4", "8"))
-    top.set_xticks((), minor=True)
-    exact = rows[rows["part"] == BIASED]
-    for _, group in exact.groupby("seed"):
-        bottom.plot(group["groups"], group["measured"], "o-", color=COLOURS["control"], ms=4, lw=1, alpha=0.7)
-    counts = np.unique(exact["groups"])
-    bottom.plot(counts, exact["measured"].min() * counts.max() / counts / 2, label="slope 1 / groups", **EXACT)
-    bottom.legend(fontsize=8, loc="best")
-    bottom.set(xscale="log", yscale="log", xlabel="groups in the batch", title="token mean: exact bias")
+    matrix, top, bottom = (figure.add_subplot(grid[place]) for place in ((slice(None), 0), (0, 1), (1, 1)))
+    cut_matrix(matrix, rows[rows["cut"].notna()], cutting.CUTS, _ROUNDING)
+    parts_panel(top, rows[rows["part"] == _RATIO], rows[rows["part"] == _COSINE])
+    bias_panel(bottom, rows[rows["part"] == BIASED])
 
 
-def _draw_matrix(axis: Any, rows: pd.DataFrame) -> None:
-    """Median relative difference of every cell, as colour and number."""
-    from matplotlib.colors import LogNorm
-
-    table = rows.pivot_table(index="normaliser", columns="cut", values="measured", aggfunc="median", sort=False)
-    table = table.reindex(columns=list(_CUTS))
-    cells = table.to_numpy()
-    axis.imshow(cells, norm=LogNorm(_SMALL, 1, clip=True), cmap="cividis", aspect="auto")
-    for (i, j), value in np.ndenumerate(cells):
-        said = "0" if value < _ROUNDING else f"{value:.0%}" if value > 0.1 else f"{value:.1%}"
-        axis.text(j, i, said, ha="center", va="center", fontsize=10, color="black" if value > 0.03 else "white")
-    axis.grid(visible=False)
-    axis.set_xticks(range(len(_CUTS)), _CUTS, fontsize=8)
-    axis.set_yticks(range(len(table)), [name.replace(" ", "\n") for name in table.index], fontsize=9)
-    axis.set_title("|accumulated - whole| / |whole|, median over batches")
-
-
-PARTS: dict[str, tuple[Role, Outcome]] = {
-    EQUAL: ("claim", "holds"),
-    ORDER: ("control", "holds"),
-    SHARED: ("control", "holds"),
-    KEPT: ("control", "holds"),
-    TOKENS: ("control", "fails"),
-    UNEVEN: ("control", "fails"),
-    WRONG: ("control", "fails"),
-    ANEW: ("control", "fails"),
-    LENGTHS: ("control", "fails"),
-    BASELINE: ("control", "fails"),
-    STEPS: ("control", "fails"),
-    BIASED: ("control", "fails"),
-}
 CLAIM = Claim(
     name="batch_split",
     statement="Gradients of equal parts, cut between groups, add up to the batch's (group-wise recipes)",
@@ -230,14 +136,9 @@ CLAIM = Claim(
     "scale of its exact mean, one line a policy: it falls as 1 / groups, so small parts bring it back.",
     parts=(
         Part(EQUAL, "claim", "holds"),
-        Part(ORDER, "control", "holds"),
-        Part(SHARED, "control", "holds"),
-        Part(KEPT, "control", "holds"),
+        *(Part(name, "control", "holds") for name in (ORDER, SHARED, KEPT)),
         Part(TOKENS, "control", "fails", every="cut"),
-        Part(UNEVEN, "control", "fails", every="normaliser"),
-        Part(WRONG, "control", "fails", every="normaliser"),
-        Part(ANEW, "control", "fails", every="normaliser"),
-        Part(LENGTHS, "control", "fails", every="normaliser"),
+        *(Part(name, "control", "fails", every="normaliser") for name in (UNEVEN, WRONG, ANEW, LENGTHS)),
         Part(BASELINE, "control", "fails", every="cut"),
         Part(STEPS, "control", "fails", every="step"),
         Part(BIASED, "control", "fails", every="groups"),

@@ -2,22 +2,27 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import pandas as pd
 import torch
 
 from agents.policies.closed_attention import Closed, ClosedAttention, beyond, everything, in_head, in_layer
+from agents.policies.transformer import Transformer
 from envs.token_mdp import TokenMDP
-from figures.harness.claim import Claim, Part, Preset, Row, compare
+from figures.drawing.style import COLOURS, EXACT, MARKERS, heatmap
+from figures.harness.claim import Claim, Part, Preset
+from figures.harness.rows import Row, report, vanishes
 from figures.measures.token_systems import HEADS, LAYERS, build_policy, build_world, reaches, rms_gap
 from theory.tokens.costates import expected_costates
 from theory.tokens.error_split import error_split
 from theory.tokens.exact_ascent import exact_ascent
 
-_ROUNDING = 1e-9
+_ROUNDING = 1e-9  # of the value gradient
 OWN, NOTHING_LOST = "all closed: what is left is the own step", "all closed: nothing is lost"
 _LAST, _IDLE = "after the last block nothing travels", "distractor: nothing has to travel"
+_SHARE = "share lost"
 _STEPS, _RATE = 12, 0.003  # of exact ascent: trained on the way, not to the end, where no gradient is left
 _HUES = ("costate", "score", "score_value", "control", "critic")
 WORLDS = ("garnet (4,4)", "lock (3,4)", "parity (2,5)", "copy (2,3)", "distractor (3,4)")
@@ -34,8 +39,11 @@ class AttentionTransportSetting:
 
 def settings(preset: Preset) -> list[AttentionTransportSetting]:
     """Worlds x random and trained x seeds."""
-    return [AttentionTransportSetting(world, trained, seed)
-            for world in WORLDS for trained in (False, True) for seed in range({"quick": 1, "full": 10}[preset])]  # fmt: skip
+    if preset == "tiny":
+        trained = {"copy (2,3)": True, "distractor (3,4)": False}
+        return [AttentionTransportSetting(world, trained[world], seed=0) for world in trained]
+    seeds = range({"quick": 1, "full": 10}[preset])
+    return [AttentionTransportSetting(*point) for point in product(WORLDS, (False, True), seeds)]
 
 
 def closings(horizon: int) -> Iterator[tuple[str, Closed]]:
@@ -51,63 +59,68 @@ def closings(horizon: int) -> Iterator[tuple[str, Closed]]:
 
 def measure(setting: AttentionTransportSetting, rng: torch.Generator, device: str) -> list[Row]:
     """Share of the value gradient lost under every closing at prefixes of every length; alpha = 1, embedding site, exact."""
-    world, policy = build_world(setting.world), build_policy(build_world(setting.world), setting.seed)
+    world = build_world(setting.world)
+    policy = build_policy(world, setting.seed)
     if setting.trained:
         (policy,) = exact_ascent(world, policy, (_STEPS,), _RATE)
     labels = {"world": setting.world, "trained": setting.trained, "seed": setting.seed}
     whole, reach = expected_costates(world, policy, "score", "embedding"), reaches(world, policy)
-    alive = sum(float(g.norm()) > _ROUNDING * float(whole[0].norm()) for g in whole)  # further on nothing is at stake
+    alive = sum(
+        float(g.norm()) > _ROUNDING * float(whole[0].norm()) for g in whole
+    )  # levels where anything is at stake
     rows = _exact_rows(world, policy, labels)
     for name, closed in closings(world.horizon):
-        found = expected_costates(world, ClosedAttention(policy, closed), "score", "embedding")
-        lost = [rms_gap(*level) for level in zip(found, whole, reach, strict=True)]
+        left = expected_costates(world, ClosedAttention(policy, closed), "score", "embedding")
+        lost = [rms_gap(*level) for level in zip(left, whole, reach, strict=True)]
         for k, share in enumerate(lost[:alive]):
-            rows += compare("share lost", share, 0.0, relation="report", labels={**labels, "closed": name, "k": k})
+            rows += report(_SHARE, share, labels={**labels, "closed": name, "k": k})
         if name == "all":
             part = _IDLE if setting.world.startswith("distractor") else NOTHING_LOST
-            rows += compare(part, lost[0], 0.0, tolerance=_ROUNDING, labels=labels)
+            rows += vanishes(part, lost[0], _ROUNDING, labels=labels)
     return rows
 
 
-def _exact_rows(world: TokenMDP, policy: Any, labels: dict[str, Any]) -> list[Row]:
+def _exact_rows(world: TokenMDP, policy: Transformer, labels: dict[str, Any]) -> list[Row]:
     """With all edges closed the prompt keeps its own covariance alone; after the last block closing changes nothing."""
-    shut, rows = ClosedAttention(policy, everything), []
+    shut = ClosedAttention(policy, everything)
     split = error_split(world, policy, 1.0, "embedding")
     own = expected_costates(world, shut, "score", "embedding")[0][:, -1]
-    size = split.value_gradient.norm()
-    rows += compare(OWN, (own - split.sampling[0]).norm() / size, 0.0, tolerance=_ROUNDING, labels=labels)
-    site = f"layer{LAYERS}"
-    ways = [expected_costates(world, each, "score", site)[0][:, -1] for each in (policy, shut)]
-    return rows + compare(_LAST, (ways[0] - ways[1]).norm() / ways[0].norm(), 0.0, tolerance=_ROUNDING, labels=labels)
+    gap = (own - split.sampling[0]).norm() / split.value_gradient.norm()
+    rows = vanishes(OWN, gap, _ROUNDING, labels=labels)
+    after = [expected_costates(world, each, "score", f"layer{LAYERS}")[0][:, -1] for each in (policy, shut)]
+    return rows + vanishes(_LAST, (after[0] - after[1]).norm() / after[0].norm(), _ROUNDING, labels=labels)
 
 
 def draw(rows: pd.DataFrame, figure: Any) -> None:
     """Left, the share lost at the prompt for every closing and world; right, for all edges closed, along the prefix."""
-    import seaborn as sns
-
-    from figures.drawing.style import COLOURS, EXACT, MARKERS
-
-    shares = rows[rows["part"] == "share lost"].astype({"k": int})
+    shares = rows[rows["part"] == _SHARE].astype({"k": int})
     left, right = figure.subplots(1, 2, width_ratios=(7, 4))
-    at_prompt = shares[shares["k"] == 0].assign(policy=lambda x: x["trained"].map({True: "trained", False: "random"}))
-    order = list(dict.fromkeys(at_prompt.sort_values("closed", key=lambda c: c.map(_rank))["closed"]))
+    _draw_table(left, shares[shares["k"] == 0])
+    _draw_lengths(right, shares[shares["closed"] == "all"])
+
+
+def _draw_table(axis: Any, rows: pd.DataFrame) -> None:
+    at_prompt = rows.assign(policy=rows["trained"].map({True: "trained", False: "random"}))
+    order = list(dict.fromkeys(at_prompt.sort_values("closed", key=lambda names: names.map(_rank))["closed"]))
     table = at_prompt.pivot_table(index=["world", "policy"], columns="closed", values="measured", sort=False)[order]
-    table.index = [f"{world.split(' ')[0]}, {policy}" for world, policy in table.index]
-    sns.heatmap(table, ax=left, annot=True, fmt=".2f", cmap="cividis", vmin=0, cbar=False, annot_kws={"fontsize": 8})
-    left.grid(visible=False)
-    left.set(xlabel="edges closed to autograd", ylabel="", title="share of the value gradient lost at the prompt")
-    left.tick_params(axis="x", rotation=40, labelsize=9)
-    left.tick_params(axis="y", labelsize=9)
-    everywhere = shares[shares["closed"] == "all"]
-    for i, world in enumerate(dict.fromkeys(everywhere["world"])):
-        mean = everywhere[everywhere["world"] == world].groupby("k")["measured"].mean()
-        right.plot(mean.index, mean, MARKERS[i] + "-", color=COLOURS[_HUES[i]], ms=5, label=world.split(" ")[0])
-    right.axhline(0, **EXACT, label="nothing lost")
-    right.set(xlabel="tokens in the prefix", ylabel="share lost, all edges closed", title="mean over policies")
-    right.legend(fontsize=8)
+    table.index = pd.Index([f"{world.split(' ')[0]}, {policy}" for world, policy in table.index])
+    heatmap(table, axis, annot=True, fmt=".2f", cmap="cividis", vmin=0, cbar=False, annot_kws={"fontsize": 8})
+    axis.set(xlabel="edges closed to autograd", ylabel="", title="share of the value gradient lost at the prompt")
+    axis.tick_params(axis="x", rotation=40, labelsize=9)
+    axis.tick_params(axis="y", labelsize=9)
+
+
+def _draw_lengths(axis: Any, rows: pd.DataFrame) -> None:
+    for world, marker, hue in zip(dict.fromkeys(rows["world"]), MARKERS, _HUES, strict=False):
+        mean = rows[rows["world"] == world].groupby("k")["measured"].mean()
+        axis.plot(mean.index, mean, marker + "-", color=COLOURS[hue], ms=5, label=world.split(" ")[0])
+    axis.axhline(0, **EXACT, label="nothing lost")
+    axis.set(xlabel="tokens in the prefix", ylabel="share lost, all edges closed", title="mean over policies")
+    axis.legend(fontsize=8)
 
 
 def _rank(name: str) -> tuple[int, str]:
+    """Order of the columns: by kind of closing, then by name."""
     kinds = ("all", "longer", "layer", "head")
     return next(i for i, kind in enumerate(kinds) if name.startswith(kind)), name
 

@@ -8,11 +8,15 @@ import torch
 from torch import Tensor
 
 from envs.token_mdp import TokenMDP
-from figures.harness.claim import Claim, Part, Preset, Row, compare
+from figures.drawing.panels import gap_panel, legend_above
+from figures.harness.claim import Claim, Part, Preset
+from figures.harness.rows import Row, vanishes
 from figures.measures.token_systems import WORLDS, build_world
 from theory.tokens.dynamic_programming import bellman_costates, tables
 
-_ROUNDING = 1e-10
+_ROUNDING = 1e-10  # of the largest value
+_VALUE, _AUTOGRAD, _TRANSPOSED = "costate = Bellman value", "costate = autograd in the belief", "transitions transposed"
+_LOOKS = {_VALUE: ("costate", "o"), _AUTOGRAD: ("score", "s"), _TRANSPOSED: ("control", "^")}
 
 
 @dataclass(frozen=True)
@@ -25,8 +29,9 @@ class BellmanCostateSetting:
 
 def settings(preset: Preset) -> list[BellmanCostateSetting]:
     """All worlds, policies from nearly even to nearly deterministic."""
-    levels = {"quick": (0.3, 3.0), "full": (0.1, 0.3, 1.0, 3.0, 10.0)}[preset]
-    return [BellmanCostateSetting(world, sharpness) for world in WORLDS for sharpness in levels]
+    worlds = ("garnet", "one choice") if preset == "tiny" else WORLDS
+    levels = {"tiny": (1.0,), "quick": (0.3, 3.0), "full": (0.1, 0.3, 1.0, 3.0, 10.0)}[preset]
+    return [BellmanCostateSetting(world, sharpness) for world in worlds for sharpness in levels]
 
 
 def measure(setting: BellmanCostateSetting, rng: torch.Generator, device: str) -> list[Row]:
@@ -36,19 +41,13 @@ def measure(setting: BellmanCostateSetting, rng: torch.Generator, device: str) -
     pi = torch.softmax(setting.sharpness * logits, -1)
     costates, values = bellman_costates(world, pi), tables(world, pi).V
     size = values.abs().max()
+    gaps = {_VALUE: costates - values, _AUTOGRAD: costates[0] - _belief_costate(world, pi)}
+    if world.horizon > 1:  # nothing follows the only step
+        gaps[_TRANSPOSED] = _transposed(world, pi) - values
+    labels = {"world": setting.world, "sharpness": setting.sharpness}
     rows: list[Row] = []
-    parts = {
-        "costate = Bellman value": (costates, values),
-        "costate = autograd in the belief": (costates[0], _belief_costate(world, pi)),
-        "transitions transposed": (_transposed(world, pi), values),
-    }
-    if world.horizon == 1:
-        del parts["transitions transposed"]  # nothing follows the only step
-    for part, (found, truth) in parts.items():
-        gap = (found - truth).abs().max() / size
-        rows += compare(
-            part, gap, 0.0, tolerance=_ROUNDING, labels={"world": setting.world, "sharpness": setting.sharpness}
-        )
+    for part, gap in gaps.items():
+        rows += vanishes(part, gap.abs().max() / size, _ROUNDING, labels=labels)
     return rows
 
 
@@ -64,7 +63,7 @@ def _belief_costate(world: TokenMDP, pi: Tensor) -> Tensor:
 
 
 def _transposed(world: TokenMDP, pi: Tensor) -> Tensor:
-    """The recursion with P_pi transposed, the slip that a wrong adjoint would make."""
+    """The recursion with P_pi transposed, as in a wrong adjoint equation."""
     costates = [torch.zeros(world.S, dtype=torch.float64)]
     for k in reversed(range(world.horizon)):
         P_pi = torch.einsum("za,zay->zy", pi[k], world.P)
@@ -73,22 +72,10 @@ def _transposed(world: TokenMDP, pi: Tensor) -> Tensor:
 
 
 def draw(rows: pd.DataFrame, figure: Any) -> None:
-    """Largest relative gap of every road, world by world."""
-    from figures.drawing.panels import legend_above
-    from figures.drawing.style import COLOURS, EXACT, MARKERS
-
+    """Largest relative gap of every part, world by world."""
     axis = figure.subplots()
-    worlds = list(dict.fromkeys(rows["world"]))
-    colours = ("costate", "score", "control")
-    for i, (part, colour) in enumerate(zip(dict.fromkeys(rows["part"]), colours, strict=False)):
-        group = rows[rows["part"] == part]
-        at = [worlds.index(world) + 0.15 * (i - 1) for world in group["world"]]
-        axis.plot(
-            at, group["measured"].clip(lower=1e-17), MARKERS[i], color=COLOURS[colour], label=part, ms=6, alpha=0.8
-        )
-    axis.axhline(_ROUNDING, label="rounding limit", **EXACT)
-    axis.set(yscale="log", ylabel="largest gap / largest value (0 shown at 1e-17)", xticks=range(len(worlds)))
-    axis.set_xticklabels(worlds)
+    gap_panel(axis, rows, "world", _LOOKS, _ROUNDING, size=6)
+    axis.set_ylabel("largest gap / largest value (0 shown at 1e-17)")
     legend_above(figure, axis)
 
 
@@ -104,9 +91,9 @@ CLAIM = Claim(
     "relative to the largest value. The first two roads must stay under the dashed rounding limit; the "
     "transposed recursion (orange) does not wherever states matter.",
     parts=(
-        Part("costate = Bellman value", "claim", "holds"),
-        Part("costate = autograd in the belief", "claim", "holds"),
-        Part("transitions transposed", "control", "fails", every="world"),
+        Part(_VALUE, "claim", "holds"),
+        Part(_AUTOGRAD, "claim", "holds"),
+        Part(_TRANSPOSED, "control", "fails", every="world"),
     ),
     settings=settings,
     measure=measure,

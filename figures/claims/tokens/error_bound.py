@@ -1,16 +1,20 @@
-"""The tiers of the error bound are never exceeded; what each costs; no error at alpha = 0."""
+"""The tiers of the error bound are never exceeded; what each tier costs; no error at alpha = 0."""
 
 from typing import Any
 
 import pandas as pd
 import torch
 
-from figures.harness.claim import Claim, Part, Row, compare
+from figures.drawing.panels import legend_above
+from figures.drawing.style import COLOURS, EXACT, MARKERS
+from figures.harness.claim import Claim, Part
+from figures.harness.rows import Row, at_most, vanishes
 from figures.measures.token_systems import SplitSetting, split_settings, split_world
 from theory.tokens.error_split import error_split
 
-_ROUNDING = 1e-10
-_HALF = "half the constant"
+_ROUNDING = 1e-10  # of the value gradient
+_NO_ERROR, _WITHIN, _HALF = "no error at alpha = 0", "error within its tiers", "half the constant"
+_TIERS = {1: ("costate", MARKERS[0]), 2: ("score", MARKERS[1]), 3: ("attention", MARKERS[2])}  # colour, marker
 
 
 def measure(setting: SplitSetting, rng: torch.Generator, device: str) -> list[Row]:
@@ -25,47 +29,49 @@ def measure(setting: SplitSetting, rng: torch.Generator, device: str) -> list[Ro
         "gap": float(split.gap.mean()),
     }
     if setting.alpha == 0:
-        return compare(
-            "no error at alpha = 0", split.error / size, 0.0, tolerance=_ROUNDING, labels=labels, axes=("prompt",)
-        )
+        return vanishes(_NO_ERROR, split.error / size, _ROUNDING, labels=labels, axes=("prompt",))
     rows: list[Row] = []
-    targets = [("error within its tiers", tier, split.tiers[tier]) for tier in (1, 2, 3)]
-    for part, tier, bound in [*targets, (_HALF, 2, split.tiers[2] / 2)]:
-        rows += compare(part, split.error / size, bound / size, relation="<=", tolerance=_ROUNDING,
-                        labels={**labels, "tier": tier}, axes=("prompt",))  # fmt: skip
+    bounds = [(_WITHIN, tier, split.tiers[tier]) for tier in _TIERS]
+    for part, tier, bound in [*bounds, (_HALF, 2, split.tiers[2] / 2)]:
+        of_tier = {**labels, "tier": tier}
+        rows += at_most(part, split.error / size, bound / size, tolerance=_ROUNDING, labels=of_tier, axes=("prompt",))
     return rows
 
 
 def draw(rows: pd.DataFrame, figure: Any) -> None:
-    """Error against each tier on log axes, and the slack of every tier by world."""
-    from figures.drawing.panels import legend_above
-    from figures.drawing.style import COLOURS, EXACT, MARKERS
-
+    """Left, error against each tier on log axes; right, how much larger than the error every tier is, by world."""
     left, right = figure.subplots(1, 2)
-    tiers = rows[(rows["part"] == "error within its tiers") & (rows["alpha"] > 0)]
-    worlds = list(dict.fromkeys(tiers["world"]))
-    for i, (tier, colour) in enumerate(((1, "costate"), (2, "score"), (3, "attention"))):
-        group = tiers[tiers["tier"] == tier]
-        left.plot(
-            group["target"], group["measured"], MARKERS[i], color=COLOURS[colour], ms=4, alpha=0.6, label=f"tier {tier}"
-        )
-        slack = group.assign(slack=group["target"] / group["measured"]).groupby("world", sort=False)["slack"]
-        at = [worlds.index(world) + 0.2 * (i - 1) for world in slack.median().index]
-        spans = [slack.median() - slack.min(), slack.max() - slack.median()]
-        right.errorbar(at, slack.median(), spans, fmt=MARKERS[i], color=COLOURS[colour], ms=6, capsize=2)
-    ends = [max(tiers["measured"].min(), 1e-12), tiers["target"].max()]
-    left.plot(ends, ends, label="error = bound", **EXACT)
-    left.set(
-        xscale="log",
-        yscale="log",
-        xlabel="bound / |grad V|",
-        ylabel="|grad V - E1| / |grad V|",
-        title="error against bound",
-    )
-    right.axhline(1, **EXACT)
-    right.set(yscale="log", ylabel="bound / error (median, range)", title="slack", xticks=range(len(worlds)))
-    right.set_xticklabels([world.replace(" ", "\n") for world in worlds])
+    tiers = rows[(rows["part"] == _WITHIN) & (rows["alpha"] > 0)]
+    _draw_errors(left, tiers)
+    _draw_slack(right, tiers)
     legend_above(figure, left)
+
+
+def _draw_errors(axis: Any, rows: pd.DataFrame) -> None:
+    for tier, (colour, marker) in _TIERS.items():
+        group = rows[rows["tier"] == tier]
+        look = {"color": COLOURS[colour], "ms": 4, "alpha": 0.6}
+        axis.plot(group["target"], group["measured"], marker, **look, label=f"tier {tier}")
+    ends = [max(rows["measured"].min(), 1e-12), rows["target"].max()]
+    axis.plot(ends, ends, label="error = bound", **EXACT)
+    axis.set(xscale="log", yscale="log", xlabel="bound / |grad V|", ylabel="|grad V - E1| / |grad V|")
+    axis.set_title("error against bound")
+
+
+def _draw_slack(axis: Any, rows: pd.DataFrame) -> None:
+    """Median and range of bound / error in every world."""
+    worlds = list(dict.fromkeys(rows["world"]))
+    for tier, (colour, marker) in _TIERS.items():
+        group = rows[rows["tier"] == tier]
+        slack = (group["target"] / group["measured"]).groupby(group["world"], sort=False)
+        middle = slack.median()
+        at = [worlds.index(world) + 0.2 * (tier - 2) for world in middle.index]
+        axis.errorbar(
+            at, middle, [middle - slack.min(), slack.max() - middle], fmt=marker, color=COLOURS[colour], ms=6, capsize=2
+        )
+    axis.axhline(1, **EXACT)
+    axis.set(yscale="log", ylabel="bound / error (median, range)", title="slack")
+    axis.set_xticks(range(len(worlds)), [world.replace(" ", "\n") for world in worlds])
 
 
 CLAIM = Claim(
@@ -83,8 +89,8 @@ CLAIM = Claim(
     "covariances) is tight, tier 2 (diameters) and tier 3 (entropy in the place of the Gini index) lose a "
     "factor each, more when success is rare.",
     parts=(
-        Part("no error at alpha = 0", "claim", "holds"),
-        Part("error within its tiers", "claim", "holds"),
+        Part(_NO_ERROR, "claim", "holds"),
+        Part(_WITHIN, "claim", "holds"),
         Part(_HALF, "control", "fails"),
     ),
     settings=split_settings,

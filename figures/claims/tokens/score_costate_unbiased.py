@@ -1,26 +1,25 @@
 """The score costate E2 is the value gradient at every prefix, layer and entropy (token reward, alpha = 1)."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 import torch
-from torch import Tensor
 
 from agents.policies.closed_attention import ClosedAttention, everything
-from envs.token_mdp import TokenMDP
-from figures.harness.claim import Claim, Part, Preset, Row, compare
+from figures.drawing.panels import deviations_panel, gap_panel, legend_above
+from figures.harness.claim import Claim, Part, Preset
+from figures.harness.rows import Row, equals, vanishes
 from figures.harness.statistics import estimate
-from figures.measures.token_systems import LAYERS, build_policy, build_world
+from figures.measures.token_systems import LAYERS, build_policy, build_world, prompt_entropy
 from theory.tokens.costates import expected_costates, sampled_costates
-from theory.tokens.forward_mode import forward_value_gradient
-from theory.tokens.prefix_tree import grow, prefix_roots
-from theory.tokens.softmax_bounds import entropy
+from theory.tokens.forward_mode import forward_gradients
 
-_ROUNDING = 1e-9
+_ROUNDING = 1e-9  # of the largest value gradient
+_EXACT, _SAMPLED, _DETACHED = "every prefix", "sampled mean", "keys and values detached"
+_LOOKS = {_EXACT: ("costate", "o"), _DETACHED: ("control", "x")}
 _NO_CREDIT = "distractor"  # its reward hangs on the first token alone: no credit has to come back through attention
-_SAMPLED = "garnet"  # dense rewards: where a reward is rare, a sample of any affordable size may hold none
+_DENSE = "garnet"  # the world that is sampled: where a reward is rare, a sample of any affordable size may hold none
 SITES = ("embedding", *(f"layer{i + 1}" for i in range(LAYERS)))
 
 
@@ -37,95 +36,63 @@ class ScoreCostateUnbiasedSetting:
 
 def settings(preset: Preset) -> list[ScoreCostateUnbiasedSetting]:
     """Worlds x temperatures x sites."""
+    if preset == "tiny":
+        return [ScoreCostateUnbiasedSetting(world, 1.0, "layer1", 50, 0.1) for world in (_DENSE, _NO_CREDIT)]
     samples, margin = {"quick": (20_000, 0.05), "full": (1_000_000, 0.01)}[preset]
     temperatures = {"quick": (0.2, 1.0, 5.0), "full": (0.05, 0.2, 0.5, 1.0, 2.0, 5.0)}[preset]
-    worlds = ("garnet", "lock", "arithmetic", "distractor")
     return [
         ScoreCostateUnbiasedSetting(world, tau, site, samples, margin)
-        for world in worlds
+        for world in (_DENSE, "lock", "arithmetic", _NO_CREDIT)
         for tau in temperatures
         for site in SITES
     ]
 
 
 def measure(setting: ScoreCostateUnbiasedSetting, rng: torch.Generator, device: str) -> list[Row]:
-    """Exact E2 against forward-mode value gradients at sampled prefixes, and the Monte Carlo mean at the prompt."""
+    """Exact E2 against forward-mode value gradients at every prefix, and the Monte Carlo mean at the prompt."""
     world = build_world(setting.world)
     policy = build_policy(world, seed=1, temperature=setting.temperature)
     score = expected_costates(world, policy, "score", setting.site)
     detached = expected_costates(world, ClosedAttention(policy, everything), "score", setting.site)
-    H = entropy(torch.softmax(policy(policy.embed(world.prompts))[:, -1], -1)).mean().detach()
-    control = "report" if setting.world == _NO_CREDIT else "=="
     size = max(float(level.norm(dim=-1).max()) for level in score)  # a prefix whose fate is sealed has gradient 0
+    labels = {
+        "world": setting.world,
+        "temperature": setting.temperature,
+        "site": setting.site,
+        "H": prompt_entropy(world, policy),
+    }
     rows: list[Row] = []
-    for k, truth in enumerate(_gradients(world, policy, setting.site)):
-        labels = {
-            "world": setting.world,
-            "temperature": setting.temperature,
-            "site": setting.site,
-            "k": k,
-            "H": float(H),
-        }
-        for part, found, relation in (("every prefix", score, "=="), ("keys and values detached", detached, control)):
-            worst = (found[k][:, -1] - truth).norm(dim=-1).max() / size
-            rows += compare(part, worst, 0.0, tolerance=_ROUNDING, labels=labels, relation=relation)
-    if setting.world != _SAMPLED:
-        return rows
-    return rows + _sampled_rows(setting, world, policy, score[0][0, -1], rng, labels)
-
-
-def _gradients(world: TokenMDP, policy: Any, site: str) -> Iterator[Tensor]:
-    """Value gradients of all prefixes, level by level, the prefixes being the roots of trees: forward mode, no surrogate."""
-    with torch.no_grad():
-        tree = grow(world, policy)
-        levels = [None, *(prefix_roots(tree, policy, k) for k in range(1, world.horizon))]
-    for roots in levels:
-        yield forward_value_gradient(world, policy, 1.0, site, roots=roots)
-
-
-def _sampled_rows(
-    setting: ScoreCostateUnbiasedSetting,
-    world: TokenMDP,
-    policy: Any,
-    exact: Tensor,
-    rng: torch.Generator,
-    labels: dict[str, Any],
-) -> list[Row]:
-    """The Monte Carlo mean of E2 at the prompt, component by component, in units of its spread."""
-    found = sampled_costates(world, policy, "score", setting.site, setting.samples, rng)[0, :, -1]
-    result = estimate(found)
-    scale = found.std(0)  # a spread is seen to margin: 1 / sqrt(samples) of it in standard errors
-    return compare("sampled mean", result.mean, exact, result.standard_error, result.samples, scale, margin=setting.margin,
-                   labels=labels, axes=("component",))  # fmt: skip
+    for k, truth in enumerate(forward_gradients(world, policy, setting.site)):
+        labels["k"] = k
+        for part, costates in ((_EXACT, score), (_DETACHED, detached)):
+            worst = (costates[k][:, -1] - truth).norm(dim=-1).max() / size
+            judged = part == _EXACT or setting.world != _NO_CREDIT
+            rows += vanishes(part, worst, _ROUNDING, judged=judged, labels=labels)
+    if setting.world == _DENSE:
+        samples = sampled_costates(world, policy, "score", setting.site, setting.samples, rng)[0, :, -1]
+        spread = samples.std(0)  # a spread is seen to margin: 1 / sqrt(samples) of it in standard errors
+        rows += equals(
+            _SAMPLED,
+            estimate(samples),
+            score[0][0, -1],
+            spread,
+            margin=setting.margin,
+            labels=labels,
+            axes=("component",),
+        )
+    return rows
 
 
 def draw(rows: pd.DataFrame, figure: Any) -> None:
     """Relative error against entropy for the whole costate and with the past detached; sampled deviations on the right."""
-    from figures.drawing.panels import deviations_panel, legend_above
-    from figures.drawing.style import COLOURS, EXACT, MARKERS
-
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
-    for part, colour, name in (
-        ("every prefix", "costate", "score costate E2"),
-        ("keys and values detached", "control", "keys and values detached"),
-    ):
-        group = rows[rows["part"] == part]
-        marker = MARKERS[0] if colour == "costate" else "x"
-        left.plot(
-            group["H"], group["measured"].clip(lower=1e-17), marker, color=COLOURS[colour], label=name, ms=5, alpha=0.6
-        )
-    left.axhline(_ROUNDING, label="rounding limit", **EXACT)
-    left.set(
-        yscale="log",
-        xlabel="entropy at the prompt (nats)",
-        ylabel="|E2 - grad V| / largest |grad V|",
-        title="every prefix, site, world",
-    )
-    sampled = rows[rows["part"] == "sampled mean"]
+    gap_panel(left, rows, "H", _LOOKS, _ROUNDING, names={_EXACT: "score costate E2"})
+    left.set(xlabel="entropy at the prompt (nats)", ylabel="|E2 - grad V| / largest |grad V|")
+    left.set_title("every prefix, site, world")
+    sampled = rows[rows["part"] == _SAMPLED]
     deviations_panel(right, sampled, "H", sampled, jitter=0)
-    right.set(
-        xlabel="entropy at the prompt (nats)", ylabel="sampled mean - exact (standard errors)", title="Monte Carlo"
-    )
+    right.set(xlabel="entropy at the prompt (nats)", ylabel="sampled mean - exact (standard errors)")
+    right.set_title("Monte Carlo")
     legend_above(figure, left)
 
 
@@ -142,9 +109,9 @@ CLAIM = Claim(
     "under the dashed rounding limit at every entropy; orange is the same with the past detached from "
     "autograd. Right, means of sampled costates lie in the grey band around the exact value.",
     parts=(
-        Part("every prefix", "claim", "holds"),
-        Part("sampled mean", "claim", "holds"),
-        Part("keys and values detached", "control", "fails", every="world"),
+        Part(_EXACT, "claim", "holds"),
+        Part(_SAMPLED, "claim", "holds"),
+        Part(_DETACHED, "control", "fails", every="world"),
     ),
     settings=settings,
     measure=measure,

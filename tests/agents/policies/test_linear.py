@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from agents.policies.knobs import Policy
 from agents.policies.linear import ClosedPath, ConstantPolicy, LinearPolicy, PositionAttention
+from envs.policy import Policy
 from envs.world import InputError
 from tests.agents.cases import POLICIES, SCORES, attention, draws
 

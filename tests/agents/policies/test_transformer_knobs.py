@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from agents.policies.transformer import Transformer
-from tests.agents.test_transformer import LENGTH, TOKENS, D, V, small
+from tests.agents.policies.test_transformer import LENGTH, TOKENS, D, V, small
 from tests.envs.refusals import refused
 
 

@@ -8,7 +8,7 @@ import torch
 
 from agents.recipes import advantages as own
 from agents.recipes.advantages import gae, group_mean, leave_one_out, mean_baseline, standardised
-from tests.agents.test_batch import shapes_unchecked  # noqa: F401  (a fixture)
+from tests.agents.recipes.test_batch import shapes_unchecked  # noqa: F401  (a fixture)
 from tests.envs.refusals import refused
 from tests.oracles import assert_mean_within, differs_by
 

@@ -98,9 +98,9 @@ def test_a_losss_gradient_through_a_policy_is_the_sum_of_the_weights_times_the_s
 def test_a_losss_slopes_are_central_differences_of_the_loss(name):
     learner, given, h = build(name), batch(off=0.3), 1e-6
     log_probs, entropy = (x.detach() for x in said(policy()))
-    loss, weights, bonus = learner.slopes(log_probs, entropy, given)
+    losses, weights, bonus = learner.slopes(log_probs, entropy, given)
     at = lambda lp, H: float(learner.loss(lp, H, given))  # noqa: E731
-    assert float(loss) == at(log_probs, entropy)
+    assert float(losses.sum()) == at(log_probs, entropy)
     for seed in range(5):
         way = draws(7, 3, seed=seed)
         by_hand = (at(log_probs + h * way, entropy) - at(log_probs - h * way, entropy)) / (2 * h)

@@ -3,7 +3,7 @@
 import torch
 
 from agents.sampling.tokens import sample_tokens
-from tests.agents.test_token_rollout import MORE, ONE, V, close, every_network, rng_of, small, uniforms
+from tests.agents.sampling.test_tokens import MORE, ONE, V, close, every_network, rng_of, small, uniforms
 from tests.theory.token_cases import Recomputing, Recurrent
 
 

@@ -9,7 +9,7 @@ import torch
 from agents.sampling.token_rewards import token_returns, token_rewards
 from agents.sampling.tokens import sample_tokens
 from envs.token_mdp import TokenMDP
-from tests.agents.test_token_rollout import close, rng_of
+from tests.agents.sampling.test_tokens import close, rng_of
 from tests.envs.refusals import refused
 from tests.oracles import assert_mean_within, differs_by
 from tests.theory.token_cases import Recomputing, Recurrent, enumerate_rollouts, several_prompts, transformer, worlds

@@ -88,6 +88,8 @@ def test_log_probs_are_those_of_whole_contexts(build, prompts, copies):
 class Uncached(nn.Module):
     """A Transformer that runs whole contexts for every token."""
 
+    sites = ()
+
     def __init__(self, network):
         super().__init__()
         self.network, self.embed = network, network.embed
@@ -186,6 +188,8 @@ def chances(world, policy, temperature=1.0):
 
 class Fixed(nn.Module):
     """The same logits always."""
+
+    sites = ()
 
     def __init__(self, *probabilities):
         super().__init__()

@@ -8,7 +8,7 @@ from torch import nn
 
 from agents.policies.transformer import Transformer
 from agents.sampling.tokens import sample_tokens
-from tests.agents.test_token_rollout import LENGTH, MORE, NETWORKS, Fixed, Ordinary, V, close, rng_of, small, uniforms
+from tests.agents.sampling.test_tokens import LENGTH, MORE, NETWORKS, Fixed, Ordinary, V, close, rng_of, small, uniforms
 from tests.envs.refusals import refused
 
 

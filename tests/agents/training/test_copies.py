@@ -55,7 +55,7 @@ def test_the_gradient_of_each_is_its_own(count):
         truth = torch.autograd.grad((logits(network, TOKENS[i]) * weights[i]).sum(), list(network.parameters()))
         for mine, theirs in zip(found, truth, strict=True):
             close(mine if count == 1 else mine[i], theirs, rtol=1e-10, atol=1e-12)
-    rows = copies.rows(list(found))
+    rows = copies.flattened(list(found))
     assert rows.shape == (count, sum(p.numel() for p in alone[0].parameters()))
     close(rows[-1], torch.cat([x.flatten() for x in truth]), rtol=1e-10, atol=1e-12)
 

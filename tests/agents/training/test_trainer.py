@@ -322,9 +322,9 @@ def test_the_largest_norm_is_each_seeds_own():
         run = trainer(
             "tokens", "dr_grpo", TrainingSettings(steps=1, rate=1.0, optimiser="sgd", max_norm=limit), (1, 2, 3)
         )
-        before = run.actor.rows(run.actor.parameters).clone()
+        before = run.actor.flattened(run.actor.parameters).clone()
         run.step()
-        moved[limit] = run.actor.rows(run.actor.parameters) - before
+        moved[limit] = run.actor.flattened(run.actor.parameters) - before
     norms = moved[0.0].norm(dim=1)
     assert len(set(norms.tolist())) == 3
     assert float(norms.min()) > 0.05
@@ -342,7 +342,7 @@ def test_the_mean_step_is_the_exact_mean_of_the_recipe(recipe):
                   tuple(range(S)), policies=[copy.deepcopy(network) for _ in range(S)])  # fmt: skip
     run.taken = 1  # no exact answers of equal policies
     run.step()
-    steps = run.actor.rows(run.actor.parameters) - vector(network)
+    steps = run.actor.flattened(run.actor.parameters) - vector(network)
     exact, true = (torch.cat([g.flatten() for g in part.parameters]).detach() for part in (truth.mean, truth.truth))
     assert_mean_within(steps, exact, floor=1e-9)
     assert differs_by(steps @ exact, 0.0)

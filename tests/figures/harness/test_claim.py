@@ -1,27 +1,30 @@
+"""How rows become a verdict, and what every claim must have."""
+
+import dataclasses
+import json
+
 import pandas as pd
 import pytest
 
 from envs.world import InputError
-from figures.harness.claim import ASSUMPTIONS, CLAIM_NAMES, Claim, compare, judge, load_claim, load_claims
+from figures.harness.claim import ASSUMPTIONS, Claim, Part
+from figures.harness.judge import Run, Verdict, judge
+from figures.harness.registry import CLAIM_NAMES, CLAIMS, load_claim, load_claims, measure_of, module_name
+from figures.harness.rows import at_least, at_most, equals, report, vanishes
+from figures.harness.statistics import Estimate
+
+OWN, CONTROL = Part("own", "claim", "holds"), Part("control", "control", "fails")
+TRUE, FALSE = Estimate(0.0, 0.001, 10_000), Estimate(5.0, 0.001, 10_000)
+BLURRED = Estimate(0.0, 9.0, 10_000)
 
 
-def toy(parts, expected="holds"):
+def toy(*parts):
     return Claim("toy", "s", "x", "source", ("A1",), "here", "there", "read", parts, lambda p: [], lambda s, r, d: [],
-                 lambda r, f: None, expected)  # fmt: skip
-
-
-TRUE, FALSE = {"measured": 0.0}, {"measured": 5.0}
-BLURRED = {"measured": 0.0, "standard_error": 9.0}
+                 lambda r, f: None)  # fmt: skip
 
 
 def rows(**parts):
-    made = []
-    for part, row in parts.items():
-        made += compare(part, **{"target": 0.0, "standard_error": 0.001, "samples": 10_000, **row})
-    return pd.DataFrame(made)
-
-
-PARTS = {"own": ("claim", "holds"), "control": ("control", "fails")}
+    return pd.DataFrame([row for part, measured in parts.items() for row in equals(part, measured, 0.0)])
 
 
 @pytest.mark.parametrize(
@@ -35,26 +38,85 @@ PARTS = {"own": ("claim", "holds"), "control": ("control", "fails")}
     ],
 )
 def test_a_claim_holds_only_if_its_own_parts_hold_and_its_control_fails(own, control, outcome, documented):
-    verdict = judge(toy(PARTS), rows(own=own, control=control))
+    verdict = judge(toy(OWN, CONTROL), rows(own=own, control=control))
     assert (verdict.outcome, verdict.as_documented) == (outcome, documented)
 
 
 def test_a_claim_documented_to_fail_is_as_documented_only_when_each_part_fails():
-    parts = {"a": ("claim", "fails"), "b": ("claim", "fails"), "remedy": ("control", "holds")}
-    claim = toy(parts, "fails")
+    claim = toy(Part("a", "claim", "fails"), Part("b", "claim", "fails"), Part("remedy", "control", "holds"))
+    assert claim.documented == "fails"
     assert judge(claim, rows(a=FALSE, b=FALSE, remedy=TRUE)).as_documented
     assert not judge(claim, rows(a=FALSE, b=TRUE, remedy=TRUE)).as_documented
     assert not judge(claim, rows(a=FALSE, b=FALSE, remedy=FALSE)).as_documented
 
 
-def test_the_headline_is_the_most_telling_row_of_the_claims_own_parts():
-    verdict = judge(toy(PARTS), rows(own={"measured": 0.002}, control=FALSE))
+def test_the_documented_outcome_follows_from_the_parts():
+    assert toy(OWN, CONTROL).documented == "holds"
+    assert toy(OWN, dataclasses.replace(OWN, name="b", documented="fails")).documented == "fails"
+    assert toy(OWN, dataclasses.replace(CONTROL, role="control")).documented == "holds"
+
+
+def test_the_headline_is_the_most_extreme_row_of_the_claims_own_parts():
+    verdict = judge(toy(OWN, CONTROL), rows(own=Estimate(0.002, 0.001, 10_000), control=FALSE))
     assert verdict.headline["measured"] == 0.002
 
 
 def test_reported_rows_do_not_decide():
-    frame = pd.concat([rows(own=TRUE, control=FALSE), pd.DataFrame(compare("own", 99.0, 0.0, relation="report"))])
-    assert judge(toy(PARTS), frame).outcome == "holds"
+    frame = pd.concat([rows(own=TRUE, control=FALSE), pd.DataFrame(report("own", 99.0))])
+    frame = pd.concat([frame, pd.DataFrame(equals("own", 99.0, 0.0, judged=False))])
+    assert judge(toy(OWN, CONTROL), frame).outcome == "holds"
+
+
+def test_a_control_must_fail_in_every_group():
+    every = dataclasses.replace(CONTROL, every="world")
+    for spared, outcome in ((0.0, "undecided"), (5.0, "holds")):
+        frame = rows(own=TRUE).to_dict("records")
+        for world, measured in (("a", 5.0), ("b", spared)):
+            frame += equals("control", Estimate(measured, 0.001, 100), 0.0, labels={"world": world})
+        verdict = judge(toy(OWN, every), pd.DataFrame(frame))
+        assert verdict.outcome == outcome
+        assert ("world b" in verdict.reason) == (outcome == "undecided")
+
+
+@pytest.mark.parametrize("left", ["own", "control"])
+def test_a_part_without_a_comparison_leaves_the_claim_undecided(left):
+    made = {"own": TRUE, "control": FALSE}
+    verdict = judge(toy(OWN, CONTROL, Part("more", "claim", "holds")), rows(**{left: made[left]}, more=TRUE))
+    assert (verdict.outcome, verdict.as_documented) == ("undecided", False)
+    absent = ({"own", "control"} - {left}).pop()
+    assert f"'{absent}' undecided" in verdict.reason
+
+
+def test_a_verdict_comes_back_from_json_as_it_was():
+    run = Run("quick", "cpu", 3, [{"x": 1}], ["records/toy/a.json"], {"torch": "2"}, "abc")
+    verdict = dataclasses.replace(judge(toy(OWN, CONTROL), rows(own=TRUE, control=FALSE)), run=run)
+    given = json.loads(json.dumps(verdict.to_json(), allow_nan=False))
+    assert Verdict.from_json(given).to_json() == given
+    assert (given["measured"], given["samples"]) == (0.0, 10_000)
+    assert given["parts"]["control"]["documented"] == "fails"
+    del given["parts"]["control"]["role"]
+    with pytest.raises(KeyError):
+        Verdict.from_json(given)
+
+
+def test_row_makers_spell_out_what_they_say():
+    made = equals(
+        "p", Estimate([1.0, 2.0], [0.1, 0.2], 7), [1.5, 2.5], 3.0, tolerance=0.01, labels={"w": "a"}, axes=("i",)
+    )
+    assert made[1] == {"part": "p", "relation": "==", "margin": 0.1, "samples": 7, "w": "a", "i": 1, "measured": 2.0,
+                       "target": 2.5, "standard_error": 0.2, "scale": 3.0, "tolerance": 0.01}  # fmt: skip
+    assert [maker("p", 1.0, 2.0)[0]["relation"] for maker in (equals, at_most, at_least, report)] == [
+        "==",
+        "<=",
+        ">=",
+        "report",
+    ]
+    assert [maker("p", 1.0, 2.0, judged=False)[0]["relation"] for maker in (equals, at_most, at_least)] == [
+        "report"
+    ] * 3
+    assert vanishes("p", 0.5, 1e-9)[0] == equals("p", 0.5, 0.0, tolerance=1e-9)[0]
+    with pytest.raises(InputError, match="'p' of {'w': 1} is not finite"):
+        equals("p", float("nan"), 0.0, labels={"w": 1})
 
 
 def test_an_unknown_claim_is_refused_with_the_near_names():
@@ -65,6 +127,14 @@ def test_an_unknown_claim_is_refused_with_the_near_names():
 def test_claims_come_once_and_in_order():
     assert [c.name for c in load_claims(["chaos", "costate_mean", "chaos"])] == ["costate_mean", "chaos"]
     assert [c.name for c in load_claims([])] == list(CLAIM_NAMES)
+    assert len(set(CLAIM_NAMES)) == len(CLAIM_NAMES) == sum(map(len, CLAIMS.values()))
+
+
+def test_points_are_measured_by_the_claim_or_by_its_study():
+    assert module_name("chaos") == "figures.claims.continuous.chaos"
+    assert module_name("impact_runs") == "figures.impact.runs"
+    assert measure_of("chaos") is load_claim("chaos").measure
+    assert measure_of("impact_runs") is load_claim("signal_cap").measure
 
 
 @pytest.mark.parametrize("name", CLAIM_NAMES)
@@ -72,8 +142,9 @@ def test_every_claim_is_documented_whole(name):
     claim = load_claim(name)
     assert claim.name == name
     assert set(claim.assumptions) <= set(ASSUMPTIONS)
-    assert any(expected == "fails" for _, expected in claim.parts.values()), "no negative control"
-    assert any(role == "control" for role, _ in claim.parts.values())
+    assert any(part.documented == "fails" for part in claim.parts), "no negative control"
+    assert any(part.role == "control" for part in claim.parts)
+    assert len({part.name for part in claim.parts}) == len(claim.parts)
     assert claim.how_to_read.count(". ") + claim.how_to_read.endswith(".") >= 2
     for text in (claim.statement, claim.formula, claim.source, claim.must_hold, claim.must_fail):
         assert text
@@ -84,19 +155,13 @@ def work(settings):
     return sum(getattr(s, "samples", getattr(s, "seeds", 1)) for s in settings)
 
 
-@pytest.mark.parametrize("preset", ["quick", "full"])
 @pytest.mark.parametrize("name", CLAIM_NAMES)
-def test_settings_are_distinct_and_the_full_preset_does_more(name, preset):
+def test_settings_are_distinct_and_a_larger_preset_does_more(name):
     claim = load_claim(name)
-    settings = claim.settings(preset)
-    assert len(set(settings)) == len(settings)
-    assert work(claim.settings("full")) > work(claim.settings("quick"))
-
-
-@pytest.mark.parametrize("left", ["own", "control"])
-def test_a_part_without_a_comparison_leaves_the_claim_undecided(left):
-    given = {"own": TRUE, "control": FALSE}
-    verdict = judge(toy(PARTS | {"more": ("claim", "holds")}), rows(**{left: given[left]}, more=TRUE))
-    assert (verdict.outcome, verdict.as_documented) == ("undecided", False)
-    absent = ({"own", "control"} - {left}).pop()
-    assert f"'{absent}' undecided" in verdict.reason
+    sizes = []
+    for preset in ("tiny", "quick", "full"):
+        settings = claim.settings(preset)
+        assert settings
+        assert len(set(settings)) == len(settings)
+        sizes.append(work(settings))
+    assert sizes[0] <= sizes[1] < sizes[2]

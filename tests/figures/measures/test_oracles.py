@@ -1,4 +1,4 @@
-"""What the oracles of training call exact, by other roads: all completions one by one, differences, integrals, simulation."""
+"""The exact answers of training's oracles by other roads: all completions one by one, differences, integrals, simulation."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ from tests.oracles import assert_mean_within, differs_by, numerical_gradient, si
 from tests.theory.token_cases import enumerate_rollouts, several_prompts, transformer
 from theory.continuous.lq_gradients import expected_return
 from theory.tokens.completions import mean_entropy
-from theory.tokens.prefix_tree import grow
+from theory.tokens.prefix_tree import bytes_per_node, grow, node_count
 
 WORLDS = {
     "several prompts": several_prompts(3),
@@ -83,21 +83,21 @@ def test_values_are_those_of_the_prefixes_that_the_rows_went_through(name):
     noise = [torch.Generator().manual_seed(s) for s in (1, 2)]
     rows = TokenTask(world).draw(Copies(networks), 3, 3, noise)
     for copy, network in enumerate(networks):
-        found, whole = (
+        values, whole = (
             TokenOracle(world).values(Copies(networks), rows)[copy],
             enumerate_rollouts(world, network, 1.0),
         )
-        assert found.shape == (9, world.horizon)
-        assert not found.requires_grad
+        assert values.shape == (9, world.horizon)
+        assert not values.requires_grad
         count = world.V**world.horizon
         for i in range(9):
-            prompt, said = int(rows.prompt[copy, i]), rows.seen[0][copy, i, -world.horizon :]
+            prompt, completion = int(rows.prompt[copy, i]), rows.seen[0][copy, i, -world.horizon :]
             own = slice(prompt * count, (prompt + 1) * count)
             for k in range(world.horizon):
-                here = (whole.tokens[own, :k] == said[:k]).all(1)
+                here = (whole.tokens[own, :k] == completion[:k]).all(1)
                 value = (whole.chance(k)[0, own] * whole.returns(k)[0, own])[here].sum()
                 truth = world.gamma**k * float(value)
-                assert float(found[i, k]) == pytest.approx(truth, rel=1e-9, abs=1e-12)
+                assert float(values[i, k]) == pytest.approx(truth, rel=1e-9, abs=1e-12)
 
 
 @pytest.mark.parametrize("world", [PLANE, small("laplace")], ids=["plane", "laplace"])
@@ -158,9 +158,15 @@ def test_the_best_return_is_that_of_the_best_words_and_of_the_best_gains():
     for world in (arithmetic(3, 2, gamma=0.9), sum_and_stop(2, 3, gamma=0.8)):
         assert best_return(world) == pytest.approx(best_word(world), rel=1e-12)
     assert best_return(several_prompts()) is None
-    loss = lambda K: -float(expected_return(PLANE, torch.as_tensor(K.reshape(3, 2, 2))))  # noqa: E731
-    found = optimize.minimize(loss, np.zeros(12), method="BFGS")
-    assert best_return(PLANE) == pytest.approx(-found.fun, rel=1e-6)
+
+    def loss(flat):
+        K = torch.tensor(flat.reshape(3, 2, 2), requires_grad=True)
+        J = expected_return(PLANE, K)
+        return -float(J.detach()), -torch.autograd.grad(J, K)[0].flatten().numpy()
+
+    best = optimize.minimize(loss, np.zeros(12), method="BFGS", jac=True)
+    assert best_return(PLANE) == pytest.approx(-best.fun, rel=1e-6)
+    assert best_return(PLANE) > -loss(best.x + 0.1)[0] + 1e-3
     assert best_return(step_reward()) is None
 
 
@@ -168,16 +174,25 @@ def test_what_has_no_closed_form_is_refused_or_left_without_an_oracle():
     odd = step_reward(horizon=3)
     with refused("world"):
         CommandOracle(odd)
-    task, oracle, why = task_and_oracle(odd, LinearPolicy([[0.0]]))
+    task, oracle, reason = task_and_oracle(odd, LinearPolicy([[0.0]]))
     assert isinstance(task, CommandTask)
     assert oracle is None
-    assert "linear-quadratic" in why
+    assert "linear-quadratic" in reason
     world = WORLDS["garnet"]
-    task, oracle, why = task_and_oracle(world, policy(world), budget=1000)
+    task, oracle, reason = task_and_oracle(world, policy(world), budget=1000)
     assert isinstance(task, TokenTask)
     assert oracle is None
-    assert "prefixes" in why
-    for one, kind, made in ((world, TokenOracle, policy(world)), (scalar(3), CommandOracle, LinearPolicy([[0.0]]))):
-        _, oracle, why = task_and_oracle(one, made)
+    assert "prefixes" in reason
+    with refused("policy"):
+        task_and_oracle(world, LinearPolicy([[0.0]]))
+    for one, kind, network in ((world, TokenOracle, policy(world)), (scalar(3), CommandOracle, LinearPolicy([[0.0]]))):
+        _, oracle, reason = task_and_oracle(one, network)
         assert isinstance(oracle, kind)
-        assert why == ""
+        assert reason == ""
+
+
+def test_the_budget_is_shared_by_the_copies():
+    world = WORLDS["garnet"]
+    need = bytes_per_node(world, policy(world)) * node_count(world)
+    assert isinstance(task_and_oracle(world, policy(world), copies=3, budget=3 * need)[1], TokenOracle)
+    assert task_and_oracle(world, policy(world), copies=4, budget=3 * need)[1] is None

@@ -1,0 +1,180 @@
+"""A learner: advantage, surrogate and normaliser, with an optional KL penalty and entropy bonus, as one loss."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from agents.recipes.advantages import Advantage, gae, is_group_wise
+from agents.recipes.batch import Batch
+from agents.recipes.surrogates import KL_ESTIMATORS, Normaliser, Surrogate, row_sum, score, token_mean
+from envs.world import InputError
+
+
+@dataclass(frozen=True)
+class Penalty:
+    """`beta` times a KL estimator (k1, k2 or k3) against the reference policy.
+
+    What it adds to the on-policy update in the mean, in units of beta. In the reward: k1 adds minus the gradient of
+    KL(pi || ref) of whole completions (undiscounted); k2 and k3 add minus (grad E[k] - E[grad k]), for k3 minus
+    (grad KL(pi || ref) - grad KL(ref || pi) at the visited prefixes). In the loss, with the visitation of prefixes held
+    fixed: k1 adds nothing, k2 minus grad KL(pi || ref), k3 minus grad KL(ref || pi), each times the normaliser.
+
+    Raises:
+        InputError: the estimator is unknown, or beta is not a finite number >= 0.
+    """
+
+    estimator: str
+    beta: float
+
+    def __post_init__(self) -> None:
+        """Check the estimator's name and beta."""
+        if self.estimator not in KL_ESTIMATORS:
+            raise InputError(f"estimator must be one of {', '.join(KL_ESTIMATORS)}; got {self.estimator!r}")
+        if not 0 <= self.beta < math.inf:
+            raise InputError(f"beta must be a finite number >= 0; got {self.beta!r}")
+
+    def __call__(self, log_ratio: Tensor) -> Tensor:
+        """The penalty of every token."""
+        return self.beta * KL_ESTIMATORS[self.estimator](log_ratio)
+
+
+@dataclass(frozen=True)
+class Learner:
+    """One recipe.
+
+    Attributes:
+        name: as in `LEARNERS`.
+        advantage: the advantage function; None where GAE on a critic's values takes its place.
+        surrogate: what is maximised at every step.
+        normalise: weights of the steps in the loss.
+        kl_reward: a penalty that is subtracted from every step's reward (InstructGPT, arXiv:2203.02155).
+        kl_loss: a penalty that is added to every step's loss (as in GRPO's paper).
+        entropy: coefficient of the bonus, the entropies at the visited prefixes. Their visitation is held fixed, so the bonus
+            does not follow the gradient of a completion's entropy.
+        critic: None, "exact" or "learned".
+        lam: lambda of GAE.
+        drop_truncated: whether rows that were cut at the horizon are left out of the loss (DAPO's overlong filter).
+        exact: True for the recipe that follows the exact gradient and samples nothing.
+        least: smallest group size that the advantage can handle.
+    """
+
+    name: str
+    advantage: Advantage | None
+    surrogate: Surrogate = score
+    normalise: Normaliser = row_sum
+    kl_reward: Penalty | None = None
+    kl_loss: Penalty | None = None
+    entropy: float = 0.0
+    critic: str | None = None
+    lam: float = 1.0
+    drop_truncated: bool = False
+    exact: bool = False
+    least: int = 1
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether a KL term needs the reference policy's log-probabilities."""
+        return self.kl_reward is not None or self.kl_loss is not None
+
+    @property
+    def keeps_groups_apart(self) -> bool:
+        """Whether a row's weight depends on its own group alone, but for the number of groups that the loss is averaged over."""
+        return (self.advantage is None or is_group_wise(self.advantage)) and self.normalise is not token_mean
+
+    def advantages(self, batch: Batch, old: Float[Tensor, "rows T"]) -> Float[Tensor, "rows T"]:
+        """Advantages of the rows, constants; `old` are the log-probabilities of the policy that drew them."""
+        rewards = self.penalised_rewards(batch, old)
+        advantage = self.advantage or gae(self._needed(batch, "values"), self.lam)
+        return _checked(advantage(rewards, batch.mask, batch.group), rewards)
+
+    def penalised_rewards(self, batch: Batch, old: Float[Tensor, "rows T"]) -> Float[Tensor, "rows T"]:
+        """Rewards minus the KL penalty, if there is one in the reward; a critic must predict these."""
+        rewards = batch.rewards
+        if self.kl_reward is not None:
+            log_ratio = old - self._needed(batch, "reference")
+            # Two passes of one network differ by rounding, and a std would magnify this where all rewards are equal.
+            rounding = log_ratio.abs() <= 64 * torch.finfo(old.dtype).eps * old.abs().clamp(min=1.0)
+            rewards = rewards - torch.where(batch.mask & ~rounding, self.kl_reward(log_ratio), 0.0)
+        return rewards
+
+    def _needed(self, batch: Batch, name: str) -> Tensor:
+        """A field of the batch that may be None but is needed here."""
+        table: Tensor | None = getattr(batch, name)
+        if table is None:
+            raise InputError(f"{name} are missing from the batch: learner {self.name!r} needs them")
+        return table
+
+    def loss(
+        self, log_probs: Float[Tensor, "rows T"], entropy: Float[Tensor, "rows T"] | None, batch: Batch
+    ) -> Float[Tensor, ""]:
+        """`-sum_it n_it [ surrogate_it - kl_it + entropy_it ]` with the normaliser's weights n; the sum of `row_losses`."""
+        return self.row_losses(log_probs, entropy, batch).sum()
+
+    def row_losses(
+        self, log_probs: Float[Tensor, "rows T"], entropy: Float[Tensor, "rows T"] | None, batch: Batch
+    ) -> Float[Tensor, "rows"]:
+        """What each row adds to the loss.
+
+        Args:
+            log_probs: log pi of the steps, which carry the gradient.
+            entropy: entropies of pi before the steps, which carry the gradient; needed for an entropy bonus only.
+            batch: the rows.
+
+        Raises:
+            InputError: the batch lacks a field that the recipe needs, or the advantages are not finite.
+        """
+        old = log_probs.detach() if batch.old is None else batch.old
+        mask = batch.mask
+        log_probs, old = torch.where(mask, log_probs, 0.0), torch.where(mask, old, 0.0)  # padding may be -inf or NaN
+        terms = self.surrogate(log_probs, old, self.advantages(batch, old), mask)
+        if self.kl_loss is not None:
+            terms = terms - self.kl_loss(log_probs - torch.where(mask, self._needed(batch, "reference"), 0.0))
+        if self.entropy:
+            if entropy is None:
+                raise InputError(f"entropy is missing: learner {self.name!r} has an entropy bonus")
+            terms = terms + self.entropy * entropy
+        weights = self.normalise(mask, batch.group).to(terms)
+        if self.drop_truncated and batch.ended is not None:  # without an end token nothing is truncated
+            mask = mask & batch.ended[:, None]
+        return -(torch.where(mask, terms, 0.0) * weights).sum(1)
+
+    def slopes(
+        self, log_probs: Float[Tensor, "rows T"], entropy: Float[Tensor, "rows T"] | None, batch: Batch
+    ) -> tuple[Float[Tensor, "rows"], Tensor, Tensor | None]:
+        """The loss of each row, and minus the slopes of their sum in log_probs and in the entropies (None without a bonus).
+
+        The slopes are the weights of the update, `sum_it w_it grad log pi(c_it) + u_it grad H_it`. Arguments as in `loss`; no
+        gradient is carried.
+        """
+        inputs = [log_probs.detach().requires_grad_()]
+        if self.entropy and entropy is not None:
+            inputs.append(entropy.detach().requires_grad_())
+        with torch.enable_grad():
+            losses = self.row_losses(inputs[0], inputs[1] if len(inputs) > 1 else None, batch)
+            slopes = torch.autograd.grad(losses.sum(), inputs, allow_unused=True, materialize_grads=True)
+        return losses.detach(), -slopes[0], -slopes[1] if len(slopes) > 1 else None
+
+    def __call__(
+        self, rewards: Tensor, mask: Tensor, group: Tensor, log_probs: Tensor | None = None, **fields: Any
+    ) -> tuple[Float[Tensor, "rows T"], Float[Tensor, "rows T"] | None]:
+        """The update's weights of `grad log pi(c_it)` and of `grad H_it`, from which exact expectations are taken.
+
+        Without `log_probs` the ratio pi / pi_old is 1 everywhere. `fields` are further fields of the batch.
+        """
+        current = torch.zeros_like(rewards) if log_probs is None else log_probs
+        _, weights, entropies = self.slopes(current, torch.zeros_like(rewards), Batch(rewards, mask, group, **fields))
+        return weights, entropies
+
+
+def _checked(advantages: Any, rewards: Tensor) -> Float[Tensor, "rows T"]:
+    """The advantages, if they are one finite number for each step: the function may be a user's own."""
+    if not isinstance(advantages, Tensor) or advantages.shape != rewards.shape:
+        got = tuple(advantages.shape) if isinstance(advantages, Tensor) else type(advantages).__name__
+        raise InputError(f"advantage must give a tensor of the rewards' shape {tuple(rewards.shape)}; got {got}")
+    if not bool(advantages.isfinite().all()):
+        raise InputError("advantage gives NaN or infinity: every entry must be a finite number")
+    return advantages.detach()

@@ -1,0 +1,61 @@
+"""Pictures of a folder of checkpoints: one pretraining run, and the predicted impact of RL."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from figures.drawing.impact import known_panel, token_axis
+from figures.drawing.style import COLOURS, EXACT, MARKERS, add_caption, house_style, new_figure, save
+from figures.impact.numbers import PREDICTORS
+
+_PRETRAINING = (
+    "Exact answers at every checkpoint of one network. Dashed, the expected return of a policy that has learned the corpus "
+    "perfectly: where pretraining tends on the prompts that the corpus shows. Entropy is per step, over its largest value."
+)
+_IMPACT = (
+    "Every criterion over its largest value: its highest point is the checkpoint from which it would start RL. All are exact "
+    "numbers of the checkpoint before RL. Dashed, the measured gain of exact J, where RL was run (--budget), over its largest."
+)
+_SKILL_COLOURS = ("costate", "score", "score_value", "control", "score_best", "reference")
+
+
+@house_style()
+def draw_pretraining(table: pd.DataFrame, reader: float, title: str, stem: Path) -> None:
+    """The picture of one pretraining run: J, pass@k and entropy; and J by skill."""
+    figure = new_figure(4.4)
+    left, right = figure.subplots(1, 2)
+    parts = [table[["tokens"]].assign(part=name, measured=table[name]) for name in ("J", "pass_at_k", "H")]
+    parts.append(pd.DataFrame({"tokens": table["tokens"][:1], "part": "reader", "measured": reader}))
+    known_panel(left, pd.concat(parts), "all prompts")
+    for i, name in enumerate(name for name in table if name.startswith("skill ")):
+        style: dict[str, Any] = {"color": COLOURS[_SKILL_COLOURS[i % 6]], "marker": MARKERS[i % 8], "ms": 4, "lw": 1.2}
+        label = f"prompts that begin with token {name.removeprefix('skill ')}"
+        right.plot(table["tokens"], table[name], label=label, **style)
+    right.axhline(reader, **EXACT)
+    right.set(title="by skill", ylabel="J", ylim=(0, 1.05))
+    token_axis(right, table["tokens"])
+    for axis in (left, right):
+        axis.legend(fontsize=8)
+    add_caption(figure, title, _PRETRAINING)
+    save(figure, stem)
+
+
+@house_style()
+def draw_impact(table: pd.DataFrame, shown: dict[str, str], title: str, stem: Path) -> None:
+    """Predictions for a folder of checkpoints, each over its largest, and the measured gain where RL was run.
+
+    `shown` gives predictor -> name of a colour.
+    """
+    figure = new_figure(4.4)
+    axis, at = figure.subplots(), range(len(table))
+    for i, (name, colour) in enumerate(shown.items()):
+        share = table[name] / max(table[name].max(), 1e-300)
+        axis.plot(at, share, MARKERS[i] + "-", color=COLOURS[colour], ms=4, lw=1.2, label=PREDICTORS[name])
+    if "gain" in table:
+        axis.plot(at, table["gain"] / max(table["gain"].max(), 1e-300), "ko--", ms=5, lw=1.4, label="measured gain")
+    axis.set_xticks(at, table["checkpoint"], rotation=30, ha="right", fontsize=8)
+    axis.set(ylabel="share of the largest", title="predicted impact of RL")
+    axis.legend(fontsize=8)
+    add_caption(figure, title, _IMPACT)
+    save(figure, stem)
