@@ -1,9 +1,9 @@
 """A GRPO step against a bare one, exact means against the exact gradient, 16 seeds at once.
 
 A step is sampling, rewards, advantages, loss, backward and Adam, float32: vocabulary 16, 8 prompts of 4 tokens, 8 samples of 8
-tokens each, 2 layers, width 64. The bare step samples with cached keys and values and checks nothing; the trainer's adds checks,
-ratios, clip and the log. All else is float64. Seeds at once are one call, vmapped over stacked parameters (torch.func), from
-sampling to Adam; one by one they are as many trainers.
+tokens each, 2 layers, width 64. The bare step samples with cached keys and values and checks nothing; the trainer's adds
+checks, ratios, clip and the log. All else is float64. Seeds at once are one call, vmapped over stacked parameters
+(torch.func), from sampling to Adam; one by one they are as many trainers.
 """
 
 import copy
@@ -80,7 +80,8 @@ class BareStep:
     def rewards(self, which: Tensor, tokens: Tensor) -> Tensor:
         """Share of right tokens: in this world of dense rewards one table look-up a token."""
         steps = torch.arange(H)
-        return self.world.r[steps, self.world.starts[which][:, None], tokens].sum(1).float()
+        paid: Tensor = self.world.r[steps, self.world.starts[which][:, None], tokens]
+        return paid.sum(1).float()
 
 
 def expectation_rivals(world: TokenMDP, learner: str, group: int) -> dict[str, Callable[[], object]]:

@@ -36,7 +36,8 @@ def _endless(world: LinearQuadratic, K: Tensor, dK: Tensor, kron: Tensor, P: Ten
     """`(I - gamma Phi' x Phi') vec dP = vec(source)`, dense."""
     source = _source(world, K, dK, P).reshape(-1)
     dP = torch.linalg.solve(torch.eye(len(kron), dtype=K.dtype) - kron, source).reshape(P.shape)
-    return -(dP @ _start(world)).trace() - world.gamma / (1 - world.gamma) * (dP @ _noise(world)).trace()
+    slope: Tensor = -(dP @ _start(world)).trace() - world.gamma / (1 - world.gamma) * (dP @ _noise(world)).trace()
+    return slope
 
 
 def _finite(world: LinearQuadratic, K: Tensor, dK: Tensor, kron: Tensor, P: Tensor) -> Tensor:
@@ -49,16 +50,18 @@ def _finite(world: LinearQuadratic, K: Tensor, dK: Tensor, kron: Tensor, P: Tens
 
 
 def _start(world: LinearQuadratic) -> Tensor:
-    return world.S_0 + torch.outer(world.m_0, world.m_0)
+    second_moment: Tensor = world.S_0 + torch.outer(world.m_0, world.m_0)
+    return second_moment
 
 
 def _noise(world: LinearQuadratic) -> Tensor:
-    return world.B @ world.S_x @ world.B.mT + world.S_w
+    covariance: Tensor = world.B @ world.S_x @ world.B.mT + world.S_w
+    return covariance
 
 
 def _source(world: LinearQuadratic, K: Tensor, dK: Tensor, P: Tensor) -> Tensor:
     """What moves dP by itself: `dK'(RK - gamma B'P Phi)` and its transpose."""
-    half = dK.mT @ (world.R @ K - world.gamma * world.B.mT @ P @ (world.A - world.B @ K))
+    half: Tensor = dK.mT @ (world.R @ K - world.gamma * world.B.mT @ P @ (world.A - world.B @ K))
     return half + half.mT
 
 

@@ -71,15 +71,15 @@ class PerPrefix:
     def everything(self) -> tuple[list[Tensor], list[Tensor]]:
         """Parameter gradient, and the value gradients of all prefixes at the first site, level by level."""
         total = [torch.zeros_like(p) for p in self.parameters]
-        found = [torch.zeros(len(level.x), 64, dtype=total[0].dtype) for level in self.tree.levels]
+        costates = [torch.zeros(len(level.x), 64, dtype=total[0].dtype) for level in self.tree.levels]
         for k, level in enumerate(self.tree.levels):
             for node in range(len(level.x)):
                 *own, probe, _, _ = self.slopes(k, node)
                 for gradient, slope in zip(total, own, strict=True):
                     gradient += slope
                 for j in range(k + 1):
-                    found[j][node // self.world.V ** (k - j)] += probe[0, j]
-        return total, [f / (self.world.gamma**k * self.tree.levels[k].reach[:, None]) for k, f in enumerate(found)]
+                    costates[j][node // self.world.V ** (k - j)] += probe[0, j]
+        return total, [c / (self.world.gamma**k * self.tree.levels[k].reach[:, None]) for k, c in enumerate(costates)]
 
     def context(self, k: int, node: int) -> Tensor:
         """Tokens of a prefix, prompt included."""

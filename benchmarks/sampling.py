@@ -63,7 +63,8 @@ def generating(model: Any, prompts: Tensor, steps: int, copies: int) -> Callable
 
     def run() -> Tensor:
         with torch.inference_mode():
-            return model.generate(prompts, attention_mask=mask, generation_config=config)
+            tokens: Tensor = model.generate(prompts, attention_mask=mask, generation_config=config)
+        return tokens
 
     return run
 

@@ -13,6 +13,7 @@ import numpy as np
 
 import envs  # noqa: F401  (registers the ids)
 from benchmarks.timing import interleave, median_ratio, report
+from envs.linear_quadratic import LinearQuadratic
 
 COPIES, ROUNDS = 64, 25
 EPISODES = {"vector": 20, "bare": 20, "sync": 1}  # in one turn: turns of similar length
@@ -36,7 +37,7 @@ def shell(env: gymnasium.vector.VectorEnv, commands: np.ndarray, episodes: int) 
     return play
 
 
-def bare_loop(world: Any, commands: np.ndarray, episodes: int) -> Callable[[], object]:
+def bare_loop(world: LinearQuadratic, commands: np.ndarray, episodes: int) -> Callable[[], object]:
     """The same episodes in plain numpy."""
     A, B, Q, R, Q_f = world.A.T.copy(), world.B.T.copy(), world.Q, world.R, world.Q_f
     rng = np.random.default_rng(0)

@@ -19,8 +19,8 @@ from envs.world import InputError, World
 class WorldAdapter:
     """A `World` for the shells: commands and states are boxes of float64."""
 
-    def __init__(self, world: Any):
-        self.world: World = world.numpy()
+    def __init__(self, world: World):
+        self.world = world.numpy()
         self.observation_space, self.action_space = _box(self.world.n), _box(self.world.m)
         self._size, self.width = (self.world.m,), self.world.m + self.world.n
 

@@ -3,17 +3,18 @@
 import dataclasses
 import math
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
 from jaxtyping import Float
 
 from envs.noise import noise_family
-from envs.world import AnyArray, InputError, as_array, namespace, stop_gradient, vecdot
+from envs.world import AnyArray, InputError, as_array, namespace, stop_gradient, unknown, vecdot
 
 AnyLQ = TypeVar("AnyLQ", bound="LinearQuadratic")
 _SYMMETRY_TOLERANCE = 1e-10  # relative; below it a float64 matrix is symmetric up to rounding
+CLOSED_FORMS = frozenset({"value", "state moments", "costate covariance", "optimal gain"})  # those of theory/continuous
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +28,12 @@ class LinearQuadratic:
 
     Raises InputError, in one line, for shapes that do not fit, asymmetric or indefinite Q, R, Q_f or covariances,
     gamma outside (0, 1], a horizon below 1, NaN or infinity, or an unknown noise family.
+
+    A variant (subclass) names in its own `keeps` the closed forms that still hold for it. The others refuse it; a variant
+    that names none is refused by all.
     """
+
+    keeps: ClassVar[frozenset[str]] = CLOSED_FORMS
 
     A: Any  # (*worlds, n, n)
     B: Any  # (*worlds, n, m)
@@ -45,6 +51,12 @@ class LinearQuadratic:
     L_x: Any = field(init=False, repr=False)
     L_0: Any = field(init=False, repr=False)
 
+    def __init_subclass__(cls) -> None:
+        """Forget what the parent keeps: a variant's closed forms are those that it names itself."""
+        cls.keeps = frozenset(cls.__dict__.get("keeps", ()))
+        for form in cls.keeps - CLOSED_FORMS:
+            raise unknown("closed form", form, CLOSED_FORMS)
+
     def __post_init__(self) -> None:
         """Fill the defaults in, check everything, and take the square roots of the covariances."""
         arrays = _as_arrays({name: getattr(self, name) for name in _ARRAYS})
@@ -60,38 +72,43 @@ class LinearQuadratic:
     @property
     def n(self) -> int:
         """State size."""
-        return self.A.shape[-1]
+        return int(self.A.shape[-1])
 
     @property
     def m(self) -> int:
         """Action size."""
-        return self.B.shape[-1]
+        return int(self.B.shape[-1])
 
     def initial(self, noise: Float[AnyArray, "*batch n"]) -> Float[AnyArray, "*batch n"]:
         """`s_0 = m_0 + L_0 noise`, standard normal noise."""
-        return self.m_0 + noise @ self.L_0
+        start: AnyArray = self.m_0 + noise @ self.L_0
+        return start
 
     def act(
         self, state: Float[AnyArray, "*batch n"], command: Float[AnyArray, "*batch m"], xi: Float[AnyArray, "*batch m"]
     ) -> Float[AnyArray, "*batch m"]:
         """`a = u + xi`: the additive noise of the theory."""
-        return command + xi
+        executed: AnyArray = command + xi
+        return executed
 
     def reward(
         self, state: Float[AnyArray, "*batch n"], action: Float[AnyArray, "*batch m"]
     ) -> Float[AnyArray, "*batch"]:
         """`r = -(s'Q s + a'R a)`."""
-        return as_array(-(vecdot(state @ self.Q, state) + vecdot(action @ self.R, action)))
+        paid: AnyArray = as_array(-(vecdot(state @ self.Q, state) + vecdot(action @ self.R, action)))
+        return paid
 
     def transition(
         self, state: Float[AnyArray, "*batch n"], action: Float[AnyArray, "*batch m"], w: Float[AnyArray, "*batch n"]
     ) -> Float[AnyArray, "*batch n"]:
         """`s' = A s + B a + w`."""
-        return state @ self.A.mT + action @ self.B.mT + w
+        following: AnyArray = state @ self.A.mT + action @ self.B.mT + w
+        return following
 
     def terminal_reward(self, state: Float[AnyArray, "*batch n"]) -> Float[AnyArray, "*batch"]:
         """`-s'Q_f s`, paid once at the horizon."""
-        return as_array(-vecdot(state @ self.Q_f, state))
+        paid: AnyArray = as_array(-vecdot(state @ self.Q_f, state))
+        return paid
 
     def to(self: AnyLQ, device: str = "cpu", dtype: torch.dtype = torch.float64) -> AnyLQ:
         """The same world on torch tensors; itself when it is there already."""
@@ -126,7 +143,8 @@ def symmetric_root(S: Float[AnyArray, "*batch k k"]) -> Float[AnyArray, "*batch 
     """The symmetric square root L of a positive semidefinite S: `L L = S`; diagonal where S is."""
     xp = namespace(S)
     values, vectors = xp.linalg.eigh(S)
-    return (vectors * xp.clip(values, 0, None)[..., None, :] ** 0.5) @ vectors.mT
+    root: AnyArray = (vectors * xp.clip(values, 0, None)[..., None, :] ** 0.5) @ vectors.mT
+    return root
 
 
 def _as_arrays(given: dict[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from envs.linear_quadratic import LinearQuadratic, check_gamma, check_horizon, scalar
+from envs.linear_quadratic import AnyLQ, LinearQuadratic, check_gamma, check_horizon, scalar
 from envs.noise import noise_family
 from envs.world import AnyArray, InputError, as_array, namespace, stop_gradient
 
@@ -33,6 +33,7 @@ class StepReward(LinearQuadratic):
     not used. The last state is judged like the others.
     """
 
+    keeps = frozenset({"state moments"})
     width: float = 1.0
 
     def __post_init__(self) -> None:
@@ -50,7 +51,8 @@ class StepReward(LinearQuadratic):
     def terminal_reward(self, state: Float[AnyArray, "*batch n"]) -> Float[AnyArray, "*batch"]:
         """The same step for the last state."""
         first = state[..., 0]
-        return as_array(0 * first - 1.0 * (abs(first) > self.width))
+        paid: AnyArray = as_array(0 * first - 1.0 * (abs(first) > self.width))
+        return paid
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +78,8 @@ class QuantisedAction(LinearQuadratic):
         """Round to the grid, forward always, backward as the class says."""
         wanted = command + xi
         rounded = self.quantum * namespace(wanted).round(wanted / self.quantum)
-        return wanted + stop_gradient(rounded - wanted) if self.straight_through else rounded
+        executed: AnyArray = wanted + stop_gradient(rounded - wanted) if self.straight_through else rounded
+        return executed
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,6 +90,7 @@ class StateScaledNoise(LinearQuadratic):
     misses what the noise does to the reward.
     """
 
+    keeps = frozenset({"value"})
     C: Any = None  # (m, n)
     cut_scale_path: bool = False
 
@@ -108,7 +112,8 @@ class StateScaledNoise(LinearQuadratic):
     ) -> Float[AnyArray, "*batch m"]:
         """`a = u + (1 + C s) * xi`."""
         seen = stop_gradient(state) if self.cut_scale_path else state
-        return command + (1 + seen @ self.C.mT) * xi
+        executed: AnyArray = command + (1 + seen @ self.C.mT) * xi
+        return executed
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,23 +165,27 @@ class ChaoticMap:
         self, state: Float[AnyArray, "*batch 1"], command: Float[AnyArray, "*batch 1"], xi: Float[AnyArray, "*batch 1"]
     ) -> Float[AnyArray, "*batch 1"]:
         """`a = u + xi`."""
-        return command + xi
+        executed: AnyArray = command + xi
+        return executed
 
     def reward(
         self, state: Float[AnyArray, "*batch 1"], action: Float[AnyArray, "*batch 1"]
     ) -> Float[AnyArray, "*batch"]:
         """Nothing before the end."""
-        return as_array(0 * state[..., 0])
+        paid: AnyArray = as_array(0 * state[..., 0])
+        return paid
 
     def transition(
         self, state: Float[AnyArray, "*batch 1"], action: Float[AnyArray, "*batch 1"], w: Float[AnyArray, "*batch 1"]
     ) -> Float[AnyArray, "*batch 1"]:
         """`s' = beta sin(s) + a`."""
-        return self.beta * namespace(state).sin(state) + action + w
+        following: AnyArray = self.beta * namespace(state).sin(state) + action + w
+        return following
 
     def terminal_reward(self, state: Float[AnyArray, "*batch 1"]) -> Float[AnyArray, "*batch"]:
         """`cos(s_T)`."""
-        return as_array(namespace(state).cos(state[..., 0]))
+        paid: AnyArray = as_array(namespace(state).cos(state[..., 0]))
+        return paid
 
     def to(self, device: str = "cpu", dtype: torch.dtype = torch.float64) -> "ChaoticMap":
         """Itself: the map holds no arrays, its numbers follow the state's library, device and dtype."""
@@ -189,21 +198,23 @@ class ChaoticMap:
 
 def step_reward(**settings: Any) -> StepReward:
     """The scalar world with a step reward."""
-    return _variant(StepReward, ("width",), settings)
+    return variant_of_scalar(StepReward, settings)
 
 
 def quantised_action(**settings: Any) -> QuantisedAction:
     """The scalar world with quantised actions."""
-    return _variant(QuantisedAction, ("quantum", "straight_through"), settings)
+    return variant_of_scalar(QuantisedAction, settings)
 
 
 def state_scaled_noise(**settings: Any) -> StateScaledNoise:
     """The scalar world with state-scaled noise."""
-    return _variant(StateScaledNoise, ("C", "cut_scale_path"), settings)
+    return variant_of_scalar(StateScaledNoise, settings)
 
 
-def _variant(kind: type, own: tuple[str, ...], settings: dict[str, Any]) -> Any:
-    """`kind` with the matrices of the scalar world: settings named in `own` go to the variant, the rest to `scalar`."""
+def variant_of_scalar(kind: type[AnyLQ], settings: dict[str, Any]) -> AnyLQ:
+    """`kind` with the matrices of the scalar world; settings that are fields of `kind` alone go to it, the rest to `scalar`."""
+    plain = {f.name for f in dataclasses.fields(LinearQuadratic)}
+    own = {f.name for f in dataclasses.fields(kind)} - plain
     base = scalar(**{k: v for k, v in settings.items() if k not in own})
     fields = {f.name: getattr(base, f.name) for f in dataclasses.fields(base) if f.init}
     return kind(**fields, **{k: v for k, v in settings.items() if k in own})

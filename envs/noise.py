@@ -131,7 +131,7 @@ def log_density(world: World, xi: Float[Tensor, "*batch m"]) -> Float[Tensor, "*
     `log p(xi) = sum_i log p_eps((L_x^{-1} xi)_i) - log det L_x`. Raises InputError when S_x is singular.
     """
     L_x = torch.as_tensor(world.L_x, dtype=xi.dtype, device=xi.device)
-    scales = torch.linalg.eigvalsh(L_x)
+    scales: Tensor = torch.linalg.eigvalsh(L_x)
     if bool(scales[0] <= 1e-7 * scales[-1]):
         raise InputError("S_x must be positive definite for a density: give every action component some noise")
     eps = xi @ torch.linalg.inv(L_x)

@@ -1,7 +1,7 @@
 """What the exact answers and the learners rely on in a policy: protocols, so that any network with these methods is one."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -55,6 +55,9 @@ class TokenPolicy(Protocol):
         A cache of b rows serves B >= b rows, consecutive ones each. `probes` maps sites to (B, T, width).
         """
         ...
+
+
+AnyTokenPolicy = TypeVar("AnyTokenPolicy", bound=TokenPolicy)  # the same kind of policy in, the same kind out
 
 
 @runtime_checkable

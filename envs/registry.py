@@ -1,5 +1,7 @@
 """The one table of worlds: from it come the Gymnasium ids, `make_world`, the commands' names and the README's table."""
 
+import dataclasses
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +27,16 @@ class Entry:
     description: str
     shell: str = "envs.token_env"
     max_episode_steps: int | None = None
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """Names of the builder's keywords; a variant takes those of the scalar world and its own fields."""
+        signature = inspect.signature(self.build)
+        if "settings" not in signature.parameters:
+            return tuple(signature.parameters)
+        matrices = {field.name for field in dataclasses.fields(linear_quadratic.LinearQuadratic)}
+        own = [f.name for f in dataclasses.fields(signature.return_annotation) if f.name not in matrices]
+        return (*inspect.signature(linear_quadratic.scalar).parameters, *own)
 
     @property
     def builder_name(self) -> str:

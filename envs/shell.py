@@ -16,6 +16,9 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.envs.registration import load_env_creator
 
+from envs.token_mdp import TokenMDP
+from envs.world import World
+
 BLOCK = 256  # rows of noise drawn at once; part of what a seed means
 
 Clock = int | np.ndarray  # one int while all copies agree, else one for each copy
@@ -25,7 +28,7 @@ Noise = tuple[np.ndarray, ...]  # a block of the tape, as the world uses it; `ro
 class Adapter(Protocol):
     """One kind of world, as a shell sees it; states and actions come alone or as a batch of copies."""
 
-    world: Any  # with `horizon` (None where endless) and `gamma`
+    world: World | TokenMDP
     observation_space: gym.Space[Any]  # of one copy
     action_space: gym.Space[Any]  # of one copy
     width: int  # numbers in a row of the tape

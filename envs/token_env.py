@@ -43,7 +43,8 @@ class TokenAdapter:
 
     def first(self, noise: Noise, row: Any) -> np.ndarray:
         """A prompt, nothing said yet, its start state."""
-        return self.firsts[_pick(self.cumulative_weights, noise[0][row])]
+        start: np.ndarray = self.firsts[_pick(self.cumulative_weights, noise[0][row])]
+        return start
 
     def step(self, state: np.ndarray, t: Clock, action: Any, noise: Noise, row: Any) -> tuple[np.ndarray, Any, Any]:
         """`r_t[z, a]`; the token joins the context and the abstract state moves to a draw from `P[z, a]`."""
@@ -85,7 +86,8 @@ class TokenAdapter:
 def _cumulative(p: np.ndarray) -> np.ndarray:
     """Distribution functions along the last axis, ending in exactly 1."""
     total = p.cumsum(-1)
-    return total / total[..., -1:]
+    distribution: np.ndarray = total / total[..., -1:]
+    return distribution
 
 
 def _pick(cumulative: np.ndarray, uniform: Any) -> Any:

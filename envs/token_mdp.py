@@ -45,7 +45,7 @@ class TokenMDP:
     weights: Any = None  # (prompts,)
     optimal_return: float | None = None
     readout: Any = None  # (D,)
-    end: Any = None  # a token
+    end: int | None = None  # a token
 
     def __post_init__(self) -> None:
         """Convert and check the tables."""
@@ -72,12 +72,12 @@ class TokenMDP:
     @property
     def V(self) -> int:
         """Size of the vocabulary."""
-        return self.P.shape[1]
+        return int(self.P.shape[1])
 
     @property
     def S(self) -> int:
         """Number of abstract states."""
-        return self.P.shape[0]
+        return int(self.P.shape[0])
 
     @property
     def deterministic(self) -> bool:
@@ -150,7 +150,7 @@ def check_tokens(world: TokenMDP, tokens: Int[Tensor, "*shape"]) -> Int[Tensor, 
 
 def _table(name: str, given: Any) -> Tensor:
     try:
-        table = torch.as_tensor(np.asarray(given), dtype=torch.float64)
+        table = torch.as_tensor(given.detach() if isinstance(given, Tensor) else np.asarray(given), dtype=torch.float64)
     except (TypeError, ValueError, RuntimeError):
         raise InputError(f"{name} must be a rectangular table of numbers") from None
     if not bool(table.isfinite().all()):
@@ -188,8 +188,8 @@ def _check_end(world: TokenMDP) -> None:
 
 def _whole(name: str, given: Any, ndim: int, size: int, thing: str, where: str) -> Tensor:
     try:
-        numbers = np.asarray(given)
-        table = torch.as_tensor(numbers, dtype=torch.int64)
+        numbers = np.asarray(given.cpu() if isinstance(given, Tensor) else given)
+        table = torch.as_tensor(given if isinstance(given, Tensor) else numbers, dtype=torch.int64)
     except (TypeError, ValueError, RuntimeError):
         raise InputError(f"{name} must be whole numbers, all prompts of one length") from None
     if table.numel() and numbers.dtype.kind not in "iu":
@@ -206,7 +206,7 @@ def _check_prompts(world: TokenMDP) -> None:
     count = len(world.prompts)
     if len(world.starts) != count:
         raise InputError(f"starts must have one state per prompt ({count}); got {len(world.starts)}")
-    weights = _table("weights", [1 / count] * count if world.weights is None else world.weights)
+    weights = _table("weights", world.P.new_full((count,), 1 / count) if world.weights is None else world.weights)
     if weights.shape != (count,) or bool((weights < 0).any()) or abs(float(weights.sum()) - 1) > _ROW_SUM:
         raise InputError(f"weights must be {count} probabilities that sum to one; got {tuple(weights.tolist())}")
     object.__setattr__(world, "weights", weights)

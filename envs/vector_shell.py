@@ -14,6 +14,9 @@ from gymnasium.vector.utils import batch_space
 from envs.shell import BLOCK, Adapter, Clock, Noise, build
 from envs.world import InputError
 
+# observations, rewards, terminated, truncated, infos
+Step = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]
+
 
 def _step_limit(steps: int | None) -> int | None:
     """None, and Gymnasium's -1, mean no limit."""
@@ -106,7 +109,7 @@ class VectorShell(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         for block, part in zip(self._noise, self._adapter.scaled(self._rows[copies].swapaxes(0, 1)), strict=True):
             block[:, copies] = part
 
-    def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+    def step(self, actions: np.ndarray) -> Step:
         """One step of every copy; a finished copy is reset as the autoreset mode says."""
         command = self._adapter.checked(actions, (self.num_envs,))
         if self._waiting:
@@ -120,7 +123,7 @@ class VectorShell(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             return self._adapter.observe(self._state), reward, terminated, truncated, info
         return self._close_step(reward, executed, self._everyone.copy())
 
-    def _step_with_resets(self, command: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict]:
+    def _step_with_resets(self, command: np.ndarray) -> Step:
         """NEXT_STEP: copies that ended at the last step begin anew now, ignore their action, do and earn nothing."""
         if np.any(self._t < 0):
             raise gym.error.ResetNeeded("some copies have not begun: call reset() first")
@@ -135,16 +138,14 @@ class VectorShell(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self._t = _joined(np.where(fresh, -1, self._t))  # `_close_step` counts a step for every copy
         return self._close_step(np.where(fresh, 0.0, reward), np.where(fresh, 0, executed.T).T, ~fresh)
 
-    def _begin_together(self, command: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict]:
+    def _begin_together(self, command: np.ndarray) -> Step:
         """The step in which every copy begins anew: no dynamics to compute."""
         self._state = self._adapter.first(self._noise, self._next_row())
         self._t, self._over, self._waiting = 0, ~self._everyone, False
         info = {"action": np.zeros_like(command), "_action": ~self._everyone, **self._info(self._everyone)}
         return self._adapter.observe(self._state), np.zeros(self.num_envs), ~self._everyone, ~self._everyone, info
 
-    def _close_step(
-        self, reward: np.ndarray, executed: np.ndarray, took: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+    def _close_step(self, reward: np.ndarray, executed: np.ndarray, took: np.ndarray) -> Step:
         """Count the step, pay the terminal reward, say who is over; `took` marks the copies that took an action."""
         self._t = self._t + 1
         clock, ended = self._t + np.zeros(self.num_envs, dtype=int), self._adapter.ended(self._state)

@@ -114,6 +114,10 @@ class World(Protocol):
         """Reward of the last state of a finite horizon."""
         ...
 
-    def to(self, device: str = "cpu", dtype: torch.dtype = torch.float64) -> Any:
+    def to(self, device: str = "cpu", dtype: torch.dtype = torch.float64) -> "World":
         """The same world on torch tensors."""
+        ...
+
+    def numpy(self) -> "World":
+        """The same world on numpy arrays, for the Gymnasium shells."""
         ...

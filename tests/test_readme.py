@@ -1,11 +1,15 @@
 """The README's commands, names and pictures are those of the code."""
 
+import inspect
 import re
 from pathlib import Path
 
 import gymnasium
+import pytest
+from torch import nn
 
-import envs  # noqa: F401
+from envs.registry import WORLDS, gymnasium_id, make_world
+from envs.world import InputError
 from figures.harness.claim import ASSUMPTIONS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -26,6 +30,16 @@ def test_both_commands_install_with_the_constraints_into_a_virtual_environment()
     assert block("test")[2] == ".venv/bin/python -m pytest"
 
 
+def test_the_folders_of_the_tree_are_those_there_are():
+    tree = README[README.index("envs/         WORLDS") : README.index("Inside `figures/` a folder")]
+    for package in ("envs", "theory", "agents", "figures"):
+        block = tree[tree.index(f"\n{package}/" if package != "envs" else "envs/") :]
+        block = re.split(r"\n(?=\w)", block.lstrip("\n"))[0]
+        named = set(re.findall(r"^  (\w+)/", block, re.M))
+        there = {path.parent.name for path in (ROOT / package).glob("*/__init__.py")}
+        assert named == there
+
+
 def test_ci_takes_its_test_command_from_the_readme():
     script = (ROOT / ".ci" / "run").read_text()
     assert "command: test" in script
@@ -34,11 +48,49 @@ def test_ci_takes_its_test_command_from_the_readme():
     assert "mypy" in script
 
 
-def test_every_registered_world_is_in_the_readme_and_the_other_way_round():
-    registered = {name.split("/")[1].removesuffix("-v0") for name in gymnasium.registry if name.startswith("costate/")}
-    table = README[README.index("## The worlds") : README.index("## The tree")]
-    named = set(re.findall(r"`([A-Z]\w+)`", table))
-    assert registered == named
+def test_the_table_of_worlds_is_that_of_the_registry_and_so_are_gymnasiums_ids():
+    rows = [f"| `{name}` | {entry.description} | `{', '.join(entry.options)}` |" for name, entry in WORLDS.items()]
+    table = README[README.index("| id (`costate/") : README.index("## The tree")].strip().splitlines()
+    assert table[2:] == rows
+    registered = {name for name in gymnasium.registry if name.startswith("costate/")}
+    assert registered == {gymnasium_id(name) for name in WORLDS}
+
+
+@pytest.mark.parametrize("name", WORLDS)
+def test_every_option_of_the_table_is_taken(name):
+    """Each with its default value, by the builder itself."""
+    entry, world = WORLDS[name], make_world(name)
+    parameters = inspect.signature(entry.build).parameters
+    for option in entry.options:
+        default = parameters[option].default if option in parameters else getattr(world, option, None)
+        if default is not None:
+            make_world(name, **{option: default})
+    with pytest.raises(InputError, match=f"options of world {name}: .*nonsense"):
+        make_world(name, nonsense=1)
+
+
+def test_the_python_of_the_readme_runs(rng, uses_global_rng):
+    """Both blocks, one after the other, on a network of the form that they name."""
+    network = nn.Sequential()
+    network.embedding = nn.Embedding(4, 8)
+    network.blocks = nn.ModuleList([nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True)])
+    network.lm_head = nn.Linear(8, 4)
+    network = network.double()
+    for parameter in network.parameters():
+        nn.init.normal_(parameter, generator=rng)
+
+    def forward(embeddings):
+        causal = nn.Transformer.generate_square_subsequent_mask(embeddings.shape[1]).to(embeddings)
+        return network.lm_head(network.blocks[0](embeddings, causal))
+
+    network.forward = forward
+    blocks = re.findall(r"```python\n(.*?)```", README, re.S)
+    assert len(blocks) == 2
+    names = {"network": network}
+    first = blocks[0].replace("parity(V=2, horizon=5)", "parity(V=4, horizon=2)")
+    exec(first + blocks[1].replace("modulus=2", "modulus=3"), names)
+    assert names["exact"].J > 0
+    assert names["cosine"] < 1 - 1e-6
 
 
 def test_the_assumptions_of_the_readme_are_those_of_the_claims():

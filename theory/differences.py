@@ -2,12 +2,13 @@
 
 import copy
 from collections.abc import Callable, Iterable
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
+
+from envs.policy import AnyTokenPolicy
 
 
 def central_gradient(
@@ -26,7 +27,10 @@ def central_gradient(
 
 
 def directional_slope(
-    policy: Any, direction: Float[Tensor, "parameters"], f: Callable[[Any], Tensor], step: float = 1e-4
+    policy: AnyTokenPolicy,
+    direction: Float[Tensor, "parameters"],
+    f: Callable[[AnyTokenPolicy], Tensor],
+    step: float = 1e-4,
 ) -> Tensor:
     """Derivative of `f(policy)` along a direction of its parameters, central differences at h and 2h: error of order h^4.
 

@@ -54,14 +54,14 @@ def _ratio(x: Tensor, y: Tensor) -> Tensor:
 def signal(world: TokenMDP, policy: TokenPolicy, site: str, budget: int = DEFAULT_BUDGET) -> Signal:
     """Exact signal at the prompts, by enumeration. Raises InputError for worlds too large and for a hidden readout."""
     tree = grow(world, policy, budget=budget)
-    found, s = completions(tree), completion_scores_at(tree, policy, site, budget)
-    R = found.returns
-    spread = R - (found.p * R).sum(-1, keepdim=True)
-    mean = torch.einsum("il,ild->id", found.p * spread, s)
-    fisher = torch.einsum("il,ild,ile->ide", found.p, s, s)
-    square = (found.p * spread**2 * s.square().sum(-1)).sum(-1)
+    words, s = completions(tree), completion_scores_at(tree, policy, site, budget)
+    R = words.returns
+    spread = R - (words.p * R).sum(-1, keepdim=True)
+    mean = torch.einsum("il,ild->id", words.p * spread, s)
+    fisher = torch.einsum("il,ild,ile->ide", words.p, s, s)
+    square = (words.p * spread**2 * s.square().sum(-1)).sum(-1)
     noise = (square - mean.square().sum(-1)).clamp(min=0).sqrt()
-    cap = ((found.p * spread**2).sum(-1) * torch.linalg.eigvalsh(fisher)[:, -1].clamp(min=0)).sqrt()
+    cap = ((words.p * spread**2).sum(-1) * torch.linalg.eigvalsh(fisher)[:, -1].clamp(min=0)).sqrt()
     parameters = torch.autograd.grad(
         score_surrogate(tree), list(policy.parameters()), allow_unused=True, materialize_grads=True
     )

@@ -7,6 +7,7 @@ the success probability of a binary reward. Any other function of this form can 
 """
 
 from collections.abc import Callable
+from typing import TypeVar
 from weakref import WeakSet
 
 import torch
@@ -20,18 +21,22 @@ Advantage = Callable[[Tensor, Tensor, Tensor], Tensor]
 Rewards = Float[Tensor, "rows T"]
 Mask = Bool[Tensor, "rows T"]
 Group = Int[Tensor, "rows"]
-_GROUP_WISE: WeakSet[Advantage] = WeakSet()
+Part = TypeVar("Part", bound=Callable[..., Tensor])
+_GROUP_WISE: WeakSet[Callable[..., Tensor]] = WeakSet()
 
 
-def group_wise(advantage: Advantage) -> Advantage:
-    """Mark an advantage that depends on the rows of its own group alone, so that many batches can be joined into one."""
-    _GROUP_WISE.add(advantage)
-    return advantage
+def group_wise(part: Part) -> Part:
+    """Mark an advantage, surrogate or normaliser whose rows depend on their own group alone (and on the number of groups).
+
+    A learner made of such parts may take the rows of many batches in one call.
+    """
+    _GROUP_WISE.add(part)
+    return part
 
 
-def is_group_wise(advantage: Advantage) -> bool:
-    """Whether an advantage is marked so; a user's own function counts as one that may mix groups until it is marked."""
-    return advantage in _GROUP_WISE
+def is_group_wise(part: Callable[..., Tensor]) -> bool:
+    """Whether it is marked so; a user's own function counts as one that may mix groups until it is marked."""
+    return part in _GROUP_WISE
 
 
 @group_wise

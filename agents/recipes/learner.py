@@ -10,7 +10,7 @@ from torch import Tensor
 
 from agents.recipes.advantages import Advantage, gae, is_group_wise
 from agents.recipes.batch import Batch
-from agents.recipes.surrogates import KL_ESTIMATORS, Normaliser, Surrogate, row_sum, score, token_mean
+from agents.recipes.surrogates import KL_ESTIMATORS, Normaliser, Surrogate, row_sum, score
 from envs.world import InputError
 
 
@@ -82,8 +82,9 @@ class Learner:
 
     @property
     def keeps_groups_apart(self) -> bool:
-        """Whether a row's weight depends on its own group alone, but for the number of groups that the loss is averaged over."""
-        return (self.advantage is None or is_group_wise(self.advantage)) and self.normalise is not token_mean
+        """Whether a row's weight depends on its own group alone and on the number of groups."""
+        parts = [self.surrogate, self.normalise] + ([] if self.advantage is None else [self.advantage])
+        return all(is_group_wise(part) for part in parts)
 
     def advantages(self, batch: Batch, old: Float[Tensor, "rows T"]) -> Float[Tensor, "rows T"]:
         """Advantages of the rows, constants; `old` are the log-probabilities of the policy that drew them."""

@@ -9,7 +9,7 @@ import inspect
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from agents.recipes.advantages import (
     batch_baseline,
@@ -20,7 +20,8 @@ from agents.recipes.advantages import (
     reward_to_go,
     standardised,
 )
-from agents.recipes.learner import Learner, Penalty
+from agents.recipes.learner import Learner as Learner
+from agents.recipes.learner import Penalty as Penalty
 from agents.recipes.surrogates import (
     NORMALISERS,
     clipped,
@@ -31,23 +32,17 @@ from agents.recipes.surrogates import (
 )
 from envs.world import InputError, unknown
 
-__all__ = [
-    "LEARNERS",
-    "Learner",
-    "Penalty",
-    "build_learner",
-    "cispo",
-    "dapo",
-    "dr_grpo",
-    "grpo",
-    "gspo",
-    "ppo",
-    "reinforce",
-    "rloo",
-    "value_gradient",
-]
+Build = TypeVar("Build", bound=Callable[..., Learner])
+LEARNERS: dict[str, Callable[..., Learner]] = {}  # name -> builder, in the order of this file
 
 
+def recipe(build: Build) -> Build:
+    """Make a builder known under its own name, to `build_learner` and to `costate train`."""
+    LEARNERS[build.__name__] = build
+    return build
+
+
+@recipe
 def reinforce(baseline: bool = False, to_go: bool = False) -> Learner:
     """REINFORCE: `A = R`, or the reward-to-go where `to_go`.
 
@@ -63,11 +58,13 @@ def reinforce(baseline: bool = False, to_go: bool = False) -> Learner:
     return Learner("reinforce", advantages[baseline, to_go], least=2 if baseline and to_go else 1)
 
 
+@recipe
 def rloo() -> Learner:
     """RLOO (arXiv:2402.14740): `A = R - mean over the group's other rows`, on whole rows as in its paper. Mean: grad J."""
     return Learner("rloo", leave_one_out, least=2)
 
 
+@recipe
 def dr_grpo(clip: float = 0.2) -> Learner:
     """Dr. GRPO (arXiv:2503.20783): `A = R - mean`, sum over tokens. Mean: (G-1)/G grad J.
 
@@ -76,6 +73,7 @@ def dr_grpo(clip: float = 0.2) -> Learner:
     return Learner("dr_grpo", mean_baseline, clipped(clip, clip), least=2)
 
 
+@recipe
 def grpo(std: str = "population", length: str = "row mean", clip: float = 0.2, eps: float = 0.0) -> Learner:
     """GRPO (arXiv:2402.03300): `A = (R - mean) / (std + eps)`, PPO's clip, the factor 1/|o|.
 
@@ -100,6 +98,7 @@ def grpo(std: str = "population", length: str = "row mean", clip: float = 0.2, e
     return Learner("grpo", scaled, clipped(clip, clip), NORMALISERS[length], least=2)
 
 
+@recipe
 def dapo(low: float = 0.2, high: float = 0.28, drop_truncated: bool = False) -> Learner:
     """DAPO (arXiv:2503.14476): GRPO's advantage, clip-higher, mean over the group's tokens.
 
@@ -109,6 +108,7 @@ def dapo(low: float = 0.2, high: float = 0.28, drop_truncated: bool = False) -> 
     return Learner("dapo", standardised(), clipped(low, high), group_token_mean, drop_truncated=drop_truncated, least=2)
 
 
+@recipe
 def gspo(low: float = 3e-4, high: float = 4e-4) -> Learner:
     """GSPO (arXiv:2507.18071): GRPO's advantage, one ratio for each row, the geometric mean of its tokens' ratios.
 
@@ -117,6 +117,7 @@ def gspo(low: float = 3e-4, high: float = 4e-4) -> Learner:
     return Learner("gspo", standardised(), sequence_clipped(low, high), row_mean, least=2)
 
 
+@recipe
 def cispo(high: float = 0.28) -> Learner:
     """CISPO (arXiv:2506.13585): GRPO's advantage, a truncated importance weight as a constant, group token mean.
 
@@ -125,6 +126,7 @@ def cispo(high: float = 0.28) -> Learner:
     return Learner("cispo", standardised(), truncated_importance(high), group_token_mean, least=2)
 
 
+@recipe
 def ppo(lam: float = 0.95, clip: float = 0.2, critic: str = "learned") -> Learner:
     """PPO (arXiv:1707.06347) with GAE on the values of a critic, "exact" or "learned"; sum over tokens.
 
@@ -140,14 +142,10 @@ def ppo(lam: float = 0.95, clip: float = 0.2, critic: str = "learned") -> Learne
     return Learner("ppo", None, clipped(clip, clip), critic=critic, lam=lam)
 
 
+@recipe
 def value_gradient() -> Learner:
     """Ascent on the exact gradient, the noise-free limit of all unbiased recipes; nothing is sampled."""
     return Learner("value_gradient", full_return, exact=True)
-
-
-LEARNERS: dict[str, Callable[..., Learner]] = {
-    build.__name__: build for build in (reinforce, rloo, grpo, dr_grpo, dapo, gspo, cispo, ppo, value_gradient)
-}
 
 
 def build_learner(

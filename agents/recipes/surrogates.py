@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from agents.recipes.advantages import group_mean
+from agents.recipes.advantages import group_mean, group_wise
 from envs.world import InputError
 
 Surrogate = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
@@ -22,11 +22,13 @@ Mask = Bool[Tensor, "rows T"]
 Group = Int[Tensor, "rows"]
 
 
+@group_wise
 def score(log_probs: Terms, old: Terms, advantages: Terms, mask: Mask) -> Terms:
     """`A log pi(c)`: REINFORCE. There is no ratio: rows of an older policy are treated as the current policy's."""
     return advantages * log_probs
 
 
+@group_wise
 def importance(log_probs: Terms, old: Terms, advantages: Terms, mask: Mask) -> Terms:
     """`A pi(c) / pi_old(c)`, token by token: it corrects each token's own probability but not that of its prefix."""
     return advantages * (log_probs - old).exp()
@@ -39,6 +41,7 @@ def clipped(low: float = 0.2, high: float = 0.2) -> Surrogate:
     """
     _check_clip(low, high)
 
+    @group_wise
     def surrogate(log_probs: Terms, old: Terms, advantages: Terms, mask: Mask) -> Terms:
         ratio = (log_probs - old).exp()
         return torch.minimum(ratio * advantages, ratio.clamp(1 - low, 1 + high) * advantages)
@@ -55,6 +58,7 @@ def sequence_clipped(low: float = 3e-4, high: float = 4e-4) -> Surrogate:
     """
     _check_clip(low, high)
 
+    @group_wise
     def surrogate(log_probs: Terms, old: Terms, advantages: Terms, mask: Mask) -> Terms:
         mean = ((log_probs - old) * mask).sum(1, keepdim=True) / mask.sum(1, keepdim=True)
         return clipped(low, high)(mean.expand_as(log_probs), torch.zeros_like(old), advantages, mask)
@@ -66,6 +70,7 @@ def truncated_importance(high: float = 0.28) -> Surrogate:
     """CISPO (arXiv:2506.13585): `stop(min(rho, 1 + high)) A log pi(c)`: the weight is truncated, but no slope becomes 0."""
     _check_clip(0.0, high)
 
+    @group_wise
     def surrogate(log_probs: Terms, old: Terms, advantages: Terms, mask: Mask) -> Terms:
         return (log_probs - old).exp().clamp(max=1 + high).detach() * advantages * log_probs
 
@@ -78,17 +83,20 @@ def _check_clip(low: float, high: float) -> None:
             raise InputError(f"{name} must be >= 0, how far the ratio may go from 1; got {bound!r}")
 
 
+@group_wise
 def row_sum(mask: Mask, group: Group) -> Terms:
     """Sum over a row's steps, mean over rows, mean over groups: without a length factor (REINFORCE, RLOO, Dr. GRPO)."""
     rows, groups = _group_sizes(group)
     return mask / (rows[group] * groups)[:, None]
 
 
+@group_wise
 def row_mean(mask: Mask, group: Group) -> Terms:
     """Mean over a row's steps, then over rows: the factor `1/|o|` of GRPO, which gives tokens of short rows more weight."""
     return row_sum(mask, group) / mask.sum(1, keepdim=True)
 
 
+@group_wise
 def group_token_mean(mask: Mask, group: Group) -> Terms:
     """Mean over all tokens of a group, then over groups: `1 / sum_i |o_i|`, DAPO's formula for one prompt."""
     mean_length = group_mean(mask.sum(1).double(), group)

@@ -53,7 +53,7 @@ def sample_completions(
     noise: torch.Generator | Float[Tensor, "rows H"],
 ) -> SampledCompletions:
     """Draw `group` rows for each prompt whose index is in `which`; noise and errors as in `sample_tokens`."""
-    sample = sample_tokens(policy, world.prompts[which], world.horizon, noise, group)
+    sample = sample_tokens(policy, world.prompts[which.to(world.prompts.device)], world.horizon, noise, group)
     prompt = which.to(sample.tokens.device)[sample.prompt]
     mask, ended = completed(world, sample.tokens)
     contexts = torch.cat([world.prompts.to(prompt.device)[prompt], sample.tokens], 1)

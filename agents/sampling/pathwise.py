@@ -40,7 +40,8 @@ def contract_commands(
             )
         return total
 
-    return vmap(grad(inner), in_dims=(None, 0, 0))(parameters, states.detach(), cotangents.detach())
+    per_sample: Gradients = vmap(grad(inner), in_dims=(None, 0, 0))(parameters, states.detach(), cotangents.detach())
+    return per_sample
 
 
 def command_costates(trajectory: Trajectory) -> Float[Tensor, "batch T m"]:

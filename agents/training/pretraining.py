@@ -11,6 +11,7 @@ from torch import Tensor
 
 from agents.training.copies import Copies
 from envs.corpus import Corpus
+from envs.policy import ContextPolicy
 from envs.world import InputError
 
 
@@ -32,7 +33,7 @@ def log_grid(first: int, last: int, count: int) -> list[int]:
     return sorted({0, *(round(step) for step in steps), last})
 
 
-def next_token_loss(network: Any, documents: Int[Tensor, "rows length"]) -> Float[Tensor, ""]:
+def next_token_loss(network: ContextPolicy, documents: Int[Tensor, "rows length"]) -> Float[Tensor, ""]:
     """`-mean log pi(x_{t+1} | x_0 ... x_t)` over all rows and all positions but the first, the prompt's own included."""
     log_pi = torch.log_softmax(network(network.embed(documents[:, :-1])), -1)
     return -log_pi.gather(-1, documents[:, 1:, None]).mean()

@@ -21,8 +21,9 @@ from agents.sampling.score_function import check_additive
 from agents.sampling.tokens import draw_tokens, sample_tokens
 from agents.training.copies import Copies
 from envs.noise import Noise, draw_noise, log_density, noise_family
+from envs.policy import ContextPolicy, Policy, TokenPolicy
 from envs.token_mdp import TokenMDP
-from envs.world import InputError
+from envs.world import InputError, World
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Rollouts:
     def joined(self, rows: Tensor | slice = slice(None), **fields: Tensor | None) -> Batch:
         """Some rows of all copies as one batch, (S * rows, T), whose groups are those of all copies."""
         tables = {"rewards": self.rewards, "mask": self.mask, "old": self.old, "ended": self.ended, **fields}
-        flat = {name: None if x is None else x[:, rows].flatten(0, 1) for name, x in tables.items()}
+        flat: dict[str, Any] = {k: None if x is None else x[:, rows].flatten(0, 1) for k, x in tables.items()}
         own = self.group[rows] if isinstance(rows, slice) else torch.unique(self.group[rows], return_inverse=True)[1]
         count = int(own.max()) + 1
         group = (own + count * torch.arange(len(self.rewards), device=own.device)[:, None]).flatten()
@@ -74,8 +75,9 @@ class Rollouts:
         copies = len(self.rewards)
         if copies > 1 and learner.keeps_groups_apart:
             batch = self.joined(rows, **fields)
-            losses, *slopes = learner.slopes(log_probs.flatten(0, 1), entropy.flatten(0, 1), batch)
-            weights, bonus = (None if x is None else copies * x.unflatten(0, (copies, -1)) for x in slopes)
+            losses, weights, bonus = learner.slopes(log_probs.flatten(0, 1), entropy.flatten(0, 1), batch)
+            weights = copies * weights.unflatten(0, (copies, -1))
+            bonus = None if bonus is None else copies * bonus.unflatten(0, (copies, -1))
             return copies * losses.unflatten(0, (copies, -1)).sum(1), weights, bonus
         each = [learner.slopes(log_probs[i], entropy[i], self.batch(i, rows, **fields)) for i in range(copies)]
         bonuses = [bonus for _, _, bonus in each if bonus is not None]
@@ -90,7 +92,6 @@ class Task(Protocol):
     steps: int  # T
     features: int  # numbers a critic reads at each place
     any_precision: bool  # whether rows may be drawn in another precision than the policy's own
-    world: Any
 
     def draw(self, actor: Copies, prompts: int, group: int, noise: list[torch.Generator]) -> Rollouts:
         """`group` rows for each of `prompts` prompts (or start states), every copy from its own generator."""
@@ -136,13 +137,13 @@ class TokenTask:
             tokens, log_probs = actor.run(partial(_sample_copy, group=group), prompts, uniforms)
         return tokens, log_probs
 
-    def log_probs(self, network: Any, *seen: Tensor) -> tuple[Tensor, Tensor]:
+    def log_probs(self, network: ContextPolicy, *seen: Tensor) -> tuple[Tensor, Tensor]:
         """One pass over whole contexts."""
         (contexts,) = seen
         return context_log_probs(network, contexts, self.steps)
 
 
-def _sample_copy(network: Any, prompts: Tensor, uniforms: Tensor, group: int) -> tuple[Tensor, Tensor]:
+def _sample_copy(network: TokenPolicy, prompts: Tensor, uniforms: Tensor, group: int) -> tuple[Tensor, Tensor]:
     """Completions of one of several copies, under `vmap`."""
     return draw_tokens(network.embed, network.extend, prompts, uniforms, group)
 
@@ -157,7 +158,7 @@ class CommandTask:
 
     any_precision = False
 
-    def __init__(self, world: Any):
+    def __init__(self, world: World):
         if world.horizon is None:
             raise InputError("horizon must be finite for training in a linear-quadratic world: give it one")
         check_additive(world, torch.ones(1, world.n, dtype=torch.float64), torch.zeros(1, world.m, dtype=torch.float64))
@@ -181,7 +182,7 @@ class CommandTask:
         return Rollouts((states, actions), states, rewards, mask, torch.stack(network), slots, mask[..., 0],
                         slots.expand(actor.count, -1))  # fmt: skip
 
-    def _paths(self, network: Any, noise: Noise, start: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _paths(self, network: Policy, noise: Noise, start: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         with torch.no_grad():
             path = rollout(self.world, network, noise, start)
         discount = path.gamma ** torch.arange(self.steps + 1, dtype=start.dtype, device=start.device)
@@ -189,7 +190,7 @@ class CommandTask:
         paid = torch.cat([paid[:, :-2], paid[:, -2:].sum(1, keepdim=True)], 1)
         return path.states[:, :-1], path.actions, paid
 
-    def log_probs(self, network: Any, *seen: Tensor) -> tuple[Tensor, Tensor]:
+    def log_probs(self, network: Policy, *seen: Tensor) -> tuple[Tensor, Tensor]:
         """`log p(a_t - mu(history_t))`; the entropy is that of the noise, which no parameter moves: its slope is 0."""
         (states, actions), window = seen, network.window or self.steps
         histories = [states[:, max(0, t + 1 - window) : t + 1] for t in range(self.steps)]

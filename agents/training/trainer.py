@@ -42,8 +42,8 @@ class Trainer:
         critics: S networks, for a learner that learns its values.
 
     Raises:
-        InputError: seeds do not fit, an oracle or critics are missing that the learner needs, a group is too small to compare, or
-            a sampler's precision is asked for where the world has none to choose.
+        InputError: seeds do not fit, an oracle or critics are missing that the learner needs, a group is too small to compare,
+            or a sampler's precision is asked for where the world has none to choose.
     """
 
     def __init__(
@@ -213,7 +213,8 @@ class Trainer:
     def _cosine(self, gradient: list[Tensor], truth: list[Tensor]) -> Float[Tensor, "S"]:
         """Of the update, minus the loss's gradient, to the true gradient; NaN where either is 0."""
         x, y = -self.actor.flattened(gradient).double().cpu(), self.actor.flattened(truth).double().cpu()
-        return (x * y).sum(1) / (x.norm(dim=1) * y.norm(dim=1))
+        cosine: Tensor = (x * y).sum(1) / (x.norm(dim=1) * y.norm(dim=1))
+        return cosine
 
     def _compare_sampler(self, diagnostics: StepDiagnostics) -> None:
         """Warn, once, when the policy that drew the rows is not the one that is trained."""

@@ -1,7 +1,8 @@
-"""`costate list`: the claims, what is documented of each, and the assumptions."""
+"""`costate list`: the claims, what is documented of each, the assumptions, and the worlds with their options."""
 
 import argparse
 
+from envs.registry import WORLDS
 from figures.harness.claim import ASSUMPTIONS
 from figures.harness.registry import load_claims
 
@@ -17,4 +18,7 @@ def run(options: argparse.Namespace) -> int:
     print("\nassumptions")
     for key, text in ASSUMPTIONS.items():
         print(f"  {key}  {text}")
+    print("\nworlds")
+    for name, entry in WORLDS.items():
+        print(f"  {name:<20} {entry.description}\n  {'':<20} {', '.join(entry.options)}")
     return 0

@@ -58,13 +58,13 @@ def default_jobs(device: str) -> int:
 
 def pairs(option: str, given: list[str]) -> tuple[tuple[str, Any], ...]:
     """KEY=VALUE with the value read as JSON where it is some, else as text; of a key that comes twice the last counts."""
-    found = {}
+    values = {}
     for text in given:
         key, equals, value = text.partition("=")
         if not equals or not key:
             raise InputError(f"{option} {text}: give KEY=VALUE")
         try:
-            found[key] = json.loads(value.lower() if value in ("True", "False") else value)
+            values[key] = json.loads(value.lower() if value in ("True", "False") else value)
         except ValueError:
-            found[key] = value
-    return tuple(sorted(found.items()))
+            values[key] = value
+    return tuple(sorted(values.items()))

@@ -1,6 +1,6 @@
 """Mean costates with an assumption removed beside the exact value gradient: against the start, against the quantum."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -15,9 +15,9 @@ from theory.continuous.lyapunov import linear_value
 BIASED: dict[str, Any] = {"color": "0.45", "linestyle": ":", "linewidth": 1.4}  # an exact mean that is not the truth
 
 
-def step_panel(axis: Any, rows: pd.DataFrame) -> Any:
-    """Mean costates under a step reward (columns `knob`, `measured`) and the exact value gradient."""
-    grid, world = _starts(rows), step_world()
+def step_panel(axis: Any, rows: pd.DataFrame, starts: Sequence[float]) -> Any:
+    """Mean costates under a step reward (columns `knob`, `measured`) and the exact value gradient over the starts."""
+    grid, world = _grid(starts, 161)[:, None], step_world()
     truth = torch.stack([step_reward_gradient(world, GAIN, start)[1][0] for start in grid])
     points_with_curve(axis, rows, "knob", "control", "assumption removed", (grid, truth))
     axis.plot([], [], label="exact", **EXACT)
@@ -26,9 +26,9 @@ def step_panel(axis: Any, rows: pd.DataFrame) -> Any:
     return axis
 
 
-def scale_panel(axis: Any, cut: pd.DataFrame, whole: pd.DataFrame) -> Any:
+def scale_panel(axis: Any, cut: pd.DataFrame, whole: pd.DataFrame, starts: Sequence[float]) -> Any:
     """Mean costates under state-scaled noise: with the path through the scale cut, and whole."""
-    grid, world = _starts(cut), scaled_world()
+    grid, world = _grid(starts, 161)[:, None], scaled_world()
     biased = -2 * (grid @ closed_scale_costate(world, GAIN)[0])[:, 0]
     truth = linear_value(world, GAIN).gradient(grid)[:, 0]
     points_with_curve(axis, cut, "knob", "control", "assumption removed", (grid, biased), line=BIASED)
@@ -37,25 +37,27 @@ def scale_panel(axis: Any, cut: pd.DataFrame, whole: pd.DataFrame) -> Any:
     return axis
 
 
-def _starts(rows: pd.DataFrame) -> torch.Tensor:
-    """A fine grid over the starts of the rows, (161, 1)."""
-    return torch.linspace(rows["knob"].min(), rows["knob"].max(), 161, dtype=torch.float64)[:, None]
+def _grid(knobs: Sequence[float], points: int) -> torch.Tensor:
+    """An even grid over the range of the knobs, for exact curves."""
+    return torch.linspace(min(knobs), max(knobs), points, dtype=torch.float64)
 
 
-def quantum_panel(axis: Any, treatments: Mapping[str, pd.DataFrame]) -> Any:
+def quantum_panel(axis: Any, treatments: Mapping[str, pd.DataFrame], quanta: Sequence[float]) -> Any:
     """Relative error of the mean costate against the quantum, its exact value dashed.
 
-    `treatments` are the rows of "straight_through" and of "rounded", the fields of `QuantisedCostates`.
+    Args:
+        axis: where to draw.
+        treatments: the rows of "straight_through" and of "rounded", which are fields of `QuantisedCostates`.
+        quanta: their range is the range of the exact curve, in noise standard deviations.
     """
-    knobs = pd.concat(list(treatments.values()))["knob"]
-    quanta = torch.linspace(knobs.min(), knobs.max(), 56, dtype=torch.float64).tolist()
-    exact = [quantised_costates(quantised_world(quantum), GAIN, QUANTISED_START) for quantum in quanta]
+    grid = _grid(quanta, 56).tolist()
+    exact = [quantised_costates(quantised_world(quantum), GAIN, QUANTISED_START) for quantum in grid]
     styles = zip(treatments.items(), ("score", "control"), MARKERS[2:], strict=False)
     for (name, rows), colour, marker in styles:
         error, bars = (rows["measured"] - rows["target"]).abs() / rows["scale"], 2 * rows["standard_error"]
         style: dict[str, Any] = {"fmt": marker, "color": COLOURS[colour], "ms": 5, "capsize": 2}
         axis.errorbar(rows["knob"], error, bars / rows["scale"], label=name.replace("_", "-"), **style)
-        axis.plot(quanta, [float(abs(getattr(e, name) / e.value_gradient - 1)) for e in exact], **EXACT)
+        axis.plot(grid, [float(abs(getattr(e, name) / e.value_gradient - 1)) for e in exact], **EXACT)
     axis.set(title="quantised action", xlabel="quantum / noise sd", ylabel="|E costate - grad V| / |grad V|")
     axis.set_yscale("symlog", linthresh=1e-3)
     axis.set_ylim(bottom=0)

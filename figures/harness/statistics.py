@@ -67,7 +67,8 @@ def batches(samples: int, size: int) -> Iterator[int]:
 def critical_value(comparisons: int, samples: Any, error_rate: float = ERROR_RATE) -> np.ndarray:
     """Two-sided Student quantile such that `comparisons` tests together err with probability <= error_rate."""
     degrees = np.maximum(np.asarray(samples, dtype=np.float64) - 1, 1)
-    return -stdtrit(degrees, error_rate / (2 * comparisons))
+    quantile: np.ndarray = stdtrit(degrees, error_rate / (2 * comparisons))
+    return -quantile
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ A *trajectory* is one network from its first draw to the end of pretraining. A p
 corpus. Its rows are of two kinds: "checkpoint" (what is known before RL) and "gain" (the exact gain of a recipe).
 """
 
-import copy
 import dataclasses
 from collections.abc import Sequence
 from functools import partial
@@ -120,8 +119,7 @@ def gains(
     training = TrainingSettings(last, prompts, recipe.group, rate=recipe.rate, optimiser=recipe.optimiser)
     seeds = [ROLLOUTS + first + i for i in range(len(networks))]
     oracle = TokenOracle(world) if recipe.learner.exact else None
-    trained = [copy.deepcopy(network) for network in networks]
-    trainer = Trainer(TokenTask(world), recipe.learner, trained, seeds, training, oracle)
+    trainer = Trainer(TokenTask(world), recipe.learner, networks, seeds, training, oracle)
     J_before, by_budget = _exact(world, trainer.actor)[0], dict[int, dict[str, Tensor]]()
     for done in range(1, last + 1):
         trainer.step()

@@ -71,9 +71,19 @@ def settings(preset: Preset) -> list[ImpactSetting]:
 
 
 _TINY = ImpactSetting(
-    seeds=2, groups=(2,), width=4, names="copy", modulus=2, horizon=1, updates=8, checkpoints=3, batch=8,
-    pretraining_rate=0.02, budgets=(1, 2), rows=16, rate=0.01, sgd_rate=0.5,
-)  # fmt: skip
+    seeds=2,
+    groups=(2,),
+    width=4,
+    names="copy",
+    modulus=2,
+    horizon=1,
+    updates=8,
+    checkpoints=3,
+    batch=8,
+    budgets=(1, 2),
+    rate=0.02,
+    sgd_rate=0.5,
+)
 
 
 def _full() -> list[ImpactSetting]:

@@ -1,5 +1,6 @@
 """Token worlds and policies that claims are checked on, by name."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -12,6 +13,7 @@ from envs.token_mdp import TokenMDP
 from envs.token_tasks import arithmetic, combination_lock, copy, distractor, garnet, parity, sum_and_stop
 from envs.world import InputError
 from figures.harness.claim import Preset
+from theory.tokens.exact_ascent import exact_ascent
 from theory.tokens.prefix_tree import grow
 from theory.tokens.softmax_bounds import entropy
 
@@ -44,6 +46,8 @@ GROUPED = {
     "garnet (2,3)": lambda: garnet(V=2, horizon=3, seed=1, gamma=0.9),
 }
 WIDTH, LAYERS, HEADS = 16, 2, 2
+FAMILIES = ("temperature", "offset", "trained")  # ways to change the entropy of a policy
+ASCENT_RATE = 0.003  # slow enough that the checkpoints of an ascent pass through all entropies
 REWARDS = ("dense", "terminal", "readout")
 
 
@@ -80,6 +84,16 @@ def build_policy(
     with torch.no_grad():
         policy.head.weight *= spread
     return policy
+
+
+def changed_policies(world: TokenMDP, seed: int, family: str, values: Sequence[float]) -> list[Transformer]:
+    """The random policy of a seed with its entropy changed, one policy for each of `values`.
+
+    `family` is one of `FAMILIES`: values are temperatures, offsets, or rising numbers of steps of exact ascent.
+    """
+    if family == "trained":
+        return exact_ascent(world, build_policy(world, seed), [int(value) for value in values], ASCENT_RATE)
+    return [build_policy(world, seed, **{family: value}) for value in values]
 
 
 def at_least(least: int, **sizes: int) -> None:

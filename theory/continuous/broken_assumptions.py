@@ -1,4 +1,4 @@
-"""Exact answers in the worlds that break an assumption, and exact means of costates with one path closed."""
+"""Exact answers in the worlds that break an assumption: values, value gradients and mean costates."""
 
 import math
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from envs.linear_quadratic import LinearQuadratic, stack_history
+from envs.linear_quadratic import LinearQuadratic
 from envs.lq_variants import QuantisedAction, StepReward
 from envs.world import InputError
 from theory.continuous.lyapunov import check_gain, gain_at, linear_value
@@ -136,32 +136,3 @@ def closed_scale_costate(world: LinearQuadratic, K: Float[Tensor, "*time m n"]) 
     """
     names = ("A", "B", "Q", "R", "Q_f", "S_w", "S_x", "m_0", "S_0", "gamma", "horizon")
     return linear_value(LinearQuadratic(**{name: getattr(world, name) for name in names}), K).P
-
-
-def history_gain(gains: Float[Tensor, "T window m n"]) -> Float[Tensor, "T m window*n"]:
-    """The gain on the stacked history `[s_t, s_{t-1}, ...]` of a policy `u_t = -sum_j K_{t,j} s_{t-j}`."""
-    return gains.transpose(1, 2).reshape(gains.shape[0], gains.shape[2], -1)
-
-
-def attention_split(
-    world: LinearQuadratic, gains: Float[Tensor, "T window m n"]
-) -> tuple[Float[Tensor, "times n wn"], Float[Tensor, "times n wn"], Float[Tensor, "times n wn"]]:
-    """Mean costate of a position-attention policy as maps of the stacked history S_t: total, attention, closed.
-
-    `E[lambda_t | S_t] = -2 total_t S_t` with `total_t` the first block row of the stacked P_t. Its attention part is
-    what reaches s_t through later tokens that look back at it, `-2 gamma [P_{t+1}]_{row 1} Phi_t S_t`; the rest came
-    through the dynamics. `closed` is the mean when attention to the past is cut from autograd at every step:
-    `C_t = [Q 0] + K_0'R K + gamma (A - B K_0)' C_{t+1} Phi_t`.
-    """
-    window, n = gains.shape[1], world.n
-    stacked, world = stack_history(world, window).to(), world.to()
-    K = history_gain(gains)
-    P = linear_value(stacked, K).P
-    total, closed, attention = P[:, :n], [P[-1, :n]], [torch.zeros_like(P[-1, :n])]
-    for t in reversed(range(gains.shape[0])):
-        Phi, K_0 = stacked.A - stacked.B @ K[t], gains[t, 0]
-        own = stacked.Q[:n] + K_0.mT @ world.R @ K[t]
-        closed.insert(0, own + world.gamma * (world.A - world.B @ K_0).mT @ closed[0] @ Phi)
-        seen_later = P[t + 1, n : 2 * n] if window > 1 else torch.zeros_like(P[t + 1, :n])
-        attention.insert(0, world.gamma * seen_later @ Phi)
-    return total, torch.stack(attention), torch.stack(closed)

@@ -7,16 +7,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from envs.linear_quadratic import LinearQuadratic
-from envs.lq_variants import StateScaledNoise
 from envs.world import InputError
 from theory.continuous.lyapunov import (
     check_gain,
+    check_keeps,
     discounted_second_moment,
     discounted_sum,
     endless_cost,
     gain_at,
     linear_value,
-    refuse,
     second_moments,
 )
 
@@ -25,7 +24,8 @@ def expected_return(world: LinearQuadratic, K: Float[Tensor, "*time m n"]) -> Fl
     """`J(K) = E V_0(s_0) = -(tr(P_0 Sigma_0) + 2 q_0'm_0 + c_0)`."""
     value, here = linear_value(world, K), world.to()
     P, q, c = value.at(0)
-    return -((P @ (here.S_0 + torch.outer(here.m_0, here.m_0))).trace() + 2 * q @ here.m_0 + c)
+    cost: Tensor = (P @ (here.S_0 + torch.outer(here.m_0, here.m_0))).trace() + 2 * q @ here.m_0 + c
+    return -cost
 
 
 def policy_gradient(world: LinearQuadratic, K: Float[Tensor, "*time m n"]) -> Float[Tensor, "*time m n"]:
@@ -46,7 +46,8 @@ def policy_gradient(world: LinearQuadratic, K: Float[Tensor, "*time m n"]) -> Fl
 def _gain_error(world: LinearQuadratic, K: Tensor, P: Tensor) -> Tensor:
     """`(R + gamma B'PB) K - gamma B'PA`: zero at the optimal gain."""
     weighted = world.gamma * world.B.mT @ P
-    return (world.R + weighted @ world.B) @ K - weighted @ world.A
+    error: Tensor = (world.R + weighted @ world.B) @ K - weighted @ world.A
+    return error
 
 
 def costate_covariance(
@@ -58,7 +59,7 @@ def costate_covariance(
     `L_j = gamma Phi'P_{j+1}B - K'R`; with K_t changing in time Phi^{j-t} is the product of the Phi's. At the optimal gain
     L_j = 0: action noise drops out of the costate. Endless worlds: the same sum to infinity, equal at every t.
     """
-    refuse(world, StateScaledNoise)
+    check_keeps(world, "costate covariance")
     K, world = check_gain(world, K), world.to()
     P = linear_value(world, K).P
     if world.horizon is None:

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from envs.linear_quadratic import LinearQuadratic
-from envs.lq_variants import QuantisedAction, StateScaledNoise, StepReward
+from envs.lq_variants import StateScaledNoise
 from envs.world import InputError
 
 _MAX_DOUBLINGS = 64  # sums 2^64 terms
@@ -57,10 +57,13 @@ def check_gain(world: LinearQuadratic, K: Tensor) -> Tensor:
     return K
 
 
-def refuse(world: LinearQuadratic, *kinds: type) -> None:
-    """Refuse the variants whose broken assumption the closed form at hand does not know of."""
-    if isinstance(world, kinds):
-        raise InputError(f"{type(world).__name__} has no such closed form: see theory/continuous/broken_assumptions.py")
+def check_keeps(world: LinearQuadratic, form: str) -> None:
+    """Refuse a world variant that does not say that it keeps this closed form (`LinearQuadratic.keeps`)."""
+    if form not in world.keeps:
+        name, kept = type(world).__name__, ", ".join(sorted(world.keeps)) or "none"
+        raise InputError(
+            f"{name} has no such closed form: {form} (kept: {kept}); see theory/continuous/broken_assumptions.py"
+        )
 
 
 def spectral_radius(Phi: Float[Tensor, "n n"]) -> float:
@@ -99,7 +102,7 @@ def linear_value(world: LinearQuadratic, K: Float[Tensor, "*time m n"]) -> Quadr
     K is (m, n), or (T, m, n) for a finite horizon. Assumes noise of zero mean. Raises InputError for a K that does not
     fit, for gamma rho(Phi)^2 >= 1 when endless (naming the radius), and for gamma = 1 with noise when endless.
     """
-    refuse(world, StepReward, QuantisedAction)
+    check_keeps(world, "value")
     K, world = check_gain(world, K), world.to()
     if world.horizon is None:
         return _endless_value(world, K)
@@ -126,7 +129,7 @@ def _noise_slope(world: LinearQuadratic) -> Tensor:
 
 def endless_cost(world: LinearQuadratic, K: Float[Tensor, "m n"]) -> Float[Tensor, "n n"]:
     """P of `linear_value` in an endless world, without q and c."""
-    refuse(world, StepReward, QuantisedAction)
+    check_keeps(world, "value")
     K, world = check_gain(world, K), world.to()
     check_stable(world, K)
     if world.gamma == 1 and bool(world.S_x.any() or world.S_w.any()):
@@ -152,7 +155,8 @@ def _scaled_sum(world: StateScaledNoise, F: Tensor, M: Tensor) -> Tensor:
     if spectral_radius(growth) >= 1:
         raise InputError("C makes the noise grow faster than the closed loop shrinks: no finite value for horizon=None")
     source = M + C.mT @ (world.R * world.S_x) @ C
-    return torch.linalg.solve(torch.eye(n * n, dtype=torch.float64) - growth, source.reshape(-1)).reshape(n, n)
+    P: Tensor = torch.linalg.solve(torch.eye(n * n, dtype=torch.float64) - growth, source.reshape(-1))
+    return P.reshape(n, n)
 
 
 def second_moments(world: LinearQuadratic, K: Float[Tensor, "*time m n"]) -> Float[Tensor, "time n n"]:
@@ -160,7 +164,7 @@ def second_moments(world: LinearQuadratic, K: Float[Tensor, "*time m n"]) -> Flo
 
     `Sigma_{t+1} = Phi Sigma_t Phi' + B S_x B' + S_w`, `Sigma_0 = S_0 + m_0 m_0'`. Finite horizon, additive noise.
     """
-    refuse(world, QuantisedAction, StateScaledNoise)
+    check_keeps(world, "state moments")
     K, world = check_gain(world, K), world.to()
     if world.horizon is None:
         raise InputError("horizon must be finite here; discounted_second_moment serves the endless world")
@@ -176,7 +180,7 @@ def discounted_second_moment(world: LinearQuadratic, K: Float[Tensor, "m n"]) ->
 
     Raises InputError when gamma rho(Phi)^2 >= 1, or when gamma = 1 and there is noise.
     """
-    refuse(world, QuantisedAction, StateScaledNoise)
+    check_keeps(world, "state moments")
     K, world = check_gain(world, K), world.to()
     check_stable(world, K)
     noise = world.B @ world.S_x @ world.B.mT + world.S_w

@@ -58,7 +58,8 @@ def _active_columns(root: object) -> Tensor:
     L = torch.as_tensor(root, dtype=torch.float64)
     values, vectors = torch.linalg.eigh(L)
     keep = values > 1e-12 * values.abs().max().clamp(min=1e-300)
-    return vectors[:, keep] * values[keep]
+    factor: Tensor = vectors[:, keep] * values[keep]
+    return factor
 
 
 def quadrature_value(

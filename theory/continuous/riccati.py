@@ -10,6 +10,7 @@ from torch import Tensor
 
 from envs.linear_quadratic import LinearQuadratic
 from envs.world import InputError
+from theory.continuous.lyapunov import check_keeps
 
 _MAX_DOUBLINGS = 60  # covers 2^60 steps; a stabilisable system needs far fewer
 
@@ -30,8 +31,10 @@ def riccati(world: LinearQuadratic) -> Optimum:
     P (..., n, n); one system goes through scipy, a batch through doubling. Assumes R + gamma B'PB invertible and,
     endless, (sqrt(gamma) A, sqrt(gamma) B) stabilisable and detectable through Q.
 
-    Raises InputError when no optimal gain exists. Source: Bertsekas, Dynamic Programming and Optimal Control I, ch. 3.
+    Raises InputError when no optimal gain exists, and for a variant that does not keep it. Source: Bertsekas, Dynamic
+    Programming and Optimal Control I, ch. 3.
     """
+    check_keeps(world, "optimal gain")
     world = world.to(str(world.A.device)) if isinstance(world.A, Tensor) else world.to()
     world = _expanded(world)
     if world.horizon is None:
@@ -59,10 +62,17 @@ def _expanded(world: LinearQuadratic) -> LinearQuadratic:
 def _gain(world: LinearQuadratic, P: Tensor) -> Tensor:
     """K for the cost-to-go P of the next step."""
     weighted = world.gamma * world.B.mT @ P
-    try:
-        return torch.linalg.solve(world.R + weighted @ world.B, weighted @ world.A)
-    except torch.linalg.LinAlgError:
-        raise InputError("R must be positive definite where B'PB is not: this action is free and useless") from None
+    refusal = "R must be positive definite where B'PB is not: this action is free and useless"
+    return _solved(world.R + weighted @ world.B, weighted @ world.A, refusal)
+
+
+def _solved(A: Tensor, B: Tensor, refusal: str) -> Tensor:
+    """`A^{-1} B`; where A has no inverse, an InputError with this text."""
+    solution: Tensor
+    solution, info = torch.linalg.solve_ex(A, B)
+    if bool(info.any()):
+        raise InputError(refusal)
+    return solution
 
 
 def _symmetric(P: Tensor) -> Tensor:
@@ -84,10 +94,7 @@ def _solve_batch(world: LinearQuadratic) -> Tensor:
     """Structure-preserving doubling: k steps make the Riccati recursion of 2^k steps. Needs R positive definite."""
     eye = torch.eye(world.n, dtype=world.A.dtype, device=world.A.device)
     F, H = world.gamma**0.5 * world.A, world.Q
-    try:
-        G = world.gamma * world.B @ torch.linalg.solve(world.R, world.B.mT)
-    except torch.linalg.LinAlgError:
-        raise InputError("R must be positive definite in every system of a batch") from None
+    G = world.gamma * world.B @ _solved(world.R, world.B.mT, "R must be positive definite in every system of a batch")
     for _ in range(_MAX_DOUBLINGS):
         X = torch.linalg.solve(eye + G @ H, torch.cat(torch.broadcast_tensors(F, G), -1))
         F_step, G_step = X[..., : world.n], X[..., world.n :]

@@ -13,7 +13,7 @@ import math
 from jaxtyping import Float
 from torch import Tensor
 
-from theory.groups.binary_rewards import grpo_kappa
+from theory.groups.binary_rewards import arcsine, grpo_kappa, grpo_objective
 
 Chances = Float[Tensor, "*batch"]
 ZETA_HALF = -1.4603545088095868  # zeta(1/2): the rest that Riemann sums of 1 / sqrt x leave at 0
@@ -31,11 +31,16 @@ def kappa_gap_correction(P: Chances, group: int) -> Chances:
     return (0.75 + 7 / 16 * (1 - 2 * P) ** 2 / sd**2) / group
 
 
+def objective_gap(P: Chances, group: int) -> Chances:
+    """`2 arcsin sqrt P - F_G(P)`, exactly."""
+    return arcsine(P) - grpo_objective(P, group)
+
+
 def leading_objective_gap(group: int) -> float:
-    """`-zeta(1/2) / sqrt G`: the leading term of `2 arcsin sqrt P - F_G(P)`, the same at every P."""
+    """`-zeta(1/2) / sqrt G`: its leading term, the same at every P."""
     return -ZETA_HALF / math.sqrt(group)
 
 
-def objective_gap(P: Chances, group: int) -> Chances:
-    """`2 arcsin sqrt P - F_G(P)` to order 1/G: `-zeta(1/2) / sqrt G + (2P - 1) / (4 G sd)`."""
+def approximate_objective_gap(P: Chances, group: int) -> Chances:
+    """The same to order 1/G: `-zeta(1/2) / sqrt G + (2P - 1) / (4 G sd)`."""
     return leading_objective_gap(group) + (2 * P - 1) / (4 * group * (P * (1 - P)).sqrt())

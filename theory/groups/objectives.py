@@ -12,11 +12,17 @@ from torch import Tensor
 from envs.policy import TokenPolicy
 from envs.token_mdp import TokenMDP
 from theory.differences import directional_slope, flat_parameters
+from theory.groups.binary_rewards import grpo_objective
 from theory.groups.expected_update import ExpectedUpdate
 from theory.tokens.completions import Completions, completion_log_probs, completions
 from theory.tokens.prefix_tree import Tree, grow
 
 Objective = Callable[[Tree], Tensor]
+
+
+def of_policy(world: TokenMDP, objective: Objective) -> Callable[[TokenPolicy], Tensor]:
+    """The objective as a function of the policy."""
+    return lambda policy: objective(grow(world, policy))
 
 
 def prompt_gradients(
@@ -46,6 +52,11 @@ def row_weights(update: ExpectedUpdate, rows: Completions) -> Float[Tensor, "L"]
     count = rows.p.numel()
     steps = torch.stack([w.flatten().repeat_interleave(count // w.numel()) for w in update.weights], -1)
     return steps.gather(1, rows.mask[0].sum(1, keepdim=True) - 1)[:, 0]
+
+
+def std_objective(group: int, population: bool = True) -> Objective:
+    """`sum over prompts of weight F_G(P)`, rewards binary: what GRPO with std ascends where no length divides its terms."""
+    return lambda tree: tree.world.weights @ grpo_objective(completions(tree).success(), group, population)
 
 
 def length_objective(kappa: float, V: Tensor) -> Objective:
@@ -93,11 +104,7 @@ def slope_gaps(
         objectives: f_e, functions of the policy's prefix tree.
         directions: v, of any length > 0; only the unit vector counts.
     """
-
-    def values(shifted: TokenPolicy) -> Tensor:
-        tree = grow(world, shifted)
-        return torch.stack([objective(tree) for objective in objectives])
-
+    values = of_policy(world, lambda tree: torch.stack([objective(tree) for objective in objectives]))
     gaps = [directional_slope(policy, v / v.norm(), values) - updates @ v / v.norm() for v in directions]
     sizes: Tensor = torch.linalg.vector_norm(updates, dim=1)
     return torch.stack(gaps).abs().amax(0) / sizes
@@ -123,7 +130,7 @@ def mean_lengths(rows: Completions) -> Float[Tensor, "2"]:
 
 def length_speeds(world: TokenMDP, policy: TokenPolicy, direction: Float[Tensor, "parameters"]) -> Float[Tensor, "2"]:
     """Slopes of `mean_lengths` along the unit vector of a direction of the policy's parameters, by differences."""
-    lengths = lambda shifted: mean_lengths(completions(grow(world, shifted)))  # noqa: E731
+    lengths = of_policy(world, lambda tree: mean_lengths(completions(tree)))
     return directional_slope(policy, direction / direction.norm(), lengths)
 
 

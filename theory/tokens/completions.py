@@ -43,10 +43,10 @@ def completions(tree: Tree) -> Completions:
     if world.readout is not None:
         raise InputError("world pays a hidden readout, which no group of rewards holds: use a world without it")
     count = tree.levels[-1].tokens.numel()
-    along = lambda x: x.detach().flatten().repeat_interleave(count // x.numel())  # noqa: E731
-    tokens = torch.stack([along(level.tokens) for level in tree.levels], -1)
+    tokens = torch.stack([_along(level.tokens, count) for level in tree.levels], -1)
     discount = [world.gamma**k for k in range(world.horizon)]
-    rewards = torch.stack([along(level.rewards) * g for level, g in zip(tree.levels, discount, strict=True)], -1)
+    paid = [_along(level.rewards.detach(), count) * g for level, g in zip(tree.levels, discount, strict=True)]
+    rewards = torch.stack(paid, -1)
     log_probs, mask = completion_log_probs(tree).detach(), world.mask(tokens)
     tokens, rewards, mask = (x.unflatten(0, (prompts, -1)) for x in (tokens, rewards * mask, mask))
     return Completions(tokens, log_probs.sum(-1).exp(), rewards, mask, log_probs)
@@ -54,10 +54,16 @@ def completions(tree: Tree) -> Completions:
 
 def completion_log_probs(tree: Tree) -> Float[Tensor, "prompts L H"]:
     """`log pi` of every token of every completion, attached to autograd's graph; what follows an end token included."""
-    count = tree.levels[-1].tokens.numel()
-    log_pi = [torch.log_softmax(level.logits, -1).gather(1, level.tokens).flatten() for level in tree.levels]
-    along = torch.stack([x.repeat_interleave(count // len(x)) for x in log_pi], -1)
-    return along.unflatten(0, (len(tree.levels[0].reach), -1))
+    count, prompts = tree.levels[-1].tokens.numel(), len(tree.levels[0].reach)
+    log_pi = [torch.log_softmax(level.logits, -1).gather(1, level.tokens) for level in tree.levels]
+    log_probs: Tensor = torch.stack([_along(x, count) for x in log_pi], -1).unflatten(0, (prompts, -1))
+    return log_probs
+
+
+def _along(x: Tensor, count: int) -> Tensor:
+    """A number of every edge of a level, repeated for those of the `count` completions that take the edge."""
+    repeated: Tensor = x.flatten().repeat_interleave(count // x.numel())
+    return repeated
 
 
 def mean_entropy(tree: Tree) -> Float[Tensor, ""]:

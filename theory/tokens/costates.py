@@ -60,7 +60,8 @@ def gumbel_softmax(tau_g: float, rng: torch.Generator) -> Mix:
         raise InputError(f"tau_g must be > 0; got {tau_g!r}")
 
     def mix(logits: Tensor, pi: Tensor, hard: Tensor) -> Tensor:
-        uniform = torch.rand(hard.shape, generator=rng, dtype=pi.dtype, device=pi.device).clamp(min=2.0**-54)
+        drawn = torch.rand(hard.shape, generator=rng, dtype=pi.dtype, device=rng.device)
+        uniform = drawn.to(pi.device).clamp(min=2.0**-54)
         return torch.softmax((torch.log_softmax(logits, -1)[:, None] - (-uniform.log()).log()) / tau_g, -1)
 
     return mix
@@ -114,13 +115,13 @@ def expected_costates(
     choose: Choice = _no_token if name == "soft" else every_token
     mix = _mix_of(name, alpha)
     tree = grow(world, policy, mix, (site,), choose, budget=budget)
-    found = node_gradients(tree, SURROGATES[name](tree), site)
+    costates = node_gradients(tree, SURROGATES[name](tree), site)
     if whole_prefix:
         for k in range(1, world.horizon):
             roots = prefix_roots(tree, policy, k).detached()
             below = grow(world, policy, mix, (site,), choose, budget=budget, roots=roots)
-            found[k] = node_gradients(below, SURROGATES[name](below), site)[0]
-    return [g.detach() for g in found]
+            costates[k] = node_gradients(below, SURROGATES[name](below), site)[0]
+    return [g.detach() for g in costates]
 
 
 def sampled_costates(
@@ -135,5 +136,5 @@ def sampled_costates(
     mix = relaxed(alpha, gumbel_softmax(tau_g, rng)) if name == "gumbel" else _mix_of(name, alpha)
     choose = _no_token if name in ("soft", "gumbel") else one_token(rng)
     tree = grow(world, policy, mix, (site,), choose, copies=samples, roots=roots)
-    found = node_gradients(tree, SURROGATES[name](tree), site)[0].detach()
-    return found.unflatten(0, (-1, samples))
+    costates: Tensor = node_gradients(tree, SURROGATES[name](tree), site)[0].detach().unflatten(0, (-1, samples))
+    return costates

@@ -32,16 +32,16 @@ def diameter(w: Float[Tensor, "*batch V d"]) -> Float[Tensor, "*batch"]:
         pairs = [_farthest_pair(cloud) for cloud in clouds.detach()]
     ends = torch.cat(pairs) if pairs else clouds.new_zeros(0, 2, dtype=torch.int64)
     each = torch.arange(len(clouds), device=w.device)
-    found = (clouds[each, ends[:, 0]] - clouds[each, ends[:, 1]]).norm(dim=-1)
-    return (found + 0 * clouds.sum((-2, -1))).reshape(w.shape[:-2])  # no pair of a cloud with NaN is the farthest
+    distances: Tensor = (clouds[each, ends[:, 0]] - clouds[each, ends[:, 1]]).norm(dim=-1)
+    return (distances + 0 * clouds.sum((-2, -1))).reshape(w.shape[:-2])  # no pair of a cloud with NaN is the farthest
 
 
 def _diameter_by_rows(w: Tensor) -> Tensor:
     w = w.contiguous()  # forward-mode slopes come strided, twelve times slower here
-    found = torch.zeros(w.shape[:-2], dtype=w.dtype, device=w.device)
+    largest = torch.zeros(w.shape[:-2], dtype=w.dtype, device=w.device)
     for a in range(w.shape[-2]):
-        found = torch.maximum(found, (w - w[..., a : a + 1, :]).norm(dim=-1).amax(-1))
-    return found
+        largest = torch.maximum(largest, (w - w[..., a : a + 1, :]).norm(dim=-1).amax(-1))
+    return largest
 
 
 def _centred(w: Tensor) -> Tensor:
@@ -65,7 +65,8 @@ def _farthest_pair(w: Tensor) -> Tensor:
     of rows needs only the columns with `r_row + r_column > record`, and the search ends where no column is left.
     """
     x = _centred(w)
-    r, order = x.norm(dim=-1).sort(descending=True)
+    radii: Tensor = x.norm(dim=-1)
+    r, order = radii.sort(descending=True)
     x = x[order]
     i, j, record = _far_pair(x)
     slack = 1 + 8 * torch.finfo(r.dtype).eps  # a pair that could win by rounding alone is no new record
@@ -76,9 +77,9 @@ def _farthest_pair(w: Tensor) -> Tensor:
         square = r[a : a + _ROWS, None].square() + r[a:width].square()
         best = int(torch.addmm(square, x[a : a + _ROWS], x[a:width].mT, alpha=-2).argmax())
         row, column = a + best // (width - a), a + best % (width - a)
-        found = (x[row] - x[column]).norm()
-        if found > record:
-            i, j, record = row, column, found
+        distance = (x[row] - x[column]).norm()
+        if distance > record:
+            i, j, record = row, column, distance
     return order[[i, j]][None]
 
 

@@ -54,7 +54,7 @@ def tables(world: TokenMDP, pi: Float[Tensor, "*time S V"]) -> Tables:
     for k in reversed(range(world.horizon)):
         Q.insert(0, world.r[k] + world.gamma * world.P @ V[0])
         V.insert(0, (pi[k] * Q[0]).sum(-1))
-    d = [world.weights @ world.start_belief(torch.arange(len(world.prompts)))]
+    d = [world.weights @ world.start_belief(torch.arange(len(world.prompts), device=world.starts.device))]
     for k in range(world.horizon - 1):
         d.append(torch.einsum("z,za,zay->y", d[-1], pi[k], world.P))
     return Tables(torch.stack(V), torch.stack(Q), torch.stack(d), d[0] @ V[0])
@@ -72,9 +72,9 @@ def endless_tables(world: TokenMDP, pi: Float[Tensor, "S V"]) -> tuple[Tensor, T
         raise InputError(f"pi must have shape {(world.S, world.V)} in an endless world; got {tuple(pi.shape)}")
     check_probabilities(pi)
     P_pi = torch.einsum("za,zay->zy", pi, world.P)
-    operator = torch.eye(world.S, dtype=pi.dtype) - world.gamma * P_pi
+    operator = torch.eye(world.S, dtype=pi.dtype, device=pi.device) - world.gamma * P_pi
     V = torch.linalg.solve(operator, (pi * world.r[0]).sum(-1))
-    start = world.weights @ world.start_belief(torch.arange(len(world.prompts)))
+    start = world.weights @ world.start_belief(torch.arange(len(world.prompts), device=world.starts.device))
     return V, world.r[0] + world.gamma * world.P @ V, torch.linalg.solve(operator.mT, start)
 
 
@@ -94,9 +94,9 @@ def bellman_costates(world: TokenMDP, pi: Float[Tensor, "*time S V"]) -> Float[T
 
 def logit_gradient(world: TokenMDP, pi: Float[Tensor, "*time S V"]) -> Float[Tensor, "H S V"]:
     """Exact policy gradient in the logits of every step: `dJ/dz_k(s, a) = gamma^k d_k(s) pi_k(a|s) A_k(s, a)`."""
-    found, by_step = tables(world, pi), _by_step(world, pi)
-    discount = world.gamma ** torch.arange(world.horizon, dtype=by_step.dtype)
-    return (discount[:, None] * found.visits)[..., None] * by_step * found.advantage
+    exact, by_step = tables(world, pi), _by_step(world, pi)
+    discount = world.gamma ** torch.arange(world.horizon, dtype=by_step.dtype, device=by_step.device)
+    return (discount[:, None] * exact.visits)[..., None] * by_step * exact.advantage
 
 
 def best_words(world: TokenMDP) -> Int[Tensor, "prompts H"]:

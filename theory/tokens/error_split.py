@@ -4,8 +4,8 @@
 of the logits (already divided by the temperature) with the sampled tokens fixed. Times count from the prompt.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -49,12 +49,14 @@ class ErrorSplit:
     @property
     def error(self) -> Float[Tensor, "prompts"]:
         """`|| grad V - E[E1] ||`."""
-        return (self.value_gradient - self.attention).norm(dim=-1)
+        error: Tensor = (self.value_gradient - self.attention).norm(dim=-1)
+        return error
 
     @property
     def residual(self) -> Float[Tensor, "prompts"]:
         """How far the identity is from closing: rounding, if it is true."""
-        return (self.value_gradient - self.attention - self.sampling.sum(0)).norm(dim=-1)
+        residual: Tensor = (self.value_gradient - self.attention - self.sampling.sum(0)).norm(dim=-1)
+        return residual
 
 
 def error_split(
@@ -79,7 +81,7 @@ def error_split(
     return ErrorSplit(total, attention, sampling, tiers, H, G, gap)
 
 
-def _mean_over_steps(tree: Tree, measure: Any) -> Tensor:
+def _mean_over_steps(tree: Tree, measure: Callable[[Tensor], Tensor]) -> Tensor:
     means = [_expected(tree, k, measure(level.pi.detach())) for k, level in enumerate(tree.levels)]
     return torch.stack(means).mean(0)
 

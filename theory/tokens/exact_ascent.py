@@ -2,11 +2,10 @@
 
 import copy
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 
-from envs.policy import TokenPolicy
+from envs.policy import AnyTokenPolicy
 from envs.token_mdp import TokenMDP
 from envs.world import InputError
 from theory.tokens.prefix_tree import grow
@@ -14,8 +13,8 @@ from theory.tokens.tree_gradients import total_surrogate
 
 
 def exact_ascent(
-    world: TokenMDP, policy: TokenPolicy, checkpoints: Sequence[int], rate: float = 0.01, alpha: float = 1.0
-) -> list[Any]:
+    world: TokenMDP, policy: AnyTokenPolicy, checkpoints: Sequence[int], rate: float = 0.01, alpha: float = 1.0
+) -> list[AnyTokenPolicy]:
     """Copies of the policy after the given numbers of Adam steps on the exact `grad_theta J_alpha`; the policy is left alone.
 
     `checkpoints` are whole numbers >= 0 in rising order; 0 is the policy itself. Raises InputError for others.
@@ -24,11 +23,11 @@ def exact_ascent(
         raise InputError(f"checkpoints must be rising whole numbers >= 0; got {tuple(checkpoints)}")
     policy = copy.deepcopy(policy)
     optimiser = torch.optim.Adam(policy.parameters(), lr=rate, maximize=True)
-    found = []
+    trained = []
     for step in range(checkpoints[-1] + 1):
         if step in checkpoints:
-            found.append(copy.deepcopy(policy))
+            trained.append(copy.deepcopy(policy))
         optimiser.zero_grad()
         total_surrogate(grow(world, policy, alpha)).backward()
         optimiser.step()
-    return found
+    return trained

@@ -36,11 +36,11 @@ def every_token(pi: Float[Tensor, "N V"]) -> tuple[Int[Tensor, "N V"], Float[Ten
 
 
 def one_token(rng: torch.Generator) -> Choice:
-    """Follow one token, drawn from pi; the generator lives on the policy's device."""
+    """Follow one token, drawn from pi on the generator's own device."""
 
     def draw(pi: Tensor) -> tuple[Tensor, Tensor]:
-        tokens = torch.multinomial(pi.detach(), 1, generator=rng)
-        return tokens, torch.ones_like(pi[:, :1])
+        tokens = torch.multinomial(pi.detach().to(rng.device), 1, generator=rng)
+        return tokens.to(pi.device), torch.ones_like(pi[:, :1])
 
     return draw
 
@@ -105,7 +105,8 @@ class Tree:
 
 def node_count(world: TokenMDP) -> int:
     """Number of prefixes that need logits: `prompts * sum_{k<H} V^k`."""
-    return len(world.prompts) * sum(world.V**k for k in range(world.horizon))
+    of_one_prompt: int = sum(world.V**k for k in range(world.horizon))
+    return len(world.prompts) * of_one_prompt
 
 
 def prompt_roots(world: TokenMDP, policy: TokenPolicy) -> Roots:
@@ -188,7 +189,8 @@ def _readout(world: TokenMDP, policy: TokenPolicy, level: Level, cache: Any) -> 
     h, _ = policy.hidden(policy.embed(level.u).flatten(0, 1)[:, None], cache)
     if world.readout.shape != h.shape[1:]:
         raise InputError(f"readout must have the policy's width, {h.shape[1]}; got {len(world.readout)}")
-    return (h @ world.readout).reshape(level.share.shape)
+    paid: Tensor = (h @ world.readout).reshape(level.share.shape)
+    return paid
 
 
 def edge_values(
@@ -208,7 +210,7 @@ def edge_values(
 def bytes_per_node(world: TokenMDP, policy: TokenPolicy) -> int:
     """About what autograd keeps of one node, from above."""
     if hasattr(policy, "numbers_per_position"):  # it runs whole contexts again
-        own = policy.numbers_per_position * (world.prompts.shape[1] + world.horizon)
+        own: int = policy.numbers_per_position * (world.prompts.shape[1] + world.horizon)
     else:
         own = _NUMBERS_PER_WIDTH * getattr(policy, "width", 1) * getattr(policy, "layers", 1)
     return 8 * (own + 2 * world.V**2 + world.V * world.S)

@@ -33,7 +33,8 @@ def check_probabilities(p: Float[Tensor, "*batch V"]) -> Float[Tensor, "*batch V
 
 def entropy(p: Float[Tensor, "*batch V"]) -> Float[Tensor, "*batch"]:
     """`H = -sum p ln p`, in nats."""
-    return -torch.special.xlogy(p, p).sum(-1)
+    p_ln_p: Tensor = torch.special.xlogy(p, p)
+    return -p_ln_p.sum(-1)
 
 
 def gini(p: Float[Tensor, "*batch V"]) -> Float[Tensor, "*batch"]:
@@ -88,7 +89,7 @@ def inf_to_one_norm(p: Float[Tensor, "V"]) -> Float[Tensor, ""]:
         raise InputError(
             f"V={len(p)} makes 2^{len(p)} subsets; the exact norm takes V <= {_MAX_SUBSETS}: use min(1, 2 G)"
         )
-    mass = torch.zeros(1, dtype=p.dtype)
+    mass = torch.zeros_like(p[:1])
     for weight in p:
         mass = torch.cat([mass, mass + weight])
     return (4 * mass * (1 - mass)).max()

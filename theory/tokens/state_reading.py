@@ -106,12 +106,12 @@ def state_reading_slopes(
 
 def split_of_slopes(world: TokenMDP, slopes: StateReadingSlopes, prompt: int = 0) -> StateReadingSplit:
     """`grad V = sum_k gamma^k sum_z d_k(z) Cov_{pi_k(z)}(w_k(z), Q_k(z))` and its bounds, over H x S contexts."""
-    found, d = tables(world, slopes.pi), world.start_belief(prompt)
-    J = found.V[0] @ d
+    exact, d = tables(world, slopes.pi), world.start_belief(prompt)
+    J = exact.V[0] @ d
     gradient = torch.zeros_like(slopes.w[0, 0, 0])
     sums, means = d.new_zeros(len(_SUMS)), d.new_zeros(len(_MEANS))
     for k, (pi, w) in enumerate(zip(slopes.pi, slopes.w, strict=True)):
-        cov, terms = _state_terms(pi, w, slopes.D[k], found.Q[k])
+        cov, terms = _state_terms(pi, w, slopes.D[k], exact.Q[k])
         gradient += world.gamma**k * d @ cov
         sums += world.gamma**k * torch.stack([d @ terms[name] for name in _SUMS])
         means += torch.stack([d @ terms[name] for name in _MEANS]) / world.horizon
@@ -159,7 +159,8 @@ def _state_terms(p: Tensor, w: Tensor, D: Tensor, Q: Tensor) -> tuple[Tensor, di
 
 def _largest_singular_value(w: Tensor) -> Tensor:
     """`||w||_2` of tall matrices (S, V, D) by the eigenvalues of `w'w`, (D, D)."""
-    return torch.linalg.eigvalsh(w.mT @ w)[..., -1].clamp(min=0).sqrt()
+    eigenvalues: Tensor = torch.linalg.eigvalsh(w.mT @ w)
+    return eigenvalues[..., -1].clamp(min=0).sqrt()
 
 
 def _check_size(world: TokenMDP, width: int, budget: int) -> None:

@@ -134,8 +134,8 @@ def tree_gradients(
         part = slice(start, start + rows)
         piece = Roots(x[part].clone().requires_grad_(), belief[part].clone().requires_grad_(), reach[part], cut)
         tree = grow(world, policy, mix, sites, budget=budget, roots=piece)
-        found = sums.add(tree, world.gamma**cut * surrogate(tree), [piece.x, piece.belief], start)
-        for pull, slope in zip(pulls, found, strict=True):
+        at_cut = sums.add(tree, world.gamma**cut * surrogate(tree), [piece.x, piece.belief], start)
+        for pull, slope in zip(pulls, at_cut, strict=True):
             pull[part] = slope
     V, Q = edge_values(trunk.world, trunk.levels, torch.cat(sums.V[cut]))
     carried = (pulls[0] * roots.x).sum() + (pulls[1] * roots.belief).sum()
@@ -173,10 +173,10 @@ class _Sums:
         """Differentiate a chunk; returns its slopes in the tensors at the cut."""
         depth, H = len(self.trunk.levels), len(tree.levels)
         leaves = [level.leaves[site] for site in self.sites for level in tree.levels]
-        found = _slopes(loss, [*self.parameters, *leaves, *cut])
-        for total, slope in zip(self.slopes, found, strict=False):
+        slopes = _slopes(loss, [*self.parameters, *leaves, *cut])
+        for total, slope in zip(self.slopes, slopes, strict=False):
             total += slope
-        own = found[len(self.parameters) : len(found) - len(cut)]
+        own = slopes[len(self.parameters) : len(slopes) - len(cut)]
         for k, level in enumerate(tree.levels):
             self.V[depth + k].append(tree.V[k])
             for i, site in enumerate(self.sites):
@@ -184,7 +184,7 @@ class _Sums:
                 self.costates[site][depth + k].append(_per_node(slope, self.gamma ** (depth + k), level.reach))
         for i in range(len(self.sites)):
             self._to_ancestors(own[i * H][:, :-1], i, start)
-        return found[len(found) - len(cut) :]
+        return slopes[len(slopes) - len(cut) :]
 
     def _to_ancestors(self, slope: Tensor, i: int, start: int) -> None:
         """Add a chunk's slopes at the earlier positions of its contexts to the leaves of the nodes that stand there."""
@@ -197,9 +197,9 @@ class _Sums:
 
     def close(self, trunk: Tree, surrogate: Surrogate, carried: Tensor) -> TreeGradients:
         """The trunk's own part, and all together."""
-        found = _slopes(surrogate(trunk) + carried, [*self.parameters, *self.trunk_leaves])
-        parameters = tuple(a + b for a, b in zip(self.slopes, found, strict=False))
-        leaves = [a + b for a, b in zip(self.trunk_slopes, found[len(self.parameters) :], strict=True)]
+        slopes = _slopes(surrogate(trunk) + carried, [*self.parameters, *self.trunk_leaves])
+        parameters = tuple(a + b for a, b in zip(self.slopes, slopes, strict=False))
+        leaves = [a + b for a, b in zip(self.trunk_slopes, slopes[len(self.parameters) :], strict=True)]
         depth = len(trunk.levels)
         costates = {}
         for i, site in enumerate(self.sites):

@@ -5,11 +5,12 @@ from typing import Any
 
 import pandas as pd
 import torch
+from torch import Tensor
 
 from figures.drawing.panels import legend_above
 from figures.drawing.removed_assumptions import quantum_panel, scale_panel, step_panel
 from figures.harness.claim import Claim, Part, Preset
-from figures.harness.rows import Numbers, Row, equals
+from figures.harness.rows import Row, equals
 from figures.harness.statistics import Estimate
 from figures.measures.removed_assumptions import (
     GAIN,
@@ -64,27 +65,23 @@ def measure(setting: AssumptionRemovedSetting, rng: torch.Generator, device: str
 
 
 def _rows(
-    part: str,
-    mean: Estimate,
-    target: Numbers,
-    scale: torch.Tensor,
-    setting: AssumptionRemovedSetting,
-    judged: bool = True,
+    part: str, mean: Estimate, target: Tensor, size: Tensor, setting: AssumptionRemovedSetting, judged: bool = True
 ) -> list[Row]:
-    labels, tolerance = {"variant": setting.variant, "knob": setting.knob}, 1e-9 * abs(float(scale))
-    return equals(part, mean, target, scale, tolerance=tolerance, margin=setting.margin, judged=judged, labels=labels)
+    labels, tolerance = {"variant": setting.variant, "knob": setting.knob}, 1e-9 * float(size)
+    return equals(part, mean, target, size, tolerance=tolerance, margin=setting.margin, judged=judged, labels=labels)
 
 
 def _step_reward(setting: AssumptionRemovedSetting, rng: torch.Generator, device: str) -> list[Row]:
     """The costate is 0; the truth is not. The score function takes no derivative of the reward and still meets dJ/dK."""
     world, start = step_world(), torch.tensor([setting.knob], dtype=torch.float64)
     truth = step_reward_gradient(world, GAIN, start)[1]
-    slopes = {s: step_reward_gain_slope(world, GAIN, torch.tensor([s], dtype=torch.float64)) for s in _STARTS}
+    starts = torch.tensor([setting.knob, *_STARTS], dtype=torch.float64)[:, None]
+    slope, *slopes = (step_reward_gain_slope(world, GAIN, s)[..., 0] for s in starts)
+    largest = torch.stack(slopes).abs().max()  # error of the score function is judged by the largest slope
     score = mean_score_gradient(world, start, 5 * setting.samples, rng, device)
     costate = mean_costate(world, start, setting.samples, rng, device)
-    largest = torch.stack(list(slopes.values())).abs().max()  # what the score function's error is compared with
     rows = _rows(_STEP, costate, truth, truth.abs().max(), setting)
-    return rows + _rows(_SCORE, score[..., 0], slopes[setting.knob][..., 0], largest, setting)
+    return rows + _rows(_SCORE, score[..., 0], slope, largest, setting)
 
 
 def _state_scaled(setting: AssumptionRemovedSetting, rng: torch.Generator, device: str) -> list[Row]:
@@ -117,10 +114,10 @@ _MEASURES = {"step reward": _step_reward, "state-scaled noise": _state_scaled, "
 def draw(rows: pd.DataFrame, figure: Any) -> None:
     """Costate against truth in the two start sweeps, error against quantum in the third."""
     step, scale, quantum = figure.subplots(1, 3)
-    of = {name: group for name, group in rows.groupby("part")}
-    step_panel(step, of[_STEP])
-    scale_panel(scale, of[_CUT], of[_WHOLE])
-    quantum_panel(quantum, {"straight_through": of[_STRAIGHT], "rounded": of[_ROUNDED]})
+    of = {part.name: rows[rows["part"] == part.name] for part in CLAIM.parts}
+    step_panel(step, of[_STEP], _STARTS)
+    scale_panel(scale, of[_CUT], of[_WHOLE], _STARTS)
+    quantum_panel(quantum, {"straight_through": of[_STRAIGHT], "rounded": of[_ROUNDED]}, _QUANTA)
     legend_above(figure, step, scale, quantum)
 
 

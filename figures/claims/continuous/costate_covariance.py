@@ -93,8 +93,9 @@ def _matched_gap(world: LinearQuadratic, policy: Policy, rng: torch.Generator, d
 
 def draw(rows: pd.DataFrame, figure: Any) -> None:
     """Measured covariance entries against the closed form, both in units of their scale, for each part."""
-    axes = figure.subplots(1, 3, sharey=True)
-    for axis, part in zip(axes, (_ANY, _OPTIMAL, _LEFT_OUT), strict=True):
+    parts = [part for part in (_ANY, _OPTIMAL, _LEFT_OUT) if (rows["part"] == part).any()]
+    axes = figure.subplots(1, len(parts), sharey=True, squeeze=False)[0]
+    for axis, part in zip(axes, parts, strict=True):
         colour, entries = "control" if part == _LEFT_OUT else "costate", rows[rows["part"] == part]
         systems = zip(MARKERS, entries.groupby("system", sort=False), strict=False)
         series = [Series(group, colour, marker, str(name), "scale", "none") for marker, (name, group) in systems]

@@ -1,22 +1,22 @@
 """Learning curves at equal samples: an exact critic, a learned one, none at all, and the exact gradient."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from scipy.stats import bootstrap, trim_mean
 
-from agents.policies.transformer import Transformer
 from agents.recipes.learners import Learner, grpo, ppo, reinforce, rloo, value_gradient
 from agents.training.settings import TrainingSettings
-from agents.training.tasks import TokenTask
-from agents.training.trainer import Trainer
-from envs.token_mdp import TokenMDP
-from figures.harness.claim import Claim, Part, Preset, Row, compare
-from figures.measures.oracles import TokenOracle
-from figures.measures.token_systems import at_least, build_policy, build_world
+from figures.drawing.learning_curves import curves_panel, shares_panel
+from figures.drawing.panels import legend_above
+from figures.harness.claim import Claim, Part, Preset
+from figures.harness.rows import Row, at_least, equals, report
+from figures.measures.learning_curves import exact_returns, interquartile
+from figures.measures.token_systems import at_least as require
+from figures.measures.token_systems import build_world
 
 _ROWS = 32  # an update, of every learner
 _CURVE = "exact return"
@@ -26,20 +26,23 @@ WITHIN = "no baseline within a fifth, dense reward"
 _MARGIN = 0.2  # of what the exact gradient gains: what counts as "as well"
 _RATE = 0.005  # the one that is drawn
 _SPARSE, _DENSE = "stop (3,3)", "garnet (3,3)"  # where the controls are judged; elsewhere they are reported
-# name -> recipe, rows of a group
-LEARNERS: dict[str, tuple[Learner, int]] = {
-    "exact gradient": (value_gradient(), 1),
-    "PPO, exact critic": (ppo(lam=0.0, critic="exact"), 1),
-    "PPO, learned critic": (ppo(lam=0.95), 1),
-    "RLOO": (rloo(), 4),
-    "GRPO": (grpo(), 4),
-    "REINFORCE, no baseline": (reinforce(), 1),
+_WORLDS = (_SPARSE, _DENSE, "copy (2,3)", "arithmetic (3,2)", "parity (2,5)")
+_EXACT, _EXACT_CRITIC, _LEARNED_CRITIC = "exact gradient", "PPO, exact critic", "PPO, learned critic"
+_RLOO, _GRPO, _PLAIN = "RLOO", "GRPO", "REINFORCE, no baseline"
+LEARNERS: dict[str, tuple[Learner, int]] = {  # name -> recipe, rows of a group
+    _EXACT: (value_gradient(), 1),
+    _EXACT_CRITIC: (ppo(lam=0.0, critic="exact"), 1),
+    _LEARNED_CRITIC: (ppo(lam=0.95), 1),
+    _RLOO: (rloo(), 4),
+    _GRPO: (grpo(), 4),
+    _PLAIN: (reinforce(), 1),
 }
+_LOOKS = dict(zip(LEARNERS, ("exact", "critic", "score_value", "costate", "score", "control"), strict=True))
 
 
 @dataclass(frozen=True)
 class CriticOrNotSetting:
-    """One world; every learner from the same `seeds` policies, one pass over the same number of rows an update."""
+    """One world; every learner starts from the same `seeds` policies and takes one pass over 32 rows in each update."""
 
     world: str
     seeds: int
@@ -49,116 +52,71 @@ class CriticOrNotSetting:
 
     def __post_init__(self) -> None:
         """Refuse what leaves nothing to compare."""
-        at_least(8, seeds=self.seeds)
-        at_least(self.every, steps=self.steps)
+        require(8, seeds=self.seeds)
+        require(self.every, steps=self.steps)
 
 
 def settings(preset: Preset) -> list[CriticOrNotSetting]:
     """A world of sparse reward and many lengths, one of dense reward; in the full preset several prompts and longer."""
-    if preset == "quick":
-        return [CriticOrNotSetting(world, 64, 30) for world in (_SPARSE, _DENSE)]
-    worlds = (_SPARSE, _DENSE, "copy (2,3)", "arithmetic (3,2)", "parity (2,5)")
-    return [CriticOrNotSetting(world, 128, 100, rate) for world in worlds for rate in (0.002, _RATE)]
+    if preset == "full":
+        return [CriticOrNotSetting(world, 128, 100, rate) for world in _WORLDS for rate in (0.002, _RATE)]
+    seeds, steps, every = (8, 1, 1) if preset == "tiny" else (64, 30, 5)
+    return [CriticOrNotSetting(world, seeds, steps, every=every) for world in (_SPARSE, _DENSE)]
 
 
 def measure(setting: CriticOrNotSetting, rng: torch.Generator, device: str) -> list[Row]:
     """Interquartile means over seeds with bootstrap intervals: of the curves, and of paired differences of their means."""
     world = build_world(setting.world)
     first = int(torch.randint(2**31, (1,), generator=rng))
-    draws = np.random.default_rng(first)
-    curves = {name: _curves(setting, world, *recipe, first) for name, recipe in LEARNERS.items()}
-    rows: list[Row] = []
-    for name, curve in curves.items():
-        for i, numbers in enumerate(curve):
-            labels = {"world": setting.world, "rate": setting.rate, "learner": name, "step": i * setting.every,
-                      "best": world.optimal_return}  # fmt: skip
-            rows += _interquartile(_CURVE, numbers, 0.0, draws, labels, relation="report")
-    return rows + _judged(setting, curves, draws)
-
-
-def _curves(setting: CriticOrNotSetting, world: TokenMDP, learner: Learner, group: int, first: int) -> np.ndarray:
-    """Exact return of every seed at every record, (records, seeds)."""
-    seeds = [first + i for i in range(setting.seeds)]
-    policies, critics = [build_policy(world, seed, spread=1.0) for seed in seeds], None
-    if learner.critic == "learned":
-        places = world.prompts.shape[1] + world.horizon
-        critics = [Transformer(1, world.V, 16, 2, 2, places, seed=seed) for seed in seeds]
-    asked = TrainingSettings(
-        setting.steps, _ROWS // group, group, rate=setting.rate, critic_rate=setting.rate, every=setting.every
-    )
-    trainer = Trainer(TokenTask(world), learner, policies, seeds, asked, TokenOracle(world), critics)
-    return np.stack([record.J.numpy() for record in trainer.run() if record.step % setting.every == 0])
-
-
-def _judged(setting: CriticOrNotSetting, curves: dict[str, np.ndarray], draws: np.random.Generator) -> list[Row]:
-    """Mean return along the way, as a share of what the exact gradient gains; seeds are pairs, they begin alike."""
-    start = curves["RLOO"][0]
-    gain = {name: curve.mean(0) - start for name, curve in curves.items()}
-    whole = float(gain["exact gradient"].mean())
-    share = {name: x / whole for name, x in gain.items()}
+    draws, seeds = np.random.default_rng(first), [first + i for i in range(setting.seeds)]
+    curves = {}
+    for name, (learner, group) in LEARNERS.items():
+        training = TrainingSettings(
+            setting.steps, _ROWS // group, group, rate=setting.rate, critic_rate=setting.rate, every=setting.every
+        )
+        curves[name] = exact_returns(world, learner, training, seeds)
     labels = {"world": setting.world, "rate": setting.rate}
     rows: list[Row] = []
+    for name, curve in curves.items():
+        for i, returns in enumerate(curve):
+            mean, interval = interquartile(returns, draws)
+            at = {"learner": name, "step": i * setting.every, "best": world.optimal_return}
+            rows += report(_CURVE, mean, labels=labels | at | interval)
+    return rows + _judged(curves, draws, labels)
+
+
+def _judged(curves: dict[str, np.ndarray], draws: np.random.Generator, labels: dict[str, Any]) -> list[Row]:
+    """Mean return along the way, as a share of what the exact gradient gains; seeds are pairs, they begin alike."""
+    gain = {name: curve.mean(0) - curves[_RLOO][0] for name, curve in curves.items()}
+    whole = float(gain[_EXACT].mean())
+    share = {name: x / whole for name, x in gain.items()}
+    rows: list[Row] = []
     for name, x in share.items():
-        rows += _interquartile(CLIMBS, x, 0.0, draws, {**labels, "learner": name}, relation=">=")
-    sparse, known = setting.world == _SPARSE, setting.world in (_SPARSE, _DENSE)
-    for part, one, other, target, relation in (
-        (FREE, "RLOO", "PPO, learned critic", -_MARGIN, ">="),
-        (CRITIC, "PPO, exact critic", "RLOO", 0.0 if sparse else -_MARGIN, ">="),
-        (LIMIT, "RLOO", "exact gradient", 0.0, "==" if sparse else "report"),
-        (BASELINE, "REINFORCE, no baseline", "RLOO", 0.0, "==" if known else "report"),
-        (WITHIN, "REINFORCE, no baseline", "RLOO", -_MARGIN, ">=" if setting.world == _DENSE else "report"),
+        mean, interval = interquartile(x, draws)
+        rows += at_least(CLIMBS, mean, 0.0, labels=labels | {"learner": name} | interval)
+    sparse, dense = (labels["world"] == world for world in (_SPARSE, _DENSE))
+    for part, one, other, make in (
+        (FREE, _RLOO, _LEARNED_CRITIC, partial(at_least, bound=-_MARGIN)),
+        (CRITIC, _EXACT_CRITIC, _RLOO, partial(at_least, bound=0.0 if sparse else -_MARGIN)),
+        (LIMIT, _RLOO, _EXACT, partial(equals, target=0.0, judged=sparse)),
+        (BASELINE, _PLAIN, _RLOO, partial(equals, target=0.0, judged=sparse or dense)),
+        (WITHIN, _PLAIN, _RLOO, partial(at_least, bound=-_MARGIN, judged=dense)),
     ):
-        difference = share[one] - share[other]
-        rows += _interquartile(
-            part, difference, target, draws, {**labels, "learner": f"{one} - {other}"}, relation=relation
-        )
+        mean, interval = interquartile(share[one] - share[other], draws)
+        rows += make(part, mean, labels=labels | {"learner": f"{one} - {other}"} | interval)
     return rows
-
-
-def _interquartile(
-    part: str, numbers: np.ndarray, target: float, draws: np.random.Generator, labels: Row, relation: str
-) -> list[Row]:
-    """Interquartile mean over seeds; its bootstrap standard error, and the 95 % interval for the picture."""
-    found = bootstrap((numbers,), lambda x, axis: trim_mean(x, 0.25, axis=axis), n_resamples=2000, rng=draws,
-                      method="percentile")  # fmt: skip
-    interval = {"low": float(found.confidence_interval.low), "high": float(found.confidence_interval.high)}
-    return compare(part, trim_mean(numbers, 0.25), target, found.standard_error, len(numbers), relation=relation,
-                   labels={**labels, **interval})  # fmt: skip
 
 
 def draw(rows: pd.DataFrame, figure: Any) -> None:
     """Curves with their 95 % bands, a panel for each world, and the means along the way as shares of the exact gradient's."""
-    from figures.drawing.panels import legend_above
-    from figures.drawing.style import COLOURS, EXACT, MARKERS
-
     rows = rows[rows["rate"] == (_RATE if _RATE in set(rows["rate"]) else rows["rate"].iloc[0])]
     curves, worlds = rows[rows["part"] == _CURVE], list(dict.fromkeys(rows["world"]))
     axes = figure.subplots(1, len(worlds) + 1, squeeze=False)[0]
-    colours = [COLOURS[key] for key in ("exact", "critic", "score_value", "costate", "score", "control")]
     for axis, world in zip(axes, worlds, strict=False):
-        here = curves[curves["world"] == world]
-        for i, name in enumerate(LEARNERS):
-            one = here[here["learner"] == name]
-            line = EXACT if i == 0 else {"color": colours[i], "marker": MARKERS[i], "ms": 4, "lw": 1.3}
-            axis.plot(one["step"], one["measured"], label=name, **line)
-            axis.fill_between(one["step"], one["low"], one["high"], color=colours[i], alpha=0.15, lw=0)
-        axis.axhline(here["best"].iloc[0], color="0.6", lw=0.8, ls=":")
-        axis.set(xlabel=f"update ({_ROWS} rows each)", ylabel="exact return J", title=world)
-    _shares(axes[-1], rows[rows["part"] == CLIMBS], worlds, colours)
+        curves_panel(axis, curves[curves["world"] == world], _LOOKS)
+        axis.set(xlabel=f"update ({_ROWS} rows each)", title=world)
+    shares_panel(axes[-1], rows[rows["part"] == CLIMBS], worlds, _LOOKS)
     legend_above(figure, axes[0])
-
-
-def _shares(axis: Any, rows: pd.DataFrame, worlds: list[str], colours: list[Any]) -> None:
-    from figures.drawing.style import EXACT, MARKERS
-
-    for i, name in enumerate(LEARNERS):
-        one = rows[rows["learner"] == name].set_index("world").loc[worlds]
-        at = [w + 0.12 * (i - 2.5) for w in range(len(worlds))]
-        spans = [one["measured"] - one["low"], one["high"] - one["measured"]]
-        axis.errorbar(at, one["measured"], spans, fmt=MARKERS[i], color=colours[i], ms=5, capsize=2)
-    axis.axhline(1, **EXACT)
-    axis.set_xticks(range(len(worlds)), worlds, fontsize=9)
-    axis.set(ylabel="mean gain / exact gradient's", title="along the way", ylim=(0, None))
 
 
 CLAIM = Claim(
@@ -177,9 +135,7 @@ CLAIM = Claim(
     "exact gradient gains. What a learned critic buys over RLOO is within the intervals; what an exact one buys, and what "
     "leaving the baseline out costs, depends on how sparse the reward is.",
     parts=(
-        Part(CLIMBS, "claim", "holds"),
-        Part(FREE, "claim", "holds"),
-        Part(CRITIC, "claim", "holds"),
+        *(Part(name, "claim", "holds") for name in (CLIMBS, FREE, CRITIC)),
         Part(LIMIT, "control", "fails"),
         Part(BASELINE, "control", "fails", every="world"),
         Part(WITHIN, "control", "fails"),

@@ -1,35 +1,34 @@
-"""What GRPO with std climbs: the sum of F_G(P) over prompts at group size G, 2 arcsin sqrt P as G grows."""
+"""What GRPO with std ascends: the sum of F_G(P) over prompts at group size G, 2 arcsin sqrt P as G grows."""
 
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from agents.recipes.learners import grpo
-from envs.token_mdp import TokenMDP
-from figures.harness.claim import Claim, Part, Preset, Row, compare
+from figures.drawing.kappa import draw_objectives
+from figures.harness.claim import Claim, Part, Preset
+from figures.harness.rows import Row, at_most, equals, report, vanishes
 from figures.measures.token_systems import build_policy, build_world
-from theory.groups.binary_rewards import alignment, arcsine, grpo_kappa, grpo_objective
+from theory.differences import directional_slope
+from theory.groups import large_groups as limit
+from theory.groups.binary_rewards import alignment, grpo_kappa
 from theory.groups.expected_update import expected_update
-from theory.tokens.completions import completion_log_probs, completions
-from theory.tokens.prefix_tree import grow
+from theory.groups.objectives import of_policy, prompt_gradients, std_objective
 
-ZETA = -1.4603545088095868  # zeta(1/2): what Riemann sums of 1 / sqrt x leave at 0
 _STEP = 2e-4  # of the differences, along directions of length 1
 _DIFFERENCES = 1e-8  # their error, relative to the gradient
-_ROUNDING = 1e-12
-_PARALLEL = 1e-9
-_FINITE, _SMALL, _BELOW, _WEIGHT, _OBJECTIVE = (
-    "finite G: the gradient of F_G", "G = 2 and 3: parallel to grad J", "weight below its limit", "weight: error 1/G",
-    "objective: error 1/sqrt G",
-)  # fmt: skip
-_ARCSINE, _J, _FASTER = "2 arcsin sqrt P at finite G", "GRPO climbs J", "objective: error 1/G"
+_ROUNDING, _PARALLEL = 1e-12, 1e-9
+_FINITE, _SMALL = "finite G: the gradient of F_G", "G = 2 and 3: parallel to grad J"
+_BELOW, _WEIGHT = "weight below its limit", "weight: error 1/G"
+_OBJECTIVE, _FASTER = "objective: error 1/sqrt G", "objective: error 1/G"
+_ARCSINE, _J = "2 arcsin sqrt P at finite G", "GRPO climbs J"
 _COSINE, _SHARE = "cosine", "share of the update"
-_LARGEST = (2, 4, 8, 16, 32, 64, 128, 256, 512)
-CHANCES = (0.1, 0.3, 0.5, 0.8)
+_ANY = "any"  # stands for all worlds: the closed forms alone
+_LARGEST = (2, 4, 8, 16, 32, 64, 128, 256, 512)  # group sizes of the closed forms
+_FROM, _CHANCES = 64, (0.1, 0.3, 0.5, 0.8)  # errors are judged from this group size on, at these success probabilities
 
 
 @dataclass(frozen=True)
@@ -45,169 +44,83 @@ class GrpoArcsineSetting:
 
 def settings(preset: Preset) -> list[GrpoArcsineSetting]:
     """Worlds of several prompts x temperatures x seeds, and the limit by itself."""
-    quick = preset == "quick"
-    temperatures, seeds = ((0.5, 1.0), 2) if quick else ((0.3, 0.5, 1.0, 3.0), 5)
-    groups, directions = ((2, 3, 4, 16), 2) if quick else ((2, 3, 4, 8, 16), 10)
-    return [GrpoArcsineSetting("any", _LARGEST)] + [
+    temperatures = {"tiny": (1.0,), "quick": (0.5, 1.0), "full": (0.3, 0.5, 1.0, 3.0)}[preset]
+    groups = {"tiny": (2, 4), "quick": (2, 3, 4, 16), "full": (2, 3, 4, 8, 16)}[preset]
+    seeds, directions = {"tiny": (1, 1), "quick": (2, 2), "full": (5, 10)}[preset]
+    worlds = ("arithmetic (3,2)", "copy (2,3)")[: 1 if preset == "tiny" else None]
+    return [GrpoArcsineSetting(_ANY, _LARGEST)] + [
         GrpoArcsineSetting(world, groups, tau, seed, directions)
-        for world in ("arithmetic (3,2)", "copy (2,3)")
+        for world in worlds
         for tau in temperatures
         for seed in range(seeds)
     ]
 
 
 def measure(setting: GrpoArcsineSetting, rng: torch.Generator, device: str) -> list[Row]:
-    """The update of one policy against central differences and against other objectives; or the limit."""
-    if setting.world == "any":
-        return _limit_rows(setting.groups)
+    """The update of one policy against the slopes of its objective and against other gradients; or the limit."""
+    if setting.world == _ANY:
+        return [row for G in setting.groups for row in _limit_rows(G)]
     world = build_world(setting.world)
     policy = build_policy(world, setting.seed, setting.temperature)
     labels = {"world": setting.world, "temperature": setting.temperature, "seed": setting.seed}
-    P, slopes = prompt_gradients(world, policy)
-    rows = _weighing_rows(world, P, slopes, labels)
+    P, gradients = prompt_gradients(world, policy)
+    rows = _prompt_rows(P, world.weights[:, None] * gradients, labels)
     for G in setting.groups:
         for std in ("population", "sample") if G == 4 else ("population",):
-            update = expected_update(world, policy, grpo(std, "row sum"), G)
-            found = torch.cat([part.flatten() for part in update.mean.parameters])
-            own = {**labels, "G": G, "std": std}
-            rows += _finite_rows(world, policy, found, G, std, setting.directions, rng, own)
+            update = expected_update(world, policy, grpo(std, "row sum"), G).mean.flat
+            objective, own = of_policy(world, std_objective(G, std == "population")), {**labels, "G": G, "std": std}
+            for i in range(setting.directions):
+                direction = _direction(update, rng)
+                slope = directional_slope(policy, direction, objective, _STEP)
+                along, target = (float(x) / float(update.norm()) for x in (update @ direction, slope))
+                rows += equals(_FINITE, along, target, tolerance=_DIFFERENCES, labels={**own, "direction": i})
             # c_2 = 1 and c_3 = sqrt 2 for every P: there, and there only, no prompt counts more than in J
-            for part, objective in ((_ARCSINE, (P * (1 - P)).rsqrt()), (_SMALL if G < 4 else _J, torch.ones_like(P))):
-                bias = alignment(found, (world.weights * objective) @ slopes)[2]
-                rows += compare(part, bias, 0.0, tolerance=_PARALLEL, labels=own)
+            for part, weight in ((_ARCSINE, (P * (1 - P)).rsqrt()), (_SMALL if G < 4 else _J, torch.ones_like(P))):
+                bias = alignment(update, (world.weights * weight) @ gradients).bias
+                rows += vanishes(part, bias, _PARALLEL, labels=own)
     return rows
 
 
-def prompt_gradients(
-    world: TokenMDP, policy: Any
-) -> tuple[Float[Tensor, "prompts"], Float[Tensor, "prompts parameters"]]:
-    """P of every prompt, and grad_theta P through the live products `P = sum_o R(o) prod_k pi(c_k)`: no surrogate."""
-    tree = grow(world, policy)
-    found, live = completions(tree), completion_log_probs(tree).sum(-1)
-    success, parameters = (live.exp() * found.returns).sum(1), list(policy.parameters())
-    slopes = [
-        torch.cat([g.flatten() for g in torch.autograd.grad(one, parameters, retain_graph=True, allow_unused=True,
-                                                            materialize_grads=True)])
-        for one in success
-    ]  # fmt: skip
-    return found.success(), torch.stack(slopes)
+def _direction(update: Tensor, rng: torch.Generator) -> Tensor:
+    """A random unit vector, half along the update, so that none is blind to it."""
+    noise = torch.randn(len(update), generator=rng, dtype=update.dtype)
+    direction = noise / noise.norm() + update / update.norm()
+    unit: Tensor = direction / direction.norm()
+    return unit
 
 
-def objective_slope(
-    world: TokenMDP, policy: Any, direction: Float[Tensor, "parameters"], G: int, population: bool
-) -> float:
-    """Slope of `sum_prompts weight F_G(P)` along a direction of the parameters, by differences of fourth order."""
-    parameters = list(policy.parameters())
-    steps = direction.split([p.numel() for p in parameters])
-
-    def at(h: float) -> float:
-        """The objective h along the direction; the parameters are put back."""
-        with torch.no_grad():
-            for p, step in zip(parameters, steps, strict=True):
-                p += h * step.reshape(p.shape)
-            P = completions(grow(world, policy)).success()
-            for p, step in zip(parameters, steps, strict=True):
-                p -= h * step.reshape(p.shape)
-        return float(world.weights @ grpo_objective(P, G, population))
-
-    near, far = at(_STEP) - at(-_STEP), at(2 * _STEP) - at(-2 * _STEP)
-    return (8 * near - far) / (12 * _STEP)
-
-
-def _finite_rows(
-    world: TokenMDP, policy: Any, found: Tensor, G: int, std: str, directions: int, rng: torch.Generator, labels: Row
-) -> list[Row]:
+def _prompt_rows(P: Tensor, gradients: Tensor, labels: Row) -> list[Row]:
+    """Reported: cosines of the update at any G to two gradients; each prompt's share in it over its share in grad J."""
     rows: list[Row] = []
-    for i in range(directions):
-        # half along the update, so that no direction is blind to it
-        noise = torch.randn(len(found), generator=rng, dtype=found.dtype)
-        direction = noise / noise.norm() + found / found.norm()
-        direction = direction / direction.norm()
-        slope = objective_slope(world, policy, direction, G, std == "population")
-        size = float(found.norm())
-        rows += compare(_FINITE, float(found @ direction) / size, slope / size, tolerance=_DIFFERENCES,
-                        labels={**labels, "direction": i})  # fmt: skip
-    return rows
-
-
-def _weighing_rows(world: TokenMDP, P: Tensor, slopes: Tensor, labels: Row) -> list[Row]:
-    """Report: cosines of the update at any G with two gradients, and each prompt's share in it over its share in grad J."""
-    own, rows = world.weights[:, None] * slopes, list[Row]()
-    limit, J = (P * (1 - P)).rsqrt() @ own, own.sum(0)
-    size = own.norm(dim=1) / own.norm(dim=1).sum()
+    totals = {"J": gradients.sum(0), "2 arcsin sqrt P": (P * (1 - P)).rsqrt() @ gradients}
+    size = gradients.norm(dim=1) / gradients.norm(dim=1).sum()
     for G in _LARGEST:
-        weight = grpo_kappa(P, G)
-        for target, truth in (("J", J), ("2 arcsin sqrt P", limit)):
-            cosine = alignment(weight @ own, truth)[0]
-            rows += compare(_COSINE, cosine, 1.0, relation="report", labels={**labels, "G": G, "of": target})
-        if G in (2, 8, 64):
-            shares = weight / (weight @ size)
-            for prompt, share in enumerate(shares):
-                given = {**labels, "G": G, "P": float(P[prompt]), "prompt": prompt}
-                rows += compare(_SHARE, share, 1.0, relation="report", labels=given)
+        weight, own = grpo_kappa(P, G), {**labels, "G": G}
+        for of, total in totals.items():
+            rows += report(_COSINE, alignment(weight @ gradients, total).cosine, 1.0, labels={**own, "of": of})
+        for prompt, share in enumerate(weight / (weight @ size) if G in (2, 8, 64) else ()):
+            rows += report(_SHARE, share, 1.0, labels={**own, "P": float(P[prompt]), "prompt": prompt})
     return rows
 
 
-def objective_gap(P: Float[Tensor, "..."], G: int) -> Float[Tensor, "..."]:
-    """`2 arcsin sqrt P - F_G(P)` to order 1/G: `-zeta(1/2) / sqrt G + (2P - 1) / (4 G sqrt(P(1-P)))`."""
-    return -ZETA / G**0.5 + (2 * P - 1) / (4 * G * (P * (1 - P)).sqrt())
-
-
-def _limit_rows(groups: tuple[int, ...]) -> list[Row]:
+def _limit_rows(G: int) -> list[Row]:
     """Weight and objective against their limits and the first terms of their errors."""
-    grid = torch.linspace(0, 1, 101, dtype=torch.float64)[1:-1]
-    P = torch.tensor(CHANCES, dtype=torch.float64)
-    sd, rows = (P * (1 - P)).sqrt(), list[Row]()
-    for G in groups:
-        labels = {"world": "any", "G": G}
-        ratio = grpo_kappa(grid, G) * (grid * (1 - grid)).sqrt()
-        rows += compare(_BELOW, ratio, 1.0, relation="<=", tolerance=_ROUNDING, labels=labels, axes=("grid",))
-        if G < 64:
-            continue
-        first = 8 * G * sd**3 * (1 / sd - grpo_kappa(P, G))
-        second = (0.75 + 7 / 16 * (1 - 2 * P) ** 2 / sd**2) / G
-        rows += compare(_WEIGHT, first, 1.0 + second, tolerance=second, labels=labels, axes=("chance",))
-        gap, leading = arcsine(P) - grpo_objective(P, G), -ZETA / G**0.5
-        rows += compare(_OBJECTIVE, gap / leading, objective_gap(P, G) / leading, tolerance=1 / G, labels=labels,
-                        axes=("chance",))  # fmt: skip
-        at_64 = arcsine(P) - grpo_objective(P, 64)
-        relation = "report" if G == 64 else "=="
-        rows += compare(_FASTER, G * gap / (64 * at_64), 1.0, tolerance=4 / 64, relation=relation, labels=labels,
-                        axes=("chance",))  # fmt: skip
-    return rows
+    grid, P = torch.linspace(0, 1, 101, dtype=torch.float64)[1:-1], torch.tensor(_CHANCES, dtype=torch.float64)
+    ratio, labels, axes = grpo_kappa(grid, G) * (grid * (1 - grid)).sqrt(), {"world": _ANY, "G": G}, ("chance",)
+    rows = at_most(_BELOW, ratio, 1.0, tolerance=_ROUNDING, labels=labels, axes=("grid",))
+    if G < _FROM:
+        return rows
+    second, leading, gap = limit.kappa_gap_correction(P, G), limit.leading_objective_gap(G), limit.objective_gap(P, G)
+    rows += equals(_WEIGHT, limit.kappa_gap_ratio(P, G), 1.0 + second, tolerance=second, labels=labels, axes=axes)
+    target = limit.approximate_objective_gap(P, G) / leading
+    rows += equals(_OBJECTIVE, gap / leading, target, tolerance=1 / G, labels=labels, axes=axes)
+    ratio, judged = G * gap / (_FROM * limit.objective_gap(P, _FROM)), G > _FROM  # of an error that falls like 1/G: 1
+    return rows + equals(_FASTER, ratio, 1.0, tolerance=4 / _FROM, judged=judged, labels=labels, axes=axes)
 
 
 def draw(rows: pd.DataFrame, figure: Any) -> None:
-    """What is climbed, its slope, and where the update points."""
-    from figures.drawing.panels import legend_above
-    from figures.drawing.style import COLOURS, EXACT, MARKERS
-
-    left, middle, right = figure.subplots(1, 3)
-    P = torch.linspace(-9, 9, 300, dtype=torch.float64).sigmoid()
-    for G, colour in ((2, "costate"), (4, "score"), (16, "score_value"), (64, "score_best")):
-        left.plot(P, grpo_objective(P, G), color=COLOURS[colour], label=f"G = {G}")
-        middle.plot(P, grpo_kappa(P, G), color=COLOURS[colour])
-    left.plot(P, arcsine(P), label="2 arcsin sqrt P", **EXACT)
-    middle.plot(P, (P * (1 - P)).rsqrt(), **EXACT)
-    left.set(xlabel="success probability P", ylabel="F_G(P)", title="what is climbed")
-    middle.set(xscale="logit", yscale="log", ylim=(0.8, 20), xlabel="success probability P", ylabel="c_G(P)",
-               title="a prompt's weight", xticks=(1e-3, 0.1, 0.5, 0.9, 0.999), yticks=(1, 2, 4, 8, 16))  # fmt: skip
-    middle.set_xticklabels(("0.001", "0.1", "0.5", "0.9", "0.999"))
-    middle.set_yticklabels(("1", "2", "4", "8", "16"))
-    middle.minorticks_off()
-    cosines = rows[rows["part"] == _COSINE]
-    for i, (target, colour) in enumerate((("J", "critic"), ("2 arcsin sqrt P", "reference"))):
-        of_G = cosines[cosines["of"] == target].groupby("G")["measured"]
-        median = of_G.median()
-        spans = [(median - of_G.min()).clip(lower=0), (of_G.max() - median).clip(lower=0)]  # cosines of 1 to rounding
-        right.errorbar(median.index * 1.06 ** (2 * i - 1), median, spans, fmt=MARKERS[4 + i], ms=6, capsize=2,
-                       color=COLOURS[colour], label=f"cosine to grad {target}")  # fmt: skip
-    right.axhline(1, **EXACT)
-    right.set(xscale="log", xlabel="group size G", ylabel="cosine (median, range)", title="where the update points",
-              xticks=(2, 8, 32, 128, 512), ylim=(None, 1.02))  # fmt: skip
-    right.set_xticklabels(("2", "8", "32", "128", "512"))
-    right.minorticks_off()
-    legend_above(figure, left, right)
+    """What is ascended, its slope, and where the update points."""
+    draw_objectives(figure, rows[rows["part"] == _COSINE])
 
 
 CLAIM = Claim(
@@ -224,14 +137,8 @@ CLAIM = Claim(
     "large G; the gap falls like 1.46 / sqrt G. Middle, the weight of a prompt: it saturates at sqrt(G-1), below the dashed "
     "limit, where P < 1/G. Right, the mean update over prompts (closed form) turns from grad J to the arcsine's.",
     parts=(
-        Part(_FINITE, "claim", "holds"),
-        Part(_SMALL, "claim", "holds"),
-        Part(_BELOW, "claim", "holds"),
-        Part(_WEIGHT, "claim", "holds"),
-        Part(_OBJECTIVE, "claim", "holds"),
-        Part(_ARCSINE, "control", "fails", every="G"),
-        Part(_J, "control", "fails", every="G"),
-        Part(_FASTER, "control", "fails", every="G"),
+        *(Part(name, "claim", "holds") for name in (_FINITE, _SMALL, _BELOW, _WEIGHT, _OBJECTIVE)),
+        *(Part(name, "control", "fails", every="G") for name in (_ARCSINE, _J, _FASTER)),
     ),
     settings=settings,
     measure=measure,

@@ -1,7 +1,5 @@
 """High entropy and a large vocabulary: what bounds the error of the attention costate, and what it depends on."""
 
-import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,38 +7,20 @@ import numpy as np
 import pandas as pd
 import torch
 from scipy.stats import spearmanr
-from torch import Tensor
-from torch.nn.functional import pad
 
-from agents.policies.transformer import Transformer
-from envs.token_mdp import TokenMDP
 from envs.world import InputError
-from figures.harness.claim import Claim, Part, Preset, Row, compare
-from theory.tokens.state_reading import StateReadingSplit, split_of_slopes, state_reading_slopes, state_reading_split
+from figures.drawing.large_vocabulary import draw_large_vocabulary
+from figures.harness.claim import Claim, Part, Preset
+from figures.harness.rows import Labels, Row, at_most, equals, report
+from figures.measures.state_readers import POLICIES, QUANTITIES, quantities, splits_by_rewards, two_clusters
+from theory.tokens.state_reading import StateReadingSplit
 
-STATES, HORIZON, WIDTH = 4, 3, 16
-PROMPT = (0, 1)
-POLICIES = {"near uniform": 0.1, "Zipf": 1.0, "peaked": 1.0}  # standard deviation of the logits before the offset
-REWARDS = ("related", "unrelated")
-_SITE = "layer1"
-_ROUNDING = 1e-12
+_ROUNDING = 1e-12  # of `sum gamma^k E[D_w osc(Q)]`
 _LARGE = 512  # from this V on, and from half the largest entropy on, a point counts as high entropy and large V
 _KEPT, _ATTAINED = "every bound is kept", "tier 2 is attained"
 _HALF, _SPECTRAL = "half the constant", "||J|| in the place of min(1/4, G/2)"
-RANKED = ("H", "G", "||J||", "D osc(Q) ||J||", "Q dealt at random", "sd(w) sd(Q)", "tier 2", "naive product")
 _ALONE = "the probabilities alone fix the error"
-QUANTITIES = {
-    "H": "entropy",
-    "G": "gini",
-    "||J||": "jacobian_norm",
-    "D": "diameter",
-    "osc(Q)": "oscillation",
-    "D osc(Q)": "reach",
-    "D osc(Q) ||J||": "spectral",
-    "naive product": "naive",
-    "sd(w) sd(Q)": "spread",
-    "Q dealt at random": "dealt",
-}
+_RANKS = "rank correlation with the error"
 
 
 @dataclass(frozen=True)
@@ -58,67 +38,9 @@ class LargeVocabularySetting:
 
 def settings(preset: Preset) -> list[LargeVocabularySetting]:
     """Networks, each over all sizes: rank correlations need the whole grid."""
-    steps, networks = {"quick": (3, 1), "full": (1, 20)}[preset]
-    return [LargeVocabularySetting(network, tuple(2**i for i in range(3, 16, steps))) for network in range(networks)]
-
-
-def build_policy(V: int, kind: str, tied: bool, seed: int) -> Transformer:
-    """A random transformer whose logits h'e_a / tau have the kind's standard deviation, tied or not, plus its offset.
-
-    The head reads h with |h| = sqrt(width), so e_a ~ N(0, 1) (tied) or U(-1, 1) / sqrt(width) gives the temperature. Zipf:
-    `-ln rank`; peaked: what lifts token 0 to probability 0.9 over even others, at any V.
-    """
-    head_sd = 1.0 if tied else (3 * WIDTH) ** -0.5
-    temperature = math.sqrt(WIDTH) * head_sd / POLICIES[kind]
-    offset = torch.zeros(V, dtype=torch.float64)
-    if kind == "Zipf":
-        offset = -torch.arange(1, V + 1, dtype=torch.float64).log()
-    elif kind == "peaked":
-        offset[0] = math.log(9 * (V - 1))
-    return Transformer(V, width=WIDTH, layers=2, heads=2, length=len(PROMPT) + HORIZON, temperature=temperature,
-                       offset=temperature * offset, tied=tied, seed=seed)  # fmt: skip
-
-
-def state_logits(policy: Transformer) -> Callable[[Tensor, int], Tensor]:
-    """`logits(delta, k)`, (S, V): the policy reads the prompt, with delta at its last position, then the state's token.
-
-    The state's token stands at position T + k, where a rollout would have it: `extend` numbers it T, so the difference of
-    the two position embeddings is added.
-    """
-    T = len(PROMPT)
-    prompt, states = policy.embed(torch.tensor(PROMPT)).detach(), policy.embed(torch.arange(STATES)).detach()
-    position = policy.position.detach()
-
-    def logits(delta: Tensor, k: int) -> Tensor:
-        state = states + position[T + k] - position[T]
-        x = torch.cat([prompt.expand(STATES, -1, -1), state[:, None]], 1)
-        return policy.extend(x, None, {_SITE: pad(delta[None], (0, 0, T - 1, 1)).expand_as(x)})[0]
-
-    return logits
-
-
-def build_world(V: int, scores: Tensor, rng: torch.Generator) -> TokenMDP:
-    """Transitions random, the same for the same generator; r[k, z, a] the rank of scores[k, z, a] among the tokens, over V."""
-    chance = -torch.rand(STATES, V, STATES, generator=rng, dtype=torch.float64).clamp(min=1e-300).log()
-    r = (scores.argsort(-1).argsort(-1) + 0.5) / V
-    return TokenMDP(chance / chance.sum(-1, keepdim=True), r.double(), [PROMPT], [0], HORIZON, 0.9)
-
-
-def token_scores(policy: Transformer, V: int, rewards: str, rng: torch.Generator) -> Tensor:
-    """What the rewards rank: a random direction of the head's embeddings per step and state, or nothing that they know."""
-    if rewards == "unrelated":
-        return torch.randn(HORIZON, STATES, V, generator=rng, dtype=torch.float64)
-    directions = torch.randn(HORIZON, STATES, WIDTH, generator=rng, dtype=torch.float64)
-    return directions @ policy.head.weight.detach().mT
-
-
-def two_clusters(V: int, rng: torch.Generator) -> StateReadingSplit:
-    """Even tokens against odd ones, in slope and in reward: the case that attains tier 2, at any V."""
-    sign = (torch.arange(V) % 2).double() - 0.5
-    direction = torch.randn(WIDTH, generator=rng, dtype=torch.float64)
-    world = build_world(V, torch.zeros(HORIZON, STATES, V), rng)
-    even = TokenMDP(world.P, (sign + 0.5).expand(STATES, V), [PROMPT], [0], HORIZON, 0.9)
-    return state_reading_split(even, lambda delta, k: (sign * (direction @ delta)).expand(STATES, V), WIDTH)
+    exponents = {"tiny": range(3, 5), "quick": range(3, 16, 3), "full": range(3, 16)}[preset]
+    networks = 20 if preset == "full" else 1
+    return [LargeVocabularySetting(network, tuple(2**i for i in exponents)) for network in range(networks)]
 
 
 def measure(setting: LargeVocabularySetting, rng: torch.Generator, device: str) -> list[Row]:
@@ -128,138 +50,73 @@ def measure(setting: LargeVocabularySetting, rng: torch.Generator, device: str) 
     for V in setting.sizes:
         for kind in POLICIES:
             for tied in (True, False):
-                found = _splits(V, kind, tied, rng)
+                splits = splits_by_rewards(V, kind, tied, rng)
                 labels = {"V": V, "policy": kind, "tied": tied, "network": setting.network}
-                for rewards, split in found.items():
+                for rewards, split in splits.items():
                     rows += _bound_rows(split, {**labels, "rewards": rewards})
-                    points.append({**labels, "rewards": rewards, "split": split})
-                ratio = (found["related"].error / found["unrelated"].error).log()
-                rows += compare(_ALONE, ratio, 0.0, tolerance=1e-9, labels=labels)
+                    points.append({**labels, "rewards": rewards, **quantities(split), **_sizes(split)})
+                ratio = (splits["related"].error / splits["unrelated"].error).log()
+                rows += equals(_ALONE, ratio, 0.0, tolerance=1e-9, labels=labels)
         rows += _cluster_rows(two_clusters(V, rng), {"V": V, "policy": "two clusters", "network": setting.network})
-    return rows + _report_rows(points)
+    return rows + _report_rows(pd.DataFrame(points), {"network": setting.network})
 
 
-def _splits(V: int, kind: str, tied: bool, rng: torch.Generator) -> dict[str, StateReadingSplit]:
-    """One policy and one set of transitions, so one law of the tokens; two ways to deal the same rewards to them."""
-    seeds = torch.randint(2**31, (2,), generator=rng).tolist()
-    policy, slopes, found = build_policy(V, kind, tied, seeds[0]), None, {}
-    for rewards in REWARDS:
-        transitions = torch.Generator().manual_seed(seeds[1])
-        world = build_world(V, token_scores(policy, V, rewards, rng), transitions)
-        slopes = slopes or state_reading_slopes(world, state_logits(policy), WIDTH)
-        found[rewards] = split_of_slopes(world, slopes)
-    return found
-
-
-def _bound_rows(split: StateReadingSplit, labels: dict[str, Any]) -> list[Row]:
+def _bound_rows(split: StateReadingSplit, labels: Labels) -> list[Row]:
     """Error and bounds in units of `sum gamma^k E[D_w osc(Q)]`, and what they are made of."""
-    factor, unit = split.error / split.reach, split.reach
-    bounds = {f"tier {i}": split.tiers[i] for i in (1, 2, 3)}
-    bounds |= {"sd(w) sd(Q)": split.spread, "naive product": split.naive}
+    error, spread, unit = split.error / split.reach, split.spread / split.reach, split.reach
+    bounds = {f"tier {i}": (error, split.tiers[i] / unit) for i in (1, 2, 3)}
+    bounds |= {"sd(w) sd(Q)": (error, spread), "naive product": (error, split.naive / unit)}
+    bounds |= {"spread under tier 2": (spread, split.tiers[2] / unit)}
     rows: list[Row] = []
-    for name, bound in bounds.items():
-        rows += compare(
-            _KEPT, factor, bound / unit, relation="<=", tolerance=_ROUNDING, labels={**labels, "bound": name}
-        )
-    rows += compare(_KEPT, split.spread / unit, split.tiers[2] / unit, relation="<=", tolerance=_ROUNDING,
-                    labels={**labels, "bound": "spread under tier 2"})  # fmt: skip
-    rows += compare(_SPECTRAL, factor, split.spectral / unit, relation="<=", tolerance=_ROUNDING, labels=labels)
-    for name, field in QUANTITIES.items():
-        rows += compare("quantity", getattr(split, field), split.error, relation="report",
-                        labels={**labels, "quantity": name})  # fmt: skip
+    for name, (smaller, bound) in bounds.items():
+        rows += at_most(_KEPT, smaller, bound, tolerance=_ROUNDING, labels={**labels, "bound": name})
+    rows += at_most(_SPECTRAL, error, split.spectral / unit, tolerance=_ROUNDING, labels=labels)
+    for name, number in quantities(split).items():
+        rows += report("quantity", number, split.error, labels={**labels, "quantity": name})
     return rows
 
 
-def _cluster_rows(split: StateReadingSplit, labels: dict[str, Any]) -> list[Row]:
+def _cluster_rows(split: StateReadingSplit, labels: Labels) -> list[Row]:
     """Tier 2 attained, and the two wrong constants refuted."""
-    factor, bound = split.error / split.reach, split.tiers[2] / split.reach
-    rows = compare(_ATTAINED, factor, bound, scale=bound, tolerance=_ROUNDING, labels=labels)
-    for part, wrong in ((_HALF, bound / 2), (_SPECTRAL, split.spectral / split.reach)):
-        rows += compare(part, factor, wrong, relation="<=", tolerance=_ROUNDING, labels=labels)
-    return rows
+    error, bound = split.error / split.reach, split.tiers[2] / split.reach
+    rows = equals(_ATTAINED, error, bound, bound, tolerance=_ROUNDING, labels=labels)
+    rows += at_most(_HALF, error, bound / 2, tolerance=_ROUNDING, labels=labels)
+    return rows + at_most(_SPECTRAL, error, split.spectral / split.reach, tolerance=_ROUNDING, labels=labels)
 
 
-def _report_rows(points: list[dict[str, Any]]) -> list[Row]:
+def _sizes(split: StateReadingSplit) -> dict[str, float]:
+    """Tiers 1 and 2, the error, and the error in units of `sum gamma^k E[D_w osc(Q)]`."""
+    sizes = {
+        "tier 1": split.tiers[1],
+        "tier 2": split.tiers[2],
+        "error": split.error,
+        "factor": split.error / split.reach,
+    }
+    return {name: float(size) for name, size in sizes.items()}
+
+
+def _report_rows(table: pd.DataFrame, network: Labels) -> list[Row]:
     """Slopes of ln(quantity) in ln V, and rank correlations with the error, over the grid and where H and V are large."""
-    table = pd.DataFrame([{**point, **_numbers(point["split"])} for point in points])
-    large = table[(table["V"] >= _LARGE) & (table["H"] > 0.5 * np.log(table["V"]))]
-    network = {"network": points[0]["network"]}
     rows: list[Row] = []
     for (kind, rewards), group in table.groupby(["policy", "rewards"], sort=False):
         for name in (*QUANTITIES, "tier 2", "error", "factor"):
             slope = np.polyfit(np.log(group["V"]), np.log(group[name]), 1)[0]
-            rows += compare("slope of ln in ln V", slope, 0.0, relation="report",
-                            labels={**network, "policy": kind, "rewards": rewards, "quantity": name})  # fmt: skip
-    subsets = {"whole grid": table, "large": large} | {
-        f"large, {k}": g for k, g in large.groupby("rewards", sort=False)
-    }
-    for over, part in ((over, part) for over, part in subsets.items() if len(part) > 2):
-        for name in (*QUANTITIES, "tier 2", "tier 1"):
-            rows += compare("rank correlation with the error", spearmanr(part[name], part["error"])[0], 1.0,
-                            relation="report", labels={**network, "over": over, "quantity": name})  # fmt: skip
+            labels = {**network, "policy": kind, "rewards": rewards, "quantity": name}
+            rows += report("slope of ln in ln V", slope, labels=labels)
+    large = table[(table["V"] >= _LARGE) & (table["H"] > 0.5 * np.log(table["V"]))]
+    subsets = {"whole grid": table, "large": large}
+    subsets |= {f"large, {rewards}": group for rewards, group in large.groupby("rewards", sort=False)}
+    for over, part in subsets.items():
+        for name in (*QUANTITIES, "tier 2", "tier 1") if len(part) > 2 else ():
+            rank = spearmanr(part[name], part["error"])[0]
+            rows += report(_RANKS, rank, 1.0, labels={**network, "over": over, "quantity": name})
     return rows
-
-
-def _numbers(split: StateReadingSplit) -> dict[str, float]:
-    """The named quantities of a split with error, tiers 1 and 2, and the error in units of reach."""
-    named = {name: float(getattr(split, field)) for name, field in QUANTITIES.items()}
-    tiers = {f"tier {i}": float(split.tiers[i]) for i in (1, 2)}
-    return named | tiers | {"error": float(split.error), "factor": float(split.error / split.reach)}
 
 
 def draw(rows: pd.DataFrame, figure: Any) -> None:
     """Error in units of D osc(Q) against V; bounds and ||J|| in the same units; rank correlations."""
-    from figures.drawing.panels import legend_above
-    from figures.drawing.style import COLOURS, EXACT
-
-    left, middle, right = figure.subplots(1, 3, width_ratios=(5, 5, 4))
-    bounds, policies = rows[rows["part"] == _KEPT], rows[rows["policy"].isin(list(POLICIES))]
-    error, spectral = bounds[bounds["bound"] == "tier 1"], policies[policies["part"] == _SPECTRAL]
-    for rewards, line in zip(REWARDS, ("o-", "s:"), strict=True):
-        _lines(left, error[error["rewards"] == rewards], "measured", line, f"rewards {rewards}")
-    for name, line in (("naive product", "^-"), ("sd(w) sd(Q)", "v-.")):
-        _lines(middle, bounds[bounds["bound"] == name], "target", line, name)
-    _lines(middle, spectral, "target", "x:", "||J||, no bound")
-    attained = rows[rows["part"] == _ATTAINED]
-    for axis in (left, middle):
-        axis.legend(loc="lower left", frameon=False)
-        axis.axhline(0.25, **EXACT)
-        axis.plot(attained["V"], attained["measured"], "*", color=COLOURS["exact"], ms=8)
-        axis.set(xscale="log", yscale="log", xlabel="vocabulary size V")
-    left.set(ylabel="in units of D osc(Q)", title="error", ylim=(left.get_ylim()[0] / 20, None))
-    middle.set(title="bounds, and ||J||")
-    _ranks(right, rows)
-    for kind, colour in zip(POLICIES, _colours(), strict=True):
-        right.plot([], [], "-", color=colour, lw=3, label=kind)
-    right.plot([], [], label="1/4, the exact limit", **EXACT)
-    right.plot([], [], "*", color=COLOURS["exact"], ms=8, label="two clusters of tokens")
-    legend_above(figure, right)
-
-
-def _colours() -> tuple[Any, ...]:
-    from figures.drawing.style import COLOURS
-
-    return COLOURS["costate"], COLOURS["score"], COLOURS["attention"]
-
-
-def _lines(axis: Any, rows: pd.DataFrame, column: str, line: str, name: str) -> None:
-    """One line a policy: the geometric mean over networks, ways of tying and rewards, against V."""
-    for kind, colour in zip(POLICIES, _colours(), strict=True):
-        group = rows[rows["policy"] == kind]
-        mean = np.log(group[column]).groupby(group["V"]).mean()
-        axis.plot(mean.index, np.exp(mean), line, color=colour, ms=5, lw=1.3)
-    axis.plot([], [], line, color="0.3", label=name)
-
-
-def _ranks(axis: Any, rows: pd.DataFrame) -> None:
-    """Rank correlation of every quantity with the error where entropy and vocabulary are large, mean over networks."""
-    found = rows[rows["part"] == "rank correlation with the error"]
-    for over, marker in (("large, related", "o"), ("large, unrelated", "s")):
-        mean = found[found["over"] == over].groupby("quantity", sort=False)["measured"].mean().reindex(list(RANKED))
-        axis.plot(mean, mean.index, marker, color="0.3", ms=7)
-    axis.axvline(0, color="0.6", lw=1)
-    axis.set(xlim=(-1.1, 1.1), xlabel="rank corr. with the error", title="high entropy, large V")
-    axis.invert_yaxis()
+    bounds, spectral, attained, ranks = (rows[rows["part"] == part] for part in (_KEPT, _SPECTRAL, _ATTAINED, _RANKS))
+    draw_large_vocabulary(figure, bounds, spectral, attained, ranks)
 
 
 CLAIM = Claim(

@@ -13,7 +13,7 @@ from envs.policy import TokenPolicy
 from envs.token_mdp import TokenMDP
 from figures.drawing.bias_and_spread import draw_bias_and_spread
 from figures.harness.claim import Claim, Part, Preset
-from figures.harness.rows import Row, equals, report, vanishes
+from figures.harness.rows import Labels, Row, equals, report, vanishes
 from figures.harness.statistics import Estimate, estimate
 from figures.measures.token_systems import at_least, build_policy, build_world
 from theory.tokens.costates import expected_costates, sampled_costates
@@ -22,15 +22,13 @@ from theory.tokens.prefix_tree import token_roots
 
 _ROUNDING = 1e-9  # of the value gradient
 _SITE = "layer1"
-NAMES = {
-    "straight_through": "straight-through",
-    "reinmax": "ReinMax",
-    "soft": "soft",
-    "gumbel": "Gumbel",
-    "score": "score E2",
+UNBIASED = {  # costate -> part
+    "straight_through": "straight-through is unbiased",
+    "reinmax": "ReinMax is unbiased",
+    "soft": "soft is unbiased",
+    "gumbel": "Gumbel is unbiased",
 }
 ENUMERATED, SAMPLED = ("straight_through", "reinmax", "soft"), ("score", "straight_through", "reinmax", "gumbel")
-UNBIASED = {name: f"{NAMES[name]} is unbiased" for name in (*ENUMERATED, "gumbel")}
 _ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
 _OWN, _ONE, _MEANS = "soft = its own value gradient", "one token: exact", "sampled mean = exact mean"
 
@@ -73,18 +71,7 @@ def measure(setting: RelaxedCostatesSetting, rng: torch.Generator, device: str) 
     rows = _exact_rows(world, policy, truth, labels)
     gap = (_mean(world, policy, "soft") - own).norm() / own.norm()
     rows += vanishes(_OWN, gap, _ROUNDING, labels=labels)
-    roots = token_roots(world, policy, 0, [])
-    for name in SAMPLED:
-        for tau_g in setting.tau_g if name == "gumbel" else (1.0,):
-            costates = sampled_costates(world, policy, name, _SITE, setting.samples, rng, tau_g=tau_g, roots=roots)
-            here, values = {**labels, "costate": name, "tau_g": tau_g}, costates[0, :, -1]
-            rows += _size_rows(values, truth, here)
-            if name != "gumbel":
-                exact = _mean(world, policy, name)
-                rows += _mean_rows(_MEANS, values, exact, truth, setting.margin, here, tolerance=1e-12)
-            elif world.horizon > 1:  # the noise is continuous: no exact mean is known
-                rows += _mean_rows(UNBIASED[name], values, truth, truth, setting.margin, here)
-    return rows
+    return rows + _sampled_rows(world, policy, truth, setting, rng, labels)
 
 
 def _mean(world: TokenMDP, policy: TokenPolicy, name: str, alpha: float = 1.0) -> Tensor:
@@ -92,7 +79,7 @@ def _mean(world: TokenMDP, policy: TokenPolicy, name: str, alpha: float = 1.0) -
     return expected_costates(world, policy, name, _SITE, alpha)[0][0, -1]
 
 
-def _exact_rows(world: TokenMDP, policy: TokenPolicy, truth: Tensor, labels: dict[str, Any]) -> list[Row]:
+def _exact_rows(world: TokenMDP, policy: TokenPolicy, truth: Tensor, labels: Labels) -> list[Row]:
     """Relative bias of the enumerated costates; judged at alpha = 1 (soft: at its own alpha, 0)."""
     rows: list[Row] = []
     for name in ENUMERATED:
@@ -105,37 +92,37 @@ def _exact_rows(world: TokenMDP, policy: TokenPolicy, truth: Tensor, labels: dic
     return rows
 
 
-def _size_rows(values: Tensor, truth: Tensor, labels: dict[str, Any]) -> list[Row]:
-    """Standard deviation and bias of single samples, in units of the value gradient."""
-    mean, size = estimate(values), float(truth.norm())
-    bias, error = np.linalg.norm(mean.mean - truth.numpy()) / size, np.linalg.norm(mean.standard_error) / size
-    sampled = Estimate(np.asarray(bias), np.asarray(error), mean.samples)
-    return report("spread", values.std(0).norm() / size, 1.0, labels=labels) + report(
-        "sampled bias", sampled, labels=labels
-    )
-
-
-def _mean_rows(
-    part: str,
-    values: Tensor,
-    target: Tensor,
+def _sampled_rows(
+    world: TokenMDP,
+    policy: TokenPolicy,
     truth: Tensor,
-    margin: float,
-    labels: dict[str, Any],
-    tolerance: float = 0.0,
+    setting: RelaxedCostatesSetting,
+    rng: torch.Generator,
+    labels: Labels,
 ) -> list[Row]:
-    """The samples' mean against `target`, component by component, in units of the samples' spread."""
-    spread = values.std(0).clamp(
-        min=_ROUNDING * float(truth.norm())
-    )  # the slope of one token does not depend on the sample
-    return equals(
-        part, estimate(values), target, spread, tolerance=tolerance, margin=margin, labels=labels, axes=("component",)
-    )
+    """Spread and bias of single samples, in units of the value gradient; their mean, component by component, judged."""
+    rows: list[Row] = []
+    roots = token_roots(world, policy, 0, [])
+    for name in SAMPLED:
+        for tau_g in setting.tau_g if name == "gumbel" else (1.0,):
+            costates = sampled_costates(world, policy, name, _SITE, setting.samples, rng, tau_g=tau_g, roots=roots)
+            values, size = costates[0, :, -1], float(truth.norm())
+            mean, here = estimate(values), {**labels, "costate": name, "tau_g": tau_g}
+            rows += report("spread", values.std(0).norm() / size, 1.0, labels=here)
+            bias, error = (np.linalg.norm(x) / size for x in (mean.mean - truth.numpy(), mean.standard_error))
+            rows += report("sampled bias", Estimate(np.asarray(bias), np.asarray(error), mean.samples), labels=here)
+            spread = values.std(0).clamp(min=_ROUNDING * size)  # the slope of one token does not depend on the sample
+            judging: dict[str, Any] = {"margin": setting.margin, "labels": here, "axes": ("component",)}
+            if name != "gumbel":
+                rows += equals(_MEANS, mean, _mean(world, policy, name), spread, tolerance=1e-12, **judging)
+            elif world.horizon > 1:  # its noise is continuous: no exact mean is known
+                rows += equals(UNBIASED[name], mean, truth, spread, **judging)
+    return rows
 
 
 def draw(rows: pd.DataFrame, figure: Any) -> None:
     """Biases and spreads in the worlds where later tokens see earlier ones."""
-    draw_bias_and_spread(rows[rows["world"] != "one choice"], figure, NAMES)
+    draw_bias_and_spread(rows[rows["world"] != "one choice"], figure)
 
 
 CLAIM = Claim(

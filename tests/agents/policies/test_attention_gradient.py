@@ -9,7 +9,7 @@ from agents.sampling.score_function import score_function_gradient
 from envs.linear_quadratic import stack_history
 from tests.agents.cases import MANY, T, attention, sample, world
 from tests.oracles import assert_mean_within, differs_by, numerical_gradient
-from theory.continuous.broken_assumptions import history_gain
+from theory.continuous.attention import history_gain
 from theory.continuous.lq_gradients import expected_return
 
 

@@ -14,7 +14,7 @@ from envs.noise import Noise, draw_noise
 from envs.world import InputError
 from tests.agents.cases import POLICIES, T, attention, draws, plain_path, return_from, sample, small, world
 from tests.oracles import numerical_gradient
-from theory.continuous.broken_assumptions import history_gain
+from theory.continuous.attention import history_gain
 
 ENDLESS = {"horizon": None}
 

@@ -7,6 +7,10 @@ from scipy import stats
 
 from agents.policies.linear import LinearPolicy
 from agents.policies.transformer import Transformer, TransformerCommand
+from agents.recipes.advantages import leave_one_out
+from agents.recipes.learner import Learner, Penalty
+from agents.recipes.learners import LEARNERS, build_learner
+from agents.recipes.surrogates import token_mean
 from agents.training.copies import Copies
 from agents.training.tasks import CommandTask, TokenTask
 from envs.noise import FAMILIES, Noise, draw_noise
@@ -127,6 +131,59 @@ def test_a_batch_is_one_copys_rows_and_what_goes_with_them():
     assert part.group.tolist() == [1, 1, 0, 0]
     assert whole.reference is None
     assert part.reference is None
+
+
+def mixing_score(log_probs, old, advantages, mask):
+    """A user's surrogate that mixes groups: centred over the whole batch."""
+    return (advantages - advantages.mean()) * log_probs
+
+
+def mixing_weights(mask, group):
+    """A user's normaliser that mixes groups: the longest row of the batch counts."""
+    return mask / mask.sum(1).max().double().expand(len(mask), 1)
+
+
+def mixing_advantage(rewards, mask, group):
+    """A user's advantage that mixes groups: the best row of the batch is the baseline."""
+    return (rewards.sum(1, keepdim=True) - rewards.sum(1).max()) * mask
+
+
+OWN = {
+    "own advantage": Learner("own", mixing_advantage),
+    "own surrogate": Learner("own", leave_one_out, mixing_score),
+    "own normaliser": Learner("own", leave_one_out, normalise=mixing_weights),
+    "token mean": Learner("own", leave_one_out, normalise=token_mean),
+}
+EXTRAS = {"kl_loss": Penalty("k3", 0.5), "kl_reward": Penalty("k1", 0.3), "entropy": 0.2}
+
+
+@pytest.mark.parametrize("name", [*(name for name in LEARNERS if name != "value_gradient"), *OWN])
+@pytest.mark.parametrize("part", [slice(None), torch.tensor([6, 7, 8, 0, 1, 2])], ids=["all rows", "a minibatch"])
+def test_the_slopes_of_all_copies_together_are_those_of_one_after_the_other(name, part):
+    """Also for parts of a user's own, which may mix the groups of a batch and must not meet another copy's rows."""
+    learner = OWN[name] if name in OWN else build_learner(name, **EXTRAS)
+    rows, _ = draw(STOP, (3, 4, 5), prompts=3, group=3)
+    log_probs, entropy = rows.old + 0.3 * draws(*rows.old.shape, seed=1), draws(*rows.old.shape, seed=2)
+    fields = {"reference": rows.old + 0.1, "values": draws(*rows.old.shape, seed=3)}
+    shown = (log_probs[:, part], entropy[:, part])
+    losses, weights, bonus = rows.slopes(learner, *shown, part, fields)
+    for i in range(3):
+        own = learner.slopes(shown[0][i], shown[1][i], rows.batch(i, part, **fields))
+        close(losses[i], own[0].sum(), rtol=1e-12, atol=1e-14)
+        close(weights[i], own[1], rtol=1e-12, atol=1e-14)
+        assert (bonus is None) == (own[2] is None)
+        if bonus is not None:
+            close(bonus[i], own[2], rtol=1e-12, atol=1e-14)
+
+
+def test_a_learner_that_mixes_groups_would_give_other_slopes_if_its_rows_were_joined():
+    """The control of the test before this one: joined, every part of a user's own gives something else."""
+    rows, _ = draw(STOP, (3, 4, 5), prompts=3, group=3)
+    for learner in OWN.values():
+        assert not learner.keeps_groups_apart
+        joined = learner.slopes(rows.old.flatten(0, 1), None, rows.joined())[1].unflatten(0, (3, -1))
+        alone = torch.stack([learner.slopes(rows.old[i], None, rows.batch(i))[1] for i in range(3)])
+        assert not torch.allclose(3 * joined, alone, rtol=1e-3)
 
 
 def commands():

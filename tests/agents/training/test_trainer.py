@@ -196,6 +196,26 @@ def test_several_seeds_together_are_each_alone(kind, recipe):
 
 
 @KINDS
+@pytest.mark.parametrize("seeds", [(4,), (4, 5)])
+@pytest.mark.parametrize("recipe", ["ppo", "value_gradient"])
+def test_the_policies_given_are_left_alone_and_the_trained_ones_are_handed_out(kind, recipe, seeds):
+    """For one policy as for several; what is handed out takes no part in the training that goes on."""
+    mine = [policy(kind, seed) for seed in seeds]
+    before = [vector(network).clone() for network in mine]
+    training = trainer(kind, recipe, TrainingSettings(steps=2, prompts=2, group=2, rate=0.05), seeds, policies=mine)
+    training.step()
+    early = training.policies
+    moved = [vector(network).clone() for network in early]
+    list(training.run())
+    for network, start, first, later, middle in zip(mine, before, early, training.policies, moved, strict=True):
+        assert type(later) is type(network)
+        assert torch.equal(vector(network), start)
+        assert torch.equal(vector(first), middle)
+        assert not torch.equal(middle, start)
+        assert not torch.equal(vector(later), middle)
+
+
+@KINDS
 @EACH
 def test_every_recipe_improves_the_return(kind, recipe):
     setting = TrainingSettings(steps=20, prompts=4, group=8, rate=0.02 if kind == "tokens" else 0.05, every=20)

@@ -1,6 +1,5 @@
 """`costate pretrain` and `costate impact` from end to end: files, numbers by a second road, the choice, and bad usage."""
 
-import copy
 import json
 import shutil
 
@@ -57,12 +56,12 @@ def run(*arguments):
     return stopped.value.code
 
 
-def pretrain(out, *more, world=COPY):
-    return run("pretrain", *world, *SIZES, *more, "--out", out)
+def pretrain(out, *options, world=COPY):
+    return run("pretrain", *world, *SIZES, *options, "--out", out)
 
 
-def impact(folder, *more):
-    return run("impact", "--checkpoints", folder, *more)
+def impact(folder, *options):
+    return run("impact", "--checkpoints", folder, *options)
 
 
 def read(path):
@@ -77,8 +76,8 @@ def contents(folder):
 @pytest.fixture
 def undrawn(monkeypatch):
     """No pictures: they are looked at once, and take most of the time."""
-    monkeypatch.setattr("figures.drawing.impact.draw_pretraining", lambda *given: None)
-    monkeypatch.setattr("figures.drawing.impact.draw_impact", lambda *given: None)
+    monkeypatch.setattr("figures.commands.pretrain.draw_pretraining", lambda *arguments: None)
+    monkeypatch.setattr("figures.commands.impact.draw_impact", lambda *arguments: None)
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +86,12 @@ def whole(tmp_path_factory):
     out = tmp_path_factory.mktemp("whole")
     assert pretrain(out) == 0
     return out
+
+
+@pytest.fixture(scope="module")
+def known(whole):
+    """What is known of its checkpoints."""
+    return [describe_policy(WORLD, checkpoint.policy) for checkpoint in loaded(whole)]
 
 
 @pytest.fixture
@@ -125,52 +130,37 @@ def test_pretraining_leaves_checkpoints_numbers_and_a_picture(whole):
     }  # fmt: skip
     assert (whole / "pretraining.png").read_bytes().startswith(b"\x89PNG")
     assert "<svg" in (whole / "pretraining.svg").read_text()
-    told = json.loads((whole / "model.json").read_text())
-    assert told == {
+    model = json.loads((whole / "model.json").read_text())
+    assert model == {
         "world": "TokenSkills", "world_options": {"horizon": 1, "modulus": 2, "names": "copy"}, "seed": 0, "quality": 1.0,
         "noise": 0.0, "coverage": 1.0, "updates": 8, "checkpoints": 3, "batch": 8, "width": 8, "layers": 1, "heads": 1,
         "rate": 0.005,
     }  # fmt: skip
 
 
-def test_its_rows_are_the_numbers_of_the_checkpoints_that_it_leaves(whole):
-    table, found = read(whole / "pretraining.csv"), loaded(whole)
+def test_its_rows_are_the_numbers_of_the_checkpoints_that_it_leaves(whole, known):
+    table, checkpoints = read(whole / "pretraining.csv"), loaded(whole)
     assert table["updates"].tolist() == GRID
     assert table["tokens"].tolist() == [done * 8 * 4 for done in GRID]  # eight documents of three and one tokens
-    assert [one.tokens for one in found] == table["tokens"].tolist()
-    assert [one.name for one in found] == [f"update-{done:06d}" for done in GRID]
-    for row, one in zip(table.to_dict("records"), found, strict=True):
-        assert_same(row, describe_policy(WORLD, one.policy))
-        assert row["J"] == pytest.approx(exact_return(WORLD, one.policy), rel=1e-12)
+    assert [checkpoint.tokens for checkpoint in checkpoints] == table["tokens"].tolist()
+    assert [checkpoint.name for checkpoint in checkpoints] == [f"update-{done:06d}" for done in GRID]
+    for row, numbers, checkpoint in zip(table.to_dict("records"), known, checkpoints, strict=True):
+        assert_same(row, numbers)
+        assert row["J"] == pytest.approx(exact_return(WORLD, checkpoint.policy), rel=1e-12)
     assert table["J"].nunique() == len(GRID)
 
 
 def test_it_is_a_plain_loop_over_documents_of_that_corpus(tmp_path, capsys, undrawn):
     """Network, documents and optimiser by hand, every knob away from its default."""
-    knobs = (
-        "--quality",
-        0.6,
-        "--noise",
-        0.2,
-        "--coverage",
-        0.5,
-        "--rate",
-        0.02,
-        "--seed",
-        3,
-        "--layers",
-        2,
-        "--heads",
-        2,
-    )
-    assert pretrain(tmp_path, *knobs) == 0
+    knobs = {"quality": 0.6, "noise": 0.2, "coverage": 0.5, "rate": 0.02, "seed": 3, "layers": 2, "heads": 2}
+    assert pretrain(tmp_path, *(part for name, value in knobs.items() for part in (f"--{name}", value))) == 0
     corpus = Corpus(WORLD, best_words(WORLD), 0.6, 0.2, 0.5)
     network, rng = Transformer(3, None, 8, 2, 2, 4, seed=3), torch.Generator().manual_seed(2**32 + 3)
-    optimiser, found, losses = torch.optim.Adam(network.parameters(), lr=0.02), loaded(tmp_path), []
+    optimiser, checkpoints, losses = torch.optim.Adam(network.parameters(), lr=0.02), loaded(tmp_path), []
     table = read(tmp_path / "pretraining.csv").set_index("updates")
     for done in range(9):
         if done in GRID:
-            kept = found[GRID.index(done)].policy
+            kept = checkpoints[GRID.index(done)].policy
             for p, q in zip(kept.parameters(), network.parameters(), strict=True):
                 torch.testing.assert_close(p, q.detach(), rtol=1e-9, atol=1e-12, check_dtype=True)
             if losses:
@@ -181,10 +171,10 @@ def test_it_is_a_plain_loop_over_documents_of_that_corpus(tmp_path, capsys, undr
         loss.backward()
         optimiser.step()
         losses.append(float(loss.detach()))
-    said = capsys.readouterr().out
-    assert f"4 checkpoints, pretraining.csv and pretraining.png are in {tmp_path}" in said
-    assert f"{table['J'][8]:.4f}" in said
-    assert f"{table['skill 2'][8]:.4f}" in said
+    printed = capsys.readouterr().out
+    assert f"4 checkpoints, pretraining.csv and pretraining.png are in {tmp_path}" in printed
+    assert f"{table['J'][8]:.4f}" in printed
+    assert f"{table['skill 2'][8]:.4f}" in printed
 
 
 def test_the_same_seed_gives_the_same_numbers_and_another_one_others(whole, tmp_path, undrawn):
@@ -205,21 +195,20 @@ def test_again_with_other_sizes_leaves_no_old_checkpoints(folder, undrawn):
     assert loaded(folder)[0].policy.width == 4
 
 
-def test_impact_prints_a_row_a_checkpoint_names_one_and_draws(folder, capsys):
+def test_impact_prints_a_row_a_checkpoint_names_one_and_draws(folder, known, capsys):
     before = contents(folder)
     assert impact(folder) == 0
-    said = capsys.readouterr().out
+    lines = capsys.readouterr().out.splitlines()
     table = read(folder / "impact.csv")
     assert {name: body for name, body in contents(folder).items() if not name.startswith("impact")} == before
     assert (folder / "impact.png").read_bytes().startswith(b"\x89PNG")
     assert "<svg" in (folder / "impact.svg").read_text()
     assert set(PREDICTORS) <= set(table)
     assert "gain" not in table
-    for row, one in zip(table.to_dict("records"), loaded(folder), strict=True):
-        assert (row["checkpoint"], row["tokens"]) == (one.name, one.tokens)
-        assert_same(row, describe_policy(WORLD, one.policy))
+    for row, numbers, checkpoint in zip(table.to_dict("records"), known, loaded(folder), strict=True):
+        assert (row["checkpoint"], row["tokens"]) == (checkpoint.name, checkpoint.tokens)
+        assert_same(row, numbers)
     assert table["predicted"].tolist() == pytest.approx((table[CRITERION] / table[CRITERION].max()).tolist())
-    lines = said.splitlines()
     for line, row in zip(lines[1:5], table.to_dict("records"), strict=True):
         assert line.split()[:2] == [row["checkpoint"], str(row["tokens"])]
         shown = [row[name] for name in ("J", "H", "pass_at_k", "costate", "snr", "best_of", "power", "predicted")]
@@ -241,7 +230,7 @@ def assert_advice(lines, table):
 
 
 def test_the_advice_is_the_best_row_wherever_it_is(folder, tmp_path, capsys, undrawn):
-    """Checkpoints of unlike sharpness, so that criteria part; none of the files says its tokens."""
+    """Checkpoints of different sharpness, so that criteria differ; none of the files holds its tokens."""
     shutil.rmtree(folder)
     folder.mkdir()
     for i, share in enumerate((0.2, 8.0, 1.0)):
@@ -257,39 +246,29 @@ def test_the_advice_is_the_best_row_wherever_it_is(folder, tmp_path, capsys, und
     assert len({best(table, name) for name in (CRITERION, "power", "costate x rest")}) > 1
 
 
-def test_definitions_reach_the_numbers(folder, undrawn):
+def test_definitions_reach_the_numbers(folder, known, undrawn):
     assert impact(folder, "--k", 3, "--eps", 0.1, "--alpha", 2.5) == 0
-    for row, one in zip(read(folder / "impact.csv").to_dict("records"), loaded(folder), strict=True):
-        assert_same(row, describe_policy(WORLD, one.policy, Definitions(k=3, eps=0.1, alpha=2.5)))
-        assert row["best_of"] != pytest.approx(describe_policy(WORLD, one.policy)["best_of"], rel=1e-3)
+    rows = read(folder / "impact.csv").to_dict("records")
+    for row, default, checkpoint in zip(rows, known, loaded(folder), strict=True):
+        assert_same(row, describe_policy(WORLD, checkpoint.policy, Definitions(k=3, eps=0.1, alpha=2.5)))
+        assert row["best_of"] != pytest.approx(default["best_of"], rel=1e-3)
 
 
 def trained_gain(world, policy, seed=0, updates=2, group=8, rows=64, rate=0.001):
     """GRPO from this checkpoint alone, and J before and after by enumeration."""
-    own = copy.deepcopy(policy)
-    asked = TrainingSettings(updates, rows // group, group, rate=rate, optimiser="adam")
-    trainer = Trainer(TokenTask(world), grpo(), [own], [2**33 + seed], asked)
+    settings = TrainingSettings(updates, rows // group, group, rate=rate, optimiser="adam")
+    trainer = Trainer(TokenTask(world), grpo(), [policy], [2**33 + seed], settings)
     for _ in range(updates):
         trainer.step()
-    return exact_return(world, own) - exact_return(world, policy)
+    return exact_return(world, trainer.policies[0]) - exact_return(world, policy)
 
 
-@pytest.mark.parametrize(
-    ("given", "own"),
-    [
-        ((), {}),
-        (
-            ("--seed", 4, "--group", 2, "--rows", 16, "--rate", 0.02),
-            {"seed": 4, "group": 2, "rows": 16, "rate": 0.02},
-        ),
-    ],
-    ids=["default", "other"],
-)
-def test_a_budget_measures_the_gain_of_that_many_updates(folder, capsys, undrawn, given, own):
+@pytest.mark.parametrize("settings", [{}, {"seed": 4, "group": 2, "rows": 16, "rate": 0.02}], ids=["default", "other"])
+def test_a_budget_measures_the_gain_of_that_many_updates(folder, capsys, undrawn, settings):
     before = contents(folder)
-    assert impact(folder, "--budget", 2, *given) == 0
+    assert impact(folder, "--budget", 2, *(part for name, x in settings.items() for part in (f"--{name}", x))) == 0
     table = read(folder / "impact.csv")
-    truth = [trained_gain(WORLD, one.policy, **own) for one in loaded(folder)]
+    truth = [trained_gain(WORLD, checkpoint.policy, **settings) for checkpoint in loaded(folder)]
     assert table["gain"].tolist() == pytest.approx(truth, rel=1e-9, abs=1e-9)
     assert (table["J_after"] - table["J"]).tolist() == pytest.approx(truth, abs=1e-9)
     assert min(abs(gain) for gain in truth) > 1e-5
@@ -306,16 +285,16 @@ def test_the_world_named_overrides_the_files(folder, undrawn):
     """First a keyword alone, then another world of three tokens altogether."""
     assert impact(folder, "--set", "sparse=false", "--set", "gamma=0.5") == 0
     dense = skills(2, 1, "copy", sparse=False, gamma=0.5)
-    for row, one in zip(read(folder / "impact.csv").to_dict("records"), loaded(folder), strict=True):
-        assert_same(row, describe_policy(dense, one.policy))
+    for row, checkpoint in zip(read(folder / "impact.csv").to_dict("records"), loaded(folder), strict=True):
+        assert_same(row, describe_policy(dense, checkpoint.policy))
     assert impact(folder, *STOP) == 0
     stop = sum_and_stop(2, 2)
-    for row, one in zip(read(folder / "impact.csv").to_dict("records"), loaded(folder), strict=True):
-        assert_same(row, describe_policy(stop, one.policy))
+    for row, checkpoint in zip(read(folder / "impact.csv").to_dict("records"), loaded(folder), strict=True):
+        assert_same(row, describe_policy(stop, checkpoint.policy))
 
 
 def test_another_world_takes_no_keywords_from_the_file(folder, undrawn):
-    """TokenParity has no `names` and no `modulus`: its own defaults, but for what is said."""
+    """TokenParity has no `names` and no `modulus`: its own defaults, except for what the command sets."""
     assert impact(folder, "--world", "TokenParity", "--set", "V=3", "--set", "horizon=2") == 0
     assert len(read(folder / "impact.csv")) == len(GRID)
 
@@ -339,35 +318,34 @@ def test_a_users_network_is_judged_and_trained(tmp_path, uses_global_rng, undraw
         network = scope["build"](WORLD)
         state = {key: torch.randn(x.shape, generator=rng) for key, x in network.state_dict().items()}
         torch.save({"model_state_dict": state, "epoch": 1}, checkpoints / f"{name}.pt")
-    given = ("--model", f"{file}:build", "--embedding", "tokens.weight", *(("--site", site) if site else ()))
-    assert impact(checkpoints, *COPY, *given, "--budget", 2, "--rate", 0.01) == 0
+    source = ("--model", f"{file}:build", "--embedding", "tokens.weight", *(("--site", site) if site else ()))
+    assert impact(checkpoints, *COPY, *source, "--budget", 2, "--rate", 0.01) == 0
     table = read(checkpoints / "impact.csv")
-    found = loaded(checkpoints, build=f"{file}:build", embedding="tokens.weight", site=site)
+    own = loaded(checkpoints, build=f"{file}:build", embedding="tokens.weight", site=site)
     assert table["checkpoint"].tolist() == ["ep1", "ep2"]
-    for row, one in zip(table.to_dict("records"), found, strict=True):
-        assert_same(row, describe_policy(WORLD, one.policy, Definitions(site="layer1" if site else "embedding")))
-        assert row["J"] == pytest.approx(exact_return(WORLD, one.policy), rel=1e-12)
-        assert row["gain"] == pytest.approx(trained_gain(WORLD, one.policy, rate=0.01), rel=1e-9, abs=1e-9)
+    for row, checkpoint in zip(table.to_dict("records"), own, strict=True):
+        assert_same(row, describe_policy(WORLD, checkpoint.policy, Definitions(site="layer1" if site else "embedding")))
+        assert row["J"] == pytest.approx(exact_return(WORLD, checkpoint.policy), rel=1e-12)
+        assert row["gain"] == pytest.approx(trained_gain(WORLD, checkpoint.policy, rate=0.01), rel=1e-9, abs=1e-9)
 
 
 def test_an_end_token_from_end_to_end(tmp_path, capsys, undrawn):
     stop = sum_and_stop(2, 2)
     assert pretrain(tmp_path, world=STOP) == 0
     assert impact(tmp_path, "--budget", 2) == 0
-    known, table = read(tmp_path / "pretraining.csv"), read(tmp_path / "impact.csv")
-    for before, row, one in zip(
-        known.to_dict("records"), table.to_dict("records"), loaded(tmp_path, stop), strict=True
-    ):
-        truth = describe_policy(stop, one.policy)
-        assert_same(before, truth)
+    before, after = read(tmp_path / "pretraining.csv"), read(tmp_path / "impact.csv")
+    rows = zip(before.to_dict("records"), after.to_dict("records"), loaded(tmp_path, stop), strict=True)
+    for earlier, row, checkpoint in rows:
+        truth = describe_policy(stop, checkpoint.policy)
+        assert_same(earlier, truth)
         assert_same(row, truth)
-        assert row["J"] == pytest.approx(exact_return(stop, one.policy), rel=1e-12)
-        assert row["gain"] == pytest.approx(trained_gain(stop, one.policy), rel=1e-9, abs=1e-9)
-    assert_advice(capsys.readouterr().out.splitlines()[-6:], table)
+        assert row["J"] == pytest.approx(exact_return(stop, checkpoint.policy), rel=1e-12)
+        assert row["gain"] == pytest.approx(trained_gain(stop, checkpoint.policy), rel=1e-9, abs=1e-9)
+    assert_advice(capsys.readouterr().out.splitlines()[-6:], after)
 
 
 def test_where_there_is_no_signal_it_says_so(folder, capsys, undrawn):
-    """A network that says the first token for sure, whatever it reads."""
+    """A network that emits the first token with certainty, whatever it reads."""
     state = torch.load(folder / "update-000008.pt", weights_only=True)["state"]
     for path in folder.glob("*.pt"):
         path.unlink()
@@ -380,11 +358,11 @@ def test_where_there_is_no_signal_it_says_so(folder, capsys, undrawn):
 
 def assert_refused(capsys, code, named):
     assert code == 2
-    said = capsys.readouterr().err.strip()
-    assert named in said
-    assert said.startswith("costate: ")
-    assert "\n" not in said
-    assert "Traceback" not in said
+    message = capsys.readouterr().err.strip()
+    assert named in message
+    assert message.startswith("costate: ")
+    assert "\n" not in message
+    assert "Traceback" not in message
 
 
 BAD_PRETRAINING = {
@@ -412,10 +390,10 @@ BAD_PRETRAINING = {
 
 @pytest.mark.parametrize("case", BAD_PRETRAINING)
 def test_bad_pretraining_is_one_line_exit_2_and_touches_nothing(case, folder, tmp_path, capsys):
-    given, named = BAD_PRETRAINING[case]
+    options, named = BAD_PRETRAINING[case]
     before = contents(folder)
     for out in (folder, tmp_path / "new"):
-        assert_refused(capsys, run("pretrain", *SIZES, "--out", out, *given), named)
+        assert_refused(capsys, run("pretrain", *SIZES, "--out", out, *options), named)
     assert contents(folder) == before
     assert not (tmp_path / "new").exists()
 
@@ -447,10 +425,10 @@ BAD_IMPACT = {
 
 @pytest.mark.parametrize("case", BAD_IMPACT)
 def test_bad_impact_is_one_line_exit_2_and_touches_nothing(case, folder, tmp_path, capsys):
-    given, named = BAD_IMPACT[case]
+    options, named = BAD_IMPACT[case]
     before = contents(folder)
-    assert_refused(capsys, impact(folder, *given), named)
-    assert_refused(capsys, impact(folder, *given, "--out", tmp_path / "new"), named)
+    assert_refused(capsys, impact(folder, *options), named)
+    assert_refused(capsys, impact(folder, *options, "--out", tmp_path / "new"), named)
     assert contents(folder) == before
     assert not (tmp_path / "new").exists()
 
@@ -492,18 +470,19 @@ def test_the_folder_of_checkpoints_must_be_named(capsys):
     assert_refused(capsys, run("pretrain", *COPY), "--out")
 
 
-def test_a_site_is_honoured_and_what_has_no_place_is_refused(folder, tmp_path, capsys, undrawn):
-    assert impact(folder) == 0
-    at_layer1 = read(folder / "impact.csv")["costate"].tolist()
+def test_a_site_is_honoured_and_what_has_no_place_is_refused(folder, known, capsys, undrawn):
     assert impact(folder, "--site", "embedding") == 0
-    assert read(folder / "impact.csv")["costate"].tolist() != pytest.approx(at_layer1, rel=1e-3)
+    at_embedding = read(folder / "impact.csv")["costate"].tolist()
+    assert at_embedding != pytest.approx([numbers["costate"] for numbers in known], rel=1e-3)
+    at_site = [describe_policy(WORLD, one.policy, Definitions(site="embedding"))["costate"] for one in loaded(folder)]
+    assert at_embedding == pytest.approx(at_site, rel=1e-12)
     capsys.readouterr()
-    for given, named in (
+    for options, named in (
         (("--site", "blocks.7"), "--site"),
         (("--embedding", "x"), "--embedding"),
         (("--alpha", "inf"), "alpha"),
     ):
-        assert impact(folder, *given) == 2
+        assert impact(folder, *options) == 2
         assert capsys.readouterr().err.strip().startswith(f"costate: {named}")
     (path,) = sorted(folder.glob("*.pt"))[:1]
     state = torch.load(path, weights_only=True)

@@ -30,7 +30,7 @@ def run(*arguments):
 @pytest.fixture
 def undrawn(monkeypatch):
     """No pictures: they are looked at once, and take most of the time."""
-    monkeypatch.setattr("figures.drawing.training_run.draw_run", lambda *given: None)
+    monkeypatch.setattr("figures.commands.train.draw_run", lambda *given: None)
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ from figures.harness import code
 from figures.harness.code import ROOT, code_digest, syntax
 from figures.harness.registry import CLAIM_NAMES, STUDIES, module_name
 
+FOLDERS = ("envs", "theory/tokens", "agents/policies", "figures/harness", "figures/measures", "figures/drawing")
 SOURCE = '"""What it does."""\n\nX = 1  # a number\n\n\ndef f(x):\n    """Twice x."""\n    return 2 * x\n'
 
 
@@ -48,17 +49,11 @@ def tree(tmp_path, monkeypatch):
         code._syntax_of.cache_clear()
         return code_digest(of)
 
-    for folder in (
-        "envs",
-        "theory/tokens",
-        "agents/policies",
-        "figures/harness",
-        "figures/measures",
-        "figures/drawing",
-    ):
-        digest(f"{folder}/a.py", "A = 1\n")
-    digest("figures/claims/part/mine.py", "def measure(): return 1\n")
-    digest("figures/claims/part/other.py", "def measure(): return 1\n")
+    files = {f"{folder}/a.py": "A = 1\n" for folder in FOLDERS}
+    claims = {f"figures/claims/part/{name}.py": "def measure(): return 1\n" for name in ("mine", "other")}
+    for path, text in {**claims, **files}.items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(text)
     yield digest
     code.code_digest.cache_clear()
     code._syntax_of.cache_clear()

@@ -115,15 +115,15 @@ def transformer(width=8, layers=2, heads=2, length=6, tied=False, seed=0, V=4, *
     return Transformer(V, None, width, layers, heads, length, tied=tied, seed=seed, **own)
 
 
-def save(folder, name, state, key=None, **more):
+def save(folder, name, state, key=None, **extra):
     folder.mkdir(exist_ok=True)
-    torch.save(state if key is None else {key: state, **more}, folder / f"{name}.pt")
+    torch.save(state if key is None else {key: state, **extra}, folder / f"{name}.pt")
     return folder
 
 
-def tell(folder, **told):
+def write_model(folder, **fields):
     folder.mkdir(exist_ok=True)
-    (folder / MODEL_FILE).write_text(json.dumps(told))
+    (folder / MODEL_FILE).write_text(json.dumps(fields))
 
 
 def logits(network):
@@ -156,37 +156,37 @@ def built(path, name):
 def test_the_suites_own_network_comes_back_whole(tmp_path, key, width, layers, heads, length, tied):
     network = transformer(width, layers, heads, 5 if length < 5 else length, tied, seed=4, offset=0.3)
     folder = save(tmp_path / "run", "one", network.state_dict(), key)
-    (found,) = read_checkpoints(folder, WORLD, Source(heads=heads))
-    assert (found.name, found.tokens, found.site) == ("one", None, "layer1")
-    assert found.policy.sites == network.sites
-    assert {p.dtype for p in found.policy.parameters()} == {torch.float64}
-    assert torch.equal(logits(found.policy), logits(network))
-    assert len(list(found.policy.parameters())) == len(list(network.parameters()))  # tied ones are one
+    (loaded,) = read_checkpoints(folder, WORLD, Source(heads=heads))
+    assert (loaded.name, loaded.tokens, loaded.site) == ("one", None, "layer1")
+    assert loaded.policy.sites == network.sites
+    assert {p.dtype for p in loaded.policy.parameters()} == {torch.float64}
+    assert torch.equal(logits(loaded.policy), logits(network))
+    assert len(list(loaded.policy.parameters())) == len(list(network.parameters()))  # tied ones are one
     assert not torch.equal(
-        logits(found.policy), logits(transformer(width, layers, heads, 5 if length < 5 else length, tied))
+        logits(loaded.policy), logits(transformer(width, layers, heads, 5 if length < 5 else length, tied))
     )
 
 
 def test_single_precision_becomes_double(tmp_path):
     network = transformer(dtype=torch.float32)
-    (found,) = read_checkpoints(save(tmp_path, "one", network.state_dict()), WORLD, OWN)
-    assert {x.dtype for x in found.policy.state_dict().values()} == {torch.float64}
-    assert torch.equal(logits(found.policy), logits(network.double()))
+    (loaded,) = read_checkpoints(save(tmp_path, "one", network.state_dict()), WORLD, OWN)
+    assert {x.dtype for x in loaded.policy.state_dict().values()} == {torch.float64}
+    assert torch.equal(logits(loaded.policy), logits(network.double()))
 
 
 def test_what_else_a_training_script_saves_is_passed_over(tmp_path):
     network, optimiser = transformer(), {"param_groups": [], "state": {}}
     folder = save(tmp_path, "one", network.state_dict(), "model", optimizer=optimiser, tokens=7.0, loss=2.5)
-    (found,) = read_checkpoints(folder, WORLD, OWN)
-    assert found.tokens == 7
-    assert isinstance(found.tokens, int)
-    assert torch.equal(logits(found.policy), logits(network))
+    (loaded,) = read_checkpoints(folder, WORLD, OWN)
+    assert loaded.tokens == 7
+    assert isinstance(loaded.tokens, int)
+    assert torch.equal(logits(loaded.policy), logits(network))
 
 
 @pytest.mark.parametrize("tokens", ["many", float("nan"), float("inf"), None])
 def test_tokens_that_are_no_number_are_none(tmp_path, tokens):
-    (found,) = read_checkpoints(save(tmp_path, "a", transformer().state_dict(), "state", tokens=tokens), WORLD, OWN)
-    assert found.tokens is None
+    (loaded,) = read_checkpoints(save(tmp_path, "a", transformer().state_dict(), "state", tokens=tokens), WORLD, OWN)
+    assert loaded.tokens is None
 
 
 def several(folder, tokens):
@@ -197,33 +197,33 @@ def several(folder, tokens):
 
 def test_checkpoints_are_in_the_order_of_their_tokens_where_all_say_them(tmp_path):
     tokens = {"a": 30, "b": 0, "c": 200, "d10": 9, "d9": 10}
-    found = several(tmp_path, tokens)
-    assert [one.name for one in found] == ["b", "d10", "d9", "a", "c"]
-    assert {one.name: one.tokens for one in found} == tokens
-    for one in found:  # each with its own numbers
+    loaded = several(tmp_path, tokens)
+    assert [one.name for one in loaded] == ["b", "d10", "d9", "a", "c"]
+    assert {one.name: one.tokens for one in loaded} == tokens
+    for one in loaded:  # each with its own numbers
         assert torch.equal(logits(one.policy), logits(transformer(seed=list(tokens).index(one.name))))
 
 
 @pytest.mark.parametrize("tokens", [None, 5])
 def test_else_by_name_and_numbers_in_it_by_size(tmp_path, tokens):
     names = ["10", "9", "step-10", "step-9", "step-9-b2", "step-9-b10", "stepp", "²"]
-    found = several(tmp_path, dict.fromkeys(names, None) | {"step-9": tokens})
-    assert [one.name for one in found] == ["9", "10", "step-9", "step-9-b2", "step-9-b10", "step-10", "stepp", "²"]
-    assert [path.stem for path in checkpoint_files(tmp_path)] == [one.name for one in found]
+    loaded = several(tmp_path, dict.fromkeys(names, None) | {"step-9": tokens})
+    assert [one.name for one in loaded] == ["9", "10", "step-9", "step-9-b2", "step-9-b10", "step-10", "stepp", "²"]
+    assert [path.stem for path in checkpoint_files(tmp_path)] == [one.name for one in loaded]
 
 
 def test_heads_are_those_of_the_file_unless_named(tmp_path):
     two, four = transformer(heads=2), transformer(heads=4)
-    tell(save(tmp_path, "one", two.state_dict()), heads=2, width=99)
+    write_model(save(tmp_path, "one", two.state_dict()), heads=2, width=99)
     assert torch.equal(logits(read_checkpoints(tmp_path, WORLD, Source())[0].policy), logits(two))
-    (found,) = read_checkpoints(tmp_path, WORLD, Source(heads=4))
-    assert torch.equal(logits(found.policy), logits(four))
+    (loaded,) = read_checkpoints(tmp_path, WORLD, Source(heads=4))
+    assert torch.equal(logits(loaded.policy), logits(four))
     assert not torch.equal(logits(two), logits(four))
 
 
 def test_what_the_file_says_is_read_and_there_need_be_none(tmp_path):
     assert read_model(tmp_path) == {}
-    tell(tmp_path, heads=2, world="TokenCopy", world_options={"V": 3})
+    write_model(tmp_path, heads=2, world="TokenCopy", world_options={"V": 3})
     assert read_model(tmp_path) == {"heads": 2, "world": "TokenCopy", "world_options": {"V": 3}}
 
 
@@ -231,14 +231,14 @@ def test_what_the_file_says_is_read_and_there_need_be_none(tmp_path):
 def test_a_users_network_is_judged_as_it_is(tmp_path, users, name, embedding, site):
     network = built(users, name).eval()
     folder = save(tmp_path / "run", "one", network.state_dict(), "model_state_dict", tokens=3)
-    (found,) = read_checkpoints(folder, WORLD, Source(f"{users}:{name}", embedding, site))
-    assert (found.tokens, found.site) == (3, "layer1" if site else "embedding")
-    assert found.site in found.policy.sites
+    (loaded,) = read_checkpoints(folder, WORLD, Source(f"{users}:{name}", embedding, site))
+    assert (loaded.tokens, loaded.site) == (3, "layer1" if site else "embedding")
+    assert loaded.site in loaded.policy.sites
     truth = network.double()
     with torch.no_grad():
         wanted = truth(truth.get_parameter(embedding)[WORDS])
-    torch.testing.assert_close(logits(found.policy), wanted, rtol=1e-12, atol=1e-12)
-    assert {p.dtype for p in found.policy.parameters()} == {torch.float64}
+    torch.testing.assert_close(logits(loaded.policy), wanted, rtol=1e-12, atol=1e-12)
+    assert {p.dtype for p in loaded.policy.parameters()} == {torch.float64}
 
 
 @EACH_USER
@@ -246,8 +246,8 @@ def test_the_costate_is_read_where_the_user_says(tmp_path, users, name, embeddin
     """The slope of J in a vector added to the submodule's output at the prompt, by central differences."""
     network = built(users, name).eval()
     folder = save(tmp_path / "run", "one", network.state_dict())
-    (found,) = read_checkpoints(folder, WORLD, Source(f"{users}:{name}", embedding, site))
-    costate = describe_policy(WORLD, found.policy, Definitions(site=found.site))["costate"]
+    (loaded,) = read_checkpoints(folder, WORLD, Source(f"{users}:{name}", embedding, site))
+    costate = describe_policy(WORLD, loaded.policy, Definitions(site=loaded.site))["costate"]
     assert costate == pytest.approx(by_differences(network.double(), embedding, site), rel=1e-5)
 
 
@@ -261,7 +261,7 @@ def by_differences(network, embedding, site):
         return torch.cat([x[:, :last], x[:, last : last + 1] + added, x[:, last + 1 :]], 1)
 
     if site:
-        hook = lambda module, given, out: (add(out[0]), out[1]) if isinstance(out, tuple) else add(out)  # noqa: E731
+        hook = lambda module, inputs, out: (add(out[0]), out[1]) if isinstance(out, tuple) else add(out)  # noqa: E731
         network.get_submodule(site).register_forward_hook(hook)
 
     def value(prompt, answer, h):
@@ -289,21 +289,21 @@ def test_a_module_on_the_path_is_as_good_as_a_file(tmp_path, users, monkeypatch)
     (tmp_path / "parts").mkdir()
     users.rename(tmp_path / "parts" / "costate_test_users.py")
     monkeypatch.syspath_prepend(tmp_path)
-    (found,) = read_checkpoints(folder, WORLD, Source("parts.costate_test_users:recurrent"))
+    (loaded,) = read_checkpoints(folder, WORLD, Source("parts.costate_test_users:recurrent"))
     with torch.no_grad():
-        torch.testing.assert_close(logits(found.policy), network.double()(network.embedding.weight[WORDS]))
+        torch.testing.assert_close(logits(loaded.policy), network.double()(network.embedding.weight[WORDS]))
 
 
 @pytest.mark.parametrize(("name", "site"), [("ready", None), ("ready", "state"), ("suite", "layer2")])
 def test_a_policy_that_is_ready_is_taken_as_it_is(tmp_path, users, name, site):
     policy = built(users, name)
     folder = save(tmp_path / "run", "one", policy.state_dict())
-    (found,) = read_checkpoints(folder, WORLD, Source(f"{users}:{name}", site=site))
-    assert type(found.policy).__name__ == type(policy).__name__
-    assert found.site == (site or "embedding")
-    assert found.policy.temperature == 0.5
-    torch.testing.assert_close(logits(found.policy), logits(policy.double()), rtol=1e-12, atol=1e-12)
-    assert describe_policy(WORLD, found.policy, Definitions(site=found.site))["costate"] > 0
+    (loaded,) = read_checkpoints(folder, WORLD, Source(f"{users}:{name}", site=site))
+    assert type(loaded.policy).__name__ == type(policy).__name__
+    assert loaded.site == (site or "embedding")
+    assert loaded.policy.temperature == 0.5
+    torch.testing.assert_close(logits(loaded.policy), logits(policy.double()), rtol=1e-12, atol=1e-12)
+    assert describe_policy(WORLD, loaded.policy, Definitions(site=loaded.site))["costate"] > 0
 
 
 def test_the_user_modules_of_two_files_of_one_name_stay_apart(tmp_path, users):
@@ -378,19 +378,19 @@ def test_what_does_not_fit_is_refused_by_the_name_of_the_file(tmp_path, case):
 
 
 def test_the_shortest_network_that_reads_the_whole_answer_will_do(tmp_path):
-    (found,) = read_checkpoints(save(tmp_path, "a", transformer(length=4).state_dict()), WORLD, OWN)
-    assert 0 < describe_policy(WORLD, found.policy)["J"] < 1
-    assert found.policy.length == WORLD.prompts.shape[1] + WORLD.horizon - 1
+    (loaded,) = read_checkpoints(save(tmp_path, "a", transformer(length=4).state_dict()), WORLD, OWN)
+    assert 0 < describe_policy(WORLD, loaded.policy)["J"] < 1
+    assert loaded.policy.length == WORLD.prompts.shape[1] + WORLD.horizon - 1
 
 
 def test_heads_must_be_known_and_fit(tmp_path):
     save(tmp_path, "one", STATE)
     with refused("--heads"):
         read_checkpoints(tmp_path, WORLD, Source())
-    tell(tmp_path, heads="two")
+    write_model(tmp_path, heads="two")
     with refused("--heads"):
         read_checkpoints(tmp_path, WORLD, Source())
-    tell(tmp_path, heads=2)
+    write_model(tmp_path, heads=2)
     for heads in (0, 3):
         with refused("width"):
             read_checkpoints(tmp_path, WORLD, Source(heads=heads))

@@ -1,5 +1,6 @@
-"""What is said of a policy before RL, by a plain road: all completions by the network on whole contexts, and autograd."""
+"""The numbers of a policy before RL by a plain road: all completions by the network on whole contexts, and autograd."""
 
+import functools
 import itertools
 from dataclasses import dataclass, replace
 
@@ -89,13 +90,12 @@ def best_of(p, R, k):
 def ball(p, R, eps):
     """The dual: `max { E_q R : KL(q || p) <= eps } = min over beta > 0 of beta (eps + log E_p exp(R / beta))`."""
     bound = lambda t: np.exp(t) * (eps + np.log(p @ np.exp((R - R.max()) / np.exp(t)))) + R.max()  # noqa: E731
-    found = minimize_scalar(bound, bounds=(-8, 8), method="bounded", options={"xatol": 1e-10})
-    return float(found.fun)
+    return float(minimize_scalar(bound, bounds=(-8, 8), method="bounded", options={"xatol": 1e-10}).fun)
 
 
-def of_prompt(world, network, index, chosen):
+def of_prompt(world, network, index, definitions):
     """Signals, headrooms, nulls and what the cap is made of, for one prompt."""
-    own = enumerated(world, network, index, chosen.site)
+    own = enumerated(world, network, index, definitions.site)
     (costates,) = torch.autograd.grad((own.log_p.exp() * own.R).sum(), own.probes, retain_graph=True)
     costate = costates.sum(0).norm()  # one probe for all completions: their slopes add up
     (s,) = torch.autograd.grad(own.log_p.sum(), own.probes)
@@ -106,10 +106,10 @@ def of_prompt(world, network, index, chosen):
     noise = np.sqrt(sum(p @ (samples[:, d] - p @ samples[:, d]) ** 2 for d in range(s.shape[1])))
     sd, fisher = np.sqrt(p @ (R - V) ** 2), sum(chance * np.outer(row, row) for chance, row in zip(p, s, strict=True))
     cap = sd * np.sqrt(np.linalg.eigvalsh(fisher)[-1])
-    q = p**chosen.alpha / (p**chosen.alpha).sum()
+    q = p**definitions.alpha / (p**definitions.alpha).sum()
     return {
         "V": V, "costate": float(costate), "snr": float(costate) / noise, "rest": R.max() - V,
-        "best_of": best_of(p, R, chosen.k) - V, "ball": ball(p, R, chosen.eps) - V, "power": q @ R - V,
+        "best_of": best_of(p, R, definitions.k) - V, "ball": ball(p, R, definitions.eps) - V, "power": q @ R - V,
         "sqrt_spread": sd, "spread": p @ R**2 - V**2,
         "alignment": float(costate) / cap, "cap": cap, "sd": sd, "over_sd": float(costate) / sd,
     }  # fmt: skip
@@ -126,7 +126,7 @@ def gradient_of_J(world, network):
 
 
 def entropy_per_step(world, network):
-    """Entropies of the steps said, over their number, both in the mean over all completions."""
+    """Entropies of the steps up to the end, over their number, both in the mean over all completions."""
     total, steps = 0.0, 0.0
     for i, weight in enumerate(world.weights.tolist()):
         own = enumerated(world, network, i)
@@ -135,44 +135,45 @@ def entropy_per_step(world, network):
     return total / steps
 
 
-def expected(world, network, chosen):
-    """All that is a mean over prompts by their weights, or stands for the whole policy."""
-    rows = [of_prompt(world, network, i, chosen) for i in range(len(world.prompts))]
+@functools.cache
+def expected(name, definitions):
+    """All that is a mean over prompts by their weights, or stands for the whole policy; and the numbers of every prompt."""
+    world, network = WORLDS[name], policy(WORLDS[name])
+    rows = [of_prompt(world, network, i, definitions) for i in range(len(world.prompts))]
     size, H, w = gradient_of_J(world, network), entropy_per_step(world, network), world.weights.numpy()
     for row in rows:
         row["gradient"] = size
         row |= {f"{s} x {h}": row[s] * row[h] for s in SIGNALS for h in HEADROOMS}
     names = {*PRODUCTS, *SIGNALS, *HEADROOMS, "sqrt_spread", "spread"}
-    found = {name: float(w @ [row[name] for row in rows]) for name in names}
+    means = {name: float(w @ [row[name] for row in rows]) for name in names}
     J = float(w @ [row["V"] for row in rows])
-    found |= {"J": J, "H": H, "entropy_law": np.exp(H) - 1, "gradient^2": size**2}
-    return found | {"pass_at_k": float(w @ [row["V"] + row["best_of"] for row in rows])}, rows
+    means |= {"J": J, "H": H, "entropy_law": np.exp(H) - 1, "gradient^2": size**2}
+    return means | {"pass_at_k": float(w @ [row["V"] + row["best_of"] for row in rows])}, rows
 
 
 @EACH
-@pytest.mark.parametrize("chosen", [Definitions(), OTHER], ids=["default", "other"])
-def test_every_predictor_is_that_of_all_completions_one_by_one(name, chosen):
-    world, network = WORLDS[name], policy(WORLDS[name])
-    found, (truth, _) = describe_policy(world, network, chosen), expected(world, network, chosen)
+@pytest.mark.parametrize("definitions", [Definitions(), OTHER], ids=["default", "other"])
+def test_every_predictor_is_that_of_all_completions_one_by_one(name, definitions):
+    numbers, (truth, _) = describe_policy(WORLDS[name], policy(WORLDS[name]), definitions), expected(name, definitions)
     assert set(PREDICTORS) <= set(truth)
-    assert {key: found[key] for key in truth} == pytest.approx(truth, rel=1e-7, abs=1e-12)
+    assert {key: numbers[key] for key in truth} == pytest.approx(truth, rel=1e-7, abs=1e-12)
     assert min(abs(truth[key]) for key in truth) > 1e-6
 
 
 @pytest.mark.parametrize("name", ["skills", "stop"])
-def test_the_cap_and_what_single_skills_earn(name):
-    world, network = WORLDS[name], policy(WORLDS[name])
-    found, (truth, rows) = describe_policy(world, network), expected(world, network, Definitions())
+def test_the_cap_and_the_returns_of_single_skills(name):
+    world, (truth, rows) = WORLDS[name], expected(name, Definitions())
+    numbers = describe_policy(world, policy(world))
     column = {key: [row[key] for row in rows] for key in rows[0]}
-    more = {key: np.mean(column[key]) for key in ("alignment", "cap", "sd")}
-    more |= {"largest_alignment": max(column["alignment"]), "smallest_alignment": min(column["alignment"])}
-    more |= {"over_sd": max(column["over_sd"])}
+    rest = {key: np.mean(column[key]) for key in ("alignment", "cap", "sd")}
+    rest |= {"largest_alignment": max(column["alignment"]), "smallest_alignment": min(column["alignment"])}
+    rest |= {"over_sd": max(column["over_sd"])}
     for first in {int(prompt[0]) for prompt in world.prompts}:
         own = [V for V, prompt in zip(column["V"], world.prompts, strict=True) if prompt[0] == first]
-        more[f"skill {first}"] = np.mean(own)
-    assert {key: found[key] for key in more} == pytest.approx(more, rel=1e-9)
-    assert set(found) == set(truth) | set(more)  # there is nothing else
-    assert more["smallest_alignment"] < 0.9 * more["largest_alignment"] < 0.9
+        rest[f"skill {first}"] = np.mean(own)
+    assert {key: numbers[key] for key in rest} == pytest.approx(rest, rel=1e-9)
+    assert set(numbers) == set(truth) | set(rest)  # there is nothing else
+    assert rest["smallest_alignment"] < 0.9 * rest["largest_alignment"] < 0.9
 
 
 def test_products_are_formed_prompt_by_prompt_and_prompts_count_by_their_weights():
@@ -185,24 +186,24 @@ def test_products_are_formed_prompt_by_prompt_and_prompts_count_by_their_weights
         assert abs(uneven[key] / even[key] - 1) > 1e-3, key
 
 
-def test_names_are_told_apart_and_all_of_them_are_in_the_numbers():
+def test_names_differ_and_all_of_them_are_in_the_numbers():
     assert set(PREDICTORS) <= set(describe_policy(SKILLS, policy(SKILLS)))
     assert len(PREDICTORS) == len(SIGNALS) * len(HEADROOMS) + len(SIGNALS) + len(HEADROOMS) + len(NULLS) + 1
     assert len(set(PREDICTORS.values())) == len(PREDICTORS)
 
 
-def test_a_policy_that_says_both_numbers_alike_by_hand():
+def test_a_policy_with_even_chances_of_two_numbers_by_hand():
     world = skills(2, 2, "say")  # the answer is 0, 1 after every prompt
     network = transformer(world)
     with torch.no_grad():
         network.head.weight.zero_()
         network.head.bias.copy_(torch.tensor([0.0, 0.0, -60.0]))
-    found = describe_policy(world, network)
-    assert found["J"] == pytest.approx(0.25, rel=1e-12)
-    assert found["H"] == pytest.approx(np.log(2), rel=1e-12)
-    assert found["power"] == pytest.approx(0, abs=1e-12)  # all words that are said are said alike
-    assert found["pass_at_k"] == pytest.approx(1 - 0.75**8, rel=1e-12)
-    assert found["rest"] == pytest.approx(0.75, rel=1e-12)
+    numbers = describe_policy(world, network)
+    assert numbers["J"] == pytest.approx(0.25, rel=1e-12)
+    assert numbers["H"] == pytest.approx(np.log(2), rel=1e-12)
+    assert numbers["power"] == pytest.approx(0, abs=1e-12)  # all words of the policy have the same probability
+    assert numbers["pass_at_k"] == pytest.approx(1 - 0.75**8, rel=1e-12)
+    assert numbers["rest"] == pytest.approx(0.75, rel=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -216,8 +217,8 @@ def test_what_defines_no_headroom_is_refused(name, value):
 def test_the_best_return_is_that_of_the_best_word_of_each_prompt_where_tokens_lead_by_chance_too():
     world = several_prompts()
     with torch.no_grad():
-        found = completions(grow(world, policy(world)))
-    gap = (found.returns.max(-1).values - (found.p * found.returns).sum(-1)) @ world.weights
+        answers = completions(grow(world, policy(world)))
+    gap = (answers.returns.max(-1).values - (answers.p * answers.returns).sum(-1)) @ world.weights
     assert describe_policy(world, policy(world))["rest"] == pytest.approx(float(gap), rel=1e-12)
 
 
@@ -229,13 +230,13 @@ def test_worlds_with_a_readout_or_too_large_are_refused():
 
 
 def test_a_perfect_readers_return_by_hand():
-    """The right word of two tokens: said, or guessed among the two numbers; then kept, or slipped on itself among four.
+    """The right word of two tokens is chosen, or guessed among the two numbers; then kept, or replaced by itself among four.
 
-    On the prompts that are shown, so it does not hang on the coverage where all prompts are alike.
+    The mean is over the prompts that are shown, so the coverage has no effect where all prompts are alike.
     """
     whole, some = (Corpus(SKILLS, best_words(SKILLS), 0.7, 0.1, coverage) for coverage in (1.0, 0.5))
     assert reader_return(some) == pytest.approx(reader_return(whole), rel=1e-12)
     for quality, noise in ((1.0, 0.0), (0.5, 0.0), (1.0, 0.2), (0.6, 0.2)):
         right, guessed = (1 - noise) + noise / 4, (1 - noise) / 2 + noise / 4
-        found = reader_return(Corpus(SKILLS, best_words(SKILLS), quality, noise))
-        assert found == pytest.approx(quality * right**2 + (1 - quality) * guessed**2, rel=1e-12)
+        mean = reader_return(Corpus(SKILLS, best_words(SKILLS), quality, noise))
+        assert mean == pytest.approx(quality * right**2 + (1 - quality) * guessed**2, rel=1e-12)

@@ -44,12 +44,12 @@ def test_rank_correlation_is_scipys_on_all_checkpoints_drawn(decimals):
 def test_within_correlation_is_scipys_trajectory_by_trajectory(decimals):
     x, y = table(seed=1, decimals=decimals, checkpoints=6), table(seed=2, decimals=decimals, checkpoints=6)
     each = np.array([stats.spearmanr(*pair).statistic for pair in zip(x, y, strict=True)])
-    found = within_correlation(x, y, DRAWS)
-    np.testing.assert_allclose(found, [np.mean([each[t] for t in draw]) for draw in DRAWS], rtol=1e-12)
+    correlations = within_correlation(x, y, DRAWS)
+    np.testing.assert_allclose(correlations, [np.mean([each[t] for t in draw]) for draw in DRAWS], rtol=1e-12)
     shift = (
         100 * np.arange(5)[:, None]
-    )  # what tells trajectories apart counts nothing here, and all where they are pooled
-    np.testing.assert_allclose(within_correlation(x + shift, y, DRAWS), found, rtol=1e-12)
+    )  # a shift of whole trajectories counts here not at all, and in the pooled score a lot
+    np.testing.assert_allclose(within_correlation(x + shift, y, DRAWS), correlations, rtol=1e-12)
     assert np.abs(rank_correlation(x + shift, y, DRAWS) - rank_correlation(x, y, DRAWS)).max() > 0.1
 
 
@@ -94,22 +94,22 @@ def test_a_predictor_that_is_constant_on_all_others_says_their_mean():
 
 def test_left_out_error_does_not_know_units():
     x, y = noisy(3, 0.5, 5, 4)
-    found = left_out_error(x, y, DRAWS)
+    errors = left_out_error(x, y, DRAWS)
     for a, b in ((3.0, -7.0), (-1e-3, 100.0), (1e9, 0.0), (1e-9, 0.0)):
-        np.testing.assert_allclose(left_out_error(a * x + b, y, DRAWS), found, rtol=1e-8)
-        np.testing.assert_allclose(left_out_error(x, a * y + (b if a == 3 else 0), DRAWS), found, rtol=1e-8)
-    assert np.abs(left_out_error(x**3, y, DRAWS) - found).max() > 1e-2
+        np.testing.assert_allclose(left_out_error(a * x + b, y, DRAWS), errors, rtol=1e-8)
+        np.testing.assert_allclose(left_out_error(x, a * y + (b if a == 3 else 0), DRAWS), errors, rtol=1e-8)
+    assert np.abs(left_out_error(x**3, y, DRAWS) - errors).max() > 1e-2
 
 
-def test_left_out_predictions_are_those_whose_error_is_told_and_never_saw_their_own_trajectory():
+def test_left_out_predictions_have_the_left_out_error_and_never_saw_their_own_trajectory():
     x, y = noisy(3, 0.5, 5, 4)
-    found, flat = left_out_prediction(x, y), [(y.sum() - row.sum()) / (y.size - row.size) for row in y]
-    error = ((found - y) ** 2).sum() / ((np.array(flat)[:, None] - y) ** 2).sum()
+    predicted, flat = left_out_prediction(x, y), [(y.sum() - row.sum()) / (y.size - row.size) for row in y]
+    error = ((predicted - y) ** 2).sum() / ((np.array(flat)[:, None] - y) ** 2).sum()
     assert error**0.5 == pytest.approx(left_out_error(x, y, np.arange(5)[None])[0], rel=1e-10)
     for t in range(5):
         other = y.copy()
         other[t] += table(1, seed=9)[0]
-        moved = np.abs(left_out_prediction(x, other) - found).max(1)
+        moved = np.abs(left_out_prediction(x, other) - predicted).max(1)
         assert moved[t] == 0
         assert np.delete(moved, t).min() > 1e-3
 
@@ -150,11 +150,16 @@ def mean_of(x, y, draws):
     return x.mean(1)[draws].mean(1)
 
 
+def numbers(estimate):
+    return float(estimate.mean), float(estimate.standard_error)
+
+
 def test_the_standard_error_of_a_mean_is_the_analytic_one_and_differences_are_paired():
     groups, B = np.repeat([0, 1], [8, 16]), 20_000
     shared = 5 * table(24, 1, seed=6)
     x = {"one": shared + table(24, 3, seed=7) + 2.0 * groups[:, None], "other": shared + table(24, 3, seed=8)}
-    found = score_all(x, table(24, 3), resamples(groups, B, np.random.default_rng(3)), mean_of)
+    draws = resamples(groups, B, np.random.default_rng(3))
+    scored = score_all(x, table(24, 3), draws, mean_of)
 
     def analytic(z):
         """Means of two strata: each one's variance over its size, weighed by the square of its share."""
@@ -163,25 +168,32 @@ def test_the_standard_error_of_a_mean_is_the_analytic_one_and_differences_are_pa
 
     tolerance = 5 / (2 * B) ** 0.5  # five standard errors of a standard deviation
     for name, z in x.items():
-        assert found.resampled[name].shape == (B,)
-        assert found.of(name) == (pytest.approx(z.mean(), rel=1e-12), pytest.approx(analytic(z), rel=tolerance))
-    gap, error = found.difference("one", "other")
+        assert scored.resampled[name].shape == (B,)
+        assert numbers(scored.of(name)) == (
+            pytest.approx(z.mean(), rel=1e-12),
+            pytest.approx(analytic(z), rel=tolerance),
+        )
+        assert scored.of(name).samples == 24
+    gap, error = numbers(scored.difference("one", "other"))
     assert gap == pytest.approx(x["one"].mean() - x["other"].mean(), rel=1e-12)
     assert error == pytest.approx(analytic(x["one"] - x["other"]), rel=tolerance)
-    assert error < 0.5 * np.hypot(found.of("one")[1], found.of("other")[1])  # unpaired it would be much larger
-    assert found.difference("other", "one") == (-gap, error)
+    unpaired = np.hypot(scored.of("one").standard_error, scored.of("other").standard_error)
+    assert error < 0.5 * unpaired
+    assert numbers(scored.difference("other", "one")) == (-gap, error)
+    renamed = score_all({"one": x["other"]}, table(24, 3), draws, mean_of)
+    assert numbers(scored.against(renamed, "one")) == (gap, error)
 
 
 @pytest.mark.parametrize("name", SCORES)
 def test_a_planted_predictor_beats_noise(name):
     x, gain = noisy(10, 0.3)
     draws = resamples(np.repeat([0, 1], 12), 2000, np.random.default_rng(4))
-    found = score_all({"true": x, "noise": table(24, 6, seed=20), "itself": gain}, gain, draws, SCORES[name])
+    scored = score_all({"true": x, "noise": table(24, 6, seed=20), "itself": gain}, gain, draws, SCORES[name])
     best = 0.0 if name == "left-out error" else 1.0
-    assert found.of("itself") == (pytest.approx(best, abs=1e-6), pytest.approx(0, abs=1e-6))
-    gap, error = found.difference("true", "noise")
+    assert numbers(scored.of("itself")) == (pytest.approx(best, abs=1e-6), pytest.approx(0, abs=1e-6))
+    gap, error = numbers(scored.difference("true", "noise"))
     assert (-gap if best == 0 else gap) > 5 * error > 0
-    assert float(SCORES[name](x, gain, np.arange(24)[None])[0]) == found.value["true"]
+    assert float(SCORES[name](x, gain, np.arange(24)[None])[0]) == scored.value["true"]
 
 
 def test_noise_says_nothing_of_a_trajectory_left_out_and_would_seem_to_if_it_were_left_in():

@@ -19,7 +19,8 @@ from agents.training.trainer import Trainer
 from envs.skills import skills
 from envs.token_tasks import sum_and_stop
 from figures.impact.numbers import PREDICTORS, Definitions, describe_policy
-from figures.impact.runs import ImpactSetting, corpus_of, gains, kl_moved, measure, recipes, settings, trajectory
+from figures.impact.runs import Recipe, corpus_of, gains, kl_moved, measure, recipes, settings, trajectory
+from figures.impact.settings import ImpactSetting
 from figures.measures.oracles import TokenOracle
 from tests.envs.refusals import refused
 from tests.theory.token_cases import enumerate_rollouts, transformer
@@ -31,14 +32,17 @@ TINY = ImpactSetting(
     horizon=2, updates=16, checkpoints=3, batch=8, pretraining_rate=0.02, budgets=(1, 3), rows=8, rate=0.01, sgd_rate=0.5,
     site="layer2",
 )  # fmt: skip
+WORLD = skills(2, 2, "copy,add")
 FIRST = 11
 EXACT = ("exact, Adam", "exact, SGD")
 RECIPES = {("GRPO", 2), ("GRPO", 4), ("RLOO", 2), *((name, 1) for name in EXACT)}
 STOP = sum_and_stop(2, 3, gamma=0.9)
 LEARNERS = {
-    "GRPO": (grpo, 4, "adam", 0.02), "RLOO": (rloo, 2, "adam", 0.02),
-    "exact, Adam": (value_gradient, 1, "adam", 0.02), "exact, SGD": (value_gradient, 1, "sgd", 0.5),
-}  # fmt: skip
+    "GRPO": Recipe("GRPO", grpo(), 4, "adam", 0.02),
+    "RLOO": Recipe("RLOO", rloo(), 2, "adam", 0.02),
+    "exact, Adam": Recipe("exact, Adam", value_gradient(), 1, "adam", 0.02),
+    "exact, SGD": Recipe("exact, SGD", value_gradient(), 1, "sgd", 0.5),
+}
 
 
 @pytest.fixture(scope="module")
@@ -88,28 +92,35 @@ def test_rows_say_where_they_come_from_and_hold_finite_numbers(rows):
         assert ("kl" in row) == (row["budget"] == 3)  # the last budget
 
 
+def numbers_of(rows, budget=None):
+    """The rows without the name of their setting and, for gains, those after so many updates without their KL."""
+    kept = [row for row in rows if row.get("budget") == budget]
+    return [{name: x for name, x in row.items() if name not in ("run", "kl")} for row in kept]
+
+
 def test_the_same_generator_gives_the_same_rows_and_another_one_others(rows):
     small = replace(TINY, budgets=(1,), groups=(2,), sgd=False)
-    one, again, other = (measure(small, torch.Generator().manual_seed(seed), "cpu") for seed in (5, 5, 6))
-    assert one == again
-    assert [row["gain"] for row in of_kind(one, "gain")] != [row["gain"] for row in of_kind(other, "gain")]
-    before, known = (
-        [{k: v for k, v in row.items() if k != "run"} for row in of_kind(x, "checkpoint")] for x in (one, rows)
-    )
-    assert before == known  # what is known before RL does not hang on RL
-    assert one[0]["run"] != rows[0]["run"]
+    again, other = (measure(small, torch.Generator().manual_seed(seed), "cpu") for seed in (5, 6))
+    assert numbers_of(again) == numbers_of(rows)  # what is known before RL does not depend on RL
+    recipes_too = [
+        row for row in numbers_of(rows, 1) if (row["recipe"], row["group"]) not in (("GRPO", 4), (EXACT[1], 1))
+    ]
+    assert numbers_of(again, 1) == recipes_too  # nor do gains depend on what else is run, or for how long
+    assert len(recipes_too) == 24
+    gains_of = lambda rows: [row["gain"] for row in of_kind(rows, "gain")]  # noqa: E731
+    assert all(x != y for x, y in zip(gains_of(again), gains_of(other), strict=True))
+    assert again[0]["run"] != rows[0]["run"]
 
 
-def test_what_is_known_of_a_checkpoint_is_said_of_its_own_network(rows, networks):
-    world, known = skills(2, 2, "copy,add"), of_kind(rows, "checkpoint")
+def test_what_is_known_of_a_checkpoint_are_the_numbers_of_its_own_network(rows, networks):
+    known = of_kind(rows, "checkpoint")
     assert len(known) == len(networks)
     for row, network in zip(known, networks, strict=True):
-        truth = describe_policy(world, network, Definitions(site="layer2"))
+        truth = describe_policy(WORLD, network, Definitions(site="layer2"))
         assert {name: row[name] for name in truth} == pytest.approx(truth, rel=1e-9, abs=1e-14)
     assert len({row["J"] for row in known}) == len(known)
-    assert describe_policy(world, networks[-1])["costate"] != pytest.approx(
-        known[-1]["costate"], rel=1e-3
-    )  # at another site
+    at_another_site = describe_policy(WORLD, networks[-1])["costate"]
+    assert at_another_site != pytest.approx(known[-1]["costate"], rel=1e-3)
 
 
 def test_a_trajectory_is_one_network_trained_alone_by_a_plain_loop(networks, first):
@@ -121,8 +132,8 @@ def test_a_trajectory_is_one_network_trained_alone_by_a_plain_loop(networks, fir
         optimiser.zero_grad()
         next_token_loss(network, corpus.draw(8, rng)).backward()
         optimiser.step()
-    for found, truth in zip(networks[-1].parameters(), network.parameters(), strict=True):
-        torch.testing.assert_close(found, truth, rtol=1e-6, atol=1e-8)
+    for p, truth in zip(networks[-1].parameters(), network.parameters(), strict=True):
+        torch.testing.assert_close(p, truth, rtol=1e-6, atol=1e-8)
 
 
 def exact(world, network):
@@ -131,48 +142,48 @@ def exact(world, network):
         return float(tree.J), float(mean_entropy(tree))
 
 
-def alone(world, network, learner, group, optimiser, rate, seed, budgets=TINY.budgets, rows=TINY.rows):
+def alone(world, network, recipe, seed, budgets=TINY.budgets, rows=TINY.rows):
     """One copy by itself: budget -> exact return and entropy; the network in the end."""
-    asked = TrainingSettings(budgets[-1], 1 if learner.exact else rows // group, group, rate=rate, optimiser=optimiser)
-    own = copy.deepcopy(network)
-    oracle = TokenOracle(world) if learner.exact else None
-    trainer, found = Trainer(TokenTask(world), learner, [own], [seed], asked, oracle), {}
+    _, learner, group, optimiser, rate = recipe
+    prompts = 1 if learner.exact else rows // group
+    settings = TrainingSettings(budgets[-1], prompts, group, rate=rate, optimiser=optimiser)
+    oracle, after = TokenOracle(world) if learner.exact else None, {}
+    trainer = Trainer(TokenTask(world), learner, [network], [seed], settings, oracle)
     for done in range(1, budgets[-1] + 1):
         trainer.step()
-        found[done] = exact(world, own)
-    return {budget: found[budget] for budget in budgets}, own
+        after[done] = exact(world, trainer.policies[0])
+    return {budget: after[budget] for budget in budgets}, trainer.policies[0]
 
 
 @pytest.mark.parametrize(("name", "group"), sorted(RECIPES))
 @pytest.mark.parametrize("index", [0, 5])
 def test_gains_are_those_of_one_copy_trained_alone(rows, networks, first, name, group, index):
-    learner, _, optimiser, _ = LEARNERS[name]
-    rate = TINY.sgd_rate if optimiser == "sgd" else TINY.rate
-    world, network = skills(2, 2, "copy,add"), networks[index]
-    before = exact(world, network)[0]
-    found, own = alone(world, network, learner(), group, optimiser, rate, 2**33 + first + index)
+    rate = TINY.sgd_rate if name == EXACT[1] else TINY.rate
+    recipe, network, seed = LEARNERS[name]._replace(group=group, rate=rate), networks[index], 2**33 + first + index
+    before = exact(WORLD, network)[0]
+    after, own = alone(WORLD, network, recipe, seed)
     known = of_kind(rows, "checkpoint")[index]
     cell = [r for r in of_kind(rows, "gain") if (r["updates"], r["trajectory"]) == (known["updates"], index % 2)]
     ours = {r["budget"]: r for r in cell if (r["recipe"], r["group"]) == (name, group)}
-    for budget, (J, H) in found.items():
+    for budget, (J, H) in after.items():
         assert ours[budget]["gain"] == pytest.approx(J - before, rel=1e-5, abs=1e-10)
         assert ours[budget]["J_after"] == pytest.approx(J, rel=1e-8)
         assert ours[budget]["H_after"] == pytest.approx(H, rel=1e-8)
         assert known["J"] + ours[budget]["gain"] == pytest.approx(J, rel=1e-8)
-    assert ours[3]["kl"] == pytest.approx(divergence(world, network, own), rel=1e-5, abs=1e-12)
+    assert ours[3]["kl"] == pytest.approx(divergence(WORLD, network, own), rel=1e-5, abs=1e-12)
     assert abs(ours[3]["gain"]) > 1e-6
-    other = alone(world, network, learner(), group, optimiser, rate, 2**33 + first + index + 1)[0]
-    assert (other[3][0] == pytest.approx(found[3][0], rel=1e-8)) == (name in EXACT)  # exact ascent draws nothing
+    other = alone(WORLD, network, recipe, seed + 1)[0]
+    assert (other[3][0] == pytest.approx(after[3][0], rel=1e-8)) == (name in EXACT)  # exact ascent draws nothing
 
 
 def words_of(world, network, prompt):
     """Different completions of a prompt, each once, and their log-probabilities, by the network on whole contexts."""
-    whole = enumerate_rollouts(world, network, 1.0)
-    own, found = slice(prompt * world.V**world.horizon, (prompt + 1) * world.V**world.horizon), {}
+    whole, words = enumerate_rollouts(world, network, 1.0), {}
+    own = slice(prompt * world.V**world.horizon, (prompt + 1) * world.V**world.horizon)
     for word, log_pi in zip(whole.tokens[own].tolist(), whole.log_pi[0, own].tolist(), strict=True):
         length = word.index(world.end) + 1 if world.end in word else len(word)
-        found[tuple(word[:length])] = sum(log_pi[:length])
-    return found
+        words[tuple(word[:length])] = sum(log_pi[:length])
+    return words
 
 
 def divergence(world, before, after):
@@ -186,51 +197,56 @@ def divergence(world, before, after):
 
 @pytest.mark.parametrize(
     "world",
-    [skills(2, 2, "copy,add"), STOP, replace(sum_and_stop(3, 3), weights=[0.9, 0.1])],
+    [WORLD, STOP, replace(sum_and_stop(3, 3), weights=[0.9, 0.1])],
     ids=["skills", "stop", "stop, uneven"],
 )
 def test_the_kl_moved_is_that_of_different_completions_and_0_where_nothing_moved(world):
     before, after = ([transformer(world, temperature=0.5, seed=s) for s in pair] for pair in ((1, 2), (3, 4)))
-    found = kl_moved(world, Copies(before), Copies(after))
+    moved = kl_moved(world, Copies(before), Copies(after))
     truth = [divergence(world, *pair) for pair in zip(before, after, strict=True)]
-    assert found.tolist() == pytest.approx(truth, rel=1e-9)
+    assert moved.tolist() == pytest.approx(truth, rel=1e-9)
     assert kl_moved(world, Copies(before), Copies(before)).abs().max() < 1e-14
     backwards = kl_moved(world, Copies(after), Copies(before))
-    assert (backwards / found - 1).abs().min() > 1e-2
+    assert (backwards / moved - 1).abs().min() > 1e-2
     assert kl_moved(world, Copies(before[:1]), Copies(after[:1])).tolist() == pytest.approx(truth[:1], rel=1e-9)
 
 
 @pytest.mark.parametrize("name", LEARNERS)
 def test_gains_where_answers_end_themselves(name):
-    learner, group, optimiser, rate = LEARNERS[name]
+    recipe = LEARNERS[name]
     networks = [transformer(STOP, seed=s) for s in (1, 2)]
     kept = copy.deepcopy(networks)
-    found = gains(STOP, networks, learner(), group, TINY, optimiser, rate, FIRST)
-    assert list(found) == [1, 3]
+    by_budget = gains(STOP, networks, recipe, TINY, FIRST)
+    assert list(by_budget) == [1, 3]
     for i, network in enumerate(networks):
-        truth, own = alone(STOP, network, learner(), group, optimiser, rate, FIRST + i)
+        truth, own = alone(STOP, network, recipe, 2**33 + FIRST + i)
+        before = exact(STOP, network)[0]
         for budget, (J, H) in truth.items():
-            assert float(found[budget]["gain"][i]) == pytest.approx(J - exact(STOP, network)[0], rel=1e-5, abs=1e-10)
-            assert float(found[budget]["H_after"][i]) == pytest.approx(H, rel=1e-8)
-        assert float(found[3]["kl"][i]) == pytest.approx(divergence(STOP, network, own), rel=1e-5)
+            assert float(by_budget[budget]["gain"][i]) == pytest.approx(J - before, rel=1e-5, abs=1e-10)
+            assert float(by_budget[budget]["H_after"][i]) == pytest.approx(H, rel=1e-8)
+        assert float(by_budget[3]["kl"][i]) == pytest.approx(divergence(STOP, network, own), rel=1e-5)
         assert all(torch.equal(a, b) for a, b in zip(network.parameters(), kept[i].parameters(), strict=True))
 
 
 def test_one_network_alone_is_left_as_it_is_too():
     network, kept = transformer(STOP, seed=1), transformer(STOP, seed=1)
-    found = gains(STOP, [network], grpo(), 4, TINY, "adam", 0.02, FIRST)
-    J = alone(STOP, kept, grpo(), 4, "adam", 0.02, FIRST)[0][3][0]
-    assert float(found[3]["gain"][0]) == pytest.approx(J - exact(STOP, kept)[0], rel=1e-9)
-    assert float(found[3]["kl"][0]) > 1e-6
+    by_budget = gains(STOP, [network], LEARNERS["GRPO"], TINY, FIRST)
+    J = alone(STOP, kept, LEARNERS["GRPO"], 2**33 + FIRST)[0][3][0]
+    assert float(by_budget[3]["gain"][0]) == pytest.approx(J - exact(STOP, kept)[0], rel=1e-9)
+    assert float(by_budget[3]["kl"][0]) > 1e-6
     assert all(torch.equal(a, b) for a, b in zip(network.parameters(), kept.parameters(), strict=True))
 
 
 def test_recipes_are_the_group_sizes_of_grpo_and_the_three_others():
-    found = {name: (group, optimiser, rate) for name, _, group, optimiser, rate in recipes(TINY) if name != "GRPO"}
-    assert found == {"RLOO": (2, "adam", 0.01), EXACT[0]: (1, "adam", 0.01), EXACT[1]: (1, "sgd", 0.5)}
-    assert [row[2:] for row in recipes(TINY) if row[0] == "GRPO"] == [(2, "adam", 0.01), (4, "adam", 0.01)]
-    assert {row[0]: row[1].name for row in recipes(TINY)}["RLOO"] == "rloo"
-    assert [row[0] for row in recipes(replace(TINY, sgd=False))] == ["GRPO", "GRPO", "RLOO", EXACT[0]]
+    chosen = [(name, group, optimiser, rate) for name, _, group, optimiser, rate in recipes(TINY)]
+    assert chosen == [
+        *(("GRPO", group, "adam", 0.01) for group in (2, 4)),
+        ("RLOO", 2, "adam", 0.01),
+        (EXACT[0], 1, "adam", 0.01),
+        (EXACT[1], 1, "sgd", 0.5),
+    ]
+    assert [recipe.learner.name for recipe in recipes(TINY)][2] == "rloo"
+    assert [recipe.name for recipe in recipes(replace(TINY, sgd=False))] == ["GRPO", "GRPO", "RLOO", EXACT[0]]
 
 
 def test_the_corpus_is_the_settings_and_the_same_prompts_are_left_out_in_every_block():
@@ -256,18 +272,21 @@ def test_what_leaves_nothing_to_measure_is_refused(name, value):
         replace(TINY, **{name: value})
 
 
-@pytest.mark.parametrize("preset", ["quick", "full"])
+@pytest.mark.parametrize("preset", ["tiny", "quick", "full"])
 def test_settings_are_different_and_can_be_run(preset):
-    found = settings(preset)
-    assert len(set(found)) == len(found)
-    assert all(isinstance(setting, ImpactSetting) and setting.seeds >= 2 for setting in found)  # fewer have no spread
-    corpora = {replace(setting, block=0, groups=(2,), sgd=False) for setting in found}
-    for setting in corpora:  # every corpus comes in several blocks
-        assert len({s.block for s in found if replace(s, block=0, groups=(2,), sgd=False) == setting}) >= 2
+    points = settings(preset)
+    assert len(set(points)) == len(points)
+    assert all(isinstance(setting, ImpactSetting) and setting.seeds >= 2 for setting in points)  # fewer have no spread
+    blocks = {}
+    for setting in points:
+        blocks.setdefault(replace(setting, block=0, groups=(2,), sgd=False), set()).add(setting.block)
+    assert min(map(len, blocks.values())) >= (1 if preset == "tiny" else 2)  # every corpus comes in several blocks
+    worlds = {(setting.names, setting.coverage): setting for setting in points}
+    for setting in worlds.values():
         corpus = corpus_of(setting)
         assert corpus.length == 3 + setting.horizon
         assert int(corpus.shown.sum()) > 0
-    for setting in found:
-        keys = [(name, group) for name, _, group, _, _ in recipes(setting)]
+    for setting in points:
+        keys = [(recipe.name, recipe.group) for recipe in recipes(setting)]
         assert len(set(keys)) == len(keys)
-    assert {setting.quality for setting in found} >= {1.0, 0.5}
+    assert {setting.quality for setting in points} >= {1.0, 0.5}

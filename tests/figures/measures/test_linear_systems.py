@@ -5,7 +5,14 @@ import pytest
 import torch
 
 from envs.world import InputError
-from figures.measures.linear_systems import SYSTEMS, build_system, read_system, truncated
+from figures.measures.linear_systems import (
+    MEMORYLESS,
+    SYSTEMS,
+    build_system,
+    memoryless_system,
+    read_system,
+    truncated,
+)
 from theory.continuous.lyapunov import linear_value
 
 OWN = {"A": [[0.9]], "B": [[1.0]], "Q": [[1.0]], "R": [[0.5]], "K": [[0.3]], "gamma": 0.9, "S_x": [[0.1]]}
@@ -59,3 +66,19 @@ def test_truncation_leaves_the_value_gradient_as_it_is(name):
         assert cut is endless
     P, P_cut = linear_value(endless, K).at(0)[0], linear_value(cut, K).at(0)[0]
     torch.testing.assert_close(P_cut, P, rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", [*MEMORYLESS, json.dumps(OWN)])
+def test_both_forms_of_a_memoryless_policy_give_the_same_commands(name, rng):
+    system = memoryless_system(name)
+    states = torch.randn(5, 3, system.world.n, generator=rng, dtype=torch.float64)
+    for t in (0, system.world.horizon - 1):
+        command = system.policy(states, t).detach()
+        torch.testing.assert_close(system.command(states[:, -1], t).expand_as(command), command)
+        torch.testing.assert_close(system.command(states[0, -1], t), command[0])
+
+
+def test_a_named_system_stands_at_its_share_of_the_optimal_gain():
+    _, K = build_system("double_integrator", 0.7)
+    _, optimal = build_system("double_integrator", 1.0)
+    torch.testing.assert_close(K, 0.7 * optimal)

@@ -13,7 +13,12 @@ from envs.noise import draw_noise
 from envs.world import InputError
 from tests.oracles import assert_mean_within, differs_by, numerical_gradient, simulate_lq
 from tests.theory.cases import stable_gain, tensor, variant
-from theory.continuous.broken_assumptions import quantised_costates, quantised_means, step_reward_gradient
+from theory.continuous.broken_assumptions import (
+    quantised_costates,
+    quantised_means,
+    step_reward_gain_slope,
+    step_reward_gradient,
+)
 from theory.continuous.costates import autograd_costates
 from theory.continuous.lyapunov import linear_value
 
@@ -60,6 +65,17 @@ def test_step_reward_gradient_equals_differences_and_the_pathwise_gradient_is_ze
     assert slope.abs().max() > 0.01
     costates, _ = mean_costate(world, K, state, rng, paths=100)
     assert not costates.any()
+
+
+def test_the_slope_in_the_gain_is_the_chain_rule_through_the_next_mean_state():
+    """One step: the value depends on K through `(A - B K) s` alone, so `dV/dK = dV/dmean (-B s)`."""
+    world, K, state = step_reward(horizon=1, width=0.3), tensor([[0.8]]), tensor([0.7])
+    through_mean = step_reward_gradient(world, K, state)[1] / (world.A - world.B @ K.numpy()).item()
+    slope = step_reward_gain_slope(world, K, state)
+    torch.testing.assert_close(slope, -(through_mean * world.B.item() * state)[None], rtol=1e-6, atol=1e-10)
+    assert slope.abs().max() > 0.01
+    several = STEPS["several"]
+    assert step_reward_gain_slope(*several).shape == several[1].shape
 
 
 def test_a_component_that_noise_has_not_reached_yet_is_a_flat_step():

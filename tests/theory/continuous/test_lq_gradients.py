@@ -13,7 +13,13 @@ from envs.world import InputError
 from tests.oracles import assert_mean_within, differs_by, numerical_gradient, simulate_lq
 from tests.theory.cases import endless_cases, finite_cases, forward_return, stable_gain, tensor
 from theory.continuous.costates import autograd_costates
-from theory.continuous.lq_gradients import costate_covariance, expected_return, one_step_variances, policy_gradient
+from theory.continuous.lq_gradients import (
+    costate_covariance,
+    expected_return,
+    one_step_variances,
+    one_step_world,
+    policy_gradient,
+)
 from theory.continuous.lyapunov import linear_value
 from theory.continuous.riccati import riccati
 
@@ -190,3 +196,10 @@ def test_one_step_variances_are_those_of_samples_and_broadcast():
         ):
             assert_mean_within((sample + 2 * 1.3 * m) ** 2, variance[i])
         assert differs_by((baselined + 2 * 1.3 * m) ** 2, exact.score_value_baseline[i])
+
+
+def test_the_one_step_world_is_the_one_of_the_formulas():
+    """Expected return -R (mu^2 + sigma^2), slope -2 R mu, at the command mu that the gain K = mu gives from s_0 = -1."""
+    world, K = one_step_world(1.3, 0.5), tensor([[0.7]])
+    assert float(expected_return(world, K)) == pytest.approx(-1.3 * (0.7**2 + 0.5**2))
+    assert float(policy_gradient(world, K)) == pytest.approx(-2 * 1.3 * 0.7)

@@ -12,7 +12,7 @@ from envs.lq_variants import ChaoticMap
 from envs.world import InputError
 from tests.oracles import assert_mean_within, differs_by, numerical_gradient
 from tests.theory.cases import stable_gain, tensor
-from theory.continuous.broken_assumptions import history_gain
+from theory.continuous.attention import history_gain
 from theory.continuous.chaotic_map import circle_moments
 from theory.continuous.lyapunov import gain_at, linear_value
 from theory.continuous.quadrature import gauss_hermite, noise_grid, quadrature_value, quadrature_value_gradient

@@ -29,8 +29,8 @@ def number(P):
     return torch.tensor(P, dtype=torch.float64)
 
 
-def factor(P, *given):
-    return float(grpo_kappa(number(P), *given))
+def factor(P, *options):
+    return float(grpo_kappa(number(P), *options))
 
 
 def advantages(R, population, eps):
@@ -159,7 +159,7 @@ def test_a_comparison_takes_gradients_in_parts_and_whole_answers():
     parts, other = [number([[3.0]]), number([4.0, 0.0])], (number([[4.0]]), number([0.0, 1.0]))
     flat = alignment(number([4.0, 0.0, 1.0]), number([3.0, 4.0, 0.0]))
     assert alignment(other, parts) == flat
-    answer = [TreeGradients(number(0.0), [], tuple(given), {}) for given in (other, parts)]
+    answer = [TreeGradients(number(0.0), [], tuple(parameters), {}) for parameters in (other, parts)]
     assert alignment(*answer) == flat
 
 
@@ -180,7 +180,7 @@ def test_what_is_no_group_or_no_probability_is_refused(f):
             f(number([0.5, bad]), 4)
 
 
-@pytest.mark.parametrize("f", [grpo_kappa, climbed])
+@pytest.mark.parametrize("f", [grpo_kappa, grpo_objective])
 def test_an_eps_below_zero_is_refused(f):
     for bad in (-0.1, math.nan):
         with refused("eps"):

@@ -2,9 +2,7 @@
 
 import itertools
 import math
-from contextlib import contextmanager
 
-import jaxtyping
 import pytest
 import torch
 from torch.nn.utils import parameters_to_vector
@@ -17,119 +15,21 @@ from envs.token_mdp import TokenMDP
 from envs.token_tasks import combination_lock, garnet, sum_and_stop
 from tests.envs.refusals import refused
 from tests.oracles import assert_mean_within, differs_by
+from tests.theory.groups.enumeration import WORLDS, Enumeration, policy_of, two_prompts, unchecked, words_of
+from tests.theory.groups.recipes import RECIPES, build
 from tests.theory.token_cases import transformer, with_readout
-from theory.groups import expected_update as group_expectation
-from theory.groups.expected_update import distinct_outcomes, expected_update, expected_weights, group_multisets
+from theory.groups.expected_update import distinct_outcomes, expected_update
 from theory.tokens.completions import completions
 from theory.tokens.prefix_tree import grow
 
 close = torch.testing.assert_close
 
 
-def two_prompts():
-    """Dense rewards, a discount, two prompts of unequal weight."""
-    g = garnet(V=2, states=3, horizon=2, gamma=0.8, seed=3)
-    return TokenMDP(g.P, g.r, [[0, 1], [1, 1]], [1, 2], 2, 0.8, weights=[0.3, 0.7])
-
-
-WORLDS = {
-    "two prompts": two_prompts(),
-    "numbers and stop": sum_and_stop(2, 3, gamma=0.9),
-    "when to stop": sum_and_stop(1, 3, gamma=0.7),
-    "lock": combination_lock(2, 2),
-}
-
-
-def policy_of(world, seed=0):
-    return transformer(world, temperature=0.3, seed=seed)
-
-
-def words_of(world):
-    """Every completion once: up to its end token, or of all steps; by plain loops."""
-    found = []
-    for prompt in range(len(world.prompts)):
-        for word in itertools.product(range(world.V), repeat=world.horizon):
-            n = word.index(world.end) + 1 if world.end in word else world.horizon
-            if not any(word[n:]):  # what follows the end is written 0, once
-                found.append((prompt, word, n))
-    return found
-
-
-class Enumeration:
-    """All completions of a world, their rewards by stepping the belief, and what a policy says of them, without a cache."""
-
-    def __init__(self, world):
-        self.world, self.words = world, words_of(world)
-        self.prompt = torch.tensor([prompt for prompt, _, _ in self.words])
-        self.tokens = torch.tensor([word for _, word, _ in self.words])
-        self.mask = torch.tensor([[t < n for t in range(world.horizon)] for _, _, n in self.words])
-        self.rewards = torch.tensor([self._paid(*word) for word in self.words], dtype=torch.float64)
-        self.ended = torch.tensor([world.end in word[:n] for _, word, n in self.words])
-
-    def _paid(self, prompt, word, n):
-        world, paid = self.world, [0.0] * self.world.horizon
-        belief = [float(z == world.starts[prompt]) for z in range(world.S)]
-        for k in range(n):
-            paid[k] = world.gamma**k * sum(b * float(world.r[k, z, word[k]]) for z, b in enumerate(belief))
-            belief = [sum(belief[z] * float(world.P[z, word[k], y]) for z in range(world.S)) for y in range(world.S)]
-        return paid
-
-    def said(self, policy, probes=None, rows=slice(None)):
-        """log pi and entropies (rows, H) from whole contexts."""
-        context = torch.cat([self.world.prompts[self.prompt[rows]], self.tokens[rows, :-1]], 1)
-        log_pi = torch.log_softmax(policy(policy.embed(context), probes), -1)[:, self.world.prompts.shape[1] - 1 :]
-        return log_pi.gather(-1, self.tokens[rows, :, None])[..., 0], -(log_pi.exp() * log_pi).sum(-1)
-
-    def chances(self, policy):
-        """Probability of every completion given its prompt."""
-        return (self.said(policy)[0].detach() * self.mask).sum(1).exp()
-
-    def nodes(self, k):
-        """Index of every completion's prefix of k tokens among the nodes of level k."""
-        place = self.prompt.clone()
-        for t in range(k):
-            place = place * self.world.V + self.tokens[:, t]
-        return place
-
-    def values(self, critic):
-        """`gamma^k V_k` along every completion."""
-        return torch.stack([self.world.gamma**k * V[self.nodes(k)] for k, V in enumerate(critic)], 1)
-
-    def fields(self, behaviour=None, reference=None, critic=None):
-        """What a batch holds of every completion."""
-        found = {"rewards": self.rewards, "mask": self.mask}
-        if behaviour is not None:
-            found["old"] = self.said(behaviour)[0].detach()
-        if reference is not None:
-            found["reference"] = self.said(reference)[0].detach()
-        if critic is not None:
-            found["values"] = self.values(critic)
-        return found | ({} if self.world.end is None else {"ended": self.ended})
-
-    def groups(self, policy, G):
-        """Every ordered group of completions of one prompt, with its probability times the prompt's weight."""
-        p = self.chances(policy)
-        for prompt, weight in enumerate(self.world.weights.tolist()):
-            rows = (self.prompt == prompt).nonzero()[:, 0].tolist()
-            for group in itertools.product(rows, repeat=G):
-                yield list(group), weight * math.prod(float(p[i]) for i in group)
-
-
-@contextmanager
-def unchecked():
-    """Without the type checker of the tests, which takes most of the time of so many small calls."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    try:
-        yield
-    finally:
-        jaxtyping.config.update("jaxtyping_disable", False)
-
-
 @unchecked()
-def mean_slopes(every, learner, policy, G, behaviour=None, **given):
+def mean_slopes(every, learner, policy, G, behaviour=None, **policies):
     """Minus the slopes of a group's loss in every completion's log-probabilities and entropies, in the mean over groups."""
-    tables = [x.detach().requires_grad_() for x in every.said(policy)]
-    fields, total = every.fields(behaviour, **given), torch.zeros((), dtype=torch.float64)
+    tables = [x.detach().requires_grad_() for x in every.evaluate(policy)]
+    fields, total = every.fields(behaviour, **policies), torch.zeros((), dtype=torch.float64)
     for group, chance in every.groups(policy if behaviour is None else behaviour, G):
         batch = Batch(group=torch.zeros(G, dtype=torch.int64), **{name: x[group] for name, x in fields.items()})
         total = total - chance * learner.loss(*(x[group] for x in tables), batch)
@@ -137,64 +37,37 @@ def mean_slopes(every, learner, policy, G, behaviour=None, **given):
 
 
 def shifted(every, policy, prefix, site):
-    """A zero shift at the end of a prefix (at all of the prompt), what is said under it, and which rows begin so."""
+    """A zero shift at the end of a prefix (at all of the prompt); log pi and entropies under it; the rows that begin so."""
     (prompt, begun), T = prefix, every.world.prompts.shape[1]
     rows = [i for i, (q, word, _) in enumerate(every.words) if q == prompt and word[: len(begun)] == begun]
     at = slice(0, T) if not begun else slice(T + len(begun) - 1, T + len(begun))
     delta = torch.zeros(at.stop - at.start, policy.width, dtype=torch.float64, requires_grad=True)
     probe = torch.zeros(len(rows), T + every.world.horizon - 1, policy.width, dtype=torch.float64)
     probe = torch.cat([probe[:, : at.start], delta.expand(len(rows), -1, -1), probe[:, at.stop :]], 1)
-    return delta, every.said(policy, {site: probe}, rows), rows
+    return delta, every.evaluate(policy, {site: probe}, rows), rows
 
 
 def prefixes(world):
-    """(prompt, tokens so far) of every prefix at which something is still to be said."""
+    """(prompt, tokens so far) of every prefix after which a token is still to come."""
     words = [(q, word, n) for q, word, n in words_of(world)]
     return sorted({(q, word[:k]) for q, word, n in words for k in range(n)})
 
 
-def assert_is_the_mean_of_all_groups(update, learner, world, policy, G, site="layer1", **given):
+def assert_is_the_mean_of_all_groups(update, learner, world, policy, G, site="layer1", **policies):
     """Parameters, and the costates at every prefix: those over the prefix's probability times its discount."""
     every, parameters = Enumeration(world), list(policy.parameters())
-    slopes = mean_slopes(every, learner, policy, G, **given)
-    gain = sum((x * y).sum() for x, y in zip(slopes, every.said(policy), strict=True))
+    slopes = mean_slopes(every, learner, policy, G, **policies)
+    gain = sum((x * y).sum() for x, y in zip(slopes, every.evaluate(policy), strict=True))
     brute = torch.autograd.grad(gain, parameters, allow_unused=True, materialize_grads=True)
-    close(found_slope(update), parameters_to_vector(brute), rtol=1e-9, atol=1e-13)
+    close(update.mean.flat, parameters_to_vector(brute), rtol=1e-9, atol=1e-13)
     assert float(parameters_to_vector(brute).norm()) > 1e-3
     for prompt, begun in prefixes(world) if site in update.mean.costates else []:
-        delta, said, rows = shifted(every, policy, (prompt, begun), site)
-        gain = sum((x[rows] * y).sum() for x, y in zip(slopes, said, strict=True))
+        delta, tables, rows = shifted(every, policy, (prompt, begun), site)
+        gain = sum((x[rows] * y).sum() for x, y in zip(slopes, tables, strict=True))
         reach = float(world.weights[prompt] * every.chances(policy)[rows].sum())
         costate = torch.autograd.grad(gain, delta)[0] / (reach * world.gamma ** len(begun))
         node = int(every.nodes(len(begun))[rows[0]])
         close(update.mean.costates[site][len(begun)][node], costate, rtol=1e-8, atol=1e-11)
-
-
-def found_slope(update):
-    return parameters_to_vector(update.mean.parameters)
-
-
-RECIPES = {
-    "reinforce": ("reinforce", {}),
-    "reinforce, to go": ("reinforce", {"to_go": True}),
-    "reinforce, baseline": ("reinforce", {"baseline": True}),
-    "reinforce, baseline, to go": ("reinforce", {"baseline": True, "to_go": True}),
-    "rloo": ("rloo", {}),
-    "dr_grpo": ("dr_grpo", {}),
-    "grpo": ("grpo", {}),
-    "grpo, sample std": ("grpo", {"std": "sample", "length": "row sum"}),
-    "grpo, eps, token mean": ("grpo", {"eps": 0.1, "length": "token mean"}),
-    "dapo": ("dapo", {}),
-    "dapo without truncated rows": ("dapo", {"drop_truncated": True}),
-    "gspo": ("gspo", {}),
-    "cispo": ("cispo", {}),
-    "value_gradient": ("value_gradient", {}),
-}
-
-
-def build(name):
-    kind, options = RECIPES[name]
-    return build_learner(kind, **options)
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -231,7 +104,7 @@ def test_penalties_against_a_reference_have_the_brute_force_mean(place, name):
     update = expected_update(world, policy, learner, 2, ("layer1",), reference=reference)
     assert_is_the_mean_of_all_groups(update, learner, world, policy, 2, behaviour=policy, reference=reference)
     free = expected_update(world, policy, build_learner(kind), 2)
-    acts = float((found_slope(free) - found_slope(update)).norm()) > 1e-3
+    acts = float((free.mean.flat - update.mean.flat).norm()) > 1e-3
     assert acts == (name != "k1 in the loss"), "the control: k1 in the loss alone has mean 0"
 
 
@@ -264,7 +137,7 @@ def test_rows_of_another_policy_have_the_brute_force_mean_with_the_clip_acting(p
     if "clip" in OLDER[name]:
         loose = build_learner(name, entropy=0.2, **OLDER[name] | {"clip": 1e9})
         free = expected_update(world, policy, loose, 2, behaviour=behaviour, values=values)
-        assert float((found_slope(free) - found_slope(update)).norm()) > 1e-3, "the control: the clip acts"
+        assert float((free.mean.flat - update.mean.flat).norm()) > 1e-3, "the control: the clip acts"
 
 
 def some_values(world, seed=2):
@@ -282,8 +155,8 @@ def test_ppo_on_a_critics_values_has_the_brute_force_mean_and_the_true_one_where
     assert_is_the_mean_of_all_groups(update, learner, world, policy, 2, critic=wrong)
     exact = expected_update(world, policy, learner, 2, values=grow(world, policy).V)
     truth = parameters_to_vector(update.truth.parameters)
-    close(found_slope(exact), truth, rtol=1e-9, atol=1e-12)
-    assert torch.allclose(found_slope(update), truth, rtol=1e-6, atol=1e-9) == (lam == 1), "the control"
+    close(exact.mean.flat, truth, rtol=1e-9, atol=1e-12)
+    assert torch.allclose(update.mean.flat, truth, rtol=1e-6, atol=1e-9) == (lam == 1), "the control"
 
 
 def kappa_by_loop(P, G, scale):
@@ -328,7 +201,7 @@ def test_for_binary_rewards_costates_are_the_true_ones_times_kappa_at_all_sites_
 def test_sampled_groups_agree_with_the_mean_in_standard_errors(rng):
     world, learner, G, groups, steps = sum_and_stop(3, 3, gamma=0.9), build_learner("grpo"), 3, 8, 150
     policy = policy_of(world, seed=2)
-    exact, discount, found = expected_update(world, policy, learner, G), 0.9 ** torch.arange(3.0).double(), []
+    exact, discount, updates = expected_update(world, policy, learner, G), 0.9 ** torch.arange(3.0).double(), []
     every = Enumeration(world)
     for _ in range(steps):
         drawn = sample_tokens(policy, world.prompts, 3, rng, copies=G * groups)
@@ -336,18 +209,18 @@ def test_sampled_groups_agree_with_the_mean_in_standard_errors(rng):
         rewards = token_rewards(world, drawn.prompt, drawn.tokens) * discount * mask
         group = torch.arange(len(mask)) // G
         policy.zero_grad()
-        learner.loss(*every.said(policy), Batch(rewards, mask, group)).backward()
-        found.append(-torch.cat([p.grad.flatten() for p in (policy.head.bias, policy.blocks[1].mlp[2].bias)]))
+        learner.loss(*every.evaluate(policy), Batch(rewards, mask, group)).backward()
+        updates.append(-torch.cat([p.grad.flatten() for p in (policy.head.bias, policy.blocks[1].mlp[2].bias)]))
     mean = dict(zip([n for n, _ in policy.named_parameters()], exact.mean.parameters, strict=True))
     target = torch.cat([mean["head.bias"], mean["blocks.1.mlp.2.bias"]])
-    assert_mean_within(torch.stack(found), target)
-    assert differs_by(torch.stack(found), 0 * target), "the control: the mean is not 0"
+    assert_mean_within(torch.stack(updates), target)
+    assert differs_by(torch.stack(updates), 0 * target), "the control: the mean is not 0"
 
 
 def test_the_truth_is_the_exact_gradient_and_the_weights_are_those_of_the_edges():
     world = WORLDS["two prompts"]
     policy, every = policy_of(world), Enumeration(world)
-    log_probs = every.said(policy)[0]
+    log_probs = every.evaluate(policy)[0]
     J = (world.weights[every.prompt] * (log_probs * every.mask).sum(1).exp() * every.rewards.sum(1)).sum()
     update = expected_update(world, policy, build_learner("reinforce"), 1)
     slope = torch.autograd.grad(J, policy.parameters(), allow_unused=True, materialize_grads=True)
@@ -359,79 +232,23 @@ def test_the_truth_is_the_exact_gradient_and_the_weights_are_those_of_the_edges(
     close(update.weights[0], mean)
 
 
-def test_multisets_are_all_groups_with_their_multinomial_chances():
-    p, G = torch.tensor([0.2, 0.0, 0.5, 0.3], dtype=torch.float64), 4
-    multisets, log_chance = group_multisets(p, G)
-    loop = {}
-    for group in itertools.product((0, 2, 3), repeat=G):
-        key = tuple(sorted(group))
-        loop[key] = loop.get(key, 0.0) + math.prod(float(p[i]) for i in group)
-    found = {tuple(sorted(m.tolist())): float(x.exp()) for m, x in zip(multisets, log_chance, strict=True)}
-    assert len(found) == len(multisets)
-    assert found == pytest.approx(loop, rel=1e-12)
-
-
-def outcomes_case():
-    lengths = torch.tensor([2, 1, 3, 2])
-    rewards = [[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 0.5], [0.0, 2.0, 0.0]]
-    fields = {"rewards": torch.tensor(rewards, dtype=torch.float64), "mask": torch.arange(3) < lengths[:, None]}
-    return torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=torch.float64), fields
-
-
-@unchecked()
-def weights_by_loop(weigh, p, fields, G):
-    """Mean over all ordered groups of G times the first row's weight, given its outcome."""
-    found = torch.zeros_like(fields["rewards"])
-    for group in itertools.product(range(len(p)), repeat=G):
-        chance = math.prod(float(p[j]) for j in group[1:])
-        rows = {name: x[list(group)] for name, x in fields.items()}
-        found[group[0]] += G * chance * weigh(group=torch.zeros(G, dtype=torch.int64), **rows)[0][0]
-    return found
-
-
-@pytest.mark.parametrize("name", [name for name in RECIPES if "truncated" not in name])
-@pytest.mark.parametrize("G", [2, 3])
-def test_mean_weights_of_outcomes_are_those_of_all_ordered_groups(name, G):
-    """These lengths are such that a few groups alone do not tell that the token mean mixes them."""
-    p, fields = outcomes_case()
-    weigh = build(name)
-    close(expected_weights(weigh, p, fields, G)[0], weights_by_loop(weigh, p, fields, G), rtol=1e-12, atol=1e-14)
-
-
-@pytest.mark.parametrize("name", ["grpo", "grpo, eps, token mean"])
-def test_mean_weights_do_not_depend_on_how_many_groups_are_weighed_at_once(name, monkeypatch):
-    p, fields = outcomes_case()
-    whole = expected_weights(build(name), p, fields, 3)[0]
-    monkeypatch.setattr(group_expectation, "_CHUNK", 30)
-    close(expected_weights(build(name), p, fields, 3)[0], whole)
-
-
-def test_an_outcome_without_chance_weighs_nothing_and_changes_nothing():
-    p, fields = outcomes_case()
-    alive = torch.tensor([0, 2, 3])
-    p = torch.tensor([0.2, 0.0, 0.5, 0.3], dtype=torch.float64)
-    found = expected_weights(build("grpo"), p, fields, 3)[0]
-    close(found[alive], expected_weights(build("grpo"), p[alive], {n: x[alive] for n, x in fields.items()}, 3)[0])
-    assert bool((found[1] == 0).all())
-
-
 def test_completions_are_those_of_brute_force_and_alike_ones_are_one_outcome():
     for world in WORLDS.values():
         policy, every = policy_of(world), Enumeration(world)
-        found = completions(grow(world, policy))
-        close(found.p.sum(1), torch.ones(len(world.prompts), dtype=torch.float64))
-        log_probs, chances = every.said(policy)[0], every.chances(policy)
+        rows = completions(grow(world, policy))
+        close(rows.p.sum(1), torch.ones(len(world.prompts), dtype=torch.float64))
+        log_probs, chances = every.evaluate(policy)[0], every.chances(policy)
         for i, (prompt, word, n) in enumerate(every.words):
-            same = (found.tokens[prompt, :, :n] == torch.tensor(word[:n])).all(1)
-            close(found.p[prompt, same].sum(), chances[i])
+            same = (rows.tokens[prompt, :, :n] == torch.tensor(word[:n])).all(1)
+            close(rows.p[prompt, same].sum(), chances[i])
             row = int(same.nonzero()[0])
-            close(found.rewards[prompt, row], every.rewards[i])
-            close(found.returns[prompt, row], every.rewards[i].sum())
-            assert torch.equal(found.mask[prompt, row], every.mask[i])
-            close(found.log_probs[prompt, row, :n], log_probs[i, :n].detach())
-    of, rows = distinct_outcomes({"rewards": found.rewards[0], "mask": found.mask[0]})
-    assert len(rows["rewards"]) == 2, "a lock opens or it does not"
-    close(rows["rewards"][of], found.rewards[0])
+            close(rows.rewards[prompt, row], every.rewards[i])
+            close(rows.returns[prompt, row], every.rewards[i].sum())
+            assert torch.equal(rows.mask[prompt, row], every.mask[i])
+            close(rows.log_probs[prompt, row, :n], log_probs[i, :n].detach())
+    of, outcomes = distinct_outcomes({"rewards": rows.rewards[0], "mask": rows.mask[0]})
+    assert len(outcomes["rewards"]) == 2, "a lock opens or it does not"
+    close(outcomes["rewards"][of], rows.rewards[0])
 
 
 def test_the_success_of_a_prompt_is_its_value_where_rewards_are_binary_and_refused_elsewhere():
@@ -452,7 +269,7 @@ def test_a_group_of_no_rows_is_refused(group):
 def test_too_many_multisets_are_refused_before_they_are_made(monkeypatch):
     world = garnet(V=2, horizon=4, seed=1)
 
-    def never(*given, **options):
+    def never(*arguments, **options):
         raise AssertionError("allocated")
 
     monkeypatch.setattr(torch, "combinations", never)

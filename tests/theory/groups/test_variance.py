@@ -10,7 +10,7 @@ from torch.nn.utils import parameters_to_vector
 from agents.recipes.learners import build_learner
 from envs.token_tasks import combination_lock, garnet, sum_and_stop
 from tests.envs.refusals import refused
-from tests.theory.test_group_expectation import Enumeration, policy_of, two_prompts, unchecked
+from tests.theory.groups.enumeration import Enumeration, policy_of, two_prompts, unchecked
 from theory.groups.expected_update import expected_update
 from theory.groups.variance import completion_scores, group_variance, hoeffding
 from theory.tokens.completions import completions
@@ -47,24 +47,24 @@ def build(name, world):
 
 def scores_by_rows(world, policy):
     """`grad sum_t log pi(c_t)` over a completion's own steps, one backward pass each through whole contexts."""
-    every, found = Enumeration(world), []
-    total = (every.said(policy)[0] * every.mask).sum(1)
+    every, scores = Enumeration(world), []
+    total = (every.evaluate(policy)[0] * every.mask).sum(1)
     for x in total:
         slopes = torch.autograd.grad(
             x, policy.parameters(), retain_graph=True, allow_unused=True, materialize_grads=True
         )
-        found.append(parameters_to_vector(slopes))
-    return every, torch.stack(found)
+        scores.append(parameters_to_vector(slopes))
+    return every, torch.stack(scores)
 
 
 @unchecked()
-def by_all_groups(weigh, world, policy, G):
-    """Mean and variance of `sum_i sum_t w_it grad log pi(c_it)`, the weights of every ordered group asked one by one."""
+def by_all_groups(recipe, world, policy, G):
+    """Mean and variance of `sum_i sum_t w_it grad log pi(c_it)`, the weights of every ordered group one by one."""
     every, s = scores_by_rows(world, policy)
     mean, square = torch.zeros_like(s[0]), 0.0
     for group, chance in every.groups(policy, G):
-        given = {} if world.end is None else {"ended": every.ended[group]}
-        weights = weigh(every.rewards[group], every.mask[group], torch.zeros(G, dtype=torch.int64), **given)[0]
+        ended = {} if world.end is None else {"ended": every.ended[group]}
+        weights = recipe(every.rewards[group], every.mask[group], torch.zeros(G, dtype=torch.int64), **ended)[0]
         update = weights[:, 0] @ s[group]
         mean, square = mean + chance * update, square + chance * float(update @ update)
     return square - float(mean @ mean), mean
@@ -87,12 +87,12 @@ def test_a_completions_score_is_its_own_backward_pass_through_whole_contexts(pla
 )
 def test_a_recipes_variance_and_mean_are_those_of_all_ordered_groups(place, name):
     (world, policy, tree, s), G = case(place), 3
-    weigh = build(name, world)
-    variance, mean = group_variance(tree, s, weigh, G)
-    brute, its_mean = by_all_groups(weigh, world, policy, G)
+    recipe = build(name, world)
+    variance, mean = group_variance(tree, s, recipe, G)
+    brute, its_mean = by_all_groups(recipe, world, policy, G)
     assert variance == pytest.approx(brute, rel=1e-9)
     close(mean, its_mean, rtol=1e-9, atol=1e-12)
-    exact = expected_update(world, policy, weigh, G)
+    exact = expected_update(world, policy, recipe, G)
     close(mean, parameters_to_vector(exact.mean.parameters), rtol=1e-9, atol=1e-12)
 
 
@@ -100,8 +100,8 @@ def test_a_recipes_variance_and_mean_are_those_of_all_ordered_groups(place, name
 @pytest.mark.parametrize("place", WORLDS)
 def test_the_two_parts_of_hoeffding_add_up_to_the_variance_of_rloo(place, G):
     world, _, tree, s = case(place)
-    found = completions(tree)
-    oracle, rest = hoeffding(found.p[0], found.returns[0], s, G)
+    rows = completions(tree)
+    oracle, rest = hoeffding(rows.p[0], rows.returns[0], s, G)
     variance, _ = group_variance(tree, s, build("rloo", world), G)
     assert oracle + rest == pytest.approx(variance, rel=1e-9)
     assert min(oracle, rest) > 0
@@ -111,13 +111,13 @@ def test_the_two_parts_of_hoeffding_add_up_to_the_variance_of_rloo(place, G):
 
 def test_the_oracle_term_is_what_the_exact_value_would_leave_as_a_baseline():
     _, _, tree, s = case("dense")
-    found = completions(tree)
-    p, R, G = found.p[0].numpy(), found.returns[0].numpy(), 4
+    rows = completions(tree)
+    p, R, G = rows.p[0].numpy(), rows.returns[0].numpy(), 4
     updates = (R - p @ R)[:, None] * s.numpy()
     variance = sum(p @ (updates[:, d] - p @ updates[:, d]) ** 2 for d in range(updates.shape[1]))
-    oracle, rest = hoeffding(found.p[0], found.returns[0], s, G)
+    oracle, rest = hoeffding(rows.p[0], rows.returns[0], s, G)
     assert oracle == pytest.approx(variance / G, rel=1e-9)
-    larger = hoeffding(found.p[0], found.returns[0], s, 3 * G)
+    larger = hoeffding(rows.p[0], rows.returns[0], s, 3 * G)
     assert larger[0] == pytest.approx(oracle / 3, rel=1e-12)
     assert larger[1] == pytest.approx(rest * G * (G - 1) / (3 * G * (3 * G - 1)), rel=1e-12)
 
@@ -127,13 +127,13 @@ def test_drawn_groups_have_that_variance_in_standard_errors(name):
     """Completions are drawn by their probabilities and weighed in one batch of many groups."""
     (world, _, tree, s), G, groups = case("when to stop"), 4, 20_000
     s = s[:, -20:]  # the head's own part: what is drawn below is (80 000, parameters)
-    found, weigh = completions(tree), build(name, world)
-    rows = torch.as_tensor(np.random.default_rng(3).choice(len(s), (groups, G), p=found.p[0].numpy())).flatten()
+    drawn, recipe = completions(tree), build(name, world)
+    rows = torch.as_tensor(np.random.default_rng(3).choice(len(s), (groups, G), p=drawn.p[0].numpy())).flatten()
     group = torch.arange(groups).repeat_interleave(G)
-    weights = groups * weigh(found.rewards[0][rows], found.mask[0][rows], group)[0][:, 0]
+    weights = groups * recipe(drawn.rewards[0][rows], drawn.mask[0][rows], group)[0][:, 0]
     updates = (weights[:, None] * s[rows]).unflatten(0, (groups, G)).sum(1)
     square = (updates - updates.mean(0)).square().sum(1)
-    variance, mean = group_variance(tree, s, weigh, G)
+    variance, mean = group_variance(tree, s, recipe, G)
     error = float(square.std()) / math.sqrt(groups)
     assert abs(float(square.mean()) - variance) < 5 * error
     gaps = (updates.mean(0) - mean).abs() * math.sqrt(groups) / (updates.std(0) + 1e-12)
@@ -145,8 +145,8 @@ def test_drawn_groups_have_that_variance_in_standard_errors(name):
 @pytest.mark.parametrize(
     ("argument", "recipe"),
     [
-        ("weigh", ("reinforce", {"to_go": True})),  # changes along a row
-        ("weigh", ("grpo", {"length": "token mean"})),  # mixes the groups of a batch
+        ("recipe", ("reinforce", {"to_go": True})),  # changes along a row
+        ("recipe", ("grpo", {"length": "token mean"})),  # mixes the groups of a batch
     ],
 )
 def test_recipes_without_one_number_a_row_or_that_mix_groups_are_refused(argument, recipe):
@@ -161,11 +161,11 @@ def test_what_has_no_such_variance_is_refused(monkeypatch):
     with refused("world"):
         completion_scores(grow(world, policy), policy)
     world, policy, tree, s = case("lock")
-    found = completions(tree)
+    rows = completions(tree)
     with refused("group"):
-        hoeffding(found.p[0], found.returns[0], s, 1)
+        hoeffding(rows.p[0], rows.returns[0], s, 1)
     with refused("group=90"):
         group_variance(tree, s, build("rloo", world), 90, budget=2**10)
-    monkeypatch.setattr(torch.autograd, "grad", lambda *given, **options: pytest.fail("allocated"))
+    monkeypatch.setattr(torch.autograd, "grad", lambda *arguments, **options: pytest.fail("allocated"))
     with refused("4 completions"):
         completion_scores(tree, policy, budget=2**10)

@@ -1,0 +1,48 @@
+"""Learning curves of many seeds at once, and interquartile means over seeds with bootstrap intervals."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float
+from scipy.stats import bootstrap, trim_mean
+
+from agents.policies.transformer import Transformer
+from agents.recipes.learners import Learner
+from agents.training.settings import TrainingSettings
+from agents.training.tasks import TokenTask
+from agents.training.trainer import Trainer
+from envs.token_mdp import TokenMDP
+from figures.harness.statistics import Estimate
+from figures.measures.oracles import TokenOracle
+from figures.measures.token_systems import HEADS, LAYERS, WIDTH, build_policy
+
+_RESAMPLES = 2000
+
+
+def exact_returns(
+    world: TokenMDP, learner: Learner, setting: TrainingSettings, seeds: Sequence[int]
+) -> Float[np.ndarray, "records seeds"]:
+    """Exact return J of every seed before the first update and after every `setting.every` updates.
+
+    Policies, and critics where the learner learns one, are small random transformers drawn from the seeds.
+    """
+    policies, critics = [build_policy(world, seed, spread=1.0) for seed in seeds], None
+    if learner.critic == "learned":
+        places = world.prompts.shape[1] + world.horizon
+        critics = [Transformer(1, world.V, WIDTH, LAYERS, HEADS, places, seed=seed) for seed in seeds]
+    trainer = Trainer(TokenTask(world), learner, policies, seeds, setting, TokenOracle(world), critics)
+    return np.stack([record.J.numpy() for record in trainer.run() if record.step % setting.every == 0])
+
+
+def interquartile(numbers: Float[np.ndarray, "seeds"], draws: np.random.Generator) -> tuple[Estimate, dict[str, float]]:
+    """Mean of the middle half of the numbers with its bootstrap standard error; the 95 % interval as "low" and "high"."""
+    resampled = bootstrap(
+        (numbers,),
+        lambda x, axis: trim_mean(x, 0.25, axis=axis),
+        n_resamples=_RESAMPLES,
+        rng=draws,
+        method="percentile",
+    )
+    mean = Estimate(np.asarray(trim_mean(numbers, 0.25)), np.asarray(resampled.standard_error), len(numbers))
+    interval = resampled.confidence_interval
+    return mean, {"low": float(interval.low), "high": float(interval.high)}

@@ -1,0 +1,70 @@
+"""Exact mean costates of a policy that is linear in the last states it has seen, split by the path they come through."""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import pad
+
+from envs.linear_quadratic import LinearQuadratic, stack_history
+from envs.noise import Noise
+from theory.continuous.lyapunov import linear_value
+
+
+class AttentionSplit(NamedTuple):
+    """Mean costates as maps of the stacked history `S_t = [s_t, s_{t-1}, ...]`: the mean is `-2 map_t S_t`.
+
+    Attributes:
+        total: of the whole costate, which is the value gradient.
+        attention: of what reaches s_t through later actions that look back at it.
+        closed: of the costate when attention to the past is cut from autograd at every step.
+    """
+
+    total: Float[Tensor, "times n wn"]
+    attention: Float[Tensor, "times n wn"]
+    closed: Float[Tensor, "times n wn"]
+
+
+def history_gain(gains: Float[Tensor, "T window m n"]) -> Float[Tensor, "T m window*n"]:
+    """The gain on the stacked history `[s_t, s_{t-1}, ...]` of a policy `u_t = -sum_j K_{t,j} s_{t-j}`."""
+    return gains.transpose(1, 2).reshape(gains.shape[0], gains.shape[2], -1)
+
+
+def attention_split(world: LinearQuadratic, gains: Float[Tensor, "T window m n"]) -> AttentionSplit:
+    """Mean costates of the policy `u_t = -sum_j K_{t,j} s_{t-j}`.
+
+    `total_t` is the first block row of the stacked world's P_t. Its attention part is `gamma [P_{t+1}]_{row 1} Phi_t`: row 1
+    belongs to the memory of s_t; the rest came through the dynamics. With attention to the past closed,
+    `C_t = [Q 0] + K_0'R K + gamma (A - B K_0)' C_{t+1} Phi_t`.
+    """
+    window, n = gains.shape[1], world.n
+    stacked, world = stack_history(world, window).to(), world.to()
+    K = history_gain(gains)
+    P = linear_value(stacked, K).P
+    total, closed, attention = P[:, :n], [P[-1, :n]], [torch.zeros_like(P[-1, :n])]
+    for t in reversed(range(gains.shape[0])):
+        Phi, K_0 = stacked.A - stacked.B @ K[t], gains[t, 0]
+        own = stacked.Q[:n] + K_0.mT @ world.R @ K[t]
+        closed.insert(0, own + world.gamma * (world.A - world.B @ K_0).mT @ closed[0] @ Phi)
+        seen_later = P[t + 1, n : 2 * n] if window > 1 else torch.zeros_like(P[t + 1, :n])
+        attention.insert(0, world.gamma * seen_later @ Phi)
+    return AttentionSplit(total, torch.stack(attention), torch.stack(closed))
+
+
+def stacked_noise(noise: Noise, size: int) -> Noise:
+    """The same noise for the stacked history of `size` numbers: it enters the newest block, older blocks start at 0."""
+    older = (0, size - noise.s_0.shape[-1])
+    return Noise(pad(noise.s_0, older), noise.xi, pad(noise.w, older))
+
+
+def mean_costate_size(
+    P: Float[Tensor, "*times n wn"], Sigma: Float[Tensor, "*times wn wn"]
+) -> Float[Tensor, "*times n"]:
+    """Root mean square of each component of `-2 P S`, where `Sigma = E S S'`."""
+    return 2 * (P @ Sigma @ P.mT).diagonal(dim1=-2, dim2=-1).clamp(min=1e-300).sqrt()
+
+
+def mean_costate_norm(P: Float[Tensor, "n wn"], Sigma: Float[Tensor, "wn wn"]) -> Float[Tensor, ""]:
+    """Root mean square of the norm of `-2 P S`, where `Sigma = E S S'`."""
+    return mean_costate_size(P, Sigma).square().sum().sqrt()
