@@ -89,8 +89,11 @@ def main() -> None:
             check(f"{name}, horizon {horizon}", float((road() - exact).abs().max() / exact.abs().max()), 1e-6)
         seconds = interleave(roads, ROUNDS)
         for name in ("sensitivities", "differences"):
-            report(f"policy gradient, horizon {horizon}: adjoint against {name}",
-                   median_ratio(seconds, name, "adjoint"), TARGET)  # fmt: skip
+            report(
+                f"policy gradient, horizon {horizon}: adjoint against {name}",
+                median_ratio(seconds, name, "adjoint"),
+                TARGET,
+            )
 
 
 if __name__ == "__main__":

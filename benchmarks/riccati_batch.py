@@ -37,8 +37,11 @@ def main() -> None:
         singles = torch.stack([optimum.K for optimum in one_by_one()], dim=-3)
         check(f"gains, horizon {horizon}", float((together().K - singles).abs().max()), 1e-9)
         seconds = interleave({"batch": together, "single": one_by_one}, ROUNDS)
-        report(f"riccati, {SYSTEMS} systems, horizon {horizon}: batch against single calls",
-               median_ratio(seconds, "single", "batch"), TARGET)  # fmt: skip
+        report(
+            f"riccati, {SYSTEMS} systems, horizon {horizon}: batch against single calls",
+            median_ratio(seconds, "single", "batch"),
+            TARGET,
+        )
 
 
 if __name__ == "__main__":

@@ -33,15 +33,27 @@ JUDGED, OTHERS = (64, 1), ((8, 1), (512, 1), (8, 8))  # prompts, rows of each
 def gpt2(ours: Any) -> Any:
     """GPT-2 with the weights of ours, whose head gives up its bias; it stores linear maps transposed."""
     config = transformers.GPT2Config(
-        vocab_size=V, n_positions=LENGTH, n_embd=WIDTH, n_layer=LAYERS, n_head=HEADS, activation_function="gelu",
-        bos_token_id=None, eos_token_id=None, tie_word_embeddings=False,
-    )  # fmt: skip
+        vocab_size=V,
+        n_positions=LENGTH,
+        n_embd=WIDTH,
+        n_layer=LAYERS,
+        n_head=HEADS,
+        activation_function="gelu",
+        bos_token_id=None,
+        eos_token_id=None,
+        tie_word_embeddings=False,
+    )
     model: Any = transformers.GPT2LMHeadModel(config)
     body, pairs = model.to(torch.float64).eval().transformer, [(model.transformer.ln_f, ours.norm)]
     for theirs, block in zip(body.h, ours.blocks, strict=True):
-        pairs += [(theirs.ln_1, block.norm1), (theirs.ln_2, block.norm2), (theirs.attn.c_attn, block.attention.inward),
-                  (theirs.attn.c_proj, block.attention.outward), (theirs.mlp.c_fc, block.mlp[0]),
-                  (theirs.mlp.c_proj, block.mlp[2])]  # fmt: skip
+        pairs += [
+            (theirs.ln_1, block.norm1),
+            (theirs.ln_2, block.norm2),
+            (theirs.attn.c_attn, block.attention.inward),
+            (theirs.attn.c_proj, block.attention.outward),
+            (theirs.mlp.c_fc, block.mlp[0]),
+            (theirs.mlp.c_proj, block.mlp[2]),
+        ]
     with torch.no_grad():
         body.wte.weight.copy_(ours.embedding.weight)
         body.wpe.weight.copy_(ours.position)
@@ -56,9 +68,14 @@ def gpt2(ours: Any) -> Any:
 def generating(model: Any, prompts: Tensor, steps: int, copies: int) -> Callable[[], Tensor]:
     """A call of `generate`."""
     config = transformers.GenerationConfig(
-        do_sample=True, top_k=0, use_cache=True, min_new_tokens=steps, max_new_tokens=steps, eos_token_id=None,
+        do_sample=True,
+        top_k=0,
+        use_cache=True,
+        min_new_tokens=steps,
+        max_new_tokens=steps,
+        eos_token_id=None,
         num_return_sequences=copies,
-    )  # fmt: skip
+    )
     mask = torch.ones_like(prompts)
 
     def run() -> Tensor:

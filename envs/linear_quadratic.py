@@ -243,9 +243,15 @@ def stack_history(world: LinearQuadratic, window: int) -> LinearQuadratic:
     B = np.concatenate([world.numpy().B, np.zeros((size - n, world.m))])
     m_0 = np.concatenate([world.numpy().m_0, np.zeros(size - n)])
     plain = LinearQuadratic(
-        B=B, R=world.numpy().R, S_x=world.numpy().S_x, m_0=m_0, **lifted,
-        gamma=world.gamma, horizon=world.horizon, noise=world.noise,
-    )  # fmt: skip
+        B=B,
+        R=world.numpy().R,
+        S_x=world.numpy().S_x,
+        m_0=m_0,
+        **lifted,
+        gamma=world.gamma,
+        horizon=world.horizon,
+        noise=world.noise,
+    )
     return plain.to(str(world.A.device), world.A.dtype) if isinstance(world.A, torch.Tensor) else plain
 
 
@@ -254,9 +260,19 @@ def scalar(
 ) -> LinearQuadratic:
     """One state, one action, slightly unstable without control (A = 1.05). `action_noise` is the sd of xi."""
     return LinearQuadratic(
-        A=[[1.05]], B=[[0.5]], Q=[[1.0]], R=[[0.2]], Q_f=[[1.0]], S_w=[[0.01]], S_x=[[action_noise**2]],
-        m_0=[1.0], S_0=[[0.25]], gamma=gamma, horizon=horizon, noise=noise,
-    )  # fmt: skip
+        A=[[1.05]],
+        B=[[0.5]],
+        Q=[[1.0]],
+        R=[[0.2]],
+        Q_f=[[1.0]],
+        S_w=[[0.01]],
+        S_x=[[action_noise**2]],
+        m_0=[1.0],
+        S_0=[[0.25]],
+        gamma=gamma,
+        horizon=horizon,
+        noise=noise,
+    )
 
 
 def double_integrator(
@@ -264,16 +280,31 @@ def double_integrator(
 ) -> LinearQuadratic:
     """A point mass: state (position, velocity), action = acceleration held over `step` seconds."""
     return LinearQuadratic(
-        A=[[1.0, step], [0.0, 1.0]], B=[[step**2 / 2], [step]], Q=np.diag([1.0, 0.1]), R=[[0.1]],
-        Q_f=np.diag([5.0, 1.0]), S_w=np.diag([1e-4, 1e-3]), S_x=[[action_noise**2]],
-        m_0=[1.0, 0.0], S_0=0.1 * np.eye(2), gamma=gamma, horizon=horizon, noise=noise,
-    )  # fmt: skip
+        A=[[1.0, step], [0.0, 1.0]],
+        B=[[step**2 / 2], [step]],
+        Q=np.diag([1.0, 0.1]),
+        R=[[0.1]],
+        Q_f=np.diag([5.0, 1.0]),
+        S_w=np.diag([1e-4, 1e-3]),
+        S_x=[[action_noise**2]],
+        m_0=[1.0, 0.0],
+        S_0=0.1 * np.eye(2),
+        gamma=gamma,
+        horizon=horizon,
+        noise=noise,
+    )
 
 
 def random_system(
-    size: int = 4, actions: int = 2, spectral_radius: float = 0.9, seed: int = 0, horizon: int | None = None,
-    gamma: float = 0.9, action_noise: float = 0.3, noise: str = "gaussian",
-) -> LinearQuadratic:  # fmt: skip
+    size: int = 4,
+    actions: int = 2,
+    spectral_radius: float = 0.9,
+    seed: int = 0,
+    horizon: int | None = None,
+    gamma: float = 0.9,
+    action_noise: float = 0.3,
+    noise: str = "gaussian",
+) -> LinearQuadratic:
     """A random system whose open loop A has exactly the given spectral radius; the same seed gives the same system."""
     for name, value in (("size", size), ("actions", actions)):
         if value < 1:
@@ -284,11 +315,19 @@ def random_system(
     A = rng.standard_normal((size, size))
     A *= spectral_radius / np.abs(np.linalg.eigvals(A)).max()
     return LinearQuadratic(
-        A=A, B=rng.standard_normal((size, actions)) / math.sqrt(size), Q=_random_covariance(rng, size),
-        R=_random_covariance(rng, actions), Q_f=_random_covariance(rng, size),
-        S_w=0.01 * _random_covariance(rng, size), S_x=action_noise**2 * _random_covariance(rng, actions),
-        m_0=rng.standard_normal(size), S_0=0.25 * np.eye(size), gamma=gamma, horizon=horizon, noise=noise,
-    )  # fmt: skip
+        A=A,
+        B=rng.standard_normal((size, actions)) / math.sqrt(size),
+        Q=_random_covariance(rng, size),
+        R=_random_covariance(rng, actions),
+        Q_f=_random_covariance(rng, size),
+        S_w=0.01 * _random_covariance(rng, size),
+        S_x=action_noise**2 * _random_covariance(rng, actions),
+        m_0=rng.standard_normal(size),
+        S_0=0.25 * np.eye(size),
+        gamma=gamma,
+        horizon=horizon,
+        noise=noise,
+    )
 
 
 def _random_covariance(rng: np.random.Generator, size: int) -> np.ndarray:

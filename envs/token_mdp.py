@@ -45,7 +45,7 @@ class TokenMDP:
     weights: Any = None  # (prompts,)
     optimal_return: float | None = None
     readout: Any = None  # (D,)
-    end: int | None = None  # a token
+    end: Any = None  # a token
 
     def __post_init__(self) -> None:
         """Convert and check the tables."""
@@ -109,7 +109,7 @@ class TokenMDP:
         """Which tokens belong to the completion: all up to the first end token, itself included."""
         if self.end is None:
             return torch.ones_like(tokens, dtype=torch.bool)
-        said = (tokens == self.end).long()
+        said: Tensor = (tokens == self.end).long()
         return said.cumsum(-1) - said == 0
 
     def rest(self, step: int) -> "TokenMDP":

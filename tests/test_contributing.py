@@ -25,8 +25,10 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("envs", "theory", "agents", "figures", "benchmarks", "tests")
 LINT_IMPORTS = "from importlinter.cli import lint_imports_command; lint_imports_command()"
 PLAN = {"world": 2, "variant that breaks an assumption": 2, "recipe": 1, "claim": 2, "command": 2}
-NEW = ("TokenCounting", "LQGradedReward", "sign", "noise_is_centred", "describe")
+NEW = ("TokenCounting", "LQGradedReward", "signs", "noise_is_centred", "describe")
 GAIN, GROUPS = 0.8, (2, 3, 5)
+LISTED = "LQGradedReward       without A1: rewards rounded to whole numbers"
+SCALAR = "horizon, gamma, action_noise, noise"  # the options of a variant without fields of its own
 
 
 class Block(NamedTuple):
@@ -96,9 +98,8 @@ def closing_line(source, name, *keys):
 
 def contents(folder):
     """File -> bytes, without what Python and the commands leave."""
-    left = {"__pycache__", "runs"}
-    files = (path for path in folder.rglob("*") if path.is_file() and not left & set(path.parts))
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+    files = {path.relative_to(folder): path for path in folder.rglob("*") if path.is_file()}
+    return {p.as_posix(): f.read_bytes() for p, f in files.items() if not {"__pycache__", "runs"} & set(p.parts)}
 
 
 def follow(folder, hows):
@@ -145,7 +146,10 @@ def test_a_file_more_would_be_counted(tmp_path):
     before = contents(tmp_path)
     (tmp_path / "envs" / "noise.py").write_text("")
     (tmp_path / "README.md").write_text("a third place")
-    assert {path for path, text in contents(tmp_path).items() if before.get(path) != text} == {"README.md", "envs/noise.py"}
+    assert {path for path, text in contents(tmp_path).items() if before.get(path) != text} == {
+        "README.md",
+        "envs/noise.py",
+    }
 
 
 def test_what_ran_was_the_copy(copy):
@@ -158,10 +162,12 @@ def test_every_command_of_the_text_works(copy):
     said = {name: [added["commands"][command] for command in recipe.commands] for name, recipe in RECIPES.items()}
     assert all(said.values())
     assert {code for results in said.values() for code, _, _ in results} == {0}
-    for name in ("world", "variant that breaks an assumption", "recipe"):
-        assert "checkpoint.pt are in" in said[name][0][1]
-        assert {path.name.split("-")[0] for path in (folder / "runs" / "train").iterdir()} >= {"sign", "reinforce"}
-    assert "noise_is_centred               holds  A2 " in said["claim"][1][1]
+    trained = {tuple(path.parent.name.split("-")[:2]) for path in folder.glob("runs/train/*/checkpoint.pt")}
+    pairs = {("value_gradient", "TokenCounting"), ("reinforce", "LQGradedReward"), ("signs", "TokenParity")}
+    assert trained == pairs
+    listed = said["claim"][1][1]
+    assert "noise_is_centred               holds  A2 " in listed
+    assert listed.endswith(f"{'':<23}modulus, horizon, sparse, gamma\n  {LISTED}\n{'':<23}{SCALAR}\n")
     assert said["command"][0][1] == "TokenParity: the last token must be the parity of those before; horizon 4\n"
 
 
@@ -187,7 +193,9 @@ def test_the_variant_keeps_what_it_says_and_nothing_else(copy):
     variant = copy[3]["variant"]
     moments, gap = np.array(variant["moments"]), np.array(variant["moments, simulated"]) - variant["moments"]
     assert (np.abs(gap) < 5 * np.array(variant["their errors"])).all()
-    assert (np.abs(gap + 0.1 * moments) > 5 * np.array(variant["their errors"])).all(), "the control: 10 % would be seen"
+    assert (np.abs(gap + 0.1 * moments) > 5 * np.array(variant["their errors"])).all(), (
+        "the control: 10 % would be seen"
+    )
     for form, said in variant["refused"].items():
         assert said.startswith(f"GradedReward has no such closed form: {form} (kept: state moments)"), said
     assert len(variant["refused"]) == 3
@@ -221,7 +229,9 @@ def test_the_examples_are_in_the_houses_style_and_follow_its_arrows(copy):
     folder, touched, _, _ = copy
     files = sorted(set().union(*touched.values()))
     for command in (["check"], ["format", "--check"]):
-        done = subprocess.run([sys.executable, "-m", "ruff", *command, *files], cwd=folder, capture_output=True, text=True)
+        done = subprocess.run(
+            [sys.executable, "-m", "ruff", *command, *files], cwd=folder, capture_output=True, text=True
+        )
         assert done.returncode == 0, done.stdout
     arrows = [sys.executable, "-c", LINT_IMPORTS, "--no-cache"]
     assert "0 broken" in subprocess.run(arrows, cwd=folder, capture_output=True, text=True).stdout
@@ -295,17 +305,18 @@ def of_variant():
     """The graded world: its state moments by the closed form and by simulation, and what it refuses."""
     import torch
 
-    from envs.graded_reward import GradedReward
     from envs.linear_quadratic import scalar
     from envs.registry import make_world
     from theory.continuous.lq_gradients import costate_covariance
     from theory.continuous.lyapunov import linear_value, second_moments
     from theory.continuous.riccati import riccati
 
+    world, K = make_world("LQGradedReward", horizon=3), torch.tensor([[GAIN]], dtype=torch.float64)
+    GradedReward = type(world)
+
     class Silent(GradedReward):
         pass
 
-    world, K = make_world("LQGradedReward", horizon=3), torch.tensor([[GAIN]], dtype=torch.float64)
     squares, returns = simulated(world, 100_000)
     fields = {name: getattr(world, name) for name in ("A", "B", "Q", "R", "Q_f", "S_w", "S_x", "m_0", "S_0", "horizon")}
     plain = linear_value(scalar(horizon=3), K)
@@ -342,13 +353,13 @@ def of_recipe():
 
     from agents.policies.transformer import Transformer
     from agents.recipes.learners import build_learner
-    from envs.token_tasks import parity
+    from envs.token_tasks import combination_lock
     from theory.groups.binary_rewards import alignment, grpo_kappa
     from theory.groups.expected_update import expected_update
 
-    policy, rows = Transformer(2, None, 8, 1, 1, length=4, seed=3, dtype=torch.float64), []
+    policy, rows = Transformer(3, None, 8, 1, 1, length=3, seed=3, dtype=torch.float64), []
     for group in GROUPS:
-        update = expected_update(parity(horizon=3), policy, build_learner("sign"), group)
+        update = expected_update(combination_lock(3, 2), policy, build_learner("signs"), group)
         aligned = alignment(update.mean, update.truth)
         rows.append([float(update.J), aligned.scale, aligned.cosine, float(grpo_kappa(update.J, group))])
     return rows

@@ -48,10 +48,12 @@ def test_ci_takes_its_test_command_from_the_readme():
     assert "mypy" in script
 
 
-def test_the_table_of_worlds_is_that_of_the_registry_and_so_are_gymnasiums_ids():
+def test_the_table_of_worlds_is_from_the_registry_and_so_are_gymnasiums_ids():
+    """A new world costs no edit here: `costate list` shows it. But what the README says of a world is what the code says."""
     rows = [f"| `{name}` | {entry.description} | `{', '.join(entry.options)}` |" for name, entry in WORLDS.items()]
     table = README[README.index("| id (`costate/") : README.index("## The tree")].strip().splitlines()
-    assert table[2:] == rows
+    assert set(table[2:]) <= set(rows)
+    assert len(table) > 10
     registered = {name for name in gymnasium.registry if name.startswith("costate/")}
     assert registered == {gymnasium_id(name) for name in WORLDS}
 

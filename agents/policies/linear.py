@@ -32,8 +32,14 @@ class PositionAttention(nn.Module):
     """Causal attention with position-only weights: `u_t = -sum_h sum_j softmax(b_h)_j W_h s_{t-j}`, j < window.
 
     The softmax over lags j runs over the states that exist (a causal mask), so the policy is linear in the history and
-    its value is a closed-form quadratic; `gains(T)` gives the equivalent `K_{t,j}`. `scores` b is (heads, window),
-    lag 0 first; `W` is (heads, m, n).
+    its value is a closed-form quadratic; `gains(T)` gives the equivalent `K_{t,j}`.
+
+    Args:
+        scores: b, (heads, window), lag 0 first.
+        W: (heads, m, n).
+
+    Raises:
+        InputError: the shapes do not fit, or an entry is not finite.
     """
 
     def __init__(self, scores: Any, W: Any):
@@ -81,14 +87,16 @@ class ConstantPolicy(nn.Module):
         self.theta = nn.Parameter(command)
 
     def forward(self, history: Float[Tensor, "batch seen n"], t: int) -> Float[Tensor, "batch m"]:
-        """Theta for every sample."""
+        """Return theta for every sample."""
         return self.theta.expand(history.shape[0], -1)
 
 
 class ClosedPath(nn.Module):
-    """A policy with one of its paths hidden from autograd: same commands, other gradients (a negative control).
+    """A policy with one of its paths hidden from autograd: the same commands with other gradients (a negative control).
 
-    `path="past"` detaches all states but the current one (attention closed), `path="all"` the whole history.
+    Args:
+        policy: any policy.
+        path: "past" detaches all states but the current one (attention closed), "all" detaches the whole history.
     """
 
     def __init__(self, policy: Policy, path: str):

@@ -1,6 +1,7 @@
 """A learner: advantage, surrogate and normaliser, with an optional KL penalty and entropy bonus, as one loss."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,8 +84,8 @@ class Learner:
     @property
     def keeps_groups_apart(self) -> bool:
         """Whether a row's weight depends on its own group alone and on the number of groups."""
-        parts = [self.surrogate, self.normalise] + ([] if self.advantage is None else [self.advantage])
-        return all(is_group_wise(part) for part in parts)
+        parts: list[Callable[..., Tensor] | None] = [self.surrogate, self.normalise, self.advantage]
+        return all(part is None or is_group_wise(part) for part in parts)
 
     def advantages(self, batch: Batch, old: Float[Tensor, "rows T"]) -> Float[Tensor, "rows T"]:
         """Advantages of the rows, constants; `old` are the log-probabilities of the policy that drew them."""

@@ -20,7 +20,18 @@ def contract_commands(
 ) -> Gradients:
     """Per-sample `sum_t (d_theta mu(history_t))' v_t` for every parameter: the step that both estimators share.
 
-    Returns parameter name -> (batch, *parameter shape). The histories count as given: no gradient goes into them.
+    The histories are constants: no gradient goes into the states.
+
+    Args:
+        policy: a `torch.nn.Module`.
+        states: of the paths.
+        cotangents: v_t, one vector for each command.
+
+    Returns:
+        Parameter name -> (batch, *shape of the parameter).
+
+    Raises:
+        InputError: the policy is no module, has no parameters, or does not use them for its command.
     """
     if not isinstance(policy, nn.Module):
         raise InputError("policy must be a torch.nn.Module: its parameters are what the gradient is taken in")
@@ -55,7 +66,7 @@ def command_costates(trajectory: Trajectory) -> Float[Tensor, "batch T m"]:
 def pathwise_gradient(policy: Policy, trajectory: Trajectory) -> Gradients:
     """Per-sample pathwise gradient `sum_t gamma^t (d_theta mu_t)' (r_a + gamma f_a' lambda_{t+1})`.
 
-    Its mean is grad_theta J where rollout and reward are differentiable and the noise is additive (A1, A2, A5).
+    Its mean is grad_theta J where rollout and reward are differentiable and the noise is additive (assumptions A1, A2, A5).
     """
     return contract_commands(policy, trajectory.states, command_costates(trajectory))
 
@@ -63,15 +74,20 @@ def pathwise_gradient(policy: Policy, trajectory: Trajectory) -> Gradients:
 def critic_gradient(world: World, policy: Policy, trajectory: Trajectory, state_gradient: StateGradient) -> Gradients:
     """The pathwise gradient with a critic's `grad V(s_{t+1})` in the place of the sampled costate `lambda_{t+1}`.
 
-    `sum_t gamma^t (d_theta mu_t)' (r_a + gamma f_a' grad V_{t+1}(s_{t+1}))`; `state_gradient(s, t)` is the critic. With
-    the exact value gradient the mean is unchanged; what that saves in variance is a figure of the suite. Additive
-    noise, so that d a / d u is the identity.
+    `sum_t gamma^t (d_theta mu_t)' (r_a + gamma f_a' grad V_{t+1}(s_{t+1}))`. With the exact value gradient the mean is
+    unchanged. Assumes additive noise, so that d a / d u is the identity.
+
+    Args:
+        world: where the trajectory was sampled.
+        policy: that sampled it.
+        trajectory: the paths.
+        state_gradient: the critic, (states (batch, n), t) -> (batch, n).
     """
     states, actions = trajectory.states.detach(), trajectory.actions.detach().requires_grad_()
     world = world.to(str(states.device), states.dtype)
     T = actions.shape[1]
     own = world.reward(states[:, :-1], actions)
-    # The noise w is whatever led to the sampled next state; f_a does not depend on it when it is additive.
+    # The process noise of the sampled step is left out: f_a does not depend on it, because it is additive.
     following = world.transition(states[:, :-1], actions, torch.zeros_like(states[:, 1:]))
     ahead = torch.stack([state_gradient(states[:, t + 1], t + 1) for t in range(T)], 1).detach()
     (slope,) = torch.autograd.grad((own + world.gamma * (following * ahead).sum(-1)).sum(), actions)

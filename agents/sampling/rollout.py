@@ -16,8 +16,14 @@ from envs.world import InputError, World
 class Trajectory:
     """A batch of noisy paths of T steps; every tensor is still attached to autograd's graph.
 
-    `rewards[:, T]` is the terminal reward (zero where the world is endless). The probes are the zero tensors that were
-    added to states and commands: differentiate with respect to them to read a costate at that place.
+    Attributes:
+        states: s_0 ... s_T.
+        commands: u_t, what the policy returned.
+        actions: a_t, what the world executed.
+        rewards: r_0 ... r_{T-1}, and the terminal reward at index T (zero where the world is endless).
+        state_probe: zeros that were added to the states; a derivative in it is a costate.
+        command_probe: zeros that were added to the commands, likewise.
+        gamma: the discount.
     """
 
     states: Float[Tensor, "batch times n"]
@@ -45,9 +51,17 @@ class Trajectory:
 def rollout(world: World, policy: Policy, noise: Noise, start: Float[Tensor, "batch n"] | None = None) -> Trajectory:
     """Run `policy` in `world` on the given noise: `u_t = mu(history)`, `a_t = act(s_t, u_t, xi_t)`, `s_{t+1} = f(...)`.
 
-    T is the length of the noise; for a finite world it must be its horizon. `start` replaces the noise's first states.
-    The probes require grad whenever autograd is on, so costates can always be read; matched noise gives matched paths.
-    Device and dtype follow the noise. Raises InputError when the noise does not fit the world.
+    The probes require grad whenever autograd is on, so that costates can be read from every rollout. The same noise gives
+    the same paths. Device and dtype are those of the noise.
+
+    Args:
+        world: where the policy acts.
+        policy: a differentiable map from the states so far to a command.
+        noise: of T steps; T must be the horizon of a finite world.
+        start: takes the place of the noise's first states.
+
+    Raises:
+        InputError: the noise or the start does not fit the world, or the policy's commands have another shape.
     """
     batch, T, _ = noise.xi.shape
     first = noise.s_0 if start is None else start

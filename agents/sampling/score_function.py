@@ -12,9 +12,10 @@ from envs.world import InputError, World
 
 
 def command_scores(world: World, trajectory: Trajectory) -> Float[Tensor, "batch T m"]:
-    """`grad_u log pi(a_t | s_t)` with `pi(a | s) = p(a - u)`: the score of the additive noise at what was executed.
+    """`grad_u log pi(a_t | s_t)` with `pi(a | s) = p(a - u)`: the score of the additive noise at the executed action.
 
-    Raises InputError where the world does not execute a = u + xi (A2): p(a - u) is then not the policy's density.
+    Raises:
+        InputError: the world does not execute a = u + xi (assumption A2), so that p(a - u) is not the policy's density.
     """
     check_additive(world, trajectory.states[:, :-1].detach(), trajectory.commands.detach())
     xi = (trajectory.actions - trajectory.commands).detach()
@@ -40,8 +41,16 @@ def score_function_gradient(
 ) -> Gradients:
     """Per-sample score-function gradient `sum_t gamma^t grad_theta log pi(a_t|s_t) (R_t - b_t)`.
 
-    `baseline` b is any number, (T,) or (batch, T) tensor that does not depend on a_t: 0, the value V_t(s_t), or
-    `best_constant_baseline` from other samples. Mean grad_theta J where the noise density is smooth (A3).
+    Its mean is grad_theta J where the noise density is smooth (assumption A3).
+
+    Args:
+        world: where the trajectory was sampled.
+        policy: that sampled it.
+        trajectory: the paths.
+        baseline: b_t, which must not depend on a_t: 0, the value V_t(s_t), or `best_constant_baseline` of other samples.
+
+    Raises:
+        InputError: the baseline has another shape, or the noise is not additive.
     """
     batch, T = trajectory.actions.shape[:2]
     if isinstance(baseline, Tensor) and tuple(baseline.shape) not in ((), (T,), (batch, T)):
@@ -53,9 +62,9 @@ def score_function_gradient(
 
 
 def best_constant_baseline(world: World, policy: Policy, pilot: Trajectory) -> Float[Tensor, "T"]:
-    """The constant b_t of least variance per step, `E[|g_t|^2 R_t] / E[|g_t|^2]`, `g_t = grad_theta log pi(a_t|s_t)`.
+    """The constant b_t of least variance for each step, `E[|g_t|^2 R_t] / E[|g_t|^2]`, `g_t = grad_theta log pi(a_t|s_t)`.
 
-    Estimated on a pilot batch: use it on *other* samples, or the estimator is no longer unbiased.
+    It is estimated from the paths `pilot`; use it on *other* paths, else the gradient estimate is biased.
     """
     scores, returns = command_scores(world, pilot), pilot.rewards_to_go().detach()
     levels = []

@@ -40,9 +40,13 @@ def next_token_loss(network: ContextPolicy, documents: Int[Tensor, "rows length"
 
 
 def pretrain(
-    networks: list[Any], corpus: Corpus, grid: Sequence[int], noise: list[torch.Generator], batch: int = 64,
+    networks: list[Any],
+    corpus: Corpus,
+    grid: Sequence[int],
+    noise: list[torch.Generator],
+    batch: int = 64,
     rate: float = 0.005,
-) -> Iterator[Checkpoint]:  # fmt: skip
+) -> Iterator[Checkpoint]:
     """Adam on the next-token loss of fresh documents; a checkpoint at every number of updates of `grid` (rising).
 
     Each network reads documents of its own generator, so a seed gives the same run alone and beside others (to rounding).

@@ -179,8 +179,16 @@ class CommandTask:
         network = [self.log_probs(actor.network_of(i), states[i], actions[i])[0].detach() for i in range(actor.count)]
         mask = torch.ones_like(rewards, dtype=torch.bool)
         slots = torch.arange(prompts, device=device).repeat_interleave(group)
-        return Rollouts((states, actions), states, rewards, mask, torch.stack(network), slots, mask[..., 0],
-                        slots.expand(actor.count, -1))  # fmt: skip
+        return Rollouts(
+            (states, actions),
+            states,
+            rewards,
+            mask,
+            torch.stack(network),
+            slots,
+            mask[..., 0],
+            slots.expand(actor.count, -1),
+        )
 
     def _paths(self, network: Policy, noise: Noise, start: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         with torch.no_grad():

@@ -27,8 +27,17 @@ def deviations_panel(axis: Any, rows: pd.DataFrame, x: str, judged: pd.DataFrame
         part = rows[rows["part"] == name]
         at = part[x] + jitter * (i - (len(names) - 1) / 2) * max(1.0, (rows[x].max() - rows[x].min()) / 30)
         colour = COLOURS["costate"] if i == 0 else COLOURS["control"]
-        axis.plot(at, standardised(part), "." if i == 0 else "x", color=colour, ms=6 if i == 0 else 4.5, mew=1,
-                  alpha=0.7, label=name, zorder=3 - i)  # fmt: skip
+        axis.plot(
+            at,
+            standardised(part),
+            "." if i == 0 else "x",
+            color=colour,
+            ms=6 if i == 0 else 4.5,
+            mew=1,
+            alpha=0.7,
+            label=name,
+            zorder=3 - i,
+        )
     band = float(np.max(critical_value(len(judged), judged["samples"])))
     axis.axhspan(-band, band, color="0.85", zorder=0)
     axis.axhline(0, label="exact", **EXACT)
@@ -37,12 +46,27 @@ def deviations_panel(axis: Any, rows: pd.DataFrame, x: str, judged: pd.DataFrame
 
 
 def points_with_curve(
-    axis: Any, rows: pd.DataFrame, x: str, colour: str, name: str, curve: tuple[Any, Any], marker: str = MARKERS[0],
+    axis: Any,
+    rows: pd.DataFrame,
+    x: str,
+    colour: str,
+    name: str,
+    curve: tuple[Any, Any],
+    marker: str = MARKERS[0],
     line: dict[str, Any] = EXACT,
-) -> Any:  # fmt: skip
+) -> Any:
     """Measured points with two-standard-error bars over the exact answer, a dashed curve (x, y) on a fine grid."""
-    axis.errorbar(rows[x], rows["measured"], 2 * rows["standard_error"], fmt=marker, color=COLOURS[colour], ms=5,
-                  capsize=2, label=name, zorder=3)  # fmt: skip
+    axis.errorbar(
+        rows[x],
+        rows["measured"],
+        2 * rows["standard_error"],
+        fmt=marker,
+        color=COLOURS[colour],
+        ms=5,
+        capsize=2,
+        label=name,
+        zorder=3,
+    )
     axis.plot(*curve, **line, zorder=2)
     return axis
 
@@ -54,8 +78,16 @@ def legend_above(figure: Any, *axes: Any) -> None:
         handles, names = axis.get_legend_handles_labels()
         entries |= {name: handle for name, handle in zip(names, handles, strict=True) if name not in entries}
     top = 1 - LEGEND_DROP / figure.get_figheight()
-    figure.legend(entries.values(), entries.keys(), loc="upper left", bbox_to_anchor=(0.0, top), ncols=len(entries),
-                  frameon=False, columnspacing=1.3, handletextpad=0.4)  # fmt: skip
+    figure.legend(
+        entries.values(),
+        entries.keys(),
+        loc="upper left",
+        bbox_to_anchor=(0.0, top),
+        ncols=len(entries),
+        frameon=False,
+        columnspacing=1.3,
+        handletextpad=0.4,
+    )
 
 
 @dataclass(frozen=True)
@@ -101,8 +133,15 @@ def gap_panel(
     for i, (part, (colour, marker)) in enumerate(parts.items()):
         group = rows[rows["part"] == part]
         at = group[x] if places is None else [places.index(v) + 0.15 * (i - (len(parts) - 1) / 2) for v in group[x]]
-        axis.plot(at, group["measured"].clip(lower=least), marker, color=COLOURS[colour], ms=size, alpha=0.6,
-                  label=(names or {}).get(part, part))  # fmt: skip
+        axis.plot(
+            at,
+            group["measured"].clip(lower=least),
+            marker,
+            color=COLOURS[colour],
+            ms=size,
+            alpha=0.6,
+            label=(names or {}).get(part, part),
+        )
     axis.axhline(limit, label="rounding limit", **EXACT)
     axis.set_yscale("log")
     if places is not None:
@@ -122,8 +161,19 @@ def diagonal_panel(axis: Any, series: Iterable[Series], *, label: str = "exact")
     for one in series:
         rows, unit = one.rows, one.rows[one.unit] if one.unit else 1.0
         x, y, bars = rows["target"] / unit, rows["measured"] / unit, 2 * rows["standard_error"] / unit
-        axis.errorbar(x, y, bars, fmt=one.marker, color=COLOURS[one.colour], ms=one.size, mfc=one.fill, mew=1.2,
-                      alpha=0.85, capsize=2, label=one.name)  # fmt: skip
+        axis.errorbar(
+            x,
+            y,
+            bars,
+            fmt=one.marker,
+            color=COLOURS[one.colour],
+            ms=one.size,
+            mfc=one.fill,
+            mew=1.2,
+            alpha=0.85,
+            capsize=2,
+            label=one.name,
+        )
         ends += [float(x.min()), float(x.max())]
     axis.plot([min(ends), max(ends)], [min(ends), max(ends)], label=label, **EXACT)
     return axis

@@ -1,5 +1,6 @@
 """The picture of a training run: what is exact (return, entropy, cosine) and what was sampled (clip, silent groups)."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,15 +10,15 @@ from figures.drawing.panels import legend_above
 from figures.drawing.style import COLOURS, EXACT, add_caption, house_style, new_figure, save
 
 _HOW_TO_READ = (
-    "Left, exact expected return (blue: mean over seeds, thin: each seed; pale: mean return of the rows drawn); dashed, the "
-    "best there is. Middle, cosine of each update to the true gradient, 1 at the dashed line: noise and bias together. Right, "
-    "share of groups without a signal and of tokens that the clip has silenced; entropy per step in nats on its own axis."
+    "Left, exact expected return (blue: mean over seeds; thin: each seed; grey: mean return of the drawn rows); dashed, the "
+    "largest possible. Middle, cosine of each update to the true gradient (dashed: 1): noise and bias together. Right, "
+    "share of groups whose rewards are all equal and of tokens whose gradient the clip sets to 0; entropy per step, in nats."
 )
 
 
 @house_style()
-def draw_run(table: pd.DataFrame, best: float | None, title: str, stem: Any) -> None:
-    """curves.png and curves.svg of a run's log."""
+def draw_run(table: pd.DataFrame, best: float | None, title: str, stem: Path) -> None:
+    """Draw a run's log as `stem`.png and `stem`.svg; `best` is the largest possible return, where it is known."""
     figure = new_figure(4.6)
     left, middle, right = figure.subplots(1, 3, width_ratios=(4, 3, 3))
     _return_panel(left, table, best)
@@ -33,8 +34,8 @@ def _return_panel(axis: Any, table: pd.DataFrame, best: float | None) -> None:
     if len(drawn):
         mean = drawn.groupby("step")["sampled"].mean()
         axis.plot(mean.index, mean.rolling(5, min_periods=1).mean(), color="0.75", lw=1, label="drawn rows", zorder=1)
-    for _, one in exact.groupby("seed"):
-        axis.plot(one["step"], one["J"], color=COLOURS["costate"], lw=0.6, alpha=0.5, zorder=2)
+    for _, run in exact.groupby("seed"):
+        axis.plot(run["step"], run["J"], color=COLOURS["costate"], lw=0.6, alpha=0.5, zorder=2)
     mean = exact.groupby("step")["J"].mean()
     axis.plot(mean.index, mean, color=COLOURS["costate"], lw=2, label="exact return", zorder=3)
     if best is not None:

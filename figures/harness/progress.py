@@ -32,8 +32,14 @@ class Progress:
         """Open the bar."""
         if self._stream.isatty():
             total = sum(self._weight(point) for point in self._left)
-            self._bar = tqdm(total=total, file=self._stream, ncols=_WIDTH, mininterval=0.2, delay=1e-9,
-                             bar_format="{desc} |{bar:16}|{postfix}")  # fmt: skip
+            self._bar = tqdm(
+                total=total,
+                file=self._stream,
+                ncols=_WIDTH,
+                mininterval=0.2,
+                delay=1e-9,
+                bar_format="{desc} |{bar:16}|{postfix}",
+            )
             self._show()
         return self
 

@@ -17,9 +17,17 @@ MARGIN = 0.1  # of the scale: the largest deviation that does not matter, unless
 
 
 def equals(
-    part: str, measured: Estimate | Numbers, target: Numbers, scale: Numbers = 1.0, *, tolerance: Numbers = 0.0,
-    margin: float = MARGIN, judged: bool = True, labels: Labels | None = None, axes: tuple[str, ...] = (),
-) -> list[Row]:  # fmt: skip
+    part: str,
+    measured: Estimate | Numbers,
+    target: Numbers,
+    scale: Numbers = 1.0,
+    *,
+    tolerance: Numbers = 0.0,
+    margin: float = MARGIN,
+    judged: bool = True,
+    labels: Labels | None = None,
+    axes: tuple[str, ...] = (),
+) -> list[Row]:
     """Rows that say `measured = target`, one for each entry; `axes` name the indices that become columns.
 
     Args:
@@ -40,44 +48,78 @@ def equals(
 
 
 def vanishes(
-    part: str, measured: Estimate | Numbers, tolerance: Numbers, *, judged: bool = True, labels: Labels | None = None,
+    part: str,
+    measured: Estimate | Numbers,
+    tolerance: Numbers,
+    *,
+    judged: bool = True,
+    labels: Labels | None = None,
     axes: tuple[str, ...] = (),
-) -> list[Row]:  # fmt: skip
+) -> list[Row]:
     """Rows that say `measured = 0` up to rounding; arguments as in `equals`."""
     return equals(part, measured, 0.0, tolerance=tolerance, judged=judged, labels=labels, axes=axes)
 
 
 def at_most(
-    part: str, measured: Estimate | Numbers, bound: Numbers, *, tolerance: Numbers = 0.0, judged: bool = True,
-    labels: Labels | None = None, axes: tuple[str, ...] = (),
-) -> list[Row]:  # fmt: skip
+    part: str,
+    measured: Estimate | Numbers,
+    bound: Numbers,
+    *,
+    tolerance: Numbers = 0.0,
+    judged: bool = True,
+    labels: Labels | None = None,
+    axes: tuple[str, ...] = (),
+) -> list[Row]:
     """Rows that say `measured <= bound`; arguments as in `equals`."""
     return _rows(part, measured, bound, 1.0, tolerance, MARGIN, "<=" if judged else "report", labels, axes)
 
 
 def at_least(
-    part: str, measured: Estimate | Numbers, bound: Numbers, *, tolerance: Numbers = 0.0, judged: bool = True,
-    labels: Labels | None = None, axes: tuple[str, ...] = (),
-) -> list[Row]:  # fmt: skip
+    part: str,
+    measured: Estimate | Numbers,
+    bound: Numbers,
+    *,
+    tolerance: Numbers = 0.0,
+    judged: bool = True,
+    labels: Labels | None = None,
+    axes: tuple[str, ...] = (),
+) -> list[Row]:
     """Rows that say `measured >= bound`; arguments as in `equals`."""
     return _rows(part, measured, bound, 1.0, tolerance, MARGIN, ">=" if judged else "report", labels, axes)
 
 
 def report(
-    part: str, measured: Estimate | Numbers, reference: Numbers = 0.0, scale: Numbers = 1.0, *,
-    labels: Labels | None = None, axes: tuple[str, ...] = (),
-) -> list[Row]:  # fmt: skip
+    part: str,
+    measured: Estimate | Numbers,
+    reference: Numbers = 0.0,
+    scale: Numbers = 1.0,
+    *,
+    labels: Labels | None = None,
+    axes: tuple[str, ...] = (),
+) -> list[Row]:
     """Rows that are shown and not judged, beside a reference value; arguments as in `equals`."""
     return _rows(part, measured, reference, scale, 0.0, MARGIN, "report", labels, axes)
 
 
 def _rows(
-    part: str, measured: Estimate | Numbers, target: Numbers, scale: Numbers, tolerance: Numbers, margin: float,
-    relation: str, labels: Labels | None, axes: tuple[str, ...],
-) -> list[Row]:  # fmt: skip
+    part: str,
+    measured: Estimate | Numbers,
+    target: Numbers,
+    scale: Numbers,
+    tolerance: Numbers,
+    margin: float,
+    relation: str,
+    labels: Labels | None,
+    axes: tuple[str, ...],
+) -> list[Row]:
     known = measured if isinstance(measured, Estimate) else Estimate(_plain(measured), np.zeros(()), 2)
-    columns = {"measured": known.mean, "target": target, "standard_error": known.standard_error, "scale": scale,
-               "tolerance": tolerance}  # fmt: skip
+    columns = {
+        "measured": known.mean,
+        "target": target,
+        "standard_error": known.standard_error,
+        "scale": scale,
+        "tolerance": tolerance,
+    }
     arrays = np.broadcast_arrays(*map(_plain, columns.values()))
     if not all(np.isfinite(array).all() for array in arrays):
         raise InputError(f"part {part!r} of {dict(labels or {})} is not finite: out of floating-point range")

@@ -80,7 +80,7 @@ def difference_costates(
         noise: that made these paths.
         step: h; the error is `eps |R| / h` from rounding and `h^2 / 6` times the third derivative of R.
     """
-    T = noise.xi.shape[1]
+    world, T = world.to(str(states.device), states.dtype), noise.xi.shape[1]
     columns = [central_gradient(_return_from(world, policy, noise, t), states[:, t], step) for t in range(T)]
     return torch.stack([*columns, central_gradient(world.terminal_reward, states[:, T], step)], 1)
 

@@ -54,8 +54,17 @@ def reader_policy(V: int, kind: str, tied: bool, seed: int) -> Transformer:
         offset = -torch.arange(1, V + 1, dtype=torch.float64).log()
     elif kind == "peaked":
         offset[0] = math.log(9 * (V - 1))
-    sizes = {"width": WIDTH, "layers": 2, "heads": 2, "length": len(PROMPT) + HORIZON}
-    return Transformer(V, **sizes, temperature=temperature, offset=temperature * offset, tied=tied, seed=seed)
+    return Transformer(
+        V,
+        width=WIDTH,
+        layers=2,
+        heads=2,
+        length=len(PROMPT) + HORIZON,
+        temperature=temperature,
+        offset=temperature * offset,
+        tied=tied,
+        seed=seed,
+    )
 
 
 def state_logits(policy: Transformer) -> Callable[[Tensor, int], Tensor]:

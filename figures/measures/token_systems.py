@@ -79,8 +79,16 @@ def build_policy(
     world: TokenMDP, seed: int, temperature: float = 1.0, offset: float = 0.0, spread: float = 4.0
 ) -> Transformer:
     """A random small transformer; `spread` scales its head, so that at temperature 1 the tokens differ in probability."""
-    policy = Transformer(world.V, width=WIDTH, layers=LAYERS, heads=HEADS, length=32, temperature=temperature,
-                         offset=offset, seed=seed)  # fmt: skip
+    policy = Transformer(
+        world.V,
+        width=WIDTH,
+        layers=LAYERS,
+        heads=HEADS,
+        length=32,
+        temperature=temperature,
+        offset=offset,
+        seed=seed,
+    )
     with torch.no_grad():
         policy.head.weight *= spread
     return policy

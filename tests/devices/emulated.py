@@ -10,7 +10,6 @@ copies it, which makes the host wait.
 """
 
 import contextlib
-import functools
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -25,6 +24,7 @@ _FACTORIES = (
     "linspace", "eye", "eye.m", "tril_indices", "triu_indices",
 )  # fmt: skip
 _operations = 0
+_kinds: dict[int, Any] = {}
 _libraries: list[torch.library.Library] = []  # torch forgets what is registered when the library goes
 
 
@@ -53,6 +53,15 @@ class SecondTensor(Tensor):
     def __repr__(self):
         return f"second({self.held!r})"
 
+    @property
+    def data(self):
+        """The same numbers as a constant; `p.data = x` puts others in their place, as torch's `vector_to_parameters` does."""
+        return self.detach()
+
+    @data.setter
+    def data(self, tensor):
+        self.held = tensor.held
+
     def tolist(self):
         """Numbers; torch has no way to them from a subclass."""
         return self.held.tolist()
@@ -73,7 +82,7 @@ class SecondTensor(Tensor):
                 func(*args, **kwargs)  # the same for the tensor's own sizes
         if kind.written:
             return _written(func, kind.written, args, kwargs, result)
-        away = kwargs.get("device") is not None and torch.device(kwargs["device"]).type != NAME
+        away = "device" in kwargs and kwargs["device"] is not None and torch.device(kwargs["device"]).type != NAME
         return result if away else _on_second(result)
 
 
@@ -85,26 +94,31 @@ class _Kind(NamedTuple):
     written: list[tuple[int, str]]
 
 
-@functools.cache
 def _kind_of(func: Any) -> _Kind:
-    arguments = enumerate(func._schema.arguments)
-    written = [(i, x.name) for i, x in arguments if x.alias_info is not None and x.alias_info.is_write]
-    return _Kind(func._can_decompose(), torch.Tag.inplace_view in func.tags, written)
+    kind = _kinds.get(id(func))  # torch keeps every operation for ever, and is slow to hash one
+    if kind is None:
+        arguments = enumerate(func._schema.arguments)
+        written = [(i, x.name) for i, x in arguments if x.alias_info is not None and x.alias_info.is_write]
+        kind = _kinds[id(func)] = _Kind(func._can_decompose(), torch.Tag.inplace_view in func.tags, written)
+    return kind
 
 
 def _held(x: Any, func: Any, number: bool = True) -> Any:
     """An argument as the CPU takes it; `number` says whether a 0-dim tensor of the CPU may stand here."""
-    if isinstance(x, SecondTensor):
+    kind = type(x)
+    if kind is SecondTensor:
         return x.held
+    if kind is int or kind is float or kind is bool or x is None:
+        return x
     if isinstance(x, Tensor):
         if x.ndim or not number:
             raise RuntimeError(f"{func} meets tensors of two devices: {NAME} and {x.device}, of shape {tuple(x.shape)}")
         return x
-    if isinstance(x, torch.Generator):
+    if kind is torch.Generator:
         raise RuntimeError(f"{func} on {NAME} draws from a generator of another device: {x.device}")
     if isinstance(x, list | tuple):
         return [_held(y, func, number=False) for y in x]
-    return _CPU if isinstance(x, torch.device) and x.type == NAME else x
+    return _CPU if kind is torch.device and x.type == NAME else x
 
 
 def _on_second(result: Any) -> Any:

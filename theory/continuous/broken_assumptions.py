@@ -13,7 +13,7 @@ from envs.world import InputError
 from theory.continuous.lyapunov import check_gain, gain_at, linear_value
 from theory.differences import central_gradient
 
-_LEVEL_REACH = 9.0  # standard deviations of xi that the enumeration of rounded actions covers; mass beyond: 1e-18
+_LEVEL_REACH = 9.0  # standard deviations of xi that the enumeration of rounded actions covers; the mass beyond is 1e-18
 _MAX_PATHS = 50_000_000
 
 
@@ -24,7 +24,10 @@ def step_reward_gradient(
 
     s_t is Gaussian with mean `F_t s` and variance v_t of its first component x, so
     `V_0 = -sum_{t=0}^T gamma^t P(|x_t| > width)` and its slope is the normal density at the two edges. The term t = 0
-    is flat (almost everywhere) in s.
+    does not depend on s (almost everywhere).
+
+    Raises:
+        InputError: the world is endless or its noise is not Gaussian.
     """
     K, world = check_gain(world, K), world.to()
     if world.horizon is None or world.noise != "gaussian":
@@ -70,8 +73,11 @@ class QuantisedMeans:
 def quantised_means(world: QuantisedAction, K: Float[Tensor, "*time m n"], state: Float[Tensor, "n"]) -> QuantisedMeans:
     """`V_0(s)`, `E s_t` and `E a_t` with actions rounded to multiples of the quantum, over all sequences of levels.
 
-    Level j has probability `N((j + 1/2) q) - N((j - 1/2) q)` around the command. One action component, Gaussian action
-    noise, no process noise, finite T. Raises InputError when the number of sequences passes 5e7, before allocating.
+    Level j has probability `N((j + 1/2) q) - N((j - 1/2) q)` around the command, N the normal distribution function.
+
+    Raises:
+        InputError: the world has several action components, process noise, other noise or no horizon, or there are more
+            than 5e7 sequences (found out before anything is allocated).
     """
     K, world = check_gain(world, K), world.to()
     if world.horizon is None or world.m != 1 or world.noise != "gaussian" or bool(world.S_w.any()):
@@ -132,7 +138,7 @@ def quantised_costates(
 def closed_scale_costate(world: LinearQuadratic, K: Float[Tensor, "*time m n"]) -> Float[Tensor, "*times n n"]:
     """P of `E[lambda_t | s] = -2 P_t s` when autograd does not see how the noise scale depends on the state.
 
-    The cut path leaves the mean of plain additive noise: `P_T = Q_f`, `P_t = M + gamma Phi'P_{t+1}Phi`.
+    The mean costate is then that of plain additive noise: `P_T = Q_f`, `P_t = M + gamma Phi'P_{t+1}Phi`.
     """
     names = ("A", "B", "Q", "R", "Q_f", "S_w", "S_x", "m_0", "S_0", "gamma", "horizon")
     return linear_value(LinearQuadratic(**{name: getattr(world, name) for name in names}), K).P

@@ -1,8 +1,8 @@
 """Exact mean and variance of both gradient estimators for the map s' = beta sin(s) + theta + sd eps, reward cos(s_T).
 
-Everything in this world has period 2 pi, so the law of (s_t, gradient accumulator) lives on a circle. Its moments in
-the accumulator, as functions of s, are carried forward by the wrapped Gaussian kernel on an even grid, where the
-trapezoid rule converges faster than any power of the grid size.
+Everything in this world has period 2 pi, so the state can be taken on a circle. An estimator accumulates a derivative along
+the path; the moments of that accumulator, as functions of s, are carried forward by the wrapped Gaussian kernel on an even
+grid, where the trapezoid rule converges faster than any power of the grid size.
 """
 
 import math
@@ -32,9 +32,11 @@ class GradientMoments:
 def circle_moments(world: ChaoticMap, theta: float, grid: int = 512) -> GradientMoments:
     """Moments of `PD = -sin(s_T) D_T`, `D_{t+1} = beta cos(s_t) D_t + 1`, and `SF = cos(s_T) sum_t xi_t / sd^2`.
 
-    `m_k(s)`, the k-th moment of the accumulator at s, moves by `m_k'(s') = int p(s'|s) sum_j binom(k,j) ... m_j(s) ds`.
-    Gaussian noise, undiscounted (gamma = 1). `gradient` is E[PD], `score_gradient` is E[SF]: they must agree. Raises
-    InputError for another world, and for a grid too coarse for its noise: the rule needs grid sd >= 8 sqrt(1 + beta^2).
+    PD is the pathwise and SF the score-function estimator. `m_k(s)`, the k-th moment of the accumulator at s, moves by
+    `m_k'(s') = int p(s'|s) sum_j binom(k,j) ... m_j(s) ds`. `gradient` is E[PD], `score_gradient` is E[SF]; they agree.
+
+    Raises:
+        InputError: the noise is not Gaussian, gamma is not 1, or the grid is too coarse: grid sd < 8 sqrt(1 + beta^2).
     """
     s = _circle(world, grid)
     start = torch.tensor([world.start], dtype=torch.float64)
@@ -44,17 +46,24 @@ def circle_moments(world: ChaoticMap, theta: float, grid: int = 512) -> Gradient
     slope, rows = world.beta * torch.cos(s), []
     for t in range(int(world.horizon or 0)):
         if t:
-            path = [kernels[0] @ (slope * path[0] + density),
-                    kernels[0] @ (slope**2 * path[1] + 2 * slope * path[0] + density)]  # fmt: skip
-            score = [kernels[0] @ score[0] + kernels[1] @ density,
-                     kernels[0] @ score[1] + 2 * kernels[1] @ score[0] + kernels[2] @ density]  # fmt: skip
+            path = [
+                kernels[0] @ (slope * path[0] + density),
+                kernels[0] @ (slope**2 * path[1] + 2 * slope * path[0] + density),
+            ]
+            score = [
+                kernels[0] @ score[0] + kernels[1] @ density,
+                kernels[0] @ score[1] + 2 * kernels[1] @ score[0] + kernels[2] @ density,
+            ]
             density = kernels[0] @ density
         rows.append(_row(s, density, path, score))
     mean_return, gradient, score_gradient, path_square, score_square = torch.stack(rows, 1) * (2 * math.pi / grid)
     return GradientMoments(
-        mean_return, gradient, score_gradient,
-        (path_square - gradient**2).sqrt(), (score_square - score_gradient**2).sqrt(),
-    )  # fmt: skip
+        mean_return,
+        gradient,
+        score_gradient,
+        (path_square - gradient**2).sqrt(),
+        (score_square - score_gradient**2).sqrt(),
+    )
 
 
 def _circle(world: ChaoticMap, grid: int) -> Tensor:
@@ -70,9 +79,14 @@ def _circle(world: ChaoticMap, grid: int) -> Tensor:
 def _row(s: Tensor, density: Tensor, path: list[Tensor], score: list[Tensor]) -> Tensor:
     cos, sin = torch.cos(s), torch.sin(s)
     return torch.stack(
-        [(cos * density).sum(), (-sin * path[0]).sum(), (cos * score[0]).sum(),
-         (sin**2 * path[1]).sum(), (cos**2 * score[1]).sum()]
-    )  # fmt: skip
+        [
+            (cos * density).sum(),
+            (-sin * path[0]).sum(),
+            (cos * score[0]).sum(),
+            (sin**2 * path[1]).sum(),
+            (cos**2 * score[1]).sum(),
+        ]
+    )
 
 
 def _kernels(world: ChaoticMap, theta: float, s: Tensor, to: Tensor) -> list[Tensor]:
@@ -89,8 +103,8 @@ def _kernels(world: ChaoticMap, theta: float, s: Tensor, to: Tensor) -> list[Ten
 def pathwise_growth_rate(world: ChaoticMap, theta: float, grid: int = 512) -> float:
     """Factor per step by which sd(PD) grows for long horizons: sqrt of the top eigenvalue of f -> E[(beta cos s)^2 f(s')].
 
-    Above 1 the pathwise gradient explodes; it counts rare, strongly stretched paths, so it can exceed 1 even where the
-    typical path contracts.
+    PD is the pathwise estimator. Above 1 its sd explodes. Rare, strongly stretched paths count in it, so it can exceed 1
+    even where the typical path contracts.
     """
     s = _circle(world, grid)
     kernel = _kernels(world, theta, s, s)[0] * (2 * math.pi / grid)

@@ -17,8 +17,11 @@ def autograd_costates(
 ) -> Float[Tensor, "batch steps k"]:
     """`lambda_t = gamma^{-t} dR_0/d delta_t`, with delta a zero tensor added to the states (or commands) of the rollout.
 
-    R_0 counts rewards before t, which do not depend on s_t; the factor gamma^{-t} turns R_0's derivative into R_t's. One
-    backward pass serves all t and all samples. Raises InputError when no path leads from the probe to the return.
+    R_0 also counts rewards before t, which do not depend on s_t; the factor gamma^{-t} turns R_0's derivative into R_t's.
+    One backward pass gives all t and all samples.
+
+    Raises:
+        InputError: no path of autograd's graph leads from the probe to the returns.
     """
     if not (returns.requires_grad and probe.requires_grad):
         raise InputError("returns and probe must require grad: roll out with autograd switched on")
@@ -51,8 +54,15 @@ def path_costates(
 ) -> Float[Tensor, "batch times n"]:
     """Costates of given paths by the recursion, with total derivatives taken one step at a time.
 
-    `Df = f_s + f_a mu_s`, `Dr = r_s + mu_s' r_a` of any differentiable world under `command(state, t)`, a memoryless
-    policy that takes one state (n,). A zero terminal costate where the world is endless (a truncated path).
+    `Df = f_s + f_a mu_s`, `Dr = r_s + mu_s' r_a` of any differentiable world. The terminal costate of an endless world,
+    whose path was cut, is zero.
+
+    Args:
+        world: where the paths were sampled.
+        command: a policy without memory, (one state (n,), t) -> (m,).
+        states: of the paths.
+        xi: their action noise.
+        w: their process noise.
     """
     world, slopes, jacobians = world.to(str(states.device), states.dtype), [], []
     for t in range(xi.shape[1]):

@@ -31,8 +31,9 @@ def expected_return(world: LinearQuadratic, K: Float[Tensor, "*time m n"]) -> Fl
 def policy_gradient(world: LinearQuadratic, K: Float[Tensor, "*time m n"]) -> Float[Tensor, "*time m n"]:
     """Exact `grad_K J` by the adjoint: one backward sweep for P, one forward sweep for Sigma.
 
-    `grad_K J = -2 sum_t gamma^t [(R + gamma B'P_{t+1}B) K - gamma B'P_{t+1}A] Sigma_t`. With K (T, m, n) the terms of
-    the sum are the gradients of the K_t and come unsummed. Assumes additive noise; endless: gamma rho(Phi)^2 < 1.
+    `grad_K J = -2 sum_t gamma^t [(R + gamma B'P_{t+1}B) K - gamma B'P_{t+1}A] Sigma_t`. For a K that changes with time,
+    (T, m, n), the terms of the sum are the gradients of the K_t, and they are returned without the sum. Assumes additive
+    noise and, in an endless world, gamma rho(Phi)^2 < 1.
     """
     K, world = check_gain(world, K), world.to()
     if world.horizon is None:
@@ -56,8 +57,12 @@ def costate_covariance(
     """`Cov(lambda_t | s_t)`, the same for every s_t, as its two parts: from action noise and from process noise.
 
     `4 sum_{j=t}^{T-1} gamma^{2(j-t)} (Phi^{j-t})' [L_j S_x L_j' + gamma^2 Phi'P_{j+1} S_w P_{j+1}Phi] Phi^{j-t}`,
-    `L_j = gamma Phi'P_{j+1}B - K'R`; with K_t changing in time Phi^{j-t} is the product of the Phi's. At the optimal gain
-    L_j = 0: action noise drops out of the costate. Endless worlds: the same sum to infinity, equal at every t.
+    `L_j = gamma Phi'P_{j+1}B - K'R`; where K changes with time, Phi^{j-t} is the product of the Phi's. At the optimal gain
+    L_j = 0, and action noise drops out of the costate. In an endless world the sum goes to infinity and is the same at
+    every t.
+
+    Raises:
+        InputError: t lies outside 0..T, K does not fit, or the world does not keep this closed form.
     """
     check_keeps(world, "costate covariance")
     K, world = check_gain(world, K), world.to()

@@ -99,8 +99,11 @@ def linear_value(world: LinearQuadratic, K: Float[Tensor, "*time m n"]) -> Quadr
     `M = Q + K'RK`, `Phi = A - BK`; endless: the fixed point. With noise scaled by `1 + C s` (StateScaledNoise):
     `W = (R + gamma B'P_{t+1}B) o S_x` (entrywise), `P_t` gains `C'W C`, `q_t = gamma Phi'q_{t+1} + C'W 1`.
 
-    K is (m, n), or (T, m, n) for a finite horizon. Assumes noise of zero mean. Raises InputError for a K that does not
-    fit, for gamma rho(Phi)^2 >= 1 when endless (naming the radius), and for gamma = 1 with noise when endless.
+    Assumes noise of zero mean. K is (m, n), or (T, m, n) for a finite horizon.
+
+    Raises:
+        InputError: K does not fit, or the value of an endless world is infinite: gamma rho(Phi)^2 >= 1 (the error names
+            the radius), or gamma = 1 with noise.
     """
     check_keeps(world, "value")
     K, world = check_gain(world, K), world.to()
@@ -178,7 +181,8 @@ def second_moments(world: LinearQuadratic, K: Float[Tensor, "*time m n"]) -> Flo
 def discounted_second_moment(world: LinearQuadratic, K: Float[Tensor, "m n"]) -> Float[Tensor, "n n"]:
     """`sum_t gamma^t E s_t s_t'` of the endless world: `X = Sigma_0 + gamma (Phi X Phi' + N/(1-gamma))`, N the noise.
 
-    Raises InputError when gamma rho(Phi)^2 >= 1, or when gamma = 1 and there is noise.
+    Raises:
+        InputError: the sum is infinite: gamma rho(Phi)^2 >= 1, or gamma = 1 with noise.
     """
     check_keeps(world, "state moments")
     K, world = check_gain(world, K), world.to()

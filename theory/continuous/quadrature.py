@@ -1,4 +1,4 @@
-"""Truth for a non-linear policy: expected return by tensor Gauss-Hermite quadrature over all the noise, small T only."""
+"""Expected return of a non-linear policy by tensor Gauss-Hermite quadrature over all the noise, for small T only."""
 
 from collections.abc import Callable
 from decimal import Decimal
@@ -29,8 +29,11 @@ def noise_grid(
 ) -> tuple[Float[Tensor, "points steps m"], Float[Tensor, "points steps n"], Float[Tensor, "points"]]:
     """Every combination of quadrature nodes for xi_0..xi_{steps-1} and w_0..w_{steps-1}, and its weight.
 
-    Directions without variance take no nodes. `points = nodes^(steps (rank S_x + rank S_w))`. Raises InputError for
-    non-Gaussian noise, and, before allocating, when the grid would need more than `budget` bytes.
+    Directions without variance take no nodes. `points = nodes^(steps (rank S_x + rank S_w))`.
+
+    Raises:
+        InputError: the noise is not Gaussian, or the grid would need more than `budget` bytes (found out before anything
+            is allocated).
     """
     if world.noise != "gaussian":
         raise InputError(f"noise must be gaussian for Gauss-Hermite quadrature; got {world.noise!r}")
@@ -69,10 +72,20 @@ def quadrature_value(
     nodes: int = 8,
     budget: int = DEFAULT_BUDGET,
 ) -> Float[Tensor, "*batch"]:
-    """`V_0(s) = E R_0` of a finite world under `command(history, t)`, history (batch, t+1, n), for any smooth policy.
+    """`V_0(s) = E R_0` of a finite world under any smooth policy.
 
-    Converges in `nodes`, exponentially for entire policies and slower for tanh-like ones; exact for a linear policy at
-    nodes >= 2. Own loop over the world's functions: it shares nothing with the sampler that it judges.
+    Converges as `nodes` grows, exponentially for entire policies and slower for tanh-like ones; exact for a linear policy
+    at nodes >= 2. Shares no code with the sampler that it judges.
+
+    Args:
+        world: of finite horizon, with Gaussian noise.
+        command: the policy, (history (batch, t + 1, n), t) -> (batch, m).
+        state: s_0, where the value is wanted.
+        nodes: for each noise number.
+        budget: bytes that the grid may take.
+
+    Raises:
+        InputError: the world is endless, or as in `noise_grid`.
     """
     if world.horizon is None:
         raise InputError("horizon must be finite for quadrature over all the noise")

@@ -31,8 +31,10 @@ def riccati(world: LinearQuadratic) -> Optimum:
     P (..., n, n); one system goes through scipy, a batch through doubling. Assumes R + gamma B'PB invertible and,
     endless, (sqrt(gamma) A, sqrt(gamma) B) stabilisable and detectable through Q.
 
-    Raises InputError when no optimal gain exists, and for a variant that does not keep it. Source: Bertsekas, Dynamic
-    Programming and Optimal Control I, ch. 3.
+    Source: Bertsekas, Dynamic Programming and Optimal Control I, ch. 3.
+
+    Raises:
+        InputError: no optimal gain exists, or the variant does not keep this closed form.
     """
     check_keeps(world, "optimal gain")
     world = world.to(str(world.A.device)) if isinstance(world.A, Tensor) else world.to()

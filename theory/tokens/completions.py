@@ -15,7 +15,7 @@ from theory.tokens.softmax_bounds import entropy
 class Completions:
     """All L completions of every prompt: tokens, what each step adds to the return (`gamma^k r_k`), and probabilities.
 
-    What follows an end token is masked: completions that differ there only are rows of their own, alike in all else.
+    Tokens after an end token are masked. Completions that differ only there are separate rows, equal in everything else.
     """
 
     tokens: Int[Tensor, "prompts L H"]
@@ -30,7 +30,7 @@ class Completions:
         return self.rewards.sum(-1)
 
     def success(self) -> Float[Tensor, "prompts"]:
-        """P of every prompt, where returns are 0 or 1; raises InputError where they are not."""
+        """Success probability P of every prompt; raises InputError unless all returns are 0 or 1."""
         R = self.returns
         if not bool(((R - R.round()).abs() < 1e-9).all() and (R > -0.5).all() and (R < 1.5).all()):
             raise InputError("rewards are not binary: only returns of 0 and 1 have a success probability")
@@ -53,7 +53,7 @@ def completions(tree: Tree) -> Completions:
 
 
 def completion_log_probs(tree: Tree) -> Float[Tensor, "prompts L H"]:
-    """`log pi` of every token of every completion, attached to autograd's graph; what follows an end token included."""
+    """`log pi` of every token of every completion, tokens after an end token included; attached to autograd's graph."""
     count, prompts = tree.levels[-1].tokens.numel(), len(tree.levels[0].reach)
     log_pi = [torch.log_softmax(level.logits, -1).gather(1, level.tokens) for level in tree.levels]
     log_probs: Tensor = torch.stack([_along(x, count) for x in log_pi], -1).unflatten(0, (prompts, -1))
@@ -67,7 +67,7 @@ def _along(x: Tensor, count: int) -> Tensor:
 
 
 def mean_entropy(tree: Tree) -> Float[Tensor, ""]:
-    """Entropy per step in nats, in the mean over the steps that belong to a completion."""
+    """Mean entropy in nats over the steps that belong to a completion."""
     alive = torch.ones_like(tree.levels[0].reach)
     total, steps = torch.zeros_like(tree.J), torch.zeros_like(tree.J)
     for level in tree.levels:

@@ -11,8 +11,9 @@
 | soft (E4)                | alpha = 0 rollout, all the way back                           | grad V_0                         |
 | gumbel (E5)              | Gumbel-softmax rollout at tau_g (samples only)                | its own relaxed objective's      |
 
-With alpha < 1 the token fed on is `(1 - alpha) pi + alpha y`: y the one-hot token for E1 and E2, and what its own
-rule makes of it for E3 and E5 (so E3 goes from soft to straight-through as alpha goes from 0 to 1). Soft has no alpha.
+With alpha < 1 the next input is the relaxed token `(1 - alpha) pi + alpha y`. For E1 and E2 y is the one-hot token; for E3
+and E5 it is what the costate's own rule makes of that token, so E3 goes from soft to straight-through as alpha goes from 0 to
+1. Soft does not depend on alpha.
 """
 
 import torch
@@ -38,14 +39,14 @@ from theory.tokens.tree_gradients import Surrogate, node_gradients, path_surroga
 
 
 def straight_through(logits: Tensor, pi: Tensor, hard: Tensor) -> Tensor:
-    """One-hot forward, the slope of pi backward."""
+    """The one-hot token forward, the derivative of pi backward."""
     return hard + (pi - pi.detach())[:, None]
 
 
 def reinmax(logits: Tensor, pi: Tensor, hard: Tensor) -> Tensor:
-    """One-hot forward, Heun's second-order slope backward (Liu et al., Bridging Discrete and Backpropagation, 2023).
+    """The one-hot token forward, Heun's second-order rule backward (Liu et al., Bridging Discrete and Backpropagation, 2023).
 
-    `2 p1 - pi / 2` with `p1` the softmax whose value is `(pi + hard) / 2` and whose slope is its own Jacobian.
+    Backward it is `2 p1 - pi / 2`, with `p1` the softmax whose value is `(pi + hard) / 2` and whose slope is its own Jacobian.
     """
     middle = (pi.detach()[:, None] + hard) / 2
     z = logits[:, None]
@@ -55,7 +56,7 @@ def reinmax(logits: Tensor, pi: Tensor, hard: Tensor) -> Tensor:
 
 
 def gumbel_softmax(tau_g: float, rng: torch.Generator) -> Mix:
-    """`u = softmax((log pi + g) / tau_g)`, g Gumbel noise; it does not look at the sampled token."""
+    """`u = softmax((log pi + g) / tau_g)` with Gumbel noise g; the sampled token is not used."""
     if not tau_g > 0:
         raise InputError(f"tau_g must be > 0; got {tau_g!r}")
 
@@ -68,7 +69,7 @@ def gumbel_softmax(tau_g: float, rng: torch.Generator) -> Mix:
 
 
 def _no_token(pi: Tensor) -> tuple[Tensor, Tensor]:
-    """One edge that carries everything: where u does not depend on the sampled token."""
+    """A single edge of probability 1, for rules where u does not depend on the sampled token."""
     return torch.zeros(len(pi), 1, dtype=torch.int64, device=pi.device), torch.ones_like(pi[:, :1])
 
 
@@ -101,13 +102,28 @@ def _check_name(name: str) -> None:
 
 
 def expected_costates(
-    world: TokenMDP, policy: TokenPolicy, name: str, site: str, alpha: float = 1.0, whole_prefix: bool = False,
+    world: TokenMDP,
+    policy: TokenPolicy,
+    name: str,
+    site: str,
+    alpha: float = 1.0,
+    whole_prefix: bool = False,
     budget: int = DEFAULT_BUDGET,
-) -> list[Float[Tensor, "N positions D"]]:  # fmt: skip
+) -> list[Float[Tensor, "N positions D"]]:
     """Exact mean of a costate at every prefix, level by level, by enumeration (soft needs one path only).
 
-    The perturbation stands at the prefix's last position (at all of the prompt at level 0), or with `whole_prefix` at
-    all its positions, the prefix then being the prompt. Raises InputError for gumbel, whose noise is continuous: sample it.
+    Args:
+        world: the token world.
+        policy: over its tokens.
+        name: one of `SURROGATES` except gumbel, whose noise is continuous.
+        site: where in the network the derivative is taken.
+        alpha: sampling-gap knob, 0 differentiable, 1 discrete.
+        whole_prefix: take the derivative at all positions of the prefix, as if the prefix were the prompt; else at its last
+            position (at level 0 always at all positions of the prompt).
+        budget: bytes that the tree may need.
+
+    Raises:
+        InputError: the name is unknown or gumbel, or the tree needs more than the budget.
     """
     _check_name(name)
     if name == "gumbel":
@@ -125,12 +141,28 @@ def expected_costates(
 
 
 def sampled_costates(
-    world: TokenMDP, policy: TokenPolicy, name: str, site: str, samples: int, rng: torch.Generator, alpha: float = 1.0,
-    tau_g: float = 1.0, roots: Roots | None = None,
-) -> Float[Tensor, "roots samples positions D"]:  # fmt: skip
-    """Per-sample costates at the prompts (or other `roots`), all positions: the Monte Carlo form of the same surrogate.
+    world: TokenMDP,
+    policy: TokenPolicy,
+    name: str,
+    site: str,
+    samples: int,
+    rng: torch.Generator,
+    alpha: float = 1.0,
+    tau_g: float = 1.0,
+    roots: Roots | None = None,
+) -> Float[Tensor, "roots samples positions D"]:
+    """Per-sample costates at the prompts, all positions: the Monte Carlo form of the same surrogate.
 
-    `samples` rollouts of every root; `theory.tokens.prefix_tree.token_roots` makes a root of any prefix.
+    Args:
+        world: the token world.
+        policy: over its tokens.
+        name: one of `SURROGATES`.
+        site: where in the network the derivative is taken.
+        samples: rollouts of every root.
+        rng: of the sampled tokens, and of the Gumbel noise.
+        alpha: sampling-gap knob, 0 differentiable, 1 discrete.
+        tau_g: temperature of the Gumbel-softmax.
+        roots: other prefixes in the place of the prompts (`theory.tokens.prefix_tree.token_roots`).
     """
     _check_name(name)
     mix = relaxed(alpha, gumbel_softmax(tau_g, rng)) if name == "gumbel" else _mix_of(name, alpha)

@@ -1,25 +1,26 @@
-"""The exact diameter of clouds of points, fast for a few points, for some hundred and for 32768."""
+"""The exact diameter of clouds of points: fast for a few points, for a few hundred and for 32768."""
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-_FEW_POINTS, _SOME_POINTS = 8, 512  # up to which each way to the diameter is the fastest, measured
-
-
-_NUMBERS, _PRODUCTS = 2**18, 2**20  # coordinates, inner products of one batch of clouds
-
-
-_ROWS, _WALK = 128, 4  # rows of one block of a large cloud; steps to a first record
+_FEW_POINTS, _SOME_POINTS = 8, 512  # up to so many points the first and the second method are the fastest, measured
+_NUMBERS, _PRODUCTS = (
+    2**18,
+    2**20,
+)  # coordinates (first method) and inner products (second method) in one batch of clouds
+_ROWS, _WALK = 128, 4  # third method: rows in one block of a large cloud; steps of the walk to a first record
 
 
 def diameter(w: Float[Tensor, "*batch V d"]) -> Float[Tensor, "*batch"]:
-    """`D_w = max_{a,b} ||w(a) - w(b)||`, exact: the farthest pair is found first, then its distance taken directly.
+    """`D_w = max_{a,b} ||w(a) - w(b)||`, exact: find the farthest pair, then compute its distance from the points themselves.
 
-    A few points: all pairs, row by row, in batches that stay in the cache. Some hundred: all pairs from inner products of
-    the centred points, in batches of bounded size. More: only pairs whose distances from the centre could add up to a new
-    record, cloud by cloud; up to V^2 / 2 products where all points lie on one sphere, far fewer elsewhere. NaN for a cloud
-    that is not finite.
+    A few points: all pairs, row by row, in batches that stay in the cache. A few hundred: all pairs from inner products of
+    the centred points, in batches of bounded size. More: cloud by cloud, only pairs whose distances from the centre could
+    add up to a new record; this takes up to V^2 / 2 products where all points lie on one sphere, far fewer elsewhere.
+
+    Returns:
+        One diameter per cloud; NaN for a cloud that is not finite.
     """
     V, D = w.shape[-2:]
     clouds = w.reshape(-1, V, D)
@@ -37,6 +38,7 @@ def diameter(w: Float[Tensor, "*batch V d"]) -> Float[Tensor, "*batch"]:
 
 
 def _diameter_by_rows(w: Tensor) -> Tensor:
+    """Diameters of clouds of a few points: the distances from each point in turn to all."""
     w = w.contiguous()  # forward-mode slopes come strided, twelve times slower here
     largest = torch.zeros(w.shape[:-2], dtype=w.dtype, device=w.device)
     for a in range(w.shape[-2]):
@@ -45,7 +47,7 @@ def _diameter_by_rows(w: Tensor) -> Tensor:
 
 
 def _centred(w: Tensor) -> Tensor:
-    """Points from their mean; from one of them first, so that a far-away cloud loses no digits in the mean."""
+    """Points minus their mean; one point is subtracted first, so that a far-away cloud loses no digits in the mean."""
     x = w - w[..., :1, :]
     return x - x.mean(-2, keepdim=True)
 
@@ -61,8 +63,8 @@ def _farthest_pairs(w: Tensor) -> Tensor:
 def _farthest_pair(w: Tensor) -> Tensor:
     """Indices (1, 2) of the farthest pair of one large cloud.
 
-    No pair is farther apart than its distances r from the centre add up to. With the points in falling order of r a block
-    of rows needs only the columns with `r_row + r_column > record`, and the search ends where no column is left.
+    The distance of a pair is at most the sum of its distances r from the centre. With the points in falling order of r, a
+    block of rows needs only the columns with `r_row + r_column > record`; the search ends where no column is left.
     """
     x = _centred(w)
     radii: Tensor = x.norm(dim=-1)
@@ -84,7 +86,7 @@ def _farthest_pair(w: Tensor) -> Tensor:
 
 
 def _far_pair(x: Tensor) -> tuple[int, int, Tensor]:
-    """A pair far apart, for a record to begin with: walk to the farthest point from where one stands, a few times."""
+    """A pair that is far apart, as the first record: from a point go to the farthest point, a few times."""
     here, there, record = 0, 0, x.new_zeros(())
     for _ in range(_WALK):
         distance, farther = (x - x[there]).norm(dim=-1).max(0)

@@ -1,7 +1,7 @@
 """Exact answers of a token world under a policy that reads the abstract state: tables, visitation, gradients.
 
-The policy comes as plain probabilities pi, (S, V), or (H, S, V) where it changes with the step. Finite horizon H, or
-discounted and endless (one table r of shape (S, V), gamma < 1).
+The policy is given by its probabilities pi, of shape (S, V), or (H, S, V) if it changes with the step. The horizon is H, or
+endless with gamma < 1 and one table r of shape (S, V).
 """
 
 from dataclasses import dataclass
@@ -44,9 +44,9 @@ def _by_step(world: TokenMDP, pi: Tensor) -> Tensor:
 
 
 def tables(world: TokenMDP, pi: Float[Tensor, "*time S V"]) -> Tables:
-    """Values by backward induction, visitation forward.
+    """Values by backward induction, visitation by forward recursion.
 
-    `Q_k = r_k + gamma P V_{k+1}`, `V_k = sum_a pi_k Q_k`, `d_{k+1} = d_k P_pi`, `d_0` the start states by prompt weight.
+    `Q_k = r_k + gamma P V_{k+1}`, `V_k = sum_a pi_k Q_k`; `d_{k+1} = d_k P_pi`, with `d_0` the distribution of start states.
     """
     pi = _by_step(world, pi)
     V: list[Tensor] = [torch.zeros_like(world.r[0, :, 0])]
@@ -63,7 +63,7 @@ def tables(world: TokenMDP, pi: Float[Tensor, "*time S V"]) -> Tables:
 def endless_tables(world: TokenMDP, pi: Float[Tensor, "S V"]) -> tuple[Tensor, Tensor, Tensor]:
     """`V = (I - gamma P_pi)^{-1} r_pi`, `Q = r + gamma P V`, and the discounted visitation `sum_t gamma^t P(z_t = z)`.
 
-    The world's first reward table is taken for every step. Raises InputError unless gamma < 1 and pi is one table.
+    The world's first reward table is used at every step. Raises InputError unless gamma < 1 and pi is one table.
     """
     _check_paid_by_table(world)
     if not world.gamma < 1:
@@ -100,9 +100,9 @@ def logit_gradient(world: TokenMDP, pi: Float[Tensor, "*time S V"]) -> Float[Ten
 
 
 def best_words(world: TokenMDP) -> Int[Tensor, "prompts H"]:
-    """The word of highest return after every prompt, the first of several: `a_k = argmax_a r_k + gamma P V*_{k+1}`.
+    """The completion of highest return for every prompt, the first of several: `a_k = argmax_a r_k + gamma P V*_{k+1}`.
 
-    Raises InputError for a world whose tokens lead to states by chance: no fixed word is optimal there.
+    Raises InputError for a world with random transitions: no fixed completion is optimal there.
     """
     _check_paid_by_table(world)
     if not world.deterministic:

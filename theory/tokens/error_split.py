@@ -1,7 +1,7 @@
 """The value gradient minus the attention costate, term by term, and the four tiers of its bound.
 
-`grad V_alpha = E[E1] + sum_k gamma^k E[Cov_{a~pi_k}(w_k(a), Q_k(a))]`, `w_k(a) = d z_k(a) / d delta`, the total derivative
-of the logits (already divided by the temperature) with the sampled tokens fixed. Times count from the prompt.
+`grad V_alpha = E[E1] + sum_k gamma^k E[Cov_{a~pi_k}(w_k(a), Q_k(a))]`, where `w_k(a) = d z_k(a) / d delta` is the total
+derivative of the logits (already divided by the temperature) at fixed sampled tokens. Times count from the prompt.
 """
 
 from collections.abc import Callable
@@ -30,12 +30,18 @@ from theory.tokens.tree_gradients import node_gradients, path_surrogate, score_s
 
 @dataclass(frozen=True)
 class ErrorSplit:
-    """For every prompt: both sides of the identity, the error and the tiers that bound it, D = size of delta.
+    """For every prompt: both sides of the identity, the error, and the tiers that bound the error; D is the size of delta.
 
-    A prompt of weight 0 is never reached: its numbers are NaN.
+    A prompt of weight 0 is never reached, and its numbers are NaN.
 
-    `tiers` (4, prompts): 0 the norm of the summed covariances (the identity's own value of the error); 1
-    `sum gamma^k E ||Cov||`; 2 `sum gamma^k E[D_w osc(Q) min(1/4, G/2)]`; 3 the same with G replaced by its entropy bound.
+    Attributes:
+        value_gradient: `grad V_alpha`.
+        attention: `E[E1]`, the mean attention costate.
+        sampling: the covariances, step by step.
+        tiers: (4, prompts). Tier 0 is the norm of the summed covariances, the error itself by the identity; tier 1 is
+            `sum gamma^k E ||Cov||`; tier 2 is `sum gamma^k E[D_w osc(Q) min(1/4, G/2)]`; tier 3 is tier 2 with G replaced
+            by its bound by the entropy.
+        entropy, gini, gap: means over the steps of a rollout.
     """
 
     value_gradient: Float[Tensor, "prompts D"]
@@ -54,21 +60,33 @@ class ErrorSplit:
 
     @property
     def residual(self) -> Float[Tensor, "prompts"]:
-        """How far the identity is from closing: rounding, if it is true."""
+        """Norm of the difference of both sides of the identity: rounding, if the identity is true."""
         residual: Tensor = (self.value_gradient - self.attention - self.sampling.sum(0)).norm(dim=-1)
         return residual
 
 
 def error_split(
-    world: TokenMDP, policy: TokenPolicy, alpha: float, site: str, whole_prompt: bool = False, budget: int = DEFAULT_BUDGET,
+    world: TokenMDP,
+    policy: TokenPolicy,
+    alpha: float,
+    site: str,
+    whole_prompt: bool = False,
+    budget: int = DEFAULT_BUDGET,
     roots: Roots | None = None,
-) -> ErrorSplit:  # fmt: skip
-    """Split at the prompts, with delta at their last position or at all of them; exact for any alpha by the whole tree.
+) -> ErrorSplit:
+    """Split of the value gradient at the prompts, exact for any alpha by enumeration of the prefix tree.
 
-    `roots` puts other prefixes in the place of the prompts (`theory.tokens.prefix_tree.prefix_roots`, `token_roots`).
+    The two sides of the identity are computed in different ways: `value_gradient` by reverse mode through the surrogates,
+    `sampling` from forward-mode slopes of all logits.
 
-    The two sides of the identity come by different roads: `value_gradient` by reverse mode through the surrogates,
-    `sampling` from forward-mode slopes of all logits. Entropy, Gini and gap are means over the steps of a rollout.
+    Args:
+        world: the token world.
+        policy: over its tokens.
+        alpha: sampling-gap knob, 0 differentiable, 1 discrete.
+        site: where in the network delta is added.
+        whole_prompt: add delta at all positions of the prompt instead of the last one.
+        budget: bytes that the trees may need.
+        roots: other prefixes in the place of the prompts (`theory.tokens.prefix_tree.prefix_roots`, `token_roots`).
     """
     tree = grow(world, policy, alpha, (site,), budget=budget, roots=roots)
     path = node_gradients(tree, path_surrogate(tree), site)[0]
@@ -89,8 +107,8 @@ def _mean_over_steps(tree: Tree, measure: Callable[[Tensor], Tensor]) -> Tensor:
 def _expected(tree: Tree, k: int, values: Tensor) -> Tensor:
     """Mean of a per-node quantity (N_k, ...) over the nodes of level k, given each prompt."""
     roots = tree.levels[0].reach
-    given = (tree.levels[k].reach.reshape(len(roots), -1) / roots[:, None]).reshape(-1, *[1] * (values.ndim - 1))
-    return (given * values).reshape(len(roots), -1, *values.shape[1:]).sum(1)
+    share = (tree.levels[k].reach.reshape(len(roots), -1) / roots[:, None]).reshape(-1, *[1] * (values.ndim - 1))
+    return (share * values).reshape(len(roots), -1, *values.shape[1:]).sum(1)
 
 
 def _terms(tree: Tree, slopes: list[Tensor]) -> tuple[Tensor, Tensor]:

@@ -15,9 +15,17 @@ from theory.tokens.tree_gradients import total_surrogate
 def exact_ascent(
     world: TokenMDP, policy: AnyTokenPolicy, checkpoints: Sequence[int], rate: float = 0.01, alpha: float = 1.0
 ) -> list[AnyTokenPolicy]:
-    """Copies of the policy after the given numbers of Adam steps on the exact `grad_theta J_alpha`; the policy is left alone.
+    """Copies of the policy after some numbers of Adam steps on the exact `grad_theta J_alpha`; the policy is not changed.
 
-    `checkpoints` are whole numbers >= 0 in rising order; 0 is the policy itself. Raises InputError for others.
+    Args:
+        world: whose return is climbed.
+        policy: where the ascent begins.
+        checkpoints: numbers of steps, whole, >= 0 and rising; 0 gives a copy of the policy itself.
+        rate: step size of Adam.
+        alpha: of the relaxed tokens.
+
+    Raises:
+        InputError: the checkpoints do not rise.
     """
     if not checkpoints or list(checkpoints) != sorted(set(checkpoints)) or checkpoints[0] < 0:
         raise InputError(f"checkpoints must be rising whole numbers >= 0; got {tuple(checkpoints)}")

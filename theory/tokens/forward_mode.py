@@ -1,6 +1,6 @@
-"""Slopes by forward mode through a whole prefix tree: of all logits, and of the values themselves. The second road.
+"""Slopes by forward mode through a whole prefix tree: of all logits, and of the values themselves.
 
-No surrogate and no backward pass: what `theory.tokens.tree_gradients` reads off the leaves is computed here another way.
+There is no surrogate and no backward pass: an independent check of what `theory.tokens.tree_gradients` reads off the leaves.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,12 +19,26 @@ from theory.tokens.prefix_tree import DEFAULT_BUDGET, Roots, bytes_per_node, gro
 
 
 def logit_slopes(
-    world: TokenMDP, policy: TokenPolicy, alpha: float, site: str, whole_prompt: bool = False, roots: Roots | None = None,
+    world: TokenMDP,
+    policy: TokenPolicy,
+    alpha: float,
+    site: str,
+    whole_prompt: bool = False,
+    roots: Roots | None = None,
     budget: int = DEFAULT_BUDGET,
-) -> list[Float[Tensor, "N V D"]]:  # fmt: skip
+) -> list[Float[Tensor, "N V D"]]:
     """`w_k(a) = d z_k(a) / d delta` at every node of every level, by forward mode through the whole tree at once.
 
-    One delta serves all prompts: a node depends on its own prompt's delta only.
+    The same delta is added to every prompt: a node depends on its own prompt only.
+
+    Args:
+        world: the token world.
+        policy: over its tokens.
+        alpha: sampling-gap knob, 0 differentiable, 1 discrete.
+        site: where in the network delta is added.
+        whole_prompt: add delta at all positions of the prompt instead of the last one.
+        roots: other prefixes in the place of the prompts.
+        budget: bytes that may be needed; directions are taken a few at a time to stay within it.
     """
     positions = _positions(world, roots) if whole_prompt else 1
 
@@ -37,12 +51,17 @@ def logit_slopes(
 
 
 def forward_value_gradient(
-    world: TokenMDP, policy: TokenPolicy, alpha: float, site: str, whole_prompt: bool = False, roots: Roots | None = None,
+    world: TokenMDP,
+    policy: TokenPolicy,
+    alpha: float,
+    site: str,
+    whole_prompt: bool = False,
+    roots: Roots | None = None,
     budget: int = DEFAULT_BUDGET,
-) -> Float[Tensor, "prompts D"]:  # fmt: skip
-    """`grad V_alpha` at the prompts by forward mode through the live expectation `V = sum_c pi(c) (rbar + gamma V')`.
+) -> Float[Tensor, "prompts D"]:
+    """`grad V_alpha` at the prompts by forward mode through the expectation `V = sum_c pi(c) (rbar + gamma V')`.
 
-    No surrogate, no constants, no backward pass: the second road to what `node_gradients` reads off the leaves.
+    No factor of the expectation is held constant, unlike in the surrogates. Arguments as in `logit_slopes`.
     """
 
     def value(delta: Tensor) -> Tensor:
@@ -71,10 +90,10 @@ def _jacobian(f: Callable[[Tensor], tuple[Tensor, ...]], delta: Tensor, at_a_tim
 
 
 def _at_a_time(world: TokenMDP, policy: TokenPolicy, roots: Roots | None, delta: Tensor, budget: int) -> int | None:
-    """How many of delta's entries to differentiate in at a time so that their tangents fit; None: all.
+    """Number of entries of delta whose tangents fit into the budget at a time; None for all.
 
-    A tangent of the whole tree takes at most what autograd would keep of it. Refuses, before anything is allocated, slopes
-    (a number for every node, token and entry of delta) that do not fit themselves.
+    A tangent of the whole tree takes at most what autograd would keep of the tree. Raises InputError, before anything is
+    allocated, if the slopes themselves (a number for every node, token and entry of delta) do not fit.
     """
     world = world.rest(roots.step if roots else 0)
     nodes = (len(world.prompts) if roots is None else len(roots.x)) * sum(world.V**k for k in range(world.horizon))
@@ -95,7 +114,7 @@ def _zero(policy: TokenPolicy, positions: int) -> Tensor:
 
 
 class _Shifted:
-    """A policy whose prompt is shifted by delta at a site, at its last positions."""
+    """A policy that adds delta at a site to the last positions of the prompt."""
 
     def __init__(self, policy: TokenPolicy, site: str, delta: Tensor):
         self.policy, self.site, self.delta = policy, site, delta
@@ -105,7 +124,7 @@ class _Shifted:
             self.hidden = policy.hidden
 
     def extend(self, x: Tensor, cache: Any = None, probes: Mapping[str, Tensor] | None = None) -> tuple[Tensor, Any]:
-        """Shift at the first call, the prompt's, and never again."""
+        """Add delta in the first call, which reads the prompt, and in no later one."""
         if cache is not None:
             return self.policy.extend(x, cache, probes)
         before = x.shape[1] - self.delta.shape[0]
@@ -114,7 +133,7 @@ class _Shifted:
 
 
 def forward_gradients(world: TokenMDP, policy: TokenPolicy, site: str) -> list[Float[Tensor, "N D"]]:
-    """Value gradients of all prefixes at their last position, level by level, in forward mode: no surrogate."""
+    """Value gradients of all prefixes at their last position, level by level, in forward mode."""
     with torch.no_grad():
         tree = grow(world, policy)
         levels = [None, *(prefix_roots(tree, policy, k) for k in range(1, world.horizon))]

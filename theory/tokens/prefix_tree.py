@@ -1,11 +1,11 @@
-"""Every prefix of a full-attention policy at once: grown level by level with the policy's cache, for any alpha.
+"""The tree of all prefixes of a token policy, grown level by level with the policy's cache, for any alpha.
 
-A node is a prefix (prompt, c_0 ... c_{k-1}); its edges are the tokens c_k that are followed: all V of them
-(`every_token`: exact expectations) or one that is drawn (`one_token`: a batch of samples). Both are the same structure
-with other weights, so an exact mean and its Monte Carlo estimator have one definition. The token fed on along an edge is
-the relaxed `u` of a `mix` rule, `u = (1 - alpha) pi + alpha onehot(c)` for `relaxed(alpha)`; belief, reward and the
-policy's cache follow from u. Every node's input carries a zero *leaf* at each asked site, which only this node's subtree
-sees. A tree begins at *roots*: the world's prompts, or any other prefixes, which then are the prompts.
+A node is a prefix (prompt, c_0 ... c_{k-1}). Its edges are the tokens c_k that are followed: all V of them (`every_token`,
+for exact expectations) or one that is drawn (`one_token`, for a batch of samples). The two differ only in the edges' weights,
+so an exact mean and its Monte Carlo estimator have one definition. The next input along an edge is the relaxed token u of a
+`mix` rule, `u = (1 - alpha) pi + alpha onehot(c)` for `relaxed(alpha)`; belief, reward and cache follow from u. Every node's
+input has a *leaf* at each requested site: a zero tensor that is added there and that only this node's subtree sees. A tree
+begins at *roots*: the world's prompts, or any other prefixes, which then take the place of the prompts.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,7 +24,7 @@ from envs.token_mdp import TokenMDP, check_tokens
 from envs.world import InputError
 
 DEFAULT_BUDGET = 8 * 2**30
-_NUMBERS_PER_WIDTH = 48  # kept by autograd per node, layer and unit of width; the tests hold it against a measurement
+_NUMBERS_PER_WIDTH = 48  # kept by autograd per node, layer and unit of width; the tests compare it with a measurement
 
 Choice = Callable[[Tensor], tuple[Tensor, Tensor]]  # pi (N, V) -> tokens (N, C), their shares (N, C), constants
 Mix = Callable[[Tensor, Tensor, Tensor], Tensor]  # logits, pi (N, V), onehot (N, C, V) -> u (N, C, V)
@@ -36,7 +36,7 @@ def every_token(pi: Float[Tensor, "N V"]) -> tuple[Int[Tensor, "N V"], Float[Ten
 
 
 def one_token(rng: torch.Generator) -> Choice:
-    """Follow one token, drawn from pi on the generator's own device."""
+    """A choice that follows one token, drawn from pi on the generator's own device."""
 
     def draw(pi: Tensor) -> tuple[Tensor, Tensor]:
         tokens = torch.multinomial(pi.detach().to(rng.device), 1, generator=rng)
@@ -46,7 +46,7 @@ def one_token(rng: torch.Generator) -> Choice:
 
 
 def relaxed(alpha: float, token: Mix | None = None) -> Mix:
-    """`u = (1 - alpha) pi + alpha y`; y is onehot(c), or what the rule `token` makes of it.
+    """The rule `u = (1 - alpha) pi + alpha y`; y is onehot(c), or what the rule `token` makes of onehot(c).
 
     Raises InputError for alpha outside [0, 1].
     """
@@ -68,13 +68,13 @@ class Roots:
     step: int = 0
 
     def detached(self) -> "Roots":
-        """The same as constants."""
+        """The same roots, cut off from autograd's graph."""
         return Roots(self.x.detach(), self.belief.detach(), self.reach, self.step)
 
 
 @dataclass(frozen=True)
 class Level:
-    """The N nodes of one level, children of a node next to each other, and their C edges each."""
+    """The N nodes of one level, the children of a node next to each other, with C edges each."""
 
     x: Float[Tensor, "N new D"]  # embeddings read at this level: one position, or all of the root's at level 0
     pi: Float[Tensor, "N V"]
@@ -90,7 +90,7 @@ class Level:
 
 @dataclass(frozen=True)
 class Tree:
-    """A grown tree with its values as constants: `Q[k]` (N_k, C) after the edge's token, `V[k]` (N_k,) their mean."""
+    """A grown tree and its values, as constants: `Q[k]` (N_k, C) after an edge's token, and their means `V[k]` (N_k,)."""
 
     world: TokenMDP
     levels: list[Level]
@@ -110,39 +110,54 @@ def node_count(world: TokenMDP) -> int:
 
 
 def prompt_roots(world: TokenMDP, policy: TokenPolicy) -> Roots:
-    """The world's prompts, by their weights."""
+    """The world's prompts as roots, with their weights as probabilities."""
     rows = torch.arange(len(world.prompts), device=world.prompts.device)
     return Roots(policy.embed(world.prompts), world.start_belief(rows), world.weights)
 
 
 def token_roots(world: TokenMDP, policy: TokenPolicy, prompt: int, tokens: Sequence[int]) -> Roots:
-    """One prefix given by its tokens, as a prompt of its own (probability 1)."""
+    """One prefix as a root of probability 1: a prompt's index, and the tokens after it."""
     if not 0 <= prompt < len(world.prompts):
         raise InputError(f"prompt {prompt} does not exist: the world's are 0 ... {len(world.prompts) - 1}")
     like = next(policy.parameters())
     world = world.to(str(like.device), like.dtype)
-    given = check_tokens(world, torch.as_tensor(tokens, dtype=torch.int64, device=world.prompts.device).reshape(-1))
-    x = policy.embed(torch.cat([world.prompts[prompt], given]))[None]
-    belief = world.belief_after(prompt, given)[None]
-    return Roots(x, belief, torch.ones_like(belief[:, 0]), len(given))
+    prefix = check_tokens(world, torch.as_tensor(tokens, dtype=torch.int64, device=world.prompts.device).reshape(-1))
+    x = policy.embed(torch.cat([world.prompts[prompt], prefix]))[None]
+    belief = world.belief_after(prompt, prefix)[None]
+    return Roots(x, belief, torch.ones_like(belief[:, 0]), len(prefix))
 
 
 def prefix_roots(tree: Tree, policy: TokenPolicy, k: int) -> Roots:
-    """All nodes of level k, k = 1 ... number of levels, with their whole contexts: still attached to autograd's graph."""
+    """All nodes of level k = 1 ... number of levels as roots, whole contexts, still attached to autograd's graph."""
     x, belief, reach = _children(tree.world, policy, tree.levels[k - 1])
     before = [level.x.repeat_interleave(len(x) // len(level.x), 0) for level in tree.levels[:k]]
     return Roots(torch.cat([*before, x], 1), belief, reach, k)
 
 
 def grow(
-    world: TokenMDP, policy: TokenPolicy, mix: Mix | float = 1.0, sites: Sequence[str] = (), choose: Choice = every_token,
-    copies: int = 1, budget: int = DEFAULT_BUDGET, roots: Roots | None = None,
-) -> Tree:  # fmt: skip
-    """Grow the tree and its values; `mix` is a rule or just alpha; `copies` of every root (for samples).
+    world: TokenMDP,
+    policy: TokenPolicy,
+    mix: Mix | float = 1.0,
+    sites: Sequence[str] = (),
+    choose: Choice = every_token,
+    copies: int = 1,
+    budget: int = DEFAULT_BUDGET,
+    roots: Roots | None = None,
+) -> Tree:
+    """Grow the tree and compute its values.
 
-    `policy` has `parameters`, `embed(u)` and `extend(x, cache, probes) -> (logits, cache)`, and, where the world pays a
-    hidden readout, `hidden` likewise. Raises InputError for alpha outside [0, 1], logits of the wrong shape and, before
-    allocating, a tree that needs more than `budget` bytes.
+    Args:
+        world: the token world.
+        policy: over its tokens; with a method `hidden` where the world pays a hidden readout.
+        mix: the rule for the next input, or alpha for `relaxed(alpha)`.
+        sites: places in the network that get leaves.
+        choose: which edges are followed, `every_token` or `one_token(rng)`.
+        copies: of every root; the number of samples.
+        budget: bytes that the tree may need.
+        roots: other prefixes in the place of the prompts.
+
+    Raises:
+        InputError: alpha outside [0, 1], logits of the wrong shape or, before allocating, a tree larger than the budget.
     """
     mix = mix if callable(mix) else relaxed(mix)
     if not isinstance(copies, int) or copies < 1:
@@ -196,7 +211,7 @@ def _readout(world: TokenMDP, policy: TokenPolicy, level: Level, cache: Any) -> 
 def edge_values(
     world: TokenMDP, levels: list[Level], after: Float[Tensor, "N"] | None = None
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """V and Q of all nodes from the last level up, as constants; `after` are the values of the last edges' ends."""
+    """V and Q of all nodes from the last level up, as constants; `after` are the values at the ends of the last edges."""
     values: list[Tensor] = []
     quality: list[Tensor] = []
     for level in reversed(levels):
@@ -208,7 +223,7 @@ def edge_values(
 
 
 def bytes_per_node(world: TokenMDP, policy: TokenPolicy) -> int:
-    """About what autograd keeps of one node, from above."""
+    """Upper estimate of what autograd keeps of one node, in bytes."""
     if hasattr(policy, "numbers_per_position"):  # it runs whole contexts again
         own: int = policy.numbers_per_position * (world.prompts.shape[1] + world.horizon)
     else:

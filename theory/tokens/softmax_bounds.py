@@ -1,8 +1,8 @@
 """Entropy, Gini index, softmax Jacobian, sampling gap, and the inequalities between them.
 
 Letters: p probabilities over V tokens (last axis), `J(p) = diag(p) - p p'`, `G(p) = 1 - sum p^2`, `H(p)` in nats,
-`osc(q) = max q - min q`, `TV` total variation. Everything batches over leading axes; J itself is never formed where its
-norm is asked, so that V = 32768 costs as much as it should.
+`osc(q) = max q - min q`, `TV` total variation. Everything batches over leading axes. The norm of J is computed without
+forming J, so that it stays cheap at V = 32768.
 """
 
 import math
@@ -15,12 +15,12 @@ from torch import Tensor
 from envs.world import InputError
 from theory.tokens.diameter import diameter
 
-_BISECTIONS = 100
-_MAX_SUBSETS = 20  # the exact inf -> 1 norm visits 2^V subsets
+_BISECTIONS = 100  # of an interval in `jacobian_norm`: enough to reach rounding
+_MAX_SUBSETS = 20  # largest V of `inf_to_one_norm`, which visits 2^V subsets
 
 
 def check_probabilities(p: Float[Tensor, "*batch V"]) -> Float[Tensor, "*batch V"]:
-    """Refuse what is not a distribution, naming the worst sum."""
+    """Return p; raise InputError, naming the worst sum, if a row is no distribution."""
     sums = p.sum(-1)
     off = (sums - 1).abs().nan_to_num(torch.inf).detach().flatten()
     if bool((p < 0).any()) or float(off.max()) > 1e-6:
@@ -53,7 +53,7 @@ def gini_entropy_bound(H: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
 
 
 def spread_factor(G: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
-    """`min(1/4, G/2)`, the factor of every diameter bound."""
+    """`min(1/4, G/2)`, the factor in every bound that uses a diameter."""
     return (G / 2).clamp(max=0.25)
 
 
@@ -68,9 +68,9 @@ def jacobian(p: Float[Tensor, "*batch V"]) -> Float[Tensor, "*batch V V"]:
 
 
 def jacobian_norm(p: Float[Tensor, "*batch V"]) -> Float[Tensor, "*batch"]:
-    """`||J(p)||_2` in O(V): the root of `sum_i p_i^2 / (p_i - x) = 1` between the two largest probabilities.
+    """`||J(p)||_2` in O(V): the root x of `sum_i p_i^2 / (p_i - x) = 1` between the two largest probabilities.
 
-    The left side rises from -inf at p_2 to +inf at p_1 on that interval, so bisection finds it to rounding; where
+    On that interval the left side rises from -inf at p_2 to +inf at p_1, so bisection finds the root to rounding. Where
     p_1 = p_2 the norm is p_1.
     """
     top = p.topk(2, -1).values
@@ -84,7 +84,7 @@ def jacobian_norm(p: Float[Tensor, "*batch V"]) -> Float[Tensor, "*batch"]:
 
 
 def inf_to_one_norm(p: Float[Tensor, "V"]) -> Float[Tensor, ""]:
-    """`||J||_{inf->1} = max_S 4 P(S)(1 - P(S))` exactly, over all 2^V subsets; V <= 20."""
+    """`||J||_{inf->1} = max_S 4 P(S)(1 - P(S))` exactly, over all 2^V subsets S; raises InputError for V > 20."""
     if len(p) > _MAX_SUBSETS:
         raise InputError(
             f"V={len(p)} makes 2^{len(p)} subsets; the exact norm takes V <= {_MAX_SUBSETS}: use min(1, 2 G)"
@@ -98,7 +98,7 @@ def inf_to_one_norm(p: Float[Tensor, "V"]) -> Float[Tensor, ""]:
 def covariance(
     p: Float[Tensor, "*batch V"], w: Float[Tensor, "*batch V d"], Q: Float[Tensor, "*batch V"]
 ) -> Float[Tensor, "*batch d"]:
-    """`Cov_{a~p}(w(a), Q(a))`, vector by number."""
+    """`Cov_{a~p}(w(a), Q(a))` of a vector w(a) and a number Q(a)."""
     centred = Q - (p * Q).sum(-1, keepdim=True)
     return torch.einsum("...a,...ad->...d", p * centred, w)
 
@@ -106,14 +106,15 @@ def covariance(
 def covariance_bound(
     p: Float[Tensor, "*batch V"], w: Float[Tensor, "*batch V d"], Q: Float[Tensor, "*batch V"]
 ) -> Float[Tensor, "*batch"]:
-    """`||Cov_p(w, Q)|| <= D_w osc(Q) min(1/4, G/2)`, constant optimal."""
+    """Right side of `||Cov_p(w, Q)|| <= D_w osc(Q) min(1/4, G/2)`, whose constant is optimal."""
     return diameter(w) * oscillation(Q) * spread_factor(gini(p))
 
 
-Sides = tuple[Tensor, Tensor]
+Sides = tuple[Tensor, Tensor]  # of an inequality: the smaller one first
 
 
 def _top(p: Tensor) -> tuple[Tensor, Tensor]:
+    """The two largest probabilities."""
     top = p.topk(2, -1).values
     return top[..., 0], top[..., 1]
 
@@ -128,7 +129,7 @@ def _near_uniform(p: Tensor) -> Sides:
     return jacobian_norm(p), 1 / V + ((math.log(V) - entropy(p)).clamp(min=0) / 2).sqrt()
 
 
-# Every inequality of the theory page in p alone: name -> (smaller side, larger side).
+# Every inequality of the theory page that depends on p alone: name -> its two sides.
 INEQUALITIES: dict[str, Callable[[Tensor], Sides]] = {
     "p2 <= |J|": lambda p: (_top(p)[1], jacobian_norm(p)),
     "|J| <= min(p1, 2 p1 (1 - p1))": _norm_upper,
@@ -145,16 +146,16 @@ INEQUALITIES: dict[str, Callable[[Tensor], Sides]] = {
 
 
 def inf_to_one_bound(p: Float[Tensor, "V"]) -> Sides:
-    """`max_S 4 P(S)(1 - P(S)) <= min(1, 2 G)`."""
+    """Both sides of `max_S 4 P(S)(1 - P(S)) <= min(1, 2 G)`."""
     return inf_to_one_norm(p), (2 * gini(p)).clamp(max=1.0)
 
 
 def embedding_spread_bound(p: Float[Tensor, "V"], E: Float[Tensor, "V d"]) -> Sides:
-    """`E_a ||e_a - ebar|| <= D_e G`."""
+    """Both sides of `E_a ||e_a - ebar|| <= D_e G`, with `ebar = E_a e_a`."""
     return (p * (E - p @ E).norm(dim=-1)).sum(), diameter(E) * gini(p)
 
 
 def sandwich_bound(p: Float[Tensor, "V"], E: Float[Tensor, "V d"], W: Float[Tensor, "V k"]) -> Sides:
-    """`||E'J W||_2 <= D_e D_w min(1/4, G/2)`: vocabulary-free, where the product of norms is useless."""
+    """Both sides of `||E'J W||_2 <= D_e D_w min(1/4, G/2)`, whose right side does not grow with V; a product of norms does."""
     inner = E.mT @ (p[:, None] * W) - torch.outer(p @ E, p @ W)
     return torch.linalg.matrix_norm(inner, 2), diameter(E) * diameter(W) * spread_factor(gini(p))

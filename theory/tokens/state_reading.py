@@ -1,8 +1,8 @@
 """The error of the attention costate for a vocabulary of any size: state-reading policies, exact at alpha = 1.
 
-The context of a state-reading policy is the prompt followed by the token of the current abstract state: what was generated
-enters only through that state. Then there are H x S contexts per prompt, and value, value gradient and every bound are a
-dynamic programme whose cost is linear in V, but for the exact diameter.
+The context of a state-reading policy is the prompt followed by the token of the current abstract state: the generated tokens
+enter only through that state. There are then H x S contexts per prompt, and value, value gradient and all bounds follow by
+dynamic programming. The cost is linear in V, except for the exact diameter.
 """
 
 from collections.abc import Callable
@@ -29,15 +29,17 @@ from theory.tokens.softmax_bounds import (
 )
 
 DEFAULT_BUDGET = 8 * 2**30
-_COPIES = 6  # of one step's slopes that are alive at a time; the tests hold it against a measurement
+_COPIES = 6  # of one step's slopes that are in use at a time; the tests compare it with a measurement
+_SUMS = ("tier1", "tier2", "tier3", "spread", "naive", "reach", "spectral", "dealt")  # discounted sums over the steps
+_MEANS = ("entropy", "gini", "jacobian_norm", "diameter", "oscillation")  # means over the steps
 
 
 @dataclass(frozen=True)
 class StateReadingSplit:
-    """Value gradient of one prompt under a state-reading policy at alpha = 1, its bounds, and what they are made of.
+    """Value gradient of one prompt under a state-reading policy at alpha = 1, its bounds, and their factors.
 
-    With a token reward and alpha = 1 the attention costate E1 is 0, so the error is the norm of the value gradient and
-    equals the summed covariances. `tiers` as in `theory.tokens.error_split`. The other sums, all `sum_k gamma^k E[...]`:
+    With a token reward and alpha = 1 the attention costate E1 is 0, so the error is the norm of the value gradient, which
+    is the sum of the covariances. `tiers` as in `theory.tokens.error_split`. The other sums, all `sum_k gamma^k E[...]`:
 
     | field    | summand                                  | what it is                                                |
     |----------|------------------------------------------|-----------------------------------------------------------|
@@ -75,7 +77,7 @@ class StateReadingSplit:
 
 @dataclass(frozen=True)
 class StateReadingSlopes:
-    """A state-reading policy at delta = 0: its probabilities, `w_k(z, a) = d logits / d delta`, their diameters."""
+    """A state-reading policy at delta = 0: probabilities, slopes `w_k(z, a) = d logits / d delta`, diameters of the slopes."""
 
     pi: Float[Tensor, "H S V"]
     w: Float[Tensor, "H S V D"]
@@ -85,11 +87,16 @@ class StateReadingSlopes:
 def state_reading_slopes(
     world: TokenMDP, logits: Callable[[Tensor, int], Tensor], width: int, budget: int = DEFAULT_BUDGET
 ) -> StateReadingSlopes:
-    """Slopes by forward mode: all that a split needs of the policy, whatever the rewards and the prompt's start are.
+    """Slopes by forward mode: all that a split needs of the policy, whatever the rewards and the start state are.
 
-    `logits(delta, k)` gives the (S, V) logits at step k with `delta` (width,) added at the prompt. Linear in V but for the
-    exact diameter, see there. Raises InputError for logits of another shape and, before allocating, for slopes that need
-    more than `budget` bytes.
+    Args:
+        world: the token world.
+        logits: `logits(delta, k)` gives the (S, V) logits at step k with `delta` (width,) added at the prompt.
+        width: size of delta.
+        budget: bytes that the slopes may need.
+
+    Raises:
+        InputError: logits of another shape or, before allocating, slopes that need more than the budget.
     """
     _check_size(world, width, budget)
     delta = world.P.new_zeros(width)
@@ -128,10 +135,6 @@ def state_reading_split(
     return split_of_slopes(world, state_reading_slopes(world, logits, width, budget), prompt)
 
 
-_SUMS = ("tier1", "tier2", "tier3", "spread", "naive", "reach", "spectral", "dealt")
-_MEANS = ("entropy", "gini", "jacobian_norm", "diameter", "oscillation")
-
-
 def _state_terms(p: Tensor, w: Tensor, D: Tensor, Q: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
     """Covariances (S, D) and, by name, every summand and mean of the split, (S,)."""
     cov, H, G, norm = covariance(p, w, Q), entropy(p), gini(p), jacobian_norm(p)
@@ -164,7 +167,7 @@ def _largest_singular_value(w: Tensor) -> Tensor:
 
 
 def _check_size(world: TokenMDP, width: int, budget: int) -> None:
-    """The slopes of all steps, the copies of one step's that are alive at a time, and the tables."""
+    """Raise InputError if all slopes, the copies of one step's slopes in use at a time, and the tables need too much."""
     needed = 8 * world.S * world.V * ((world.horizon + _COPIES) * width + 4 * world.horizon + world.S)
     if needed > budget:
         raise InputError(

@@ -1,8 +1,9 @@
-"""What one backward pass through a prefix tree gives: parameter gradient and value gradients of all nodes together.
+"""One backward pass through a prefix tree: the parameter gradient and the value gradients of all nodes together.
 
-A surrogate whose weights are constants has the wanted derivative both in the parameters and in every node's leaf; a leaf
-moves its own node's value alone, so its slope over `gamma^k` times the node's probability is that node's value gradient.
-`tree_gradients` does this subtree by subtree, so that memory is bounded by the largest chunk and not by the tree.
+A *surrogate* is a scalar of the tree whose weights are constants and whose derivatives are the wanted ones, in the parameters
+as in every node's leaf. A leaf moves only its own node's value, so the slope in the leaf, divided by `gamma^k` and by the
+node's probability, is the value gradient of the node. `tree_gradients` does this subtree by subtree, so that memory is bounded
+by the largest chunk and not by the tree.
 """
 
 from collections.abc import Callable, Sequence
@@ -33,10 +34,10 @@ DEFAULT_CHUNK = 2**28  # bytes at a time: larger pieces are slower, not faster
 
 
 def path_surrogate(tree: Tree, own_token_averaged: bool = False) -> Float[Tensor, ""]:
-    """Its gradient is that of the realised reward, the tokens c held fixed, in the mean: the attention costate E1.
+    """Surrogate of the attention costate E1: its gradient is the mean slope of the realised reward at fixed tokens c.
 
-    `sum_k gamma^k sum_edges weight rbar(b, u)`, weights constant. With `own_token_averaged` each step's table reward is
-    averaged over its own token analytically, `b' r pi` (E1b); later steps still see the sampled token.
+    `sum_k gamma^k sum_edges weight rbar(b, u)` with constant weights. With `own_token_averaged` each step's table reward is
+    replaced by its average over the step's own token, `b' r pi` (E1b); later steps still see the sampled token.
     """
     total = torch.zeros_like(tree.levels[0].reach[0])
     for k, level in enumerate(tree.levels):
@@ -49,10 +50,10 @@ def path_surrogate(tree: Tree, own_token_averaged: bool = False) -> Float[Tensor
 
 
 def score_surrogate(tree: Tree, baseline: bool = True) -> Float[Tensor, ""]:
-    """Its gradient is that of `sum_k gamma^k (Q - b) log pi(c_k)` in the mean: the score costate E2.
+    """Surrogate of the score costate E2: its gradient is the mean slope of `sum_k gamma^k (Q - b) log pi(c_k)`.
 
-    Q is what followed the token (exact in a whole tree, the realised return-to-go in a sample), a constant; the baseline
-    is the node's V where all edges are there, else 0: it changes no mean.
+    Q is the return after the token as a constant: exact in a whole tree, the realised return-to-go in a sample. The baseline
+    b is the node's V where all edges are followed, else 0; it does not change the mean.
     """
     total = torch.zeros_like(tree.levels[0].reach[0])
     for k, (level, Q, V) in enumerate(zip(tree.levels, tree.Q, tree.V, strict=True)):
@@ -63,32 +64,35 @@ def score_surrogate(tree: Tree, baseline: bool = True) -> Float[Tensor, ""]:
 
 
 def total_surrogate(tree: Tree) -> Float[Tensor, ""]:
-    """Both: its gradient is that of the expected return, for every alpha."""
+    """Sum of the two surrogates: its gradient is that of the expected return, for every alpha."""
     return path_surrogate(tree) + score_surrogate(tree)
 
 
 def node_gradients(tree: Tree, surrogate: Float[Tensor, ""], site: str) -> list[Float[Tensor, "N positions D"]]:
-    """Derivative of every node's own value: the surrogate's slope in the node's leaf over `gamma^k` times its probability.
+    """Slope of the surrogate in every node's leaf, divided by `gamma^k` and by the node's probability.
 
-    A surrogate that no path joins to the leaves has slope 0 (E1 of a token reward at alpha = 1). A node whose probability
-    is 0, or so small that its slope has no digits left, has no gradient to be read this way: it comes as NaN, never as 0.
+    A surrogate that does not depend on the leaves has slope 0 (E1 of a token reward at alpha = 1). For a node whose probability
+    is 0, or so small that the slope has no digits left, the result is NaN, never 0.
     """
     if site not in tree.levels[0].leaves:
         raise InputError(f"site {site!r} has no leaves in this tree; it was grown with {list(tree.levels[0].leaves)}")
     leaves = [level.leaves[site] for level in tree.levels]
     slopes = _slopes(surrogate, leaves, keep=True)
-    return [_per_node(slope, tree.world.gamma**k, level.reach)
-            for k, (slope, level) in enumerate(zip(slopes, tree.levels, strict=True))]  # fmt: skip
+    return [
+        _per_node(slope, tree.world.gamma**k, level.reach)
+        for k, (slope, level) in enumerate(zip(slopes, tree.levels, strict=True))
+    ]
 
 
 def _slopes(loss: Tensor, inputs: Sequence[Tensor], keep: bool = False) -> tuple[Tensor, ...]:
-    """Derivatives, 0 for what no path joins."""
+    """Derivatives of the loss; 0 where the loss does not depend on an input."""
     if not loss.requires_grad:
         return tuple(torch.zeros_like(x) for x in inputs)
     return torch.autograd.grad(loss, list(inputs), retain_graph=keep, allow_unused=True, materialize_grads=True)
 
 
 def _per_node(slope: Tensor, discount: float, reach: Tensor) -> Tensor:
+    """Slope of a node's own value; NaN where the node's probability is too small."""
     limits = torch.finfo(reach.dtype)
     weight = (discount * reach)[:, None, None]
     return torch.where(weight > limits.tiny / limits.eps, slope / weight, torch.nan)
@@ -110,16 +114,33 @@ class TreeGradients:
 
 
 def tree_gradients(
-    world: TokenMDP, policy: TokenPolicy, mix: Mix | float = 1.0, sites: Sequence[str] = (),
-    surrogate: Surrogate = total_surrogate, budget: int = DEFAULT_BUDGET, chunk: int = DEFAULT_CHUNK,
-) -> TreeGradients:  # fmt: skip
-    """J, parameter gradient and value gradient of every prefix in about `chunk` bytes of memory where that can be.
+    world: TokenMDP,
+    policy: TokenPolicy,
+    mix: Mix | float = 1.0,
+    sites: Sequence[str] = (),
+    surrogate: Surrogate = total_surrogate,
+    budget: int = DEFAULT_BUDGET,
+    chunk: int = DEFAULT_CHUNK,
+) -> TreeGradients:
+    """J, parameter gradient and value gradient of every prefix, in about `chunk` bytes of memory where possible.
 
-    The levels above a cut (the trunk) are one tree; the subtrees below it are grown and differentiated a chunk at a time,
-    each from its prefixes as if they were prompts. What a chunk's backward pass leaves at those prefixes (embeddings,
-    beliefs, ancestors' leaves) and the values of its roots are then carried through the trunk. Every prefix runs forward
-    once, but for the short contexts of the cut. Where `chunk` is too small for any cut the one that needs least is taken;
-    raises InputError where even that needs more than `budget` bytes.
+    The levels above a cut, the trunk, are one tree. The subtrees below the cut are grown and differentiated a chunk at a time,
+    each from its prefixes as if they were prompts. The slopes that a chunk's backward pass finds at those prefixes (in their
+    embeddings, beliefs and ancestors' leaves) and the values of its roots are then carried through the trunk. Every prefix
+    runs forward once; only the contexts at the cut are read again. If `chunk` is too small for any cut, the cut that needs
+    least memory is taken.
+
+    Args:
+        world: the token world.
+        policy: over its tokens.
+        mix: the rule for the next input, or alpha (see `grow`).
+        sites: places in the network where value gradients are taken.
+        surrogate: tree -> scalar.
+        budget: bytes that may be needed in all.
+        chunk: bytes that a chunk may need.
+
+    Raises:
+        InputError: even the best cut needs more than the budget.
     """
     budget_left = budget - _answer_bytes(world, policy, sites)
     cut, rows = _plan(world, policy, min(chunk, budget_left), budget_left)
@@ -145,7 +166,7 @@ def tree_gradients(
 def whole_tree_gradients(
     tree: Tree, policy: TokenPolicy, sites: Sequence[str], loss: Float[Tensor, ""], keep: bool = False
 ) -> TreeGradients:
-    """The same of a tree in one piece and any scalar `loss` of it; `keep` its graph for another one."""
+    """Gradients of any scalar `loss` of a tree in one piece; with `keep` the graph stays for a further loss."""
     parameters, H = list(policy.parameters()), len(tree.levels)
     leaves = [level.leaves[site] for site in sites for level in tree.levels]
     slopes = _slopes(loss, parameters + leaves, keep)
@@ -158,7 +179,7 @@ def whole_tree_gradients(
 
 
 class _Sums:
-    """Running sums of slopes: parameters, the trunk's leaves, and each chunk's own nodes."""
+    """Running sums of slopes in the parameters, in the trunk's leaves and in each chunk's own nodes."""
 
     def __init__(self, world: TokenMDP, policy: TokenPolicy, trunk: Tree, sites: Sequence[str]):
         self.gamma, self.trunk, self.sites, self.branches = world.gamma, trunk, sites, world.V
@@ -170,7 +191,7 @@ class _Sums:
         self.costates: dict[str, list[list[Tensor]]] = {site: [[] for _ in range(world.horizon)] for site in sites}
 
     def add(self, tree: Tree, loss: Tensor, cut: list[Tensor], start: int) -> tuple[Tensor, ...]:
-        """Differentiate a chunk; returns its slopes in the tensors at the cut."""
+        """Differentiate a chunk; return its slopes in the tensors at the cut."""
         depth, H = len(self.trunk.levels), len(tree.levels)
         leaves = [level.leaves[site] for site in self.sites for level in tree.levels]
         slopes = _slopes(loss, [*self.parameters, *leaves, *cut])
@@ -187,7 +208,7 @@ class _Sums:
         return slopes[len(slopes) - len(cut) :]
 
     def _to_ancestors(self, slope: Tensor, i: int, start: int) -> None:
-        """Add a chunk's slopes at the earlier positions of its contexts to the leaves of the nodes that stand there."""
+        """Add a chunk's slopes at the earlier positions of its contexts to the ancestors' leaves at those positions."""
         depth, nodes, position = len(self.trunk.levels), torch.arange(start, start + len(slope), device=slope.device), 0
         for j in range(depth):
             total = self.trunk_slopes[i * depth + j]
@@ -196,7 +217,7 @@ class _Sums:
             position += width
 
     def close(self, trunk: Tree, surrogate: Surrogate, carried: Tensor) -> TreeGradients:
-        """The trunk's own part, and all together."""
+        """Add the trunk's own part and return all gradients."""
         slopes = _slopes(surrogate(trunk) + carried, [*self.parameters, *self.trunk_leaves])
         parameters = tuple(a + b for a, b in zip(self.slopes, slopes, strict=False))
         leaves = [a + b for a, b in zip(self.trunk_slopes, slopes[len(self.parameters) :], strict=True)]
@@ -212,14 +233,15 @@ class _Sums:
 
 
 def _answer_bytes(world: TokenMDP, policy: TokenPolicy, sites: Sequence[str]) -> int:
-    """What the values and value gradients themselves take."""
+    """Bytes of the values and value gradients themselves."""
     return 8 * node_count(world) * (1 + len(sites) * getattr(policy, "width", 1))
 
 
 def _plan(world: TokenMDP, policy: TokenPolicy, chunk: int, budget: int) -> tuple[int, int]:
-    """The cut (0: none) and how many of its prefixes make a chunk: the shallowest that fits, else the one that needs least.
+    """The cut (0 for none) and the number of its prefixes in a chunk.
 
-    Where not even that is within the budget nothing is cut, and growing the tree refuses it with the numbers.
+    The cut is the shallowest that fits into `chunk`, else the one that needs least. If that is not within the budget there is
+    no cut, and growing the whole tree raises InputError with the numbers.
     """
     each, H = bytes_per_node(world, policy), world.horizon + (world.readout is not None)
     sizes = [len(world.prompts) * world.V**k for k in range(H)]

@@ -69,8 +69,16 @@ def measure(setting: CostateMeanSetting, rng: torch.Generator, device: str) -> l
     for part, variant, judged in ((_TOTAL, policy, len(times)), (_CUT, ClosedPath(policy, "all"), len(times) - 1)):
         mean = sampled(world, T, setting.samples, rng, device, moments(variant))[:judged]
         scale = size[:judged, :, None]
-        at_times = equals(part, mean, 0.0, scale, tolerance=_ROUNDING * scale, margin=setting.margin, labels=labels,
-                          axes=("t", "component", "regressor"))  # fmt: skip
+        at_times = equals(
+            part,
+            mean,
+            0.0,
+            scale,
+            tolerance=_ROUNDING * scale,
+            margin=setting.margin,
+            labels=labels,
+            axes=("t", "component", "regressor"),
+        )
         rows += [{**row, "t": times[row["t"]]} for row in at_times]
     return rows
 

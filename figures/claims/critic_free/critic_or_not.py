@@ -127,7 +127,7 @@ CLAIM = Claim(
     source="the claim's premise, that critic-free learning needs no critic; the margin, a fifth, is ours",
     assumptions=("A5",),
     must_hold="RLOO within a fifth (of the exact gradient's gain) of PPO with a learned critic; an exact critic (lambda = 0) "
-    "ahead of RLOO where the reward is sparse, within a fifth elsewhere; 32 rows an update, one pass, Adam, one rate for all",
+    "ahead of RLOO where the reward is sparse, within a fifth elsewhere; 32 rows in each update, one pass, Adam, one rate",
     must_fail="RLOO reaches the exact gradient (sparse reward); REINFORCE without a baseline does as RLOO does (it is better "
     "where the reward is sparse and rare, worse where it is dense: by more than a fifth)",
     how_to_read="Interquartile means over seeds of the exact return, bands are 95 % bootstrap intervals; black dashed, ascent "

@@ -37,7 +37,8 @@ def _gap_without_largest(split: ErrorSplit) -> torch.Tensor:
     """Gap (prompts,) of the identity whose sum lacks each prompt's largest covariance."""
     largest = split.sampling.norm(dim=-1).argmax(0)
     kept = split.sampling.sum(0) - split.sampling[largest, torch.arange(len(largest))]
-    return (split.value_gradient - split.attention - kept).norm(dim=-1)
+    gap: torch.Tensor = (split.value_gradient - split.attention - kept).norm(dim=-1)
+    return gap
 
 
 def draw(rows: pd.DataFrame, figure: Any) -> None:

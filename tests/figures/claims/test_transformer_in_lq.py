@@ -50,13 +50,13 @@ def test_a_planted_error_makes_the_claim_fail(place, name, spoilt, parts, monkey
     monkeypatch.setattr(place, name, spoilt)
     verdict = judge(module.CLAIM, measured(margin=0.02))
     assert verdict.outcome == "fails"
-    assert all(verdict.parts[part].outcome == "fails" for part in parts)
+    assert all(verdict.parts[part].result.outcome == "fails" for part in parts)
 
 
 def test_a_control_that_detaches_nothing_leaves_the_claim_undecided(monkeypatch):
     monkeypatch.setattr(module, "ClosedPath", lambda p, path: p if path == "all" else ClosedPath(p, path))
     monkeypatch.setattr(module, "_SEEN", -1)  # judge it, though its exact bias is none
     verdict = judge(module.CLAIM, measured())
-    assert verdict.parts["policy input detached"].outcome == "holds"
+    assert verdict.parts["policy input detached"].result.outcome == "holds"
     assert verdict.outcome == "undecided"
     assert not verdict.as_documented

@@ -21,6 +21,7 @@ from figures.harness.records import Point
 from figures.harness.registry import CLAIM_NAMES, load_claim
 from figures.harness.runner import missing, plan, run_missing, run_point
 
+
 def run(*arguments):
     """The command in this process: exit code."""
     with pytest.raises(SystemExit) as stopped:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import pandas as pd
 import pytest
@@ -10,8 +11,8 @@ import torch
 from agents.training.settings import Record
 from agents.training.trainer import Trainer
 from figures.cli import main
-from figures.commands.train import pairs
-from figures.commands.training_run import Run, build_trainer, registered_worlds
+from figures.commands.options import pairs
+from figures.commands.training_run import Run, build_trainer
 
 TINY = ("--width", 4, "--heads", 1, "--layers", 1, "--prompts", 4, "--group", 4, "--every", 2, "--steps", 5)
 TOKENS = ("train", "--learner", "grpo", "--world", "TokenSumAndStop", "--set", "horizon=3", *TINY)
@@ -30,7 +31,7 @@ def run(*arguments):
 @pytest.fixture
 def undrawn(monkeypatch):
     """No pictures: they are looked at once, and take most of the time."""
-    monkeypatch.setattr("figures.commands.train.draw_run", lambda *given: None)
+    monkeypatch.setattr("figures.commands.train.draw_run", lambda *arguments: None)
 
 
 @pytest.fixture(scope="module")
@@ -41,18 +42,27 @@ def whole(tmp_path_factory):
     return folder(out)
 
 
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """The folder of a run of one seed without penalties, not drawn."""
+    out = tmp_path_factory.mktemp("plain")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("figures.commands.train.draw_run", lambda *arguments: None)
+        assert run(*TOKENS, "--out", out) == 0
+    return folder(out)
+
+
 def folder(out):
-    (found,) = out.iterdir()
-    return found
+    (only,) = out.iterdir()
+    return only
 
 
 def test_a_run_leaves_its_log_its_picture_and_its_settings(whole, capsys):
     assert run(*FULL, "--out", whole.parent) == 0
-    found = whole
-    assert {path.name for path in found.iterdir()} == FILES
-    assert (found / "curves.png").read_bytes().startswith(b"\x89PNG")
-    assert "<svg" in (found / "curves.svg").read_text()
-    table = pd.read_csv(found / "log.csv")
+    assert {path.name for path in whole.iterdir()} == FILES
+    assert (whole / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert "<svg" in (whole / "curves.svg").read_text()
+    table = pd.read_csv(whole / "log.csv")
     assert {"seed", *(f.name for f in dataclasses.fields(Record))} == set(table.columns)
     assert table["step"].tolist() == [step for step in range(6) for _ in range(2)]
     assert table["seed"].tolist() == [5, 6] * 6
@@ -61,36 +71,33 @@ def test_a_run_leaves_its_log_its_picture_and_its_settings(whole, capsys):
     assert bool(exact["J"].between(0, 1).all())
     assert bool(table[table["step"].isin([1, 3])]["J"].isna().all())
     assert bool(table[table["step"] < 5]["sampled"].notna().all())
-    settings = json.loads((found / "settings.json").read_text())
+    settings = json.loads((whole / "settings.json").read_text())
     assert settings["learner"] == "ppo"
     assert settings["kl_loss"] == ["k3", 0.1]
     assert settings["setting"]["minibatches"] == 2
-    said = capsys.readouterr()
-    assert str(found) in said.out
-    assert "best J 1" in said.out
-    assert found.name in said.err
     assert settings["world_options"] == [["horizon", 3]]
+    printed = capsys.readouterr()
+    assert str(whole) in printed.out
+    assert "best J 1" in printed.out
+    assert f"training in {whole}" in printed.err
 
 
-def test_the_log_is_what_the_trainer_says(tmp_path, undrawn):
-    assert run(*TOKENS, "--out", tmp_path) == 0
-    settings = json.loads((folder(tmp_path) / "settings.json").read_text())
+def test_the_log_is_what_the_trainer_records(plain):
+    settings = json.loads((plain / "settings.json").read_text())
     settings["setting"] = type(Run("rloo", "TokenCopy").setting)(**settings["setting"])
     settings["world_options"] = tuple(map(tuple, settings["world_options"]))
-    asked = Run(**settings | {"options": ()})
-    assert asked.name == folder(tmp_path).name
-    trainer, world, _ = build_trainer(asked)
+    same = Run(**settings | {"options": ()})
+    assert same.name == plain.name
+    trainer, world, _ = build_trainer(same)
     assert world.horizon == 3
-    table = pd.read_csv(folder(tmp_path) / "log.csv")
+    table = pd.read_csv(plain / "log.csv")
     for record, row in zip(trainer.run(), table.to_dict("records"), strict=True):
         for name in ("loss", "J", "entropy", "cosine", "silent"):
             assert float(getattr(record, name)[0]) == pytest.approx(row[name], rel=1e-12, abs=1e-15, nan_ok=True)
 
 
-def test_the_same_command_again_runs_nothing_and_gives_the_same_log(tmp_path, monkeypatch, undrawn):
-    assert run(*TOKENS, "--out", tmp_path) == 0
-    before = (folder(tmp_path) / "log.csv").read_bytes()
-    (folder(tmp_path) / "log.csv").unlink()
+def test_the_same_command_again_runs_nothing_and_gives_the_same_log(plain, tmp_path, monkeypatch, undrawn):
+    shutil.copytree(plain, tmp_path / plain.name, ignore=shutil.ignore_patterns("log.csv"))
 
     def never(self):
         raise AssertionError("a finished run was run again")
@@ -98,23 +105,23 @@ def test_the_same_command_again_runs_nothing_and_gives_the_same_log(tmp_path, mo
     monkeypatch.setattr(Trainer, "step", never)
     monkeypatch.setattr(Trainer, "_answers", never)
     assert run(*TOKENS, "--out", tmp_path) == 0
-    assert (folder(tmp_path) / "log.csv").read_bytes() == before
+    assert (tmp_path / plain.name / "log.csv").read_bytes() == (plain / "log.csv").read_bytes()
 
 
 def stop_before(monkeypatch, name, count):
     """Ctrl-C on the call `count` of a method of the trainer."""
     real, calls = getattr(Trainer, name), []
 
-    def interrupted(self, *given):
+    def interrupted(self, *arguments):
         calls.append(1)
         if len(calls) == count:
             raise KeyboardInterrupt
-        return real(self, *given)
+        return real(self, *arguments)
 
     monkeypatch.setattr(Trainer, name, interrupted)
 
 
-STOPS = [("step", 1), ("step", 4), ("_draw", 3), ("_update", 10), ("_teach", 3), ("_answers", 4)]
+STOPS = [("step", 1), ("step", 4), ("_draw", 3), ("_gradient", 10), ("_fit_critic", 3), ("_answers", 4)]
 
 
 @pytest.mark.parametrize(("name", "count"), STOPS)
@@ -141,8 +148,8 @@ def test_other_settings_are_another_folder(tmp_path, undrawn):
 
 
 def test_options_and_keywords_reach_learner_and_world(tmp_path, undrawn):
-    given = ("--option", "std=none", "--option", "length=row sum", "--set", "modulus=3", "--set", "gamma=0.5")
-    assert run(*TOKENS, "--steps", 1, *given, "--optimiser", "sgd", "--out", tmp_path) == 0
+    options = ("--option", "std=none", "--option", "length=row sum", "--set", "modulus=3", "--set", "gamma=0.5")
+    assert run(*TOKENS, "--steps", 1, *options, "--optimiser", "sgd", "--out", tmp_path) == 0
     settings = json.loads((folder(tmp_path) / "settings.json").read_text())
     assert settings["options"] == [["length", "row sum"], ["std", "none"]]
     assert settings["world_options"] == [["gamma", 0.5], ["horizon", 3], ["modulus", 3]]
@@ -151,8 +158,8 @@ def test_options_and_keywords_reach_learner_and_world(tmp_path, undrawn):
 
 def assert_trained(out, learner):
     """In the scalar world, two seeds."""
-    given = ("train", "--learner", learner, "--world", "LQScalar", "--set", "horizon=5", "--seeds", 2, *TINY)
-    assert run(*given, "--rate", 0.1, "--steps", 8, "--out", out) == 0
+    command = ("train", "--learner", learner, "--world", "LQScalar", "--set", "horizon=5", "--seeds", 2, *TINY)
+    assert run(*command, "--rate", 0.1, "--steps", 8, "--out", out) == 0
     J = pd.read_csv(folder(out) / "log.csv").groupby("step")["J"].mean().dropna()
     assert J.iloc[-1] > J.iloc[0] + 0.1
 
@@ -170,14 +177,14 @@ def test_a_run_that_samples_nothing_is_drawn_too(tmp_path, capsys):
 
 @pytest.mark.parametrize("sampler", ["float32", "bfloat16"])
 def test_a_linear_quadratic_world_is_sampled_in_another_precision_or_that_is_refused(tmp_path, capsys, sampler):
-    given = ("train", "--learner", "rloo", "--world", "LQScalar", "--set", "horizon=5", "--sampler", sampler, *TINY)
-    assert run(*given, "--out", tmp_path) == 2
+    command = ("train", "--learner", "rloo", "--world", "LQScalar", "--set", "horizon=5", "--sampler", sampler, *TINY)
+    assert run(*command, "--out", tmp_path) == 2
     assert "sampler" in capsys.readouterr().err
 
 
 def test_a_world_without_closed_form_says_so_and_is_trained(tmp_path, capsys, undrawn):
-    given = ("train", "--learner", "rloo", "--world", "LQStepReward", "--set", "horizon=3", *TINY)
-    assert run(*given, "--steps", 3, "--out", tmp_path) == 0
+    command = ("train", "--learner", "rloo", "--world", "LQStepReward", "--set", "horizon=3", *TINY)
+    assert run(*command, "--steps", 3, "--out", tmp_path) == 0
     assert "nothing exact is recorded" in capsys.readouterr().err
     assert bool(pd.read_csv(folder(tmp_path) / "log.csv")["J"].isna().all())
 
@@ -217,18 +224,14 @@ BAD = {
 @pytest.mark.parametrize("case", BAD)
 def test_bad_usage_is_one_line_exit_2_and_writes_nothing(case, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    given, named = BAD[case]
-    base = [x for x in TOKENS if x not in ("--set", "horizon=3")] if "--world" in given else TOKENS
-    assert run(*base, *given) == 2
-    said = capsys.readouterr().err.strip()
-    assert named in said
-    assert "\n" not in said
-    assert "Traceback" not in said
+    options, named = BAD[case]
+    base = [x for x in TOKENS if x not in ("--set", "horizon=3")] if "--world" in options else TOKENS
+    assert run(*base, *options) == 2
+    message = capsys.readouterr().err.strip()
+    assert named in message
+    assert "\n" not in message
+    assert "Traceback" not in message
     assert not list(tmp_path.iterdir())
-
-
-def test_every_registered_world_has_a_short_name():
-    assert {"TokenSumAndStop", "TokenLock", "LQScalar", "LQRandom"} <= set(registered_worlds())
 
 
 @pytest.mark.parametrize(("learner", "world"), [("ppo", "TokenSumAndStop"), ("ppo", "LQScalar")])

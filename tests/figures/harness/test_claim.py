@@ -115,7 +115,7 @@ def test_row_makers_spell_out_what_they_say():
         "report"
     ] * 3
     assert vanishes("p", 0.5, 1e-9)[0] == equals("p", 0.5, 0.0, tolerance=1e-9)[0]
-    with pytest.raises(InputError, match="'p' of {'w': 1} is not finite"):
+    with pytest.raises(InputError, match=r"'p' of \{'w': 1\} is not finite"):
         equals("p", float("nan"), 0.0, labels={"w": 1})
 
 

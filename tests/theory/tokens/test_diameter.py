@@ -5,7 +5,7 @@ import time
 import pytest
 import torch
 
-from theory.tokens import softmax_bounds
+from theory.tokens import diameter as module
 from theory.tokens.diameter import diameter
 
 close = torch.testing.assert_close
@@ -65,8 +65,8 @@ def test_equal_points_have_no_diameter(V, offset):
 @pytest.mark.parametrize("cloud", ["normal", "sphere", "heavy tails", "collinear", "duplicates"])
 @pytest.mark.parametrize(("rows", "walk"), [(1, 0), (7, 0), (7, 1), (700, 0)])
 def test_the_search_finds_the_pair_without_help_and_in_blocks_of_any_size(cloud, rows, walk, rng, monkeypatch):
-    monkeypatch.setattr(softmax_bounds, "_ROWS", rows)
-    monkeypatch.setattr(softmax_bounds, "_WALK", walk)
+    monkeypatch.setattr(module, "_ROWS", rows)
+    monkeypatch.setattr(module, "_WALK", walk)
     w = CLOUDS[cloud](normal(rng, 700, 3))
     close(diameter(w), all_pairs(w), rtol=1e-13, atol=0)
 
@@ -83,8 +83,8 @@ def test_the_farthest_pair_need_not_hold_the_point_farthest_from_the_centre(rng)
 @pytest.mark.parametrize("V", [3, 12, 520])
 @pytest.mark.parametrize("batch", [(), (1,), (7,), (2, 3), (0,), (2, 0)])
 def test_batches_cloud_by_cloud(V, batch, rng, monkeypatch):
-    monkeypatch.setattr(softmax_bounds, "_PRODUCTS", 4 * V**2)  # four clouds at a time
-    monkeypatch.setattr(softmax_bounds, "_NUMBERS", 4 * V * 4)
+    monkeypatch.setattr(module, "_PRODUCTS", 4 * V**2)  # four clouds at a time
+    monkeypatch.setattr(module, "_NUMBERS", 4 * V * 4)
     w = normal(rng, *batch, V, 4) * normal(rng, *batch, 1, 1)
     found = diameter(w)
     assert found.shape == batch

@@ -158,7 +158,7 @@ def test_slopes_of_another_alpha_do_not_close_the_identity():
 
 @pytest.mark.parametrize("alpha", [0.4, 1.0])
 def test_directions_taken_a_few_at_a_time_give_the_same_slopes_in_less_memory(alpha, monkeypatch):
-    import theory.tokens.error_split as module
+    import theory.tokens.forward_mode as module
 
     taken = []
     real = module.vmap

@@ -147,7 +147,7 @@ def test_a_node_of_probability_zero_has_nan_and_spoils_no_other():
 class NeverCalled:
     """Only its sizes may be looked at."""
 
-    width, layers = 64, 2
+    width, layers, sites = 64, 2, ()
 
     def parameters(self):
         raise AssertionError("a tree too large must be refused before anything is built")

@@ -38,6 +38,8 @@ class PromptOnly(Recomputing):
 class Linear(nn.Module):
     """Prompt reads as in any network; afterwards the next *probabilities* are linear in the last token (at power 1)."""
 
+    sites = ("embedding",)
+
     def __init__(self, V, power=1):
         super().__init__()
         self.power = power

@@ -142,7 +142,7 @@ class StateReader(nn.Module):
         super().__init__()
         self.network, self.world, self.T = network, world, world.prompts.shape[1]
         self.readers = [self.shifted(k) for k in range(world.horizon)]
-        self.width, self.layers = network.width, network.layers
+        self.width, self.layers, self.sites = network.width, network.layers, network.sites
 
     def shifted(self, k):
         reader = copy.deepcopy(self.network)
