@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from envs.arguments import as_arrays, check_gamma, check_horizon, check_semidefinite, defaults
 from envs.noise import noise_family
-from envs.world import AnyArray, InputError, as_array, namespace, stop_gradient, unknown, vecdot
+from envs.world import AnyArray, InputError, as_array, namespace, unknown, vecdot
 
 AnyLQ = TypeVar("AnyLQ", bound="LinearQuadratic")
-_SYMMETRY_TOLERANCE = 1e-10  # relative; below it a float64 matrix is symmetric up to rounding
 CLOSED_FORMS = frozenset({"value", "state moments", "costate covariance", "optimal gain"})  # those of theory/continuous
 
 
@@ -59,13 +59,15 @@ class LinearQuadratic:
 
     def __post_init__(self) -> None:
         """Fill the defaults in, check everything, and take the square roots of the covariances."""
-        arrays = _as_arrays({name: getattr(self, name) for name in _ARRAYS})
-        for name, value in {**arrays, **_defaults(arrays)}.items():
+        arrays = as_arrays({name: getattr(self, name) for name in _ARRAYS})
+        for name, value in {**arrays, **defaults(arrays)}.items():
             object.__setattr__(self, name, value)
         _check_shapes(self)
         for name in ("Q", "R", "Q_f", "S_w", "S_x", "S_0"):
-            _check_semidefinite(name, getattr(self, name))
-        _check_scalars(self)
+            check_semidefinite(name, getattr(self, name))
+        check_gamma(self.gamma)
+        check_horizon(self.horizon)
+        noise_family(self.noise)
         for root, covariance in (("L_w", self.S_w), ("L_x", self.S_x), ("L_0", self.S_0)):
             object.__setattr__(self, root, symmetric_root(covariance))
 
@@ -147,41 +149,6 @@ def symmetric_root(S: Float[AnyArray, "*batch k k"]) -> Float[AnyArray, "*batch 
     return root
 
 
-def _as_arrays(given: dict[str, Any]) -> dict[str, Any]:
-    """All given fields as float arrays of one library, finite, or an error that names the field."""
-    given = {name: value for name, value in given.items() if value is not None}
-    tensors = [value for value in given.values() if isinstance(value, torch.Tensor)]
-    arrays: dict[str, Any] = {}
-    for name, value in given.items():
-        try:
-            if tensors:
-                dtype = tensors[0].dtype if tensors[0].is_floating_point() else torch.float64
-                arrays[name] = torch.as_tensor(value, dtype=dtype, device=tensors[0].device)
-            else:
-                arrays[name] = np.asarray(value, dtype=np.float64)
-        except (TypeError, ValueError, RuntimeError):
-            shown = " ".join(repr(value).split())
-            raise InputError(f"{name} must be a rectangular array of numbers; got {shown}") from None
-        if not bool(namespace(arrays[name]).isfinite(arrays[name]).all()):
-            raise InputError(f"{name} holds NaN or infinity; every entry must be a finite number")
-    return arrays
-
-
-def _defaults(arrays: dict[str, Any]) -> dict[str, Any]:
-    """Zeros (identity for S_0) for the fields that were left out."""
-    for name in ("A", "B", "Q", "R"):
-        if name not in arrays:
-            raise InputError(f"{name} is missing; a linear-quadratic world needs A, B, Q and R")
-        shape = tuple(arrays[name].shape)
-        if len(shape) < 2 or 0 in shape:
-            raise InputError(f"{name} must be a matrix; got shape {shape}: write a scalar as [[value]]")
-    state, action = 0 * arrays["Q"], 0 * arrays["R"]
-    identity = state.copy() if isinstance(state, np.ndarray) else state.clone()
-    identity[..., range(min(state.shape[-2:])), range(min(state.shape[-2:]))] = 1.0
-    filled = {"Q_f": state, "S_w": state, "S_x": action, "m_0": state[..., 0], "S_0": identity}
-    return {name: value for name, value in filled.items() if name not in arrays}
-
-
 def _check_shapes(world: LinearQuadratic) -> None:
     n, m = world.A.shape[-1], world.B.shape[-1]
     wanted = {"A": (n, n), "B": (n, m), "R": (m, m), "S_x": (m, m), "m_0": (n,)}
@@ -190,36 +157,6 @@ def _check_shapes(world: LinearQuadratic) -> None:
         if shape[-len(tail) :] != tail:
             source = "A is square and B has one row per state" if name in "AB" else "it must fit A and B"
             raise InputError(f"{name} must have shape {tail}, got {shape}: {source} (n={n} states, m={m} actions)")
-
-
-def _check_semidefinite(name: str, S: Any) -> None:
-    xp, S = namespace(S), stop_gradient(S)
-    gap, size = float(abs(S - S.mT).max()), max(float(abs(S).max()), 1e-300)
-    rounding = max(_SYMMETRY_TOLERANCE, 8 * S.shape[-1] * float(xp.finfo(S.dtype).eps))
-    if gap > rounding * size:
-        raise InputError(f"{name} must be symmetric; |{name} - {name}'| reaches {gap:.3g}: pass ({name} + {name}') / 2")
-    lowest = float(xp.linalg.eigvalsh(S).min())
-    if lowest < -rounding * size:
-        raise InputError(f"{name} must be positive semidefinite; its smallest eigenvalue is {lowest:.3g}")
-
-
-def check_gamma(gamma: float) -> None:
-    """Refuse a discount outside (0, 1]."""
-    if not (isinstance(gamma, (int, float)) and 0 < gamma <= 1):
-        raise InputError(f"gamma must lie in (0, 1]; got {gamma!r}")
-
-
-def check_horizon(horizon: int | None) -> None:
-    """Refuse a horizon that is neither None nor a positive whole number."""
-    whole = isinstance(horizon, (int, np.integer)) and not isinstance(horizon, bool)
-    if horizon is not None and not (whole and horizon >= 1):
-        raise InputError(f"horizon must be a whole number >= 1, or None for an endless world; got {horizon!r}")
-
-
-def _check_scalars(world: LinearQuadratic) -> None:
-    check_gamma(world.gamma)
-    check_horizon(world.horizon)
-    noise_family(world.noise)
 
 
 def stack_history(world: LinearQuadratic, window: int) -> LinearQuadratic:

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from envs.linear_quadratic import AnyLQ, LinearQuadratic, check_gamma, check_horizon, scalar
+from envs.arguments import check_gamma, check_horizon
+from envs.linear_quadratic import AnyLQ, LinearQuadratic, scalar
 from envs.noise import noise_family
 from envs.world import AnyArray, InputError, as_array, namespace, stop_gradient
 

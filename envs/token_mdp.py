@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from envs.linear_quadratic import check_gamma, check_horizon
+from envs.arguments import check_gamma, check_horizon
 from envs.world import InputError
 
 _ROW_SUM = 1e-9  # how far a row of probabilities may be from summing to one

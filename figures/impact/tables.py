@@ -103,13 +103,12 @@ def aligned(
     table = named.loc[gains.index].pivot(index=_TRAJECTORY, columns="checkpoint", values="gain")
     if table.isna().any(axis=None):
         raise InputError("trajectories have different numbers of checkpoints: keep `checkpoints` alike in a study")
-    points = named[named["kind"] == "checkpoint"].pivot(
-        index=_TRAJECTORY, columns="checkpoint", values=["tokens", *known]
-    )
-    points = points.loc[table.index]
-    columns = {name: points[name].to_numpy(dtype=np.float64) for name in ("tokens", *known)}
+    names = ["tokens", *known]
+    points = named[named["kind"] == "checkpoint"].pivot(index=_TRAJECTORY, columns="checkpoint", values=names)
+    columns = points.loc[table.index].to_numpy(dtype=np.float64).reshape(len(table), len(names), -1)
+    tokens, *numbers = columns.swapaxes(0, 1)
     corpus = table.index.get_level_values("corpus").to_numpy()
-    return Runs(table.to_numpy(), {name: columns[name] for name in known}, corpus, columns["tokens"])
+    return Runs(table.to_numpy(), dict(zip(known, numbers, strict=True)), corpus, tokens)
 
 
 def peak_of_the_others(gain: Float[np.ndarray, "T C"]) -> np.ndarray:

@@ -1,0 +1,305 @@
+"""On another device every claim, training, pretraining and the impact study give the rows of the CPU.
+
+The device is the emulated one of `tests.devices.emulated`. Where there is CUDA, the same tests run on it: `pytest -m cuda`.
+"""
+
+import copy
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+from torch.func import functional_call, grad, jvp, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from agents.policies.linear import LinearPolicy
+from agents.policies.transformer import Transformer
+from agents.recipes.learners import Penalty, build_learner
+from agents.sampling.rollout import rollout
+from agents.training.pretraining import pretrain
+from agents.training.settings import TrainingSettings
+from agents.training.tasks import CommandTask, TokenTask
+from agents.training.trainer import Trainer
+from envs.corpus import Corpus
+from envs.linear_quadratic import scalar
+from envs.noise import Noise, draw_noise
+from envs.skills import skills
+from envs.token_tasks import sum_and_stop
+from figures.harness.registry import CLAIMS, measure_of, measuring_module
+from figures.impact.runs import ImpactSetting
+from figures.measures.oracles import CommandOracle, TokenOracle
+from tests.devices import emulated
+from theory.tokens.dynamic_programming import best_words
+
+# the tiny point that is run, where it is not the first: the first takes long, or takes place on no device (a closed form)
+POINTS = {
+    "actor_update_is_value_gradient": 2, "attention_transport": 1, "costate_mean": 2, "costate_recursion": 2, "critic_or_not": 1,
+    "error_bound": 3, "error_split": 3, "grpo_arcsine": 1, "kl_estimators": 1, "normalisation_breaks": 1, "off_policy_steps": 2,
+    "relaxed_costates": 1, "score_costate_unbiased": 1, "transformer_in_lq": 1, "u_statistic": 1,
+}  # fmt: skip
+# rounding: torch computes the singular vectors along with the singular values of a tensor that is not plainly its own
+TOLERANCE = {"large_vocabulary": 1e-12}
+TINY_STUDY = ImpactSetting(
+    seeds=1, sgd=True, width=4, names="copy,add", modulus=2, horizon=2, updates=4, checkpoints=3, batch=4, budgets=(1,), rows=8
+)
+STOP, LQ = sum_and_stop(2, 3, gamma=0.9), scalar(horizon=3, gamma=0.9)
+
+
+@pytest.fixture(params=["second", pytest.param("cuda", marks=pytest.mark.cuda)])
+def device(request):
+    """The name of a device other than the CPU; the attention kernel is the same on all of them."""
+    with sdpa_kernel(SDPBackend.MATH):
+        if request.param == "second":
+            if emulated.missing():
+                pytest.skip(emulated.missing())
+            with emulated.second_device() as name:
+                yield name
+        elif torch.cuda.is_available():
+            yield "cuda"
+        else:
+            pytest.skip("there is no CUDA here")
+
+
+@pytest.fixture
+def second():
+    """The emulated device."""
+    if emulated.missing():
+        pytest.skip(emulated.missing())
+    with emulated.second_device() as name:
+        yield name
+
+
+def work_done(device):
+    """A number that grows with everything that happens on the device."""
+    return emulated.operations() if device == "second" else torch.cuda.memory_stats()["allocation.all.allocated"]
+
+
+def on_both(run, device):
+    """What `run` gives on the CPU and on the device, which must have been used."""
+    expected, before = run("cpu"), work_done(device)
+    result = run(device)
+    assert work_done(device) > before, "nothing happened on the device"
+    return result, expected
+
+
+def assert_same_rows(rows, expected, device, tolerance=0.0):
+    """The same columns, words and numbers; numbers of CUDA to the rounding that a claim can make of rounding."""
+    near = {"rel_tol": tolerance} if device == "second" else {"rel_tol": 1e-6, "abs_tol": 1e-8}
+    assert [row.keys() for row in rows] == [row.keys() for row in expected]
+    for row, wanted in zip(rows, expected, strict=True):
+        for name, value in wanted.items():
+            both_nan = isinstance(value, float) and math.isnan(value) and math.isnan(row[name])
+            close = isinstance(value, float) and math.isclose(row[name], value, **near)
+            assert close or both_nan or row[name] == value, (name, row[name], value)
+
+
+def assert_same(result, expected, device):
+    """Tensors that do not lie on one device."""
+    near = {"rtol": 0.0, "atol": 0.0} if device == "second" else {"rtol": 1e-6, "atol": 1e-8}
+    torch.testing.assert_close([x.cpu() for x in result], [x.cpu() for x in expected], equal_nan=True, **near)
+
+
+# -- claims, training, pretraining, impact
+
+
+def point(name):
+    """The tiny point of a claim."""
+    return measuring_module(name).CLAIM.settings("tiny")[POINTS.get(name, 0)]
+
+
+def rows_of(name, setting, device):
+    """Rows of one point."""
+    return measure_of(name)(setting, torch.Generator().manual_seed(7), device)
+
+
+@pytest.fixture
+def shortened(monkeypatch):
+    """The three claims whose tiny point is long, with less in it of what repeats."""
+    batch_split, entropy_knobs, large_vocabulary = (
+        measuring_module(name) for name in ("batch_split", "entropy_knobs", "large_vocabulary")
+    )
+    learners = batch_split.learners()
+    monkeypatch.setattr(batch_split, "learners", lambda: {name: learners[name] for name in ("row sum", batch_split._MEAN)})
+    monkeypatch.setattr(entropy_knobs, "_KNOBS", {"offset": entropy_knobs._KNOBS["offset"][:3]})
+    monkeypatch.setattr(large_vocabulary, "POLICIES", ("Zipf",))
+
+
+@pytest.mark.parametrize("name", [name for part, names in CLAIMS.items() if part != "impact" for name in names])
+@pytest.mark.usefixtures("shortened")
+def test_a_point_of_every_claim_is_the_cpus(name, device):
+    rows, expected = on_both(lambda where: rows_of(name, point(name), where), device)
+    assert_same_rows(rows, expected, device, TOLERANCE.get(name, 0.0))
+
+
+def test_the_impact_study_is_the_cpus(device):
+    rows, expected = on_both(lambda where: rows_of("impact_runs", TINY_STUDY, where), device)
+    assert {row["kind"] for row in rows} == {"checkpoint", "gain"}
+    assert_same_rows(rows, expected, device)
+
+
+def network(seed, outputs=3, inputs=None):
+    return Transformer(outputs, inputs, width=4, layers=1, heads=1, length=8, seed=seed)
+
+
+def trained(kind, learner, seeds, device):
+    """All numbers of two steps of training, and the parameters after them."""
+    task, oracle = (TokenTask(STOP), TokenOracle(STOP)) if kind == "tokens" else (CommandTask(LQ), CommandOracle(LQ))
+    policies = [network(i) if kind == "tokens" else LinearPolicy([[0.1 * i]]) for i in seeds]
+    critics = [network(50 + i, 1, 3 if kind == "tokens" else 1) for i in seeds]
+    setting = TrainingSettings(steps=2, prompts=2, group=4, epochs=2, minibatches=2, rate=0.05, max_norm=1.0, every=1)
+    on_device = ([x.to(device) for x in networks] for networks in (policies, critics))
+    trainer = Trainer(task, learner, *(next(on_device), seeds), setting, oracle, next(on_device))
+    numbers = [x for record in trainer.run() for x in vars(record).values() if isinstance(x, torch.Tensor)]
+    return [*numbers, *(p.detach() for p in trainer.actor.parameters)]
+
+
+LEARNERS = {
+    "learned critic": lambda: build_learner("ppo", kl_loss=Penalty("k3", 0.5)),
+    "exact critic": lambda: build_learner("ppo", critic="exact", lam=1.0),
+    "GRPO": lambda: build_learner("grpo", kl_reward=Penalty("k1", 0.3)),
+    "exact gradient": lambda: build_learner("value_gradient"),
+}
+
+
+@pytest.mark.parametrize("seeds", [[0], [0, 1]], ids=["one", "two"])
+@pytest.mark.parametrize("learner", LEARNERS)
+@pytest.mark.parametrize("kind", ["tokens", "commands"])
+def test_training_is_the_cpus(kind, learner, seeds, device):
+    result, expected = on_both(lambda where: trained(kind, LEARNERS[learner](), seeds, where), device)
+    assert_same(result, expected, device)
+
+
+def test_pretraining_is_the_cpus(device):
+    world = skills(2, 2, "copy,add")
+    corpus = Corpus(world, best_words(world), quality=0.5)
+
+    def run(where):
+        networks = [network(seed, world.V).to(where) for seed in (0, 1)]
+        noise = [torch.Generator().manual_seed(seed) for seed in (3, 4)]
+        path = list(pretrain(networks, corpus, (0, 1, 3), noise, batch=4))
+        return [x.detach() for c in path for x in (c.loss, *(p for n in c.networks for p in n.parameters()))]
+
+    result, expected = on_both(run, device)
+    assert_same(result, expected, device)
+
+
+# -- the controls: what would be seen
+
+
+def test_a_forgotten_move_is_seen(second, monkeypatch):
+    monkeypatch.setattr(Noise, "to", lambda self, device: self)
+    with pytest.raises(RuntimeError, match="two devices"):
+        rows_of("costate_mean", point("costate_mean"), second)
+
+
+def test_a_device_that_is_ignored_is_seen(second):
+    with pytest.raises(AssertionError, match="nothing happened"):
+        on_both(lambda where: rollout(LQ, LinearPolicy([[0.1]]), draw_noise(LQ, 2, 3, torch.Generator())), second)
+
+
+def test_a_number_that_differs_is_seen(second):
+    row = {"part": "a", "measured": 1.0, "cosine": math.nan}
+    assert_same_rows([dict(row)], [row], second)
+    for other in ({"measured": math.nextafter(1.0, 2.0)}, {"part": "b"}, {"cosine": 0.0}):
+        with pytest.raises(AssertionError):
+            assert_same_rows([row | other], [row], second)
+
+
+# -- the emulated device
+
+
+HERE, THERE = torch.ones(2), "there"  # THERE stands for a tensor of the emulated device
+MIXED = {
+    "sum": lambda x: x + HERE,
+    "product": lambda x: torch.eye(2) @ x,
+    "joined": lambda x: torch.cat([x, HERE]),
+    "stacked numbers": lambda x: torch.stack([x[0], torch.tensor(1.0)]),
+    "chosen": lambda x: torch.where(HERE > 0, x, 0.0),
+    "index": lambda x: x[torch.tensor([0])],
+    "indexed": lambda x: HERE[x.long()],
+    "a number of the device": lambda x: HERE + x[0],
+    "written here": lambda x: torch.tensor(1.0).add_(x[0]),
+    "written there": lambda x: x.add_(HERE),
+    "differentiated": lambda x: torch.autograd.grad(x.clone().requires_grad_().sum(), x, HERE),
+    "two batches": lambda x: vmap(torch.dot, (None, 0))(x, torch.eye(2)),
+}
+
+
+@pytest.mark.parametrize("name", MIXED)
+def test_tensors_of_two_devices_do_not_meet(name, second):
+    with pytest.raises(RuntimeError, match="device"):
+        MIXED[name](torch.ones(2, device=second))
+
+
+def test_noise_is_drawn_on_the_generators_device(second):
+    for draw in (lambda g: torch.rand(2, generator=g, device=second), torch.ones(2, device=second).multinomial):
+        with pytest.raises((RuntimeError, TypeError)):
+            draw(torch.Generator()) if draw.__name__ == "<lambda>" else draw(1, generator=torch.Generator())
+
+
+def test_numpy_does_not_see_the_device(second):
+    with pytest.raises((RuntimeError, TypeError)):
+        torch.ones(2, device=second).numpy()
+    assert torch.ones(2, device=second).cpu().numpy().tolist() == torch.ones(2, device=second).tolist() == [1.0, 1.0]
+
+
+def made(device):
+    """Tensors made there, and moved there and back."""
+    like, whole = {"device": device, "dtype": torch.float64}, {"device": device}
+    x = torch.arange(6, **like).reshape(2, 3)
+    into = torch.zeros(2, 3, **like)
+    into.copy_(torch.ones(3))
+    yield from (x, into, x.to("cpu").to(device), x.float(), x.to(torch.int32), x > 2, torch.tensor([[1, 2]], **whole))
+    yield from (torch.zeros(2, **whole), torch.full((2,), 3, **whole), torch.eye(2, **like), torch.linspace(0, 1, 5, **like))
+    yield from (torch.as_tensor(x.cpu().numpy(), **like), x.new_tensor([1, 2]), torch.zeros_like(x), x.new_full((2,), 0.5))
+
+
+def changed(device):
+    """Indexing, views, and writing through them."""
+    x = torch.arange(6, device=device, dtype=torch.float64).reshape(2, 3)
+    yield from (x[0, 1:], x[:, [0, 2]], x[[True, False]], x[x > 2], x[torch.tensor([1, 0], device=device)], x[..., None])
+    y = x.clone()
+    y[0] = y[1]
+    y[:, [0, 1]] = 7.0
+    y[y > 6] -= 1
+    y[:, 2].mul_(2).add_(1)
+    yield from (y, y.clone().squeeze_(0).unsqueeze_(-1).t()[0] if False else y.clone().unsqueeze_(0))
+    rows = torch.zeros(2, 3, device=device, dtype=torch.float64)
+    rows.scatter_(1, torch.tensor([[2], [0]], device=device), 1.0).index_add_(0, torch.tensor([1], device=device), x[:1])
+    yield from (rows, torch.nn.functional.one_hot(x.long(), 6), torch.unique(x.long() % 2), (x > 2).nonzero())
+    with torch.inference_mode():
+        yield from (x[:1].detach() + 1, torch.zeros_like(x)[0])
+
+
+def differentiated(device):
+    """Backward, forward and batched derivatives, and two steps of an optimiser."""
+    x = torch.linspace(-1, 1, 6, device=device, dtype=torch.float64).reshape(2, 3)
+    tangent, mlp = torch.ones_like(x), nn.Sequential(nn.Linear(3, 4, device="cpu"), nn.LayerNorm(4), nn.GELU()).double()
+    with torch.no_grad():
+        for p in mlp.parameters():
+            p.copy_(torch.linspace(-1, 1, p.numel()).reshape(p.shape))
+    mlp = mlp.to(device)
+    f = lambda values, x: functional_call(mlp, values, (x,)).square().sum()  # noqa: E731
+    values = {name: p.detach() for name, p in mlp.named_parameters()}
+    copies = {name: torch.stack([p, 2 * p]) for name, p in values.items()}
+    yield from grad(f)(values, x).values()
+    yield from vmap(grad(f), (0, None))(copies, x).values()
+    yield from jvp(lambda x: torch.softmax(mlp(x) / 2, -1), (x,), (tangent,))
+    yield vmap(lambda v: jvp(lambda x: (mlp(x) + 1) / 2, (x,), (v,))[1])(torch.stack([tangent, x]))
+    optimiser = torch.optim.Adam(mlp.parameters(), lr=0.1)
+    for _ in range(2):
+        optimiser.zero_grad()
+        f(dict(mlp.named_parameters()), x.requires_grad_()).backward()
+        optimiser.step()
+    yield from (x.grad, *(p.detach() for p in copy.deepcopy(mlp).parameters()))
+    nn.utils.vector_to_parameters(0.5 * nn.utils.parameters_to_vector(mlp.parameters()), mlp.parameters())
+    yield mlp(x.detach()).detach()
+
+
+@pytest.mark.parametrize("run", [made, changed, differentiated])
+def test_its_numbers_are_the_cpus(run, second):
+    result, expected = list(run(second)), list(run("cpu"))
+    assert all(x.device.type == second for x in result)
+    assert [x.dtype for x in result] == [x.dtype for x in expected]
+    assert_same(result, expected, second)
