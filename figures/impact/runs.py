@@ -59,8 +59,9 @@ def measure(setting: ImpactSetting, rng: torch.Generator, device: str) -> list[R
         {**label, "reader": reader, **describe_policy(world, network, definitions)}
         for label, network in zip(_labels(setting, path, "checkpoint"), networks, strict=True)
     ]
+    before = evaluate(world, Copies(networks))
     for recipe in recipes(setting):
-        by_budget = gains(world, networks, recipe, setting, first)
+        by_budget = gains(world, networks, recipe, setting, first, before)
         for i, label in enumerate(_labels(setting, path, "gain")):
             rows += [
                 {**label, "recipe": recipe.name, "group": recipe.group, "budget": budget}
@@ -100,7 +101,12 @@ def recipes(setting: ImpactSetting) -> list[Recipe]:
 
 
 def gains(
-    world: TokenMDP, networks: Sequence[Any], recipe: Recipe, setting: ImpactSetting, first: int
+    world: TokenMDP,
+    networks: Sequence[Any],
+    recipe: Recipe,
+    setting: ImpactSetting,
+    first: int,
+    before: "Evaluation | None" = None,
 ) -> dict[int, dict[str, Tensor]]:
     """Run a recipe from every network, each by itself and with its own noise, and take the exact gains.
 
@@ -110,6 +116,7 @@ def gains(
         recipe: what is run.
         setting: its `budgets` and `rows` are used.
         first: seed of the first network's noise; the others' are `first + 1`, `first + 2`, ...
+        before: `evaluate` of the networks, where it is known.
 
     Returns:
         Budget -> "gain", "J_after" and "H_after" of each network (means over prompts); "kl", which is KL(after || before), at
@@ -120,40 +127,49 @@ def gains(
     seeds = [ROLLOUTS + first + i for i in range(len(networks))]
     oracle = TokenOracle(world) if recipe.learner.exact else None
     trainer = Trainer(TokenTask(world), recipe.learner, networks, seeds, training, oracle)
-    J_before, by_budget = _exact(world, trainer.actor)[0], dict[int, dict[str, Tensor]]()
+    start = evaluate(world, trainer.actor) if before is None else before
+    by_budget = dict[int, dict[str, Tensor]]()
     for done in range(1, last + 1):
         trainer.step()
         if done in setting.budgets:
-            J, H = _exact(world, trainer.actor)
-            by_budget[done] = {"gain": J - J_before, "J_after": J, "H_after": H}
-    by_budget[last]["kl"] = kl_moved(world, Copies(list(networks)), trainer.actor)
+            now = evaluate(world, trainer.actor)
+            by_budget[done] = {"gain": now.J - start.J, "J_after": now.J, "H_after": now.entropy}
+    by_budget[last]["kl"] = kl_moved(world, start, now)
     return by_budget
 
 
-def _exact(world: TokenMDP, actor: Copies) -> tuple[Tensor, Tensor]:
-    """Expected return and entropy of every copy."""
+class Evaluation(NamedTuple):
+    """What is exact about each of S policies.
 
-    def both(policy: TokenPolicy) -> tuple[Tensor, Tensor]:
+    `J` (S,) and `entropy` (S,) of a completion, `log_p` (S, prompts, completions) of whole completions, and the `length`
+    (prompts, completions) of each. Completions that differ only after their end have an entry each.
+    """
+
+    J: Tensor
+    entropy: Tensor
+    log_p: Tensor
+    length: Tensor
+
+
+def evaluate(world: TokenMDP, actor: Copies) -> Evaluation:
+    """Expected return, entropy and log-probabilities of every copy, from one growth of its tree."""
+    with torch.no_grad():
+        mask = completions(grow(world, actor.network_of(0))).mask
+
+    def of(policy: TokenPolicy) -> tuple[Tensor, Tensor, Tensor]:
         tree = grow(world, policy)
-        return tree.J, mean_entropy(tree)
+        return tree.J, mean_entropy(tree), (completion_log_probs(tree) * mask).sum(-1)
 
     with torch.no_grad():
-        J, H = actor.run(both)
-    return J.double().cpu(), H.double().cpu()
+        J, entropy, log_p = actor.run(of)
+    return Evaluation(J.double().cpu(), entropy.double().cpu(), log_p, mask.sum(-1))
 
 
-def kl_moved(world: TokenMDP, before: Copies, after: Copies) -> Tensor:
+def kl_moved(world: TokenMDP, before: Evaluation, after: Evaluation) -> Tensor:
     """`KL(after || before)` of whole completions, mean over prompts, exact."""
-    tree = grow(world, before.network_of(0))
-    mask = completions(tree).mask
-
-    def log_p(policy: TokenPolicy) -> Tensor:
-        return (completion_log_probs(grow(world, policy)) * mask).sum(-1)
-
-    with torch.no_grad():
-        old, new = before.run(log_p), after.run(log_p)
+    old, new = before.log_p, after.log_p
     # completions that differ only after their end have a row each: the sum over rows counts each of them `alike` times
-    alike = (world.V ** (~mask).sum(-1)).to(old)
+    alike = (world.V ** (world.horizon - before.length)).to(old)
     kl: Tensor = (new.exp() * (new - old) / alike).sum(-1) @ world.weights.to(old)
     return kl.double().cpu()
 

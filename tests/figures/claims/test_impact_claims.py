@@ -15,6 +15,7 @@ from figures.impact.contest import COUNT, OPTIMISER
 from figures.impact.numbers import PREDICTORS, PRODUCTS
 from tests.figures.impact.made_up_study import (
     TOKENS,
+    at_the_largest_budget,
     bump,
     claim_rows,
     documented,
@@ -42,12 +43,14 @@ def test_a_gain_that_is_the_spread_of_rewards_is_not_called_the_product():
 
 
 def test_a_gain_that_is_one_factor_is_not_called_the_product():
-    parts = outcomes(impact_product, study(lambda facts, *_: facts["snr"] + 1e-4 * facts["J"]))
+    rows = study(lambda facts, *_: facts["snr"] + 1e-4 * facts["J"])
+    parts = outcomes(impact_product, at_the_largest_budget(rows, "GRPO"))
     assert parts[impact_product.FACTORS] == "fails"
 
 
 def test_a_gain_that_j_predicts_turns_the_control():
-    parts = outcomes(impact_product, study(lambda facts, *_: facts["J"] + 1e-4 * facts["spread"]))
+    rows = study(lambda facts, *_: facts["J"] + 1e-4 * facts["spread"])
+    parts = outcomes(impact_product, at_the_largest_budget(rows, "GRPO"))
     assert parts[impact_product.FLAT] != "fails"
     assert parts[impact_product.NULL_MODELS] == "fails"
 
@@ -74,8 +77,7 @@ def test_a_difference_between_optimisers_is_reported_and_has_its_sign():
     value, error = optimisers(claim_rows(impact_product, product_and_costate))
     assert value > 4 * error
     names = {"exact, SGD": "exact, Adam", "exact, Adam": "exact, SGD"}
-    exchanged = study(product_and_costate).replace({"recipe": names})
-    exchanged = exchanged[exchanged["recipe"].isin(["GRPO", *names]) | (exchanged["kind"] == "checkpoint")]
+    exchanged = at_the_largest_budget(study(product_and_costate).replace({"recipe": names}), "GRPO", *names)
     assert optimisers(impact_product.CLAIM.rows_from(exchanged))[0] == -value
     assert optimisers(claim_rows(impact_product, product_with_sgd_too)) == (0.0, 0.0)
 
@@ -182,8 +184,7 @@ def test_every_claim_on_the_study_takes_all_its_points(module):
 @EACH_CLAIM
 @pytest.mark.parametrize("quality", [1.0, 0.5])
 def test_a_sweep_of_one_corpus_is_judged_on_what_it_has(module, quality):
-    rows = study(product)
-    some = module.CLAIM.rows_from(rows[rows["quality"] == quality])
+    some = claim_rows(module, product, quality)
     assert set(some.loc[some["relation"] != "report", "part"]) <= set(documented(module))
     assert not some.empty
 

@@ -57,8 +57,8 @@ def folder(out):
     return only
 
 
-def test_a_run_leaves_its_log_its_picture_and_its_settings(whole, capsys):
-    assert run(*FULL, "--out", whole.parent) == 0
+def test_a_run_leaves_its_log_its_picture_and_its_settings(whole, capsys, undrawn):
+    assert run(*FULL, "--out", whole.parent) == 0  # finished: it only prints again
     assert {path.name for path in whole.iterdir()} == FILES
     assert (whole / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert "<svg" in (whole / "curves.svg").read_text()

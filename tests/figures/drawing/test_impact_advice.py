@@ -7,7 +7,7 @@ import pytest
 from figures.claims.impact import impact_product
 from figures.drawing.impact_advice import advice
 from figures.impact.contest import COUNT, OPTIMISER, POWER_GAP
-from tests.figures.impact.made_up_study import claim_rows, few_resamples, product, spread, study
+from tests.figures.impact.made_up_study import claim_rows, few_resamples, product
 
 __all__ = ["few_resamples"]
 ERROR, CHOICE, RANK = "left-out error", "gain of its choice", "rank correlation"
@@ -125,8 +125,7 @@ def test_no_number_is_there_that_the_rows_do_not_give(rows):
 
 @pytest.mark.parametrize("quality", [1.0, 0.5])
 def test_a_part_of_the_study_has_the_sentences_of_its_rows(quality):
-    rows = study(spread)
-    text = advice(impact_product.CLAIM.rows_from(rows[rows["quality"] == quality]))
+    text = advice(claim_rows(impact_product, product, quality))
     assert text.startswith(
         f"These numbers come from 6 trajectories on the corpus {'clean' if quality == 1 else 'quality 0.5'},"
     )

@@ -60,13 +60,20 @@ def study(gain):
 
 
 @functools.cache
-def _claim_rows(module, gain):
-    return module.CLAIM.rows_from(_study(gain))
+def _claim_rows(module, gain, quality):
+    rows = _study(gain)
+    return module.CLAIM.rows_from(rows if quality is None else rows[rows["quality"] == quality])
 
 
-def claim_rows(module, gain):
-    """A claim's rows from that study."""
-    return _claim_rows(module, gain).copy()
+def claim_rows(module, gain, quality=None):
+    """A claim's rows from that study, or from its trajectories on one corpus alone."""
+    return _claim_rows(module, gain, quality).copy()
+
+
+def at_the_largest_budget(rows, *recipes):
+    """The gains of some recipes after the most updates, and all checkpoints."""
+    chosen = rows["recipe"].isin(recipes) & (rows["budget"] == BUDGETS[-1])
+    return rows[chosen | (rows["kind"] == "checkpoint")]
 
 
 def outcomes(module, rows):
