@@ -38,10 +38,14 @@ POINTS = {
     "error_bound": 3, "error_split": 3, "grpo_arcsine": 1, "kl_estimators": 1, "normalisation_breaks": 1, "off_policy_steps": 2,
     "relaxed_costates": 1, "score_costate_unbiased": 1, "transformer_in_lq": 1, "u_statistic": 1,
 }  # fmt: skip
-# rounding: torch computes the singular vectors along with the singular values of a tensor that is not plainly its own
-TOLERANCE = {"large_vocabulary": 1e-12}
+SHORTER = {
+    "attention_transport": {"world": "lock (2,3)"}, "critic_or_not": {"world": "arithmetic (3,2)"}, "grpo_arcsine": {"groups": (2,)},
+    "error_map": {"families": ("temperature",), "values": ((1.0, 0.5),)}, "large_vocabulary": {"sizes": (8, 10)},
+}  # fmt: skip
+# singular values and eigenvalues alone are computed in another way for a tensor that is not plainly torch's own: to rounding
+TOLERANCE = {"large_vocabulary": 1e-12, "impact_runs": 1e-12}
 TINY_STUDY = ImpactSetting(
-    seeds=1, sgd=True, width=4, names="copy,add", modulus=2, horizon=2, updates=4, checkpoints=3, batch=4, budgets=(1,), rows=8
+    seeds=1, groups=(2,), width=4, names="copy", modulus=2, horizon=2, updates=4, checkpoints=3, batch=4, budgets=(1,), rows=4
 )
 STOP, LQ = sum_and_stop(2, 3, gamma=0.9), scalar(horizon=3, gamma=0.9)
 
@@ -105,7 +109,8 @@ def assert_same(result, expected, device):
 
 def point(name):
     """The tiny point of a claim."""
-    return measuring_module(name).CLAIM.settings("tiny")[POINTS.get(name, 0)]
+    setting = measuring_module(name).CLAIM.settings("tiny")[POINTS.get(name, 0)]
+    return replace(setting, **SHORTER.get(name, {}))
 
 
 def rows_of(name, setting, device):
@@ -121,7 +126,8 @@ def shortened(monkeypatch):
     )
     learners = batch_split.learners()
     monkeypatch.setattr(batch_split, "learners", lambda: {name: learners[name] for name in ("row sum", batch_split._MEAN)})
-    monkeypatch.setattr(entropy_knobs, "_KNOBS", {"offset": entropy_knobs._KNOBS["offset"][:3]})
+    monkeypatch.setattr(batch_split, "_LENGTHS", batch_split._LENGTHS[:1])
+    monkeypatch.setattr(entropy_knobs, "_KNOBS", {"offset": entropy_knobs._KNOBS["offset"][:2]})
     monkeypatch.setattr(large_vocabulary, "POLICIES", ("Zipf",))
 
 
@@ -135,15 +141,16 @@ def test_a_point_of_every_claim_is_the_cpus(name, device):
 def test_the_impact_study_is_the_cpus(device):
     rows, expected = on_both(lambda where: rows_of("impact_runs", TINY_STUDY, where), device)
     assert {row["kind"] for row in rows} == {"checkpoint", "gain"}
-    assert_same_rows(rows, expected, device)
+    assert_same_rows(rows, expected, device, TOLERANCE["impact_runs"])
 
 
-def network(seed, outputs=3, inputs=None):
-    return Transformer(outputs, inputs, width=4, layers=1, heads=1, length=8, seed=seed)
+def network(seed, outputs=3, inputs=None, width=4):
+    return Transformer(outputs, inputs, width, layers=1, heads=1, length=8, seed=seed)
 
 
 def trained(kind, learner, seeds, device):
     """All numbers of two steps of training, and the parameters after them."""
+    learner = LEARNERS[learner]
     task, oracle = (TokenTask(STOP), TokenOracle(STOP)) if kind == "tokens" else (CommandTask(LQ), CommandOracle(LQ))
     policies = [network(i) if kind == "tokens" else LinearPolicy([[0.1 * i]]) for i in seeds]
     critics = [network(50 + i, 1, 3 if kind == "tokens" else 1) for i in seeds]
@@ -155,18 +162,27 @@ def trained(kind, learner, seeds, device):
 
 
 LEARNERS = {
-    "learned critic": lambda: build_learner("ppo", kl_loss=Penalty("k3", 0.5)),
-    "exact critic": lambda: build_learner("ppo", critic="exact", lam=1.0),
-    "GRPO": lambda: build_learner("grpo", kl_reward=Penalty("k1", 0.3)),
-    "exact gradient": lambda: build_learner("value_gradient"),
+    "learned critic": build_learner("ppo", kl_loss=Penalty("k3", 0.5)),
+    "exact critic": build_learner("ppo", critic="exact", lam=1.0),
+    "GRPO": build_learner("grpo", kl_reward=Penalty("k1", 0.3)),
+    "exact gradient": build_learner("value_gradient"),
 }
 
 
-@pytest.mark.parametrize("seeds", [[0], [0, 1]], ids=["one", "two"])
-@pytest.mark.parametrize("learner", LEARNERS)
-@pytest.mark.parametrize("kind", ["tokens", "commands"])
+@pytest.mark.parametrize(
+    ("kind", "learner", "seeds"),
+    [
+        ("tokens", "learned critic", (0, 1)),
+        ("tokens", "exact critic", (0, 1)),
+        ("tokens", "GRPO", (0,)),
+        ("tokens", "exact gradient", (0, 1)),
+        ("commands", "learned critic", (0,)),
+        ("commands", "exact critic", (0, 1)),
+        ("commands", "exact gradient", (0,)),
+    ],
+)
 def test_training_is_the_cpus(kind, learner, seeds, device):
-    result, expected = on_both(lambda where: trained(kind, LEARNERS[learner](), seeds, where), device)
+    result, expected = on_both(lambda where: trained(kind, learner, seeds, where), device)
     assert_same(result, expected, device)
 
 
@@ -209,7 +225,7 @@ def test_a_number_that_differs_is_seen(second):
 # -- the emulated device
 
 
-HERE, THERE = torch.ones(2), "there"  # THERE stands for a tensor of the emulated device
+HERE = torch.ones(2)
 MIXED = {
     "sum": lambda x: x + HERE,
     "product": lambda x: torch.eye(2) @ x,
@@ -221,7 +237,7 @@ MIXED = {
     "a number of the device": lambda x: HERE + x[0],
     "written here": lambda x: torch.tensor(1.0).add_(x[0]),
     "written there": lambda x: x.add_(HERE),
-    "differentiated": lambda x: torch.autograd.grad(x.clone().requires_grad_().sum(), x, HERE),
+    "differentiated": lambda x: torch.autograd.grad(2 * x.requires_grad_(), x, HERE),
     "two batches": lambda x: vmap(torch.dot, (None, 0))(x, torch.eye(2)),
 }
 
@@ -264,7 +280,7 @@ def changed(device):
     y[:, [0, 1]] = 7.0
     y[y > 6] -= 1
     y[:, 2].mul_(2).add_(1)
-    yield from (y, y.clone().squeeze_(0).unsqueeze_(-1).t()[0] if False else y.clone().unsqueeze_(0))
+    yield from (y, y.clone().unsqueeze_(0).squeeze(0).t_() + 1)
     rows = torch.zeros(2, 3, device=device, dtype=torch.float64)
     rows.scatter_(1, torch.tensor([[2], [0]], device=device), 1.0).index_add_(0, torch.tensor([1], device=device), x[:1])
     yield from (rows, torch.nn.functional.one_hot(x.long(), 6), torch.unique(x.long() % 2), (x > 2).nonzero())
@@ -275,11 +291,8 @@ def changed(device):
 def differentiated(device):
     """Backward, forward and batched derivatives, and two steps of an optimiser."""
     x = torch.linspace(-1, 1, 6, device=device, dtype=torch.float64).reshape(2, 3)
-    tangent, mlp = torch.ones_like(x), nn.Sequential(nn.Linear(3, 4, device="cpu"), nn.LayerNorm(4), nn.GELU()).double()
-    with torch.no_grad():
-        for p in mlp.parameters():
-            p.copy_(torch.linspace(-1, 1, p.numel()).reshape(p.shape))
-    mlp = mlp.to(device)
+    block = network(0, width=3).blocks[0].to(device)
+    tangent, mlp = torch.ones_like(x), nn.Sequential(block.norm1, block.mlp)
     f = lambda values, x: functional_call(mlp, values, (x,)).square().sum()  # noqa: E731
     values = {name: p.detach() for name, p in mlp.named_parameters()}
     copies = {name: torch.stack([p, 2 * p]) for name, p in values.items()}

@@ -18,7 +18,7 @@ from figures.drawing.panels import legend_above, points_with_curve
 from figures.drawing.style import EXACT, MARKERS
 from figures.harness.claim import Claim, Part, Preset
 from figures.harness.rows import Row, at_least, equals
-from figures.harness.statistics import estimate
+from figures.harness.statistics import batches, estimate
 from figures.measures.rollouts import sampled
 from theory.continuous.chaotic_map import circle_moments, pathwise_growth_rate
 
@@ -45,7 +45,7 @@ class ChaosSetting:
 
 def settings(preset: Preset) -> list[ChaosSetting]:
     """Both maps over all horizons."""
-    samples, margin = {"tiny": (100, 0.2), "quick": (100_000, 0.2), "full": (4_000_000, 0.05)}[preset]
+    samples, margin = {"tiny": (6, 0.2), "quick": (100_000, 0.2), "full": (4_000_000, 0.05)}[preset]
     horizons = (2, _LONG) if preset == "tiny" else _HORIZONS
     return [ChaosSetting(name, horizon, samples, margin) for name in _MAPS for horizon in horizons]
 
@@ -96,8 +96,8 @@ def _growth_rows(setting: ChaosSetting, world: ChaoticMap) -> list[Row]:
 
 def _ratio_rows(setting: ChaosSetting, world: ChaoticMap, rng: torch.Generator, device: str) -> list[Row]:
     """log sd(pathwise) / sd(score function) at the long horizon, from independent batches, must exceed log 10."""
-    size, gradients = setting.samples // _BATCHES, _gradients(world, device)
-    draws = [draw_noise(world, size, setting.horizon, rng).to(device) for _ in range(_BATCHES)]
+    sizes, gradients = batches(setting.samples, max(2, setting.samples // _BATCHES)), _gradients(world, device)
+    draws = [draw_noise(world, size, setting.horizon, rng).to(device) for size in sizes]
     spreads = torch.stack([gradients(noise).std(0) for noise in draws])
     ratio = estimate((spreads[:, 0] / spreads[:, 1]).log())
     part = _EXPLODES if setting.map == "chaotic" else _TAME
