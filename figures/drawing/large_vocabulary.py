@@ -10,7 +10,7 @@ from figures.drawing.style import COLOURS, EXACT
 from figures.measures.state_readers import POLICIES, REWARDS
 
 _COLOURS = dict(zip(POLICIES, (COLOURS["costate"], COLOURS["score"], COLOURS["attention"]), strict=True))
-_RANKED = ("H", "G", "||J||", "D osc(Q) ||J||", "Q dealt at random", "sd(w) sd(Q)", "tier 2", "naive product")
+RANKED = ("H", "G", "||J||", "D osc(Q) ||J||", "Q dealt at random", "sd(w) sd(Q)", "tier 2", "naive product")
 _STAR = {"color": COLOURS["exact"], "ms": 8}
 
 
@@ -58,7 +58,7 @@ def _draw_ranks(axis: Any, rows: pd.DataFrame) -> None:
     """Rank correlation of every quantity with the error where entropy and vocabulary are large, mean over networks."""
     for over, marker in (("large, related", "o"), ("large, unrelated", "s")):
         group = rows[rows["over"] == over]
-        mean = group.groupby("quantity", sort=False)["measured"].mean().reindex(list(_RANKED))
+        mean = group.groupby("quantity", sort=False)["measured"].mean().reindex(list(RANKED))
         axis.plot(mean, mean.index, marker, color="0.3", ms=7)
     axis.axvline(0, color="0.6", lw=1)
     axis.set(xlim=(-1.1, 1.1), xlabel="rank corr. with the error", title="high entropy, large V")

@@ -142,10 +142,12 @@ class BreakerCase:
         return [Explanation(ASCENDED, update, forward), Explanation(REVERSE, update, reverse)]
 
 
-def breaker_case(breaker: str, recipe: str, world: str, seed: int, ascended: int, group: int) -> BreakerCase:
+def breaker_case(
+    breaker: str, recipe: str, world: str, seed: int, ascended: int, group: int, device: str = "cpu"
+) -> BreakerCase:
     """The case of a setting; the clip's policy is a few exact steps ahead of the one that drew the rows."""
     ahead = _AHEAD if breaker == CLIP else 0
-    return BreakerCase(breaker, recipe, group, ascended_pair(world, seed, ascended, ahead))
+    return BreakerCase(breaker, recipe, group, ascended_pair(world, seed, ascended, ahead, device))
 
 
 def _and_row_sum(learner: Learner) -> tuple[Learner, Learner]:

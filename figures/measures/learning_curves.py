@@ -29,7 +29,8 @@ def exact_returns(
     policies, critics = [build_policy(world, seed, spread=1.0) for seed in seeds], None
     if learner.critic == "learned":
         places = world.prompts.shape[1] + world.horizon
-        critics = [Transformer(1, world.V, WIDTH, LAYERS, HEADS, places, seed=seed) for seed in seeds]
+        sizes, device = (1, world.V, WIDTH, LAYERS, HEADS, places), world.P.device
+        critics = [Transformer(*sizes, seed=seed).to(device) for seed in seeds]
     trainer = Trainer(TokenTask(world), learner, policies, seeds, setting, TokenOracle(world), critics)
     return np.stack([record.J.numpy() for record in trainer.run() if record.step % setting.every == 0])
 

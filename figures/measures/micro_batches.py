@@ -98,7 +98,7 @@ def weights_kept(sampled: Sampled, learner: Learner) -> Fix:
 
 def whole_groups(batch: Batch, *counts: int) -> list[Part]:
     """Parts of `counts` whole groups each, in order."""
-    groups = torch.split(torch.arange(sum(counts)), list(counts))
+    groups = torch.split(torch.arange(sum(counts), device=batch.group.device), list(counts))
     return [torch.isin(batch.group, part).nonzero()[:, 0] for part in groups]
 
 

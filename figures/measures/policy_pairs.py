@@ -28,7 +28,7 @@ class PolicyPair:
 
 
 @lru_cache(maxsize=64)
-def ascended_pair(name: str, seed: int, steps: int, ahead: int = 0) -> PolicyPair:
+def ascended_pair(name: str, seed: int, steps: int, ahead: int = 0, device: str = "cpu") -> PolicyPair:
     """A pair in the named world with one of its prompts; it is shared by its callers, who must not change it.
 
     Args:
@@ -37,9 +37,10 @@ def ascended_pair(name: str, seed: int, steps: int, ahead: int = 0) -> PolicyPai
         steps: of exact ascent from there, by which success probabilities spread over (0, 1).
         ahead: further steps, after which comes the policy to be updated, the other being the one before them. With 0 the
             other is a second random policy.
+        device: of the world and both policies.
     """
-    world = build_world(name)
-    pick = torch.tensor([seed % len(world.prompts)])
+    world = build_world(name).to(device)
+    pick = torch.tensor([seed % len(world.prompts)], device=device)
     world = replace(world, prompts=world.prompts[pick], starts=world.starts[pick], weights=None)
     start = build_policy(world, seed, spread=_SPREAD)
     if ahead:

@@ -18,6 +18,7 @@ from envs.noise import draw_noise
 from envs.policy import ContextPolicy
 from envs.token_mdp import TokenMDP
 from figures.harness.statistics import Estimate, batches, estimate, pooled
+from figures.measures.rollouts import fixed_start
 from theory.continuous.riccati import riccati
 
 _BATCH = 5_000  # groups sampled at a time
@@ -62,10 +63,11 @@ def command_updates(
 ) -> Float[Tensor, "groups m+mn"]:
     """Per group of rollouts from one start state: mean of `A_i grad_u log pi(a_0)` and of `A_i sum_t grad_K log pi(a_t)`."""
     T = int(world.horizon or 0)
-    noise = draw_noise(world, group * groups, T, rng)
-    path = rollout(world, policy, noise, start.expand(group * groups, -1))
-    rewards = (path.rewards * world.gamma ** torch.arange(T + 1, dtype=torch.float64)).detach()
-    index = torch.arange(groups).repeat_interleave(group)
+    device = str(policy.K.device)
+    noise = fixed_start(draw_noise(world, group * groups, T, rng).to(device), start)
+    path = rollout(world, policy, noise)
+    rewards = (path.rewards * world.gamma ** torch.arange(T + 1, dtype=torch.float64, device=device)).detach()
+    index = torch.arange(groups, device=device).repeat_interleave(group)
     A = advantage(rewards, torch.ones_like(rewards, dtype=torch.bool), index)[:, :T, None]
     weighted = A * command_scores(world, path)
     gain = contract_commands(policy, path.states, weighted)["K"]

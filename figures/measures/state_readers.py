@@ -74,8 +74,9 @@ def state_logits(policy: Transformer) -> Callable[[Tensor, int], Tensor]:
     difference of the two position embeddings is added.
     """
     T = len(PROMPT)
-    prompt, states = policy.embed(torch.tensor(PROMPT)).detach(), policy.embed(torch.arange(STATES)).detach()
     position = policy.position.detach()
+    tokens = torch.tensor([*PROMPT, *range(STATES)], device=position.device)
+    prompt, states = policy.embed(tokens).detach().split([T, STATES])
 
     def logits(delta: Tensor, k: int) -> Tensor:
         state = states + position[T + k] - position[T]
@@ -102,29 +103,33 @@ def token_scores(policy: Transformer, rewards: str, rng: torch.Generator) -> Flo
     if rewards == "unrelated":
         return torch.randn(HORIZON, STATES, len(head), generator=rng, dtype=torch.float64)
     directions = torch.randn(HORIZON, STATES, WIDTH, generator=rng, dtype=torch.float64)
-    return directions @ head.mT
+    return directions @ head.cpu().mT
 
 
-def splits_by_rewards(V: int, kind: str, tied: bool, rng: torch.Generator) -> dict[str, StateReadingSplit]:
+def splits_by_rewards(
+    V: int, kind: str, tied: bool, rng: torch.Generator, device: str = "cpu"
+) -> dict[str, StateReadingSplit]:
     """Splits of one policy and one set of transitions under both `REWARDS`.
 
     The token probabilities are the same in both, and so are the rewards: only which token gets which reward differs.
     """
     policy_seed, world_seed = torch.randint(2**31, (2,), generator=rng).tolist()
-    policy, slopes, splits = reader_policy(V, kind, tied, policy_seed), None, {}
+    policy, slopes, splits = reader_policy(V, kind, tied, policy_seed).to(device), None, {}
     for rewards in REWARDS:
-        world = reader_world(token_scores(policy, rewards, rng), torch.Generator().manual_seed(world_seed))
+        scores = token_scores(policy, rewards, rng)
+        world = reader_world(scores, torch.Generator().manual_seed(world_seed)).to(device)
         slopes = slopes or state_reading_slopes(world, state_logits(policy), WIDTH)
         splits[rewards] = split_of_slopes(world, slopes)
     return splits
 
 
-def two_clusters(V: int, rng: torch.Generator) -> StateReadingSplit:
+def two_clusters(V: int, rng: torch.Generator, device: str = "cpu") -> StateReadingSplit:
     """Split where even and odd tokens differ, in slope and in reward, and in nothing else: it attains tier 2 at any V."""
     sign = (torch.arange(V) % 2).double() - 0.5
-    direction = torch.randn(WIDTH, generator=rng, dtype=torch.float64)
+    direction = torch.randn(WIDTH, generator=rng, dtype=torch.float64).to(device)
     P = reader_world(torch.zeros(HORIZON, STATES, V), rng).P
-    world = TokenMDP(P, (sign + 0.5).expand(STATES, V), [PROMPT], [0], HORIZON, GAMMA)
+    world = TokenMDP(P, (sign + 0.5).expand(STATES, V), [PROMPT], [0], HORIZON, GAMMA).to(device)
+    sign = sign.to(device)
     return state_reading_split(world, lambda delta, k: (sign * (direction @ delta)).expand(STATES, V), WIDTH)
 
 

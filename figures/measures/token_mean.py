@@ -55,7 +55,7 @@ def _mean_inverse_length(
     with torch.no_grad():
         rows = completions(grow(world, policy))
     law = rows.p.new_zeros(len(rows.p), world.horizon + 1).scatter_add_(1, rows.mask.sum(-1), rows.p)
-    of_group = world.weights.numpy() @ np.stack([polypow(of_row.numpy(), group) for of_row in law])
+    of_group = world.weights.cpu().numpy() @ np.stack([polypow(of_row, group) for of_row in law.cpu().numpy()])
     others = torch.as_tensor(polypow(of_group, groups - 1) if groups > 1 else [1.0]).to(law)
-    own = torch.arange(1, group * world.horizon + 1)[:, None]
-    return (others / (own + torch.arange(len(others)))).sum(1)
+    lengths = torch.arange(1, group * world.horizon + 1, device=law.device)[:, None]
+    return (others / (lengths + torch.arange(len(others), device=law.device))).sum(1)

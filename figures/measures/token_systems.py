@@ -66,11 +66,11 @@ def with_reward(world: TokenMDP, kind: str, seed: int) -> TokenMDP:
     of policies of width `WIDTH`, and no table.
     """
     rng = torch.Generator().manual_seed(1000 + seed)
-    r = torch.rand(world.r.shape, generator=rng, dtype=torch.float64)
+    r = torch.rand(world.r.shape, generator=rng, dtype=torch.float64).to(world.r)
     if kind == "terminal":
         r[:-1] = 0
     if kind == "readout":
-        readout = torch.randn(WIDTH, generator=rng, dtype=torch.float64)
+        readout = torch.randn(WIDTH, generator=rng, dtype=torch.float64).to(world.r)
         return replace(world, r=0 * r, readout=readout, optimal_return=None)
     return replace(world, r=r, optimal_return=None)
 
@@ -78,7 +78,10 @@ def with_reward(world: TokenMDP, kind: str, seed: int) -> TokenMDP:
 def build_policy(
     world: TokenMDP, seed: int, temperature: float = 1.0, offset: float = 0.0, spread: float = 4.0
 ) -> Transformer:
-    """A random small transformer; `spread` scales its head, so that at temperature 1 the tokens differ in probability."""
+    """A random small transformer on the world's device.
+
+    `spread` scales its head, so that at temperature 1 the tokens differ in probability.
+    """
     policy = Transformer(
         world.V,
         width=WIDTH,
@@ -91,7 +94,7 @@ def build_policy(
     )
     with torch.no_grad():
         policy.head.weight *= spread
-    return policy
+    return policy.to(world.P.device)
 
 
 def changed_policies(world: TokenMDP, seed: int, family: str, values: Sequence[float]) -> list[Transformer]:
@@ -144,9 +147,9 @@ def split_settings(preset: Preset) -> list[SplitSetting]:
     ]
 
 
-def split_world(setting: SplitSetting) -> tuple[TokenMDP, Transformer]:
-    """World and policy of a setting."""
-    world = build_world(setting.world)
+def split_world(setting: SplitSetting, device: str) -> tuple[TokenMDP, Transformer]:
+    """World and policy of a setting, on the device."""
+    world = build_world(setting.world).to(device)
     return world, build_policy(world, setting.seed, setting.temperature, setting.offset)
 
 

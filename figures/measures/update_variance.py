@@ -51,11 +51,12 @@ def sampled_excess(
     V = p @ R
     gradient, estimates = p @ ((R - V)[:, None] * s), []
     for count in batches(samples, _BATCH):
-        rows = torch.multinomial(p, count * group, replacement=True, generator=rng).reshape(count, group)
+        drawn = torch.multinomial(p.to(rng.device), count * group, replacement=True, generator=rng)
+        rows = drawn.to(p.device).reshape(count, group)
         others = (R[rows].sum(1, keepdim=True) - R[rows]) / (group - 1)
         distances = []
         for baseline in (others, V):
-            weights = torch.zeros(count, len(p)).to(p).scatter_add_(1, rows, (R[rows] - baseline) / group)
+            weights = p.new_zeros(count, len(p)).scatter_add_(1, rows, (R[rows] - baseline) / group)
             distances.append((weights @ s - gradient).square().sum(1))
         estimates.append(estimate(distances[0] - distances[1]))
     return pooled(estimates)

@@ -237,7 +237,6 @@ MIXED = {
     "a number of the device": lambda x: HERE + x[0],
     "written here": lambda x: torch.tensor(1.0).add_(x[0]),
     "written there": lambda x: x.add_(HERE),
-    "differentiated": lambda x: torch.autograd.grad(2 * x.requires_grad_(), x, HERE),
     "two batches": lambda x: vmap(torch.dot, (None, 0))(x, torch.eye(2)),
 }
 

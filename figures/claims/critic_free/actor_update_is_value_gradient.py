@@ -33,12 +33,14 @@ _BASELINES = {"RLOO": leave_one_out, "Dr. GRPO": mean_baseline}
 
 def measure(setting: ActorSetting, rng: torch.Generator, device: str) -> list[Row]:
     """The rows of the setting's own kind."""
-    return {"exact": _exact, "dense": _dense, "sampled": _sampled, "linear": _linear}[setting.kind](setting, rng)
+    return {"exact": _exact, "dense": _dense, "sampled": _sampled, "linear": _linear}[setting.kind](
+        setting, rng, device
+    )
 
 
-def _exact(setting: ActorSetting, rng: torch.Generator) -> list[Row]:
+def _exact(setting: ActorSetting, rng: torch.Generator, device: str) -> list[Row]:
     """Binary rewards: every recipe at every prefix and site, its parameters, its scale at each prompt, a wrong kappa."""
-    world = build_world(setting.world)
+    world = build_world(setting.world).to(device)
     case = exact_case(world, build_policy(world, setting.seed, setting.temperature))
     labels = {"world": setting.world, "temperature": setting.temperature, "H": case.entropy}
     wrong = {"Dr. GRPO": torch.ones_like(case.P), "GRPO": (case.P * (1 - case.P)).rsqrt()}
@@ -60,9 +62,9 @@ def _exact(setting: ActorSetting, rng: torch.Generator) -> list[Row]:
     return rows + vanishes(_DETACHED, case.deviation_without_past(_SITE), _ROUNDING, labels=labels)
 
 
-def _dense(setting: ActorSetting, rng: torch.Generator) -> list[Row]:
+def _dense(setting: ActorSetting, rng: torch.Generator, device: str) -> list[Row]:
     """Rewards at every step: the mean baselines keep their kappa; with std no kappa fits."""
-    world, rows = build_world(setting.world), list[Row]()
+    world, rows = build_world(setting.world).to(device), list[Row]()
     policy = build_policy(world, setting.seed, setting.temperature)
     for G in (G for G in (2, 4, 8) if setting.most >= G):
         labels = {"world": setting.world, "temperature": setting.temperature, "G": G}
@@ -75,9 +77,9 @@ def _dense(setting: ActorSetting, rng: torch.Generator) -> list[Row]:
     return rows
 
 
-def _sampled(setting: ActorSetting, rng: torch.Generator) -> list[Row]:
+def _sampled(setting: ActorSetting, rng: torch.Generator, device: str) -> list[Row]:
     """The costate at the prompt in sampled groups of completions."""
-    world = build_world(setting.world)
+    world = build_world(setting.world).to(device)
     policy = build_policy(world, setting.seed, setting.temperature)
     recipe = next(r for r in recipes(GROUP) if (r.name, r.group) == (setting.recipe, GROUP))
     with torch.no_grad():
@@ -88,10 +90,10 @@ def _sampled(setting: ActorSetting, rng: torch.Generator) -> list[Row]:
     return equals(_SAMPLED, mean, exact, exact.norm(), margin=setting.margin, labels=labels, axes=("component",))
 
 
-def _linear(setting: ActorSetting, rng: torch.Generator) -> list[Row]:
+def _linear(setting: ActorSetting, rng: torch.Generator, device: str) -> list[Row]:
     """Slopes in the first command and in the gain, from one start state, in sampled groups of linear-quadratic paths."""
     world, K, start = linear_case(setting.world)
-    policy, baseline = LinearPolicy(K), _BASELINES[setting.recipe]
+    policy, baseline = LinearPolicy(K).to(device), _BASELINES[setting.recipe]
     mean = in_batches(lambda n: command_updates(world, policy, baseline, start, GROUP, n, rng), setting.groups)
     kappa, rows = baseline_kappa(GROUP, own=setting.recipe == "Dr. GRPO"), list[Row]()
     command, gain = command_slope(world, K, start)

@@ -65,10 +65,10 @@ def part_of(normaliser: str, cut: str) -> str:
 
 def measure(setting: BatchSplitSetting, rng: torch.Generator, device: str) -> list[Row]:
     """Every cut under every normaliser; the order of rows and of steps; the exact bias of the token mean."""
-    world = build_world(_WORLD)
+    world = build_world(_WORLD).to(device)
     policy = exact_ascent(world, build_policy(world, setting.seed, spread=1.0), (setting.ascended,), 0.02)[0]
     sampled = sample_batch(world, policy, _GROUPS, _ROWS, rng)
-    shuffled, rows = torch.randperm(_GROUPS * _ROWS, generator=rng), list[Row]()
+    shuffled, rows = torch.randperm(_GROUPS * _ROWS, generator=rng).to(device), list[Row]()
     for name, learner in learners().items():
         labels, whole = {"seed": setting.seed, "normaliser": name}, gradient(sampled, learner)
         rows += vanishes(ORDER, gap(gradient(sampled, learner, shuffled), whole), _ROUNDING, labels=labels)

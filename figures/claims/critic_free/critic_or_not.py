@@ -66,7 +66,7 @@ def settings(preset: Preset) -> list[CriticOrNotSetting]:
 
 def measure(setting: CriticOrNotSetting, rng: torch.Generator, device: str) -> list[Row]:
     """Interquartile means over seeds with bootstrap intervals: of the curves, and of paired differences of their means."""
-    world = build_world(setting.world)
+    world = build_world(setting.world).to(device)
     first = int(torch.randint(2**31, (1,), generator=rng))
     draws, seeds = np.random.default_rng(first), [first + i for i in range(setting.seeds)]
     curves = {}

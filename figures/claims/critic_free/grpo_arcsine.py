@@ -60,7 +60,7 @@ def measure(setting: GrpoArcsineSetting, rng: torch.Generator, device: str) -> l
     """The update of one policy against the slopes of its objective and against other gradients; or the limit."""
     if setting.world == _ANY:
         return [row for G in setting.groups for row in _limit_rows(G)]
-    world = build_world(setting.world)
+    world = build_world(setting.world).to(device)
     policy = build_policy(world, setting.seed, setting.temperature)
     labels = {"world": setting.world, "temperature": setting.temperature, "seed": setting.seed}
     P, gradients = prompt_gradients(world, policy)
@@ -83,7 +83,7 @@ def measure(setting: GrpoArcsineSetting, rng: torch.Generator, device: str) -> l
 
 def _direction(update: Tensor, rng: torch.Generator) -> Tensor:
     """A random unit vector, half along the update, so that none is blind to it."""
-    noise = torch.randn(len(update), generator=rng, dtype=update.dtype)
+    noise = torch.randn(len(update), generator=rng, dtype=update.dtype).to(update.device)
     direction = noise / noise.norm() + update / update.norm()
     unit: Tensor = direction / direction.norm()
     return unit

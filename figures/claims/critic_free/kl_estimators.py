@@ -48,7 +48,7 @@ def settings(preset: Preset) -> list[KlEstimatorsSetting]:
 
 def measure(setting: KlEstimatorsSetting, rng: torch.Generator, device: str) -> list[Row]:
     """Values, gradients and spreads at every distance, and the rate at which k2 and k3 meet."""
-    world, at = build_world(setting.world), {"world": setting.world, "seed": setting.seed}
+    world, at = build_world(setting.world).to(device), {"world": setting.world, "seed": setting.seed}
     reference, other = (build_policy(world, seed) for seed in (2 * setting.seed, 2 * setting.seed + 1))
     rows, apart = list[Row](), list[float]()
     for share in setting.distances:

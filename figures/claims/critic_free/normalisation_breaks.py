@@ -51,7 +51,7 @@ def settings(preset: Preset) -> list[NormalisationBreaksSetting]:
 
 def measure(setting: NormalisationBreaksSetting, rng: torch.Generator, device: str) -> list[Row]:
     """Bias with and without the breaker, and what is ascended instead by central differences along the parameters."""
-    case = breaker_case(**asdict(setting))
+    case = breaker_case(**asdict(setting), device=device)
     broken, mended = case.updates()
     one_length = setting.breaker == LENGTH and setting.world.startswith("lock")
     labels = {**asdict(setting), "case": f"{setting.recipe}, {setting.world}, G={setting.group}"}
@@ -71,7 +71,11 @@ def measure(setting: NormalisationBreaksSetting, rng: torch.Generator, device: s
 def _explained(case: BreakerCase, broken: ExpectedUpdate, rng: torch.Generator, labels: Row) -> list[Row]:
     """Largest gap between the update and the slopes of an objective, over |update|: true and false explanations."""
     update = broken.mean.flat
-    directions = [update, broken.truth.flat, torch.randn(len(update), generator=rng, dtype=update.dtype)]
+    directions = [
+        update,
+        broken.truth.flat,
+        torch.randn(len(update), generator=rng, dtype=update.dtype).to(update.device),
+    ]
     parts, updates, objectives = zip(*case.explanations(broken), strict=True)
     gaps = slope_gaps(case.pair.world, case.pair.policy, torch.stack(updates), objectives, directions)
     return [row for part, gap in zip(parts, gaps, strict=True) for row in vanishes(part, gap, _SLOPE, labels=labels)]

@@ -55,7 +55,7 @@ def settings(preset: Preset) -> list[OffPolicyStepsSetting]:
 
 def measure(setting: OffPolicyStepsSetting, rng: torch.Generator, device: str) -> list[Row]:
     """Inner steps of every learner, or its update on rows of older policies."""
-    world = off_policy.WORLDS[setting.world]()
+    world = off_policy.WORLDS[setting.world]().to(device)
     policy = build_policy(world, setting.seed, setting.temperature)
     if setting.ages:
         return _stale(setting, world, policy)

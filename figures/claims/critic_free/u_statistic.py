@@ -56,7 +56,7 @@ def settings(preset: Preset) -> list[UStatisticSetting]:
 
 def measure(setting: UStatisticSetting, rng: torch.Generator, device: str) -> list[Row]:
     """Enumerated variances of all recipes, then sampled ones of the leave-one-out update."""
-    world = build_world(setting.world)
+    world = build_world(setting.world).to(device)
     policy = build_policy(world, setting.seed)
     tree = grow(world, policy)
     s = reduced(completion_scores(tree, policy))

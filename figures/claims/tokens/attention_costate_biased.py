@@ -67,7 +67,7 @@ def settings(preset: Preset) -> list[AttentionCostateBiasedSetting]:
 
 def measure(setting: AttentionCostateBiasedSetting, rng: torch.Generator, device: str) -> list[Row]:
     """Root-mean-square gap of every costate over the prefixes of each length, in units of the value gradient; exact."""
-    world = with_reward(build_world(setting.world), setting.reward, setting.seed)
+    world = with_reward(build_world(setting.world).to(device), setting.reward, setting.seed)
     policy = build_policy(world, setting.seed, setting.temperature)
     costates = {name: expected_costates(world, policy, name, setting.site) for name in (*_SERIES, "total")}
     labels = {name: getattr(setting, name) for name in ("world", "reward", "temperature", "seed")}

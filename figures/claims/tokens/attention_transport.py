@@ -59,7 +59,7 @@ def closings(horizon: int) -> Iterator[tuple[str, Closed]]:
 
 def measure(setting: AttentionTransportSetting, rng: torch.Generator, device: str) -> list[Row]:
     """Share of the value gradient lost under every closing at prefixes of every length; alpha = 1, embedding site, exact."""
-    world = build_world(setting.world)
+    world = build_world(setting.world).to(device)
     policy = build_policy(world, setting.seed)
     if setting.trained:
         (policy,) = exact_ascent(world, policy, (_STEPS,), _RATE)

@@ -36,9 +36,9 @@ def settings(preset: Preset) -> list[BellmanCostateSetting]:
 
 def measure(setting: BellmanCostateSetting, rng: torch.Generator, device: str) -> list[Row]:
     """Recursion against the Bellman values, and against autograd of the belief rollout; transposed transitions must fail."""
-    world = build_world(setting.world)
+    world = build_world(setting.world).to(device)
     logits = torch.randn(world.horizon, world.S, world.V, generator=rng, dtype=torch.float64)
-    pi = torch.softmax(setting.sharpness * logits, -1)
+    pi = torch.softmax(setting.sharpness * logits.to(device), -1)
     costates, values = bellman_costates(world, pi), tables(world, pi).V
     size = values.abs().max()
     gaps = {_VALUE: costates - values, _AUTOGRAD: costates[0] - _belief_costate(world, pi)}
@@ -53,7 +53,7 @@ def measure(setting: BellmanCostateSetting, rng: torch.Generator, device: str) -
 
 def _belief_costate(world: TokenMDP, pi: Tensor) -> Tensor:
     """`dR / db_0` of the expected return of a belief rollout, by autograd, at an even belief."""
-    belief = torch.full((world.S,), 1 / world.S, dtype=torch.float64, requires_grad=True)
+    belief: Tensor = world.P.new_full((world.S,), 1 / world.S).requires_grad_()
     b, total = belief, torch.zeros((), dtype=torch.float64)
     for k in range(world.horizon):
         joint = b[:, None] * pi[k]
@@ -64,7 +64,7 @@ def _belief_costate(world: TokenMDP, pi: Tensor) -> Tensor:
 
 def _transposed(world: TokenMDP, pi: Tensor) -> Tensor:
     """The recursion with P_pi transposed, as in a wrong adjoint equation."""
-    costates = [torch.zeros(world.S, dtype=torch.float64)]
+    costates = [torch.zeros_like(world.r[0, :, 0])]
     for k in reversed(range(world.horizon)):
         P_pi = torch.einsum("za,zay->zy", pi[k], world.P)
         costates.insert(0, (pi[k] * world.r[k]).sum(-1) + world.gamma * P_pi.mT @ costates[0])

@@ -44,7 +44,7 @@ def measure(setting: EntropyKnobsSetting, rng: torch.Generator, device: str) -> 
     ranks: list[list[float]] = []
     rows: list[Row] = []
     for name in _WORLDS:
-        world = build_world(name)
+        world = build_world(name).to(device)
         for seed in range(setting.seeds):
             error, H, bound = _sweep(world, seed, setting.knob)
             labels = {"knob": setting.knob, "world": name, "seed": seed}

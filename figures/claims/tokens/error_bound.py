@@ -19,7 +19,7 @@ _TIERS = {1: ("costate", MARKERS[0]), 2: ("score", MARKERS[1]), 3: ("attention",
 
 def measure(setting: SplitSetting, rng: torch.Generator, device: str) -> list[Row]:
     """Error against every tier, and against half of tier 2, which the one-choice world must refute."""
-    world, policy = split_world(setting)
+    world, policy = split_world(setting, device)
     split = error_split(world, policy, setting.alpha, setting.site, setting.whole_prompt)
     size = split.value_gradient.norm(dim=-1).clamp(min=1e-300)
     labels = {

@@ -79,7 +79,7 @@ def settings(preset: Preset) -> list[ErrorMapSetting]:
 
 def measure(setting: ErrorMapSetting, rng: torch.Generator, device: str) -> list[Row]:
     """Error, tiers, entropy and gap of every policy at every alpha; exact, means over the prompts."""
-    world = build_world(setting.world)
+    world = build_world(setting.world).to(device)
     random = {
         (seed, alpha): _point(world, build_policy(world, seed), alpha, setting.site)
         for seed in range(max(setting.random, setting.seeds))

@@ -19,7 +19,7 @@ _LOOKS = {_IDENTITY: ("costate", "o"), _ROADS: ("score", "s"), _INCOMPLETE: ("co
 
 def measure(setting: SplitSetting, rng: torch.Generator, device: str) -> list[Row]:
     """Gaps of the identity, of the value gradient by forward mode, and of the identity without its largest covariance."""
-    world, policy = split_world(setting)
+    world, policy = split_world(setting, device)
     split = error_split(world, policy, setting.alpha, setting.site, setting.whole_prompt)
     forward = forward_value_gradient(world, policy, setting.alpha, setting.site, setting.whole_prompt)
     gaps = {_IDENTITY: split.residual, _ROADS: (split.value_gradient - forward).norm(dim=-1)}
@@ -36,7 +36,7 @@ def measure(setting: SplitSetting, rng: torch.Generator, device: str) -> list[Ro
 def _gap_without_largest(split: ErrorSplit) -> torch.Tensor:
     """Gap (prompts,) of the identity whose sum lacks each prompt's largest covariance."""
     largest = split.sampling.norm(dim=-1).argmax(0)
-    kept = split.sampling.sum(0) - split.sampling[largest, torch.arange(len(largest))]
+    kept = split.sampling.sum(0) - split.sampling[largest, torch.arange(len(largest), device=largest.device)]
     gap: torch.Tensor = (split.value_gradient - split.attention - kept).norm(dim=-1)
     return gap
 

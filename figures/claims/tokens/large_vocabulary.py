@@ -50,14 +50,16 @@ def measure(setting: LargeVocabularySetting, rng: torch.Generator, device: str) 
     for V in setting.sizes:
         for kind in POLICIES:
             for tied in (True, False):
-                splits = splits_by_rewards(V, kind, tied, rng)
+                splits = splits_by_rewards(V, kind, tied, rng, device)
                 labels = {"V": V, "policy": kind, "tied": tied, "network": setting.network}
                 for rewards, split in splits.items():
                     rows += _bound_rows(split, {**labels, "rewards": rewards})
                     points.append({**labels, "rewards": rewards, **quantities(split), **_sizes(split)})
                 ratio = (splits["related"].error / splits["unrelated"].error).log()
                 rows += equals(_ALONE, ratio, 0.0, tolerance=1e-9, labels=labels)
-        rows += _cluster_rows(two_clusters(V, rng), {"V": V, "policy": "two clusters", "network": setting.network})
+        rows += _cluster_rows(
+            two_clusters(V, rng, device), {"V": V, "policy": "two clusters", "network": setting.network}
+        )
     return rows + _report_rows(pd.DataFrame(points), {"network": setting.network})
 
 

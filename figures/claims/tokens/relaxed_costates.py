@@ -64,7 +64,7 @@ def settings(preset: Preset) -> list[RelaxedCostatesSetting]:
 
 def measure(setting: RelaxedCostatesSetting, rng: torch.Generator, device: str) -> list[Row]:
     """Exact bias against grad V_1 for every alpha, and the samples' bias and spread at alpha = 1, at the (first) prompt."""
-    world = build_world(setting.world)
+    world = build_world(setting.world).to(device)
     policy = build_policy(world, setting.seed, setting.temperature)
     truth, own = (forward_value_gradient(world, policy, alpha, _SITE)[0] for alpha in (1.0, 0.0))
     labels = {"world": setting.world, "temperature": setting.temperature, "seed": setting.seed}
@@ -109,7 +109,7 @@ def _sampled_rows(
             values, size = costates[0, :, -1], float(truth.norm())
             mean, here = estimate(values), {**labels, "costate": name, "tau_g": tau_g}
             rows += report("spread", values.std(0).norm() / size, 1.0, labels=here)
-            bias, error = (np.linalg.norm(x) / size for x in (mean.mean - truth.numpy(), mean.standard_error))
+            bias, error = (np.linalg.norm(x) / size for x in (mean.mean - truth.cpu().numpy(), mean.standard_error))
             rows += report("sampled bias", Estimate(np.asarray(bias), np.asarray(error), mean.samples), labels=here)
             spread = values.std(0).clamp(min=_ROUNDING * size)  # the slope of one token does not depend on the sample
             judging: dict[str, Any] = {"margin": setting.margin, "labels": here, "axes": ("component",)}

@@ -50,7 +50,7 @@ def settings(preset: Preset) -> list[ScoreCostateUnbiasedSetting]:
 
 def measure(setting: ScoreCostateUnbiasedSetting, rng: torch.Generator, device: str) -> list[Row]:
     """Exact E2 against forward-mode value gradients at every prefix, and the Monte Carlo mean at the prompt."""
-    world = build_world(setting.world)
+    world = build_world(setting.world).to(device)
     policy = build_policy(world, seed=1, temperature=setting.temperature)
     score = expected_costates(world, policy, "score", setting.site)
     detached = expected_costates(world, ClosedAttention(policy, everything), "score", setting.site)

@@ -74,9 +74,9 @@ def test_one_step_equals_its_closed_form(world):
 @pytest.mark.parametrize("world", [ChaoticMap(horizon=20), ChaoticMap(beta=0.5, sd=0.05, horizon=20)])
 @pytest.mark.parametrize("grid", [256, 301, 768])
 def test_the_grid_does_not_matter(world, grid):
-    reference, found = circle_moments(world, 0.3), circle_moments(world, 0.3, grid)
+    reference, moments = circle_moments(world, 0.3), circle_moments(world, 0.3, grid)
     for field in FIELDS:
-        torch.testing.assert_close(getattr(found, field), getattr(reference, field), rtol=1e-8, atol=1e-10)
+        torch.testing.assert_close(getattr(moments, field), getattr(reference, field), rtol=1e-8, atol=1e-10)
     assert pathwise_growth_rate(world, 0.3, grid) == pytest.approx(pathwise_growth_rate(world, 0.3), rel=1e-8)
 
 
@@ -87,9 +87,9 @@ def test_a_grid_too_coarse_for_the_noise_is_refused_and_the_next_one_is_exact(be
     for moments in (circle_moments, pathwise_growth_rate):
         with pytest.raises(InputError, match=f"grid must be >= {needed}"):
             moments(world, 0.3, needed - 1)
-    found, reference = circle_moments(world, 0.3, needed), circle_moments(world, 0.3, 2 * needed)
+    moments, reference = circle_moments(world, 0.3, needed), circle_moments(world, 0.3, 2 * needed)
     for field in FIELDS:
-        torch.testing.assert_close(getattr(found, field), getattr(reference, field), rtol=1e-8, atol=1e-9)
+        torch.testing.assert_close(getattr(moments, field), getattr(reference, field), rtol=1e-8, atol=1e-9)
 
 
 @pytest.mark.parametrize("beta", [1.5, 2.5, 4.0])

@@ -111,7 +111,7 @@ def test_a_path_hidden_from_autograd_is_seen(name, rng):
 def test_recursion_is_the_sum_over_products_of_jacobians():
     rng = np.random.default_rng(3)
     Dr, Df, terminal = rng.standard_normal((2, 3, 2)), rng.standard_normal((2, 3, 2, 2)), rng.standard_normal((2, 2))
-    found = costate_recursion(tensor(Dr), tensor(Df), tensor(terminal), 0.7)
+    costates = costate_recursion(tensor(Dr), tensor(Df), tensor(terminal), 0.7)
     for row in range(2):
         ahead = [*Dr[row], terminal[row]]
         for t in range(4):
@@ -119,7 +119,7 @@ def test_recursion_is_the_sum_over_products_of_jacobians():
             for k in range(t, 4):
                 total += 0.7 ** (k - t) * forward.T @ ahead[k]
                 forward = Df[row, k] @ forward if k < 3 else forward
-            np.testing.assert_allclose(found[row, t], total, rtol=1e-12)
+            np.testing.assert_allclose(costates[row, t], total, rtol=1e-12)
 
 
 @pytest.mark.parametrize("horizon", [4, None])

@@ -113,10 +113,10 @@ def brute_force_covariance(world, K, steps):
 def test_costate_covariance_is_the_coefficient_matrix_multiplied_out(name, t):
     world, K = finite_cases()[name]
     rest, gains = world.replace(horizon=world.horizon - t), K[t:] if K.ndim == 3 else K
-    for found, truth in zip(
+    for part, truth in zip(
         costate_covariance(world, K, t), brute_force_covariance(rest, gains, rest.horizon), strict=True
     ):
-        np.testing.assert_allclose(found, truth, rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(part, truth, rtol=1e-9, atol=1e-12)
     assert not any(part.any() for part in costate_covariance(world, K, world.horizon)), "s_T leaves nothing to chance"
 
 
@@ -124,10 +124,10 @@ def test_endless_costate_covariance_is_the_limit_of_long_horizons():
     world = random_system(2, 1, spectral_radius=0.5, seed=1, gamma=0.8)
     K = stable_gain(world)
     endless = costate_covariance(world, K)
-    for found, truth in zip(endless, brute_force_covariance(world, K, 40), strict=True):
-        np.testing.assert_allclose(found, truth, rtol=1e-8)
-    for found, later in zip(endless, costate_covariance(world, K, t=7), strict=True):
-        torch.testing.assert_close(found, later)
+    for part, truth in zip(endless, brute_force_covariance(world, K, 40), strict=True):
+        np.testing.assert_allclose(part, truth, rtol=1e-8)
+    for part, later in zip(endless, costate_covariance(world, K, t=7), strict=True):
+        torch.testing.assert_close(part, later)
 
 
 @pytest.mark.parametrize("horizon", [4, None])

@@ -110,8 +110,8 @@ def test_linear_policies_get_their_closed_form_from_two_nodes_on(world, varying)
     states = tensor(np.random.default_rng(0).standard_normal((2, 3, world.n)))
     truth = linear_value(world, K)
     for nodes in (2, 3):
-        found = quadrature_value(world, linear(K), states, nodes)
-        torch.testing.assert_close(found, truth.value(states), rtol=1e-10, atol=1e-12)
+        values = quadrature_value(world, linear(K), states, nodes)
+        torch.testing.assert_close(values, truth.value(states), rtol=1e-10, atol=1e-12)
     slope = quadrature_value_gradient(world, linear(K), states, nodes=2)
     torch.testing.assert_close(slope, truth.gradient(states), rtol=1e-7, atol=1e-8)
     one = quadrature_value(world, linear(K), states, nodes=1)
@@ -162,8 +162,8 @@ def simulate(start, paths, seed):
 def test_a_non_linear_policy_gets_the_mean_return_of_simulated_paths():
     world = scalar(horizon=3, action_noise=0.6)
     returns = simulate(0.8, 200_000, seed=9)
-    found = quadrature_value(world, saturated, tensor([0.8]), nodes=6)
-    assert_mean_within(returns, found)
+    value = quadrature_value(world, saturated, tensor([0.8]), nodes=6)
+    assert_mean_within(returns, value)
     assert differs_by(returns, quadrature_value(world, linear(tensor([[0.5]])), tensor([0.8]), nodes=2))
     slope = quadrature_value_gradient(world, saturated, tensor([[0.8]]), nodes=6)
     ends = simulate(0.8 + 1e-3, 200_000, seed=9), simulate(0.8 - 1e-3, 200_000, seed=9)
@@ -173,10 +173,10 @@ def test_a_non_linear_policy_gets_the_mean_return_of_simulated_paths():
 def test_gradient_equals_differences_of_the_value_in_every_component():
     world, states = random_system(2, 1, seed=3, horizon=1), tensor([[0.5, -0.2], [1.0, 0.3]])
     command = lambda h, t: -torch.tanh(h[:, -1:, 0] + 0.5 * h[:, -1:, 1])  # noqa: E731
-    found = quadrature_value_gradient(world, command, states, nodes=8)
+    gradients = quadrature_value_gradient(world, command, states, nodes=8)
     for row in range(2):
         truth = numerical_gradient(lambda s: quadrature_value(world, command, tensor(s), 8), states[row])
-        np.testing.assert_allclose(found[row], truth, rtol=1e-6)
+        np.testing.assert_allclose(gradients[row], truth, rtol=1e-6)
 
 
 def test_the_chaotic_map_gets_the_return_that_its_circle_moments_give():
