@@ -27,6 +27,7 @@ class Progress:
         self._total, self._kept = len(points), len(points) - len(todo)
         self._last = self._began = time.monotonic()
         self._bar: Any = None
+        self._taken: dict[str, list[float]] = {}  # seconds of the points finished in this run, claim by claim
 
     def __enter__(self) -> "Progress":
         """Open the bar."""
@@ -48,8 +49,9 @@ class Progress:
         if self._bar is not None:
             self._bar.close()
 
-    def finished(self, point: Point) -> None:
-        """Count a finished point."""
+    def finished(self, point: Point, seconds: float) -> None:
+        """Count a finished point, which took so many seconds."""
+        self._taken.setdefault(point.claim, []).append(seconds)
         self._left = [other for other in self._left if other.id != point.id]
         if self._bar is not None:
             self._bar.update(self._weight(point))
@@ -70,12 +72,16 @@ class Progress:
         self._bar.set_postfix_str(f"{self._time_left()}  {running}"[: _WIDTH - 24 - len(self._count())])
 
     def _time_left(self) -> str:
-        """What is left, from the speed of this run so far."""
-        elapsed = time.monotonic() - self._began
-        weights = sum(self._weight(point) for point in self._left)
+        """What is left, from the forecast or else from the points of the same claim that this run has finished."""
         if not self._left:
-            return f"done in {elapsed:.0f} s"
-        done = self._total - self._kept - len(self._left)
-        if self._forecast.complete:
-            return f"{weights / self._jobs:.0f} s left"
-        return f"{elapsed / done * len(self._left):.0f} s left" if done else "time left not known yet"
+            return f"done in {time.monotonic() - self._began:.0f} s"
+        seconds = [self._expected(point) for point in self._left]
+        known = [number for number in seconds if number is not None]
+        if not known:
+            return "time left not known yet"
+        least = "" if len(known) == len(seconds) else "at least "
+        return f"{least}{sum(known) / self._jobs:.0f} s left"
+
+    def _expected(self, point: Point) -> float | None:
+        forecast, taken = self._forecast.of(point), self._taken.get(point.claim)
+        return forecast if forecast is not None or not taken else sum(taken) / len(taken)

@@ -56,8 +56,8 @@ def missing(points: list[Point], out: Path) -> list[Point]:
     return absent
 
 
-def run_point(point: Point, out: Path) -> Point:
-    """Measure one point with its own generator and write its record.
+def run_point(point: Point, out: Path) -> tuple[Point, float]:
+    """Measure one point with its own generator and write its record; the point, and the seconds that it took.
 
     One thread, so that the numbers are the same for any --jobs; the caller's thread count is put back.
     """
@@ -68,8 +68,9 @@ def run_point(point: Point, out: Path) -> Point:
         rows = measure_of(point.claim)(point.setting, rng, point.device)
     finally:
         torch.set_num_threads(threads)
-    save_record(point, out, rows, time.perf_counter() - began)
-    return point
+    seconds = time.perf_counter() - began
+    save_record(point, out, rows, seconds)
+    return point, seconds
 
 
 def run_missing(points: list[Point], todo: list[Point], out: Path, jobs: int) -> None:
@@ -78,23 +79,23 @@ def run_missing(points: list[Point], todo: list[Point], out: Path, jobs: int) ->
         return
     try:
         with Progress(points, todo, Forecast.from_records(todo, out), jobs) as progress:
-            for point in _finished(todo, out, jobs):
-                progress.finished(point)
+            for point, seconds in _finished(todo, out, jobs):
+                progress.finished(point, seconds)
     except BaseException:
         if jobs > 1:
             get_reusable_executor().shutdown(wait=True, kill_workers=True)
         raise
 
 
-def _finished(todo: list[Point], out: Path, jobs: int) -> Iterable[Point]:
+def _finished(todo: list[Point], out: Path, jobs: int) -> Iterable[tuple[Point, float]]:
     if jobs == 1 or len(todo) <= 1:
         return (run_point(point, out) for point in todo)
     workers = Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1, pre_dispatch="all")
-    finished: Iterable[Point] = workers(delayed(_run_in_worker)(point, out) for point in todo)
+    finished: Iterable[tuple[Point, float]] = workers(delayed(_run_in_worker)(point, out) for point in todo)
     return finished
 
 
-def _run_in_worker(point: Point, out: Path) -> Point:
+def _run_in_worker(point: Point, out: Path) -> tuple[Point, float]:
     """The same in a process of our own, whose memory we may manage."""
     keep_freed_memory()
     return run_point(point, out)

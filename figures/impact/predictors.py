@@ -28,7 +28,8 @@ def rank_correlation(x: Float[Array, "T C"], y: Float[Array, "T C"], draws: Int[
 
 def _times(draws: Int[Array, "B T"], count: int) -> Int[Array, "B T"]:
     """How often each trajectory was drawn."""
-    return np.stack([(draws == t).sum(1) for t in range(count)], 1)
+    places = draws + count * np.arange(len(draws))[:, None]
+    return np.bincount(places.ravel(), minlength=count * len(draws)).reshape(len(draws), count)
 
 
 def _weighted_ranks(values: Float[Array, "N"], weights: Int[Array, "B N"]) -> Float[Array, "B N"]:

@@ -19,12 +19,13 @@ from torch.utils import backend_registration
 
 NAME = "second"
 _CPU = torch.device("cpu")
-_FACTORIES = (
-    "empty.memory_format", "empty_strided", "zeros", "ones", "full", "scalar_tensor", "arange", "arange.start", "arange.start_step",
-    "linspace", "eye", "eye.m", "tril_indices", "triu_indices",
-)  # fmt: skip
+_FACTORIES = (  # what makes a tensor of nothing, for torch's own kernels to build on
+    *("empty.memory_format", "empty_strided", "zeros", "ones", "full", "scalar_tensor", "eye", "eye.m", "linspace"),
+    *("arange", "arange.start", "arange.start_step", "tril_indices", "triu_indices"),
+)
 _operations = 0
 _kinds: dict[int, Any] = {}
+_device: torch.device  # known once the backend is registered
 _libraries: list[torch.library.Library] = []  # torch forgets what is registered when the library goes
 
 
@@ -45,7 +46,12 @@ class SecondTensor(Tensor):
     @classmethod
     def _around(cls, held):
         tensor = Tensor._make_wrapper_subclass(
-            cls, held.shape, strides=held.stride(), storage_offset=held.storage_offset(), dtype=held.dtype, device=NAME
+            cls,
+            held.shape,
+            strides=held.stride(),
+            storage_offset=held.storage_offset(),
+            dtype=held.dtype,
+            device=_device,
         )
         tensor.held = held
         return tensor
@@ -156,9 +162,11 @@ def _zeros(size: list[int], dtype: torch.dtype, **_: Any) -> Tensor:
 
 
 def _register() -> None:
+    global _device
     if _libraries:
         return
     backend_registration._setup_privateuseone_for_python_backend(NAME)
+    _device = torch.device(NAME, 0)
     _libraries.append(torch.library.Library("aten", "IMPL"))
     kernels = {name: _factory(name) for name in _FACTORIES} | {"_efficientzerotensor": _zeros, "copy_": _copied}
     for name, kernel in kernels.items():
@@ -183,5 +191,6 @@ def operations() -> int:
 def second_device() -> Iterator[str]:
     """The device's name, for as long as it may be used."""
     _register()
-    with torch.autograd.set_multithreading_enabled(False):  # its threads are fixed by the first backward pass of a process
+    # a process's first backward pass, which may have been, decides for which devices autograd has threads
+    with torch.autograd.set_multithreading_enabled(False):
         yield NAME

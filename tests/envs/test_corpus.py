@@ -56,11 +56,11 @@ def law_by_hand(world, right, said, quality, noise):
 @EACH
 def test_the_law_is_that_of_all_latent_choices(name, quality, noise):
     world, answers = CASES[name]
-    found = Corpus(world, answers, quality, noise).chances(all_words(world))
-    torch.testing.assert_close(found.sum(-1), torch.ones(len(answers), dtype=torch.float64), rtol=1e-13, atol=0)
+    law = Corpus(world, answers, quality, noise).chances(all_words(world))
+    torch.testing.assert_close(law.sum(-1), torch.ones(len(answers), dtype=torch.float64), rtol=1e-13, atol=0)
     said = sorted({token for answer in answers.tolist() for token in answer})
     by_answer = {tuple(a): law_by_hand(world, a, said, quality, noise) for a in answers[::3].tolist()}
-    for chances, answer in zip(found[::3].tolist(), answers[::3].tolist(), strict=True):
+    for chances, answer in zip(law[::3].tolist(), answers[::3].tolist(), strict=True):
         assert chances == pytest.approx(by_answer[tuple(answer)], rel=1e-12, abs=1e-15)
 
 
@@ -84,11 +84,11 @@ def test_the_documents_follow_the_law(quality, noise, coverage, rng):
     assert float(law[law > 0].min()) * COUNT > 100
     documents = corpus.draw(COUNT, rng)
     assert documents.shape == (COUNT, corpus.length) == (COUNT, 5)
-    found = indicators(corpus, documents)
-    assert_mean_within(found, law.flatten())
+    cells = indicators(corpus, documents)
+    assert_mean_within(cells, law.flatten())
     other = Corpus(*CASES["two skills"], abs(quality - 0.1), abs(noise - 0.1), coverage, seed=1)
     assert differs_by(
-        found, (corpus.shown[:, None] / corpus.shown.sum() * other.chances(all_words(other.world))).flatten()
+        cells, (corpus.shown[:, None] / corpus.shown.sum() * other.chances(all_words(other.world))).flatten()
     )
 
 

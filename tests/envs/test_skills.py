@@ -76,11 +76,11 @@ def test_every_word_is_paid_by_the_rule_and_only_the_right_one_best(given, names
     hits = (all_words(world)[None] == answers[:, None]).double()
     discount = gamma ** torch.arange(H, dtype=torch.float64)
     truth = gamma ** (H - 1) * hits.prod(-1) if sparse else hits @ discount / H
-    found = all_returns(world)
-    torch.testing.assert_close(found, truth, rtol=1e-12, atol=1e-14)
+    returns = all_returns(world)
+    torch.testing.assert_close(returns, truth, rtol=1e-12, atol=1e-14)
     best = gamma ** (H - 1) if sparse else float(discount.sum()) / H
     assert world.optimal_return == pytest.approx(best, rel=1e-12)
-    assert ((found > best - 1e-9).sum(-1) == 1).all()
+    assert ((returns > best - 1e-9).sum(-1) == 1).all()
     assert world.deterministic
 
 

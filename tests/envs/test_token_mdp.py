@@ -32,12 +32,12 @@ def onehot(i, size):
 
 
 def test_steps_and_rewards_of_one_hot_tokens_are_table_look_ups():
-    found = world()
+    mdp = world()
     P, r = random_tables()
     for z, a, k in np.ndindex(S, V, H):
         belief, token = onehot(z, S), onehot(a, V)
-        np.testing.assert_allclose(found.step(belief, token), P[z, a], rtol=1e-14)
-        np.testing.assert_allclose(found.reward(k, belief, token), r[k, z, a], rtol=1e-14)
+        np.testing.assert_allclose(mdp.step(belief, token), P[z, a], rtol=1e-14)
+        np.testing.assert_allclose(mdp.reward(k, belief, token), r[k, z, a], rtol=1e-14)
 
 
 @pytest.mark.parametrize("name", ["step", "reward"])
@@ -81,14 +81,14 @@ def test_start_beliefs_are_one_hot_at_the_start_states():
 
 def test_sizes_defaults_and_a_table_for_every_step():
     r = random_tables()[1][0]
-    found = world(r=r)
-    assert (found.S, found.V) == (S, V)
-    assert found.r.shape == (H, S, V)
-    assert (found.r == torch.from_numpy(r)).all()
-    assert found.weights.tolist() == [0.5, 0.5]
+    mdp = world(r=r)
+    assert (mdp.S, mdp.V) == (S, V)
+    assert mdp.r.shape == (H, S, V)
+    assert (mdp.r == torch.from_numpy(r)).all()
+    assert mdp.weights.tolist() == [0.5, 0.5]
     assert world(weights=[0.25, 0.75]).weights.tolist() == [0.25, 0.75]
-    assert found.optimal_return is None
-    assert found.P.dtype == found.r.dtype == torch.float64
+    assert mdp.optimal_return is None
+    assert mdp.P.dtype == mdp.r.dtype == torch.float64
 
 
 def test_deterministic_means_that_every_token_leads_to_one_state():
@@ -101,14 +101,14 @@ def test_deterministic_means_that_every_token_leads_to_one_state():
 
 
 def test_another_dtype_keeps_whole_numbers_and_the_same_one_keeps_the_world():
-    found = world()
-    single = found.to(dtype=torch.float32)
-    assert found.to() is found
+    mdp = world()
+    single = mdp.to(dtype=torch.float32)
+    assert mdp.to() is mdp
     assert (single.P.dtype, single.r.dtype, single.weights.dtype) == (torch.float32,) * 3
     assert single.prompts.dtype == single.starts.dtype == torch.int64
     assert (single.horizon, single.gamma, single.V) == (H, 0.9, V)
     assert single.step(simplex(S).float(), simplex(V).float()).dtype == torch.float32
-    torch.testing.assert_close(single.P.double(), found.P, atol=1e-7, rtol=0)
+    torch.testing.assert_close(single.P.double(), mdp.P, atol=1e-7, rtol=0)
 
 
 def spoiled(name, index, value):

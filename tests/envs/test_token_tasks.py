@@ -110,9 +110,9 @@ def test_every_prompt_has_its_one_right_answer(sparse):
 
 def test_the_lock_opens_to_one_word_that_the_seed_decides():
     words = [answers(combination_lock(4, 4, seed=seed), 0)[0] for seed in range(4)]
-    assert all(len(found) == 1 for found in words)
+    assert all(len(best) == 1 for best in words)
     assert words[0] == answers(combination_lock(4, 4, seed=0), 0)[0]
-    assert len({found[0] for found in words}) > 1
+    assert len({best[0] for best in words}) > 1
 
 
 @pytest.mark.parametrize("name", ["lock", "copy", "reverse", "arithmetic", "parity", "distractor"])

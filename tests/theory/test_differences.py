@@ -18,16 +18,16 @@ def bumpy(x):
 @pytest.mark.parametrize("step", [1e-3, 1.0, 30.0])
 def test_a_quadratic_has_no_truncation_error_at_any_step(step):
     H = tensor([[2.0, 0.5, 0.0], [0.5, -1.0, 0.3], [0.0, 0.3, 4.0]])
-    found = central_gradient(lambda x: ((x @ H) * x).sum(-1) + 3 * x[..., 0], X, step)
-    torch.testing.assert_close(found, 2 * X @ H + tensor([3.0, 0.0, 0.0]), rtol=1e-9, atol=1e-9)
+    gradient = central_gradient(lambda x: ((x @ H) * x).sum(-1) + 3 * x[..., 0], X, step)
+    torch.testing.assert_close(gradient, 2 * X @ H + tensor([3.0, 0.0, 0.0]), rtol=1e-9, atol=1e-9)
 
 
 def test_equals_autograd_and_the_oracle_for_every_row_and_component():
-    found = central_gradient(bumpy, X)
+    gradients = central_gradient(bumpy, X)
     x = X.clone().requires_grad_()
     (slope,) = torch.autograd.grad(bumpy(x).sum(), x)
-    torch.testing.assert_close(found, slope, rtol=1e-7, atol=1e-8)
-    np.testing.assert_allclose(found[0], numerical_gradient(lambda v: bumpy(tensor(v)), X[0]), rtol=1e-7, atol=1e-8)
+    torch.testing.assert_close(gradients, slope, rtol=1e-7, atol=1e-8)
+    np.testing.assert_allclose(gradients[0], numerical_gradient(lambda v: bumpy(tensor(v)), X[0]), rtol=1e-7, atol=1e-8)
 
 
 def test_error_falls_with_the_square_of_the_step():

@@ -43,25 +43,25 @@ EACH = pytest.mark.parametrize("name", WORLDS)
 @pytest.mark.parametrize("site", ["embedding", "layer1"])
 def test_the_costate_is_the_value_gradient_of_reverse_and_forward_mode_and_the_gradient_that_of_the_tree(name, site):
     world, network = WORLDS[name], transformer(WORLDS[name], seed=1)
-    found, reverse = signal(world, network, site), tree_gradients(world, network, sites=(site,))
+    exact, reverse = signal(world, network, site), tree_gradients(world, network, sites=(site,))
     truth = reverse.costates[site][0][:, -1]  # of the prompt's own value: divided by the prompt's weight already
-    close(found.costate, truth.norm(dim=-1), rtol=1e-9, atol=1e-12)
-    close(found.costate, forward_value_gradient(world, network, 1.0, site).norm(dim=-1), rtol=1e-9, atol=1e-12)
-    assert found.gradient == pytest.approx(float(torch.cat([g.flatten() for g in reverse.parameters]).norm()), rel=1e-9)
-    assert float(found.costate.min()) > 1e-4
+    close(exact.costate, truth.norm(dim=-1), rtol=1e-9, atol=1e-12)
+    close(exact.costate, forward_value_gradient(world, network, 1.0, site).norm(dim=-1), rtol=1e-9, atol=1e-12)
+    assert exact.gradient == pytest.approx(float(torch.cat([g.flatten() for g in reverse.parameters]).norm()), rel=1e-9)
+    assert float(exact.costate.min()) > 1e-4
 
 
 def scores_by_autograd(world, network, site, masked=True):
     """`grad_h log pi(o)` of one completion after the other in reverse mode, whole contexts, no tree and no cache."""
-    found, last = [], world.prompts.shape[1] - 1
+    scores, last = [], world.prompts.shape[1] - 1
     for prompt, *word in itertools.product(range(len(world.prompts)), *[range(world.V)] * world.horizon):
         said = word[: word.index(world.end) + 1] if masked and world.end in word else word
         x = network.embed(torch.cat([world.prompts[prompt], torch.tensor(said[:-1], dtype=torch.int64)])).detach()[None]
         probe = torch.zeros_like(x).requires_grad_()
         log_pi = torch.log_softmax(network(x, {site: probe})[0, last:], -1)
         (slope,) = torch.autograd.grad(log_pi[torch.arange(len(said)), torch.tensor(said)].sum(), probe)
-        found.append(slope[0, last])
-    return torch.stack(found).unflatten(0, (len(world.prompts), -1))
+        scores.append(slope[0, last])
+    return torch.stack(scores).unflatten(0, (len(world.prompts), -1))
 
 
 @EACH
@@ -69,13 +69,13 @@ def scores_by_autograd(world, network, site, masked=True):
 def test_completion_scores_are_the_gradients_of_each_log_probability(name, site):
     world, network = WORLDS[name], transformer(WORLDS[name], temperature=0.6, seed=1)
     tree = grow(world, network)
-    found = completion_scores_at(tree, network, site)
-    close(found, scores_by_autograd(world, network, site), rtol=1e-9, atol=1e-11)
+    scores = completion_scores_at(tree, network, site)
+    close(scores, scores_by_autograd(world, network, site), rtol=1e-9, atol=1e-11)
     p = completions(tree).p
-    assert float(torch.einsum("il,ild->id", p, found).abs().max()) < 1e-13  # the mean score is 0
+    assert float(torch.einsum("il,ild->id", p, scores).abs().max()) < 1e-13  # the mean score is 0
     if world.end is not None:
         unmasked = scores_by_autograd(world, network, site, masked=False)
-        assert float((found - unmasked).abs().max()) > 1e-2, "the control: what follows the end token would count"
+        assert float((scores - unmasked).abs().max()) > 1e-2, "the control: what follows the end token would count"
 
 
 @pytest.mark.parametrize("name", ["dense", "stop"])
@@ -91,30 +91,30 @@ def test_noise_and_cap_are_those_of_sampled_costates(name, rng):
     s = s[:, world.prompts.shape[1] - 1]
     R = token_returns(world, sample.prompt, sample.tokens)
     costates = (R - float(tree_gradients(world, network).J))[:, None] * s
-    found = signal(world, network, "layer1")
-    square = float(found.noise[0] ** 2 + found.costate[0] ** 2)
+    exact = signal(world, network, "layer1")
+    square = float(exact.noise[0] ** 2 + exact.costate[0] ** 2)
     assert_mean_within((costates**2).sum(1), square)
     assert differs_by((costates**2).sum(1), 1.25 * square)  # tails are heavy: the sample sees no smaller error
     cap = R.std() * torch.linalg.eigvalsh(s.mT @ s / len(s))[-1].sqrt()
-    assert float(found.cap[0]) == pytest.approx(float(cap), rel=0.03)
+    assert float(exact.cap[0]) == pytest.approx(float(cap), rel=0.03)
 
 
 @EACH
 def test_the_signal_is_capped_by_the_reward_spread(name):
     for seed in range(4):
-        found = signal(WORLDS[name], transformer(WORLDS[name], seed=seed), "layer2")
-        assert (found.alignment >= 0).all()
-        assert (found.alignment <= 1 + 1e-12).all()
-        assert (found.alignment > 1e-6).any()
+        exact = signal(WORLDS[name], transformer(WORLDS[name], seed=seed), "layer2")
+        assert (exact.alignment >= 0).all()
+        assert (exact.alignment <= 1 + 1e-12).all()
+        assert (exact.alignment > 1e-6).any()
 
 
 def test_without_spread_there_is_no_signal():
     world = garnet(V=2, horizon=2, seed=1)
     flat = type(world)(world.P, 0 * world.r + 0.5, world.prompts, world.starts, 2)
-    found = signal(flat, transformer(flat, seed=1), "layer1")
-    for x in (found.snr, found.alignment):
+    exact = signal(flat, transformer(flat, seed=1), "layer1")
+    for x in (exact.snr, exact.alignment):
         assert x.isfinite().all()
-    assert float(found.costate.max()) < 1e-12
+    assert float(exact.costate.max()) < 1e-12
 
 
 P = torch.tensor([0.1, 0.3, 0.35, 0.25], dtype=torch.float64)
@@ -143,11 +143,15 @@ def test_for_binary_rewards_best_of_k_is_pass_at_k_and_the_ball_solves_its_equat
 @pytest.mark.parametrize("eps", [0.01, 0.3, 2.0])
 def test_the_ball_against_a_constrained_optimiser(eps):
     kl = lambda q: float((q * np.log(np.maximum(q, 1e-300) / P.numpy())).sum())  # noqa: E731
-    found = minimize(
-        lambda q: -q @ R.numpy(), P.numpy(), bounds=[(1e-12, 1)] * 4, method="SLSQP", options={"ftol": 1e-14, "maxiter": 500},
+    optimum = minimize(
+        lambda q: -q @ R.numpy(),
+        P.numpy(),
+        bounds=[(1e-12, 1)] * 4,
+        method="SLSQP",
+        options={"ftol": 1e-14, "maxiter": 500},
         constraints=[{"type": "eq", "fun": lambda q: q.sum() - 1}, {"type": "ineq", "fun": lambda q: eps - kl(q)}],
-    )  # fmt: skip
-    assert kl_headroom(P, R, eps) == pytest.approx(-found.fun - float(P @ R), abs=1e-6)
+    )
+    assert kl_headroom(P, R, eps) == pytest.approx(-optimum.fun - float(P @ R), abs=1e-6)
 
 
 def test_power_sampling_by_hand():
@@ -170,11 +174,11 @@ def test_bad_requests_are_refused():
 def test_null_models_are_the_spread_of_binary_rewards_and_do_not_move_with_a_shift():
     chance = torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64)
     p, r = torch.stack([1 - chance, chance], -1), torch.tensor([[0.0, 1.0]] * 3, dtype=torch.float64)
-    found = null_models(p, r, chance + 1)
-    assert found["sqrt(P(1-P))"].tolist() == pytest.approx([float(x * (1 - x)) ** 0.5 for x in chance])
-    assert found["P(1-P)"].tolist() == pytest.approx([float(x * (1 - x)) for x in chance])
-    assert found["headroom"].tolist() == pytest.approx([1 - float(x) for x in chance])
-    assert (found["J"].tolist(), found["H"].tolist()) == (chance.tolist(), (chance + 1).tolist())
+    models = null_models(p, r, chance + 1)
+    assert models["sqrt(P(1-P))"].tolist() == pytest.approx([float(x * (1 - x)) ** 0.5 for x in chance])
+    assert models["P(1-P)"].tolist() == pytest.approx([float(x * (1 - x)) for x in chance])
+    assert models["headroom"].tolist() == pytest.approx([1 - float(x) for x in chance])
+    assert (models["J"].tolist(), models["H"].tolist()) == (chance.tolist(), (chance + 1).tolist())
     dense, moved = null_models(P, R, P[0]), null_models(P, R - 3.0, P[0])
     by_hand = float(P @ R**2 - (P @ R) ** 2)
     assert float(dense["P(1-P)"]) == pytest.approx(by_hand, rel=1e-12)

@@ -64,8 +64,8 @@ def sections(text):
 def cited(source):
     """Numbers of the sections that a source text cites; a string may go on in the next line."""
     joined = re.sub(r'"\s*\n\s*f?r?"|\s*\n\s*', " ", source)
-    found = re.findall(r"theory\s+page,?\s+sections?((?:[\s,]|and|\d)+)", joined)
-    return {int(number) for group in found for number in re.findall(r"\d+", group)}
+    citations = re.findall(r"theory\s+page,?\s+sections?((?:[\s,]|and|\d)+)", joined)
+    return {int(number) for group in citations for number in re.findall(r"\d+", group)}
 
 
 def tables(text, head):
@@ -77,14 +77,14 @@ def tables(text, head):
 
 def identifiers():
     """Every name that the code defines, binds, takes or reads, and `Class.attribute` of its classes."""
-    found = set()
+    known = set()
     for path in (path for package in CODE[:3] for path in (ROOT / package).rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
-            found |= {getattr(node, field) for field in ("name", "id", "attr", "arg") if hasattr(node, field)}
+            known |= {getattr(node, field) for field in ("name", "id", "attr", "arg") if hasattr(node, field)}
             if isinstance(node, ast.ClassDef):
                 names = [getattr(part, "name", None) or getattr(part, "target", None) for part in node.body]
-                found |= {f"{node.name}.{getattr(name, 'id', name)}" for name in names if name}
-    return found
+                known |= {f"{node.name}.{getattr(name, 'id', name)}" for name in names if name}
+    return known
 
 
 def test_every_linked_name_is_defined_where_its_link_leads():
@@ -113,9 +113,9 @@ def test_a_link_that_leads_astray_would_be_seen(planted):
 
 def test_every_section_that_the_code_cites_is_a_heading():
     sources = {str(p.relative_to(ROOT)): p.read_text() for package in CODE for p in (ROOT / package).rglob("*.py")}
-    found = {name: cited(source) for name, source in sources.items()}
-    assert sum(name.startswith("figures/claims/") and bool(numbers) for name, numbers in found.items()) > 10
-    assert {name: numbers - sections(PAGE) for name, numbers in found.items() if numbers - sections(PAGE)} == {}
+    citations = {name: cited(source) for name, source in sources.items()}
+    assert sum(name.startswith("figures/claims/") and bool(numbers) for name, numbers in citations.items()) > 10
+    assert {name: numbers - sections(PAGE) for name, numbers in citations.items() if numbers - sections(PAGE)} == {}
 
 
 def test_citations_are_read_whole_and_a_missing_section_would_be_seen():

@@ -12,6 +12,11 @@ from tests.oracles import assert_mean_within, differs_by, numerical_gradient
 from theory.continuous.attention import history_gain
 from theory.continuous.lq_gradients import expected_return
 
+ESTIMATORS = {
+    "pathwise": lambda lq, policy, path: pathwise_gradient(policy, path),
+    "score function": lambda lq, policy, path: score_function_gradient(lq, policy, path, -6.0),
+}
+
 
 def exact_gradient(lq, policy):
     """Central differences of the stacked world's expected return in every parameter."""
@@ -24,12 +29,11 @@ def exact_gradient(lq, policy):
     return {name: numerical_gradient(lambda x, name=name: value(name, x), number) for name, number in numbers.items()}
 
 
-@pytest.mark.parametrize("estimator", ["pathwise", "score function"])
+@pytest.mark.parametrize("estimator", ESTIMATORS)
 def test_every_parameter_of_position_attention_gets_its_exact_gradient(estimator, rng):
     lq, policy = world(), attention()
     _, path = sample(lq, policy, 2 * MANY, rng)
-    own = {"pathwise": lambda: pathwise_gradient(policy, path),
-           "score function": lambda: score_function_gradient(lq, policy, path, -6.0)}[estimator]()  # fmt: skip
+    own = ESTIMATORS[estimator](lq, policy, path)
     truth = exact_gradient(lq, policy)
     assert own.keys() == truth.keys() == {"scores", "W"}
     for name, exact in truth.items():

@@ -69,9 +69,9 @@ def test_logits_are_untouched_and_slopes_are_those_of_constants_by_hand(name, fi
     for t in range(first, T):
         logits, cache = policy.extend(x[:, t : t + 1], cache)
     close(logits, net(x)[:, -1])
-    found = slopes(logits, x)
-    close(found, slopes(by_hand(net, x, closed), x))
-    assert float((found - slopes(net(x)[:, -1], x)).norm()) > 1e-4, "the control: open edges give other slopes"
+    gradient = slopes(logits, x)
+    close(gradient, slopes(by_hand(net, x, closed), x))
+    assert float((gradient - slopes(net(x)[:, -1], x)).norm()) > 1e-4, "the control: open edges give other slopes"
 
 
 @pytest.mark.parametrize("alpha", [0.4, 1.0])

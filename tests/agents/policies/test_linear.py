@@ -89,8 +89,8 @@ def test_a_closed_path_gives_the_same_commands(name, path):
 def test_a_closed_path_hides_exactly_the_states_it_names(path, open_states):
     history = draws(5, 3, 3, seed=3).requires_grad_()
     policy = ClosedPath(attention(), path) if path else attention()
-    slopes = torch.autograd.grad(policy(history, 2).sum(), [history, policy.get_parameter("W" if not path else "policy.W")],
-                                 allow_unused=True)  # fmt: skip
+    weight = policy.get_parameter("policy.W" if path else "W")
+    slopes = torch.autograd.grad(policy(history, 2).sum(), [history, weight], allow_unused=True)
     seen = None if slopes[0] is None else slopes[0].abs().sum((0, 2)).gt(0).tolist()
     assert seen == open_states
     assert slopes[1].abs().min() > 0

@@ -57,16 +57,16 @@ def test_every_prefix_and_site_of_a_foreign_transformer_is_a_central_difference(
     for alpha in (0.3, 1.0):
         tree = grow(WORLD, policy, alpha, policy.sites)
         for site in policy.sites:
-            for k, found in enumerate(node_gradients(tree, total_surrogate(tree), site)):
-                close(found, value_differences(WORLD, policy, alpha, site, k), rtol=1e-6, atol=1e-9)
-                assert float(found.norm()) > 1e-6
+            for k, gradient in enumerate(node_gradients(tree, total_surrogate(tree), site)):
+                close(gradient, value_differences(WORLD, policy, alpha, site, k), rtol=1e-6, atol=1e-9)
+                assert float(gradient.norm()) > 1e-6
 
 
 def test_its_hidden_readout_too(policy):
     world = with_readout(WORLD)
     for site in policy.sites:
-        found = expected_costates(world, policy, "total", site)[0]
-        close(found, value_differences(world, policy, 1.0, site), rtol=1e-6, atol=1e-9)
+        costates = expected_costates(world, policy, "total", site)[0]
+        close(costates, value_differences(world, policy, 1.0, site), rtol=1e-6, atol=1e-9)
     plain = expected_costates(WORLD, policy, "total", "first")[0]
     assert float((plain - expected_costates(world, policy, "total", "first")[0]).norm()) > 1e-3
 

@@ -81,9 +81,9 @@ SPREAD = [name for name in LOOPS if "to go" not in name]
 @pytest.mark.parametrize("name", LOOPS)
 def test_an_advantage_is_that_of_a_plain_loop(name):
     rewards, mask, group = case()
-    found, (_, entry) = LOOPS[name][0](*tensors(rewards, mask, group)), LOOPS[name]
+    advantages, (_, entry) = LOOPS[name][0](*tensors(rewards, mask, group)), LOOPS[name]
     loop = np.array([[entry(i, t, rewards, group) if mask[i, t] else 0.0 for t in range(T)] for i in range(len(group))])
-    close(found, torch.as_tensor(loop), rtol=1e-12, atol=1e-12)
+    close(advantages, torch.as_tensor(loop), rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -97,18 +97,18 @@ def test_rows_in_another_order_have_the_same_advantages(name):
 @pytest.mark.parametrize("name", ALL)
 def test_advantages_are_zero_after_the_end_and_finite(name):
     rewards, mask, group = tensors(*case())
-    found = ALL[name](rewards, mask, group)
-    assert found.shape == rewards.shape
-    assert bool((found[~mask] == 0).all())
-    assert bool(found.isfinite().all())
-    assert bool((found[mask] != 0).all())
+    advantages = ALL[name](rewards, mask, group)
+    assert advantages.shape == rewards.shape
+    assert bool((advantages[~mask] == 0).all())
+    assert bool(advantages.isfinite().all())
+    assert bool((advantages[mask] != 0).all())
 
 
 @pytest.mark.parametrize("name", SPREAD)
 def test_an_advantage_of_the_whole_return_is_one_number_a_row(name):
     rewards, mask, group = tensors(*case())
-    found = ALL[name](rewards, mask, group)
-    close(found, found[:, :1] * mask)
+    advantages = ALL[name](rewards, mask, group)
+    close(advantages, advantages[:, :1] * mask)
 
 
 def textbook_gae(rewards, mask, values, gamma, lam):
@@ -128,9 +128,9 @@ def textbook_gae(rewards, mask, values, gamma, lam):
 def test_gae_is_the_textbook_recursion_times_the_discount_of_the_step(gamma, lam):
     rewards, mask, group = case()
     discount = gamma ** np.arange(T)
-    found = gae(torch.as_tensor(VALUES * discount), lam)(*tensors(rewards * discount, mask, group))
+    advantages = gae(torch.as_tensor(VALUES * discount), lam)(*tensors(rewards * discount, mask, group))
     textbook = textbook_gae(rewards, mask, VALUES, gamma, lam) * discount
-    close(found, torch.as_tensor(textbook), rtol=1e-12, atol=1e-12)
+    close(advantages, torch.as_tensor(textbook), rtol=1e-12, atol=1e-12)
 
 
 def test_gae_reads_no_value_after_the_end_of_a_row():
@@ -170,8 +170,10 @@ def test_equal_rewards_divided_by_their_std_are_exactly_zero(name, dtype):
     for size in (2, 3, 6, 7, 11, 64):
         for value in (0.0, 0.1, 1 / 3, 0.7, 1e6 + 0.1, -1e6 - 0.1, 1e-30):
             given = torch.full((size, 1), value, dtype=dtype)
-            found = ALL[name](given, torch.ones_like(given, dtype=torch.bool), torch.zeros(size, dtype=torch.int64))
-            assert bool((found == 0).all()), (size, value)
+            advantages = ALL[name](
+                given, torch.ones_like(given, dtype=torch.bool), torch.zeros(size, dtype=torch.int64)
+            )
+            assert bool((advantages == 0).all()), (size, value)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -181,15 +183,17 @@ def test_equal_rewards_give_no_more_than_their_rounding(name, dtype):
     for size in (2, 3, 7, 11):
         for value in (0.1, 0.7, 1e6 + 0.1):
             given = torch.full((size, 1), value, dtype=dtype)
-            found = ALL[name](given, torch.ones_like(given, dtype=torch.bool), torch.zeros(size, dtype=torch.int64))
-            assert float(found.abs().max()) <= 8 * eps * value, (size, value)
+            advantages = ALL[name](
+                given, torch.ones_like(given, dtype=torch.bool), torch.zeros(size, dtype=torch.int64)
+            )
+            assert float(advantages.abs().max()) <= 8 * eps * value, (size, value)
 
 
 def test_rewards_that_differ_by_little_are_standardised_all_the_same():
     for base, step in [(0.0, 1e-9), (1.0, 1e-9), (1e6, 1e-4)]:
         rewards = torch.tensor([[base], [base + step]], dtype=torch.float64)
-        found = standardised()(rewards, torch.ones(2, 1, dtype=torch.bool), torch.zeros(2, dtype=torch.int64))
-        close(found, torch.tensor([[-1.0], [1.0]], dtype=torch.float64), rtol=1e-5, atol=0)
+        advantages = standardised()(rewards, torch.ones(2, 1, dtype=torch.bool), torch.zeros(2, dtype=torch.int64))
+        close(advantages, torch.tensor([[-1.0], [1.0]], dtype=torch.float64), rtol=1e-5, atol=0)
 
 
 def test_the_scale_of_the_rewards_leaves_a_standardised_advantage_unchanged():

@@ -59,13 +59,13 @@ def test_a_batch_keeps_what_it_was_given_and_needs_no_more_than_rewards_mask_and
 @pytest.mark.parametrize("index", [[4, 1], [2, 0], [3, 0, 4, 2]])
 def test_some_rows_are_a_batch_of_their_own_with_groups_numbered_anew(index):
     given = fields()
-    found = Batch(**given).rows(torch.tensor(index))
+    chosen = Batch(**given).rows(torch.tensor(index))
     for name in ("rewards", "mask", "old", "reference", "values", "ended"):
         for here, there in enumerate(index):
-            assert torch.equal(getattr(found, name)[here], given[name][there])
+            assert torch.equal(getattr(chosen, name)[here], given[name][there])
     together = [[int(given["group"][i] == given["group"][j]) for j in index] for i in index]
-    assert (found.group[:, None] == found.group).int().tolist() == together
-    assert sorted(set(found.group.tolist())) == list(range(len(set(found.group.tolist()))))
+    assert (chosen.group[:, None] == chosen.group).int().tolist() == together
+    assert sorted(set(chosen.group.tolist())) == list(range(len(set(chosen.group.tolist()))))
     assert Batch(given["rewards"], given["mask"], given["group"]).rows(slice(1, 3)).old is None
 
 

@@ -64,14 +64,14 @@ def batch(seed=0, off=0.0, **changes):
 @functools.cache
 def scores():
     """Gradients of every log pi and every entropy in the parameters, (7, 3, parameters) each, one at a time."""
-    network, found = policy(), []
+    network, gradients = policy(), []
     for table in said(network):
         rows = [
             torch.autograd.grad(x, network.parameters(), retain_graph=True, allow_unused=True, materialize_grads=True)
             for x in table.flatten()
         ]
-        found.append(torch.stack([parameters_to_vector(row) for row in rows]).unflatten(0, (7, 3)))
-    return found
+        gradients.append(torch.stack([parameters_to_vector(row) for row in rows]).unflatten(0, (7, 3)))
+    return gradients
 
 
 @EACH
@@ -81,15 +81,15 @@ def test_a_losss_gradient_through_a_policy_is_the_sum_of_the_weights_times_the_s
     log_probs, entropy = said(network)
     parameters = list(network.parameters())
     loss = learner.loss(log_probs, entropy, given)
-    found = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True, materialize_grads=True)
+    gradient = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True, materialize_grads=True)
     more = {field: getattr(given, field) for field in ("old", "reference", "values", "ended")}
     weights, bonus = learner(given.rewards, MASK, GROUP, log_probs=log_probs.detach(), **more)
-    total = torch.zeros_like(parameters_to_vector(found))
+    total = torch.zeros_like(parameters_to_vector(gradient))
     for score, slopes in zip(scores(), (weights, bonus), strict=True):
         for i, n in enumerate(LENGTHS):
             if slopes is not None:
                 total -= slopes[i, :n] @ score[i, :n]
-    close(parameters_to_vector(found), total, rtol=1e-9, atol=1e-12)
+    close(parameters_to_vector(gradient), total, rtol=1e-9, atol=1e-12)
     assert float(total.norm()) > 1e-3
     assert (bonus is None) == (learner.entropy == 0)
 
@@ -138,12 +138,12 @@ def test_a_loss_with_kl_in_both_places_and_a_bonus_is_that_of_a_plain_loop(estim
 
 def test_ppos_advantages_are_the_recursion_on_the_batchs_values():
     given, lam = batch(), 0.6
-    found = ppo(lam).advantages(given, given.old)
+    advantages = ppo(lam).advantages(given, given.old)
     for i, n in enumerate(LENGTHS):
         V, A = [*given.values[i, :n].tolist(), 0.0], 0.0
         for t in reversed(range(n)):
             A = float(given.rewards[i, t]) + V[t + 1] - V[t] + lam * A
-            assert float(found[i, t]) == pytest.approx(A, rel=1e-12)
+            assert float(advantages[i, t]) == pytest.approx(A, rel=1e-12)
 
 
 @EACH
@@ -153,9 +153,9 @@ def test_rows_in_another_order_make_the_same_loss(name):
     order = torch.tensor([4, 2, 6, 0, 5, 1, 3])
     moved = {field: None if x is None else x[order] for field, x in given.__dict__.items()}
     swapped = {**moved, "group": 1 - moved["group"]}
-    found = learner.loss(log_probs, entropy, given)
+    loss = learner.loss(log_probs, entropy, given)
     for other in (moved, swapped):
-        close(learner.loss(log_probs[order], entropy[order], Batch(**other)), found, rtol=1e-12, atol=1e-12)
+        close(learner.loss(log_probs[order], entropy[order], Batch(**other)), loss, rtol=1e-12, atol=1e-12)
 
 
 @EACH
@@ -164,9 +164,9 @@ def test_what_stands_after_the_end_of_a_row_is_not_in_the_loss(name):
     log_probs, entropy = (x.detach() for x in said(policy()))
     junk = lambda x: torch.where(MASK, x, -3.0)  # noqa: E731
     changed = batch(off=0.3, **{field: junk(getattr(given, field)) for field in ("old", "reference", "values")})
-    found, weights, bonus = learner.slopes(log_probs, entropy, given)
+    losses, weights, bonus = learner.slopes(log_probs, entropy, given)
     other = learner.slopes(junk(log_probs), junk(entropy), changed)
-    close(other[0], found)
+    close(other[0], losses)
     close(other[1], weights)
     assert bool((weights[~MASK] == 0).all())
     assert bonus is None or bool((bonus[~MASK] == 0).all())
@@ -300,13 +300,13 @@ def test_what_stands_behind_the_end_of_a_row_does_not_count(name, place):
     rewards = torch.tensor([[0.0, 1.0, 0.0], [0.0, 0.0, 0.5]], dtype=torch.float64)
     mask = torch.tensor([[True, True, False], [True, True, True]])
     table = -torch.arange(1.0, 7.0, dtype=torch.float64).reshape(2, 3)
-    found = []
+    weights = []
     for behind in (-1.0, -math.inf, math.nan):
         tables = {
             name: torch.where(mask, table * k, behind)
             for name, k in (("log_probs", 1.0), ("old", 1.1), ("reference", 0.7))
         }
-        found.append(mine(rewards, mask, torch.zeros(2, dtype=torch.int64), **tables)[0])
-    assert found[0].isfinite().all()
-    assert found[0][0, 2] == 0
-    assert all(torch.equal(found[0], other) for other in found)
+        weights.append(mine(rewards, mask, torch.zeros(2, dtype=torch.int64), **tables)[0])
+    assert weights[0].isfinite().all()
+    assert weights[0][0, 2] == 0
+    assert all(torch.equal(weights[0], other) for other in weights)

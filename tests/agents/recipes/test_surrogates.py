@@ -80,9 +80,9 @@ def ratios(values):
 def test_the_clip_silences_tokens_outside_its_range_on_the_advantages_own_side_only(sign):
     surrogate, values = clipped(0.2, 0.5), [0.5, 0.79, 0.81, 1.49, 1.51]
     A = sign * torch.ones(5, 4, dtype=torch.float64)
-    found = slope(surrogate, ratios(values), advantages=A)[:, 0]
+    slopes = slope(surrogate, ratios(values), advantages=A)[:, 0]
     alive = [v < 1.5 if sign > 0 else v > 0.8 for v in values]
-    close(found, torch.tensor([sign * v * a for v, a in zip(values, alive, strict=True)], dtype=torch.float64))
+    close(slopes, torch.tensor([sign * v * a for v, a in zip(values, alive, strict=True)], dtype=torch.float64))
     value = surrogate(ratios(values), OLD, A, MASK)[:, 0]
     paper = [min(v * sign, min(max(v, 0.8), 1.5) * sign) for v in values]
     close(value, torch.tensor(paper, dtype=torch.float64))
@@ -90,11 +90,11 @@ def test_the_clip_silences_tokens_outside_its_range_on_the_advantages_own_side_o
 
 def test_ppos_value_is_that_of_its_formula_with_ratios_all_over():
     log_probs = OLD + 0.4 * draws(5, 4, seed=4)
-    found = clipped(0.2, 0.28)(log_probs, OLD, ADVANTAGES, MASK)
+    terms = clipped(0.2, 0.28)(log_probs, OLD, ADVANTAGES, MASK)
     for i, t in np.ndindex(5, 4):
         rho, A = math.exp(float(log_probs[i, t] - OLD[i, t])), float(ADVANTAGES[i, t])
-        assert float(found[i, t]) == pytest.approx(min(rho * A, float(np.clip(rho, 0.8, 1.28)) * A), abs=1e-14)
-    assert float((found - importance(log_probs, OLD, ADVANTAGES, MASK)).abs().max()) > 1e-2, "the control: it clips"
+        assert float(terms[i, t]) == pytest.approx(min(rho * A, float(np.clip(rho, 0.8, 1.28)) * A), abs=1e-14)
+    assert float((terms - importance(log_probs, OLD, ADVANTAGES, MASK)).abs().max()) > 1e-2, "the control: it clips"
 
 
 def test_importance_and_score_are_their_formulas_off_the_policy():
@@ -134,10 +134,10 @@ def test_gspo_with_the_row_mean_is_its_papers_formula_and_so_is_its_slope(spread
 @pytest.mark.parametrize("high", [0.0, 0.28])
 def test_cispos_weight_is_truncated_from_above_and_carries_no_gradient(high):
     values = [0.3, 0.9, 1.0, 1.2, 3.0]
-    found = slope(truncated_importance(high), ratios(values))
+    slopes = slope(truncated_importance(high), ratios(values))
     weights = torch.tensor([min(v, 1 + high) for v in values], dtype=torch.float64)
-    close(found, weights[:, None] * ADVANTAGES)
-    assert bool((found[MASK] != 0).all()), "no token is silenced"
+    close(slopes, weights[:, None] * ADVANTAGES)
+    assert bool((slopes[MASK] != 0).all()), "no token is silenced"
     terms = truncated_importance(high)(ratios(values), OLD, ADVANTAGES, MASK)
     close(terms, weights[:, None] * ADVANTAGES * ratios(values))
 
@@ -155,11 +155,11 @@ def test_a_clip_below_zero_is_refused(bad):
 
 def weights_by_loop(share):
     """`share(row's length, its group's rows, its group's tokens, groups, all tokens)` at every step of the mask."""
-    found = torch.zeros(5, 4, dtype=torch.float64)
+    weights = torch.zeros(5, 4, dtype=torch.float64)
     for i, n in enumerate(LENGTHS):
         together = [j for j in range(5) if GROUP[j] == GROUP[i]]
-        found[i, :n] = share(n, len(together), sum(LENGTHS[j] for j in together), 2, sum(LENGTHS))
-    return found
+        weights[i, :n] = share(n, len(together), sum(LENGTHS[j] for j in together), 2, sum(LENGTHS))
+    return weights
 
 
 @pytest.mark.parametrize(
@@ -204,12 +204,12 @@ def mean_estimate(estimator, logits, drawn):
 
 def test_k1_and_k3_estimate_the_kl_without_bias_and_k2_does_not():
     pi, ref = softmax(LOGITS), softmax(REFERENCE)
-    found = {name: mean_estimate(k, LOGITS, pi) for name, k in KL_ESTIMATORS.items()}
-    assert found["k1"] == pytest.approx(kl(pi, ref), rel=1e-12)
-    assert found["k3"] == pytest.approx(kl(pi, ref), rel=1e-12)
+    estimates = {name: mean_estimate(k, LOGITS, pi) for name, k in KL_ESTIMATORS.items()}
+    assert estimates["k1"] == pytest.approx(kl(pi, ref), rel=1e-12)
+    assert estimates["k3"] == pytest.approx(kl(pi, ref), rel=1e-12)
     half_square = sum(p * math.log(p / q) ** 2 / 2 for p, q in zip(pi, ref, strict=True))
-    assert found["k2"] == pytest.approx(half_square, rel=1e-12)
-    assert abs(found["k2"] - kl(pi, ref)) > 0.02 * kl(pi, ref)
+    assert estimates["k2"] == pytest.approx(half_square, rel=1e-12)
+    assert abs(estimates["k2"] - kl(pi, ref)) > 0.02 * kl(pi, ref)
 
 
 @pytest.mark.parametrize(
@@ -221,17 +221,17 @@ def test_as_a_loss_an_estimators_mean_slope_is_that_of_no_divergence_the_reverse
 ):
     """Samples are drawn first, so their probabilities stand still under the slope."""
     still = softmax(LOGITS)
-    found = numerical_gradient(lambda z: mean_estimate(estimator, z, still), LOGITS)
+    mean_slope = numerical_gradient(lambda z: mean_estimate(estimator, z, still), LOGITS)
     truth = numerical_gradient(lambda z: divergence(softmax(z), softmax(REFERENCE)), LOGITS)
-    np.testing.assert_allclose(found, truth, rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(mean_slope, truth, rtol=1e-6, atol=1e-9)
     other = {k1: kl(still, softmax(REFERENCE))}.get(estimator, 0.0)
-    assert other > 0.1 or np.abs(found).max() > 0.1, "the slopes compared are not all 0"
+    assert other > 0.1 or np.abs(mean_slope).max() > 0.1, "the slopes compared are not all 0"
 
 
 def test_k3_is_never_negative_keeps_its_digits_near_zero_and_k1_is_of_either_sign():
     ratio = torch.tensor([[-2.0, -1e-6, 0.0, 1e-6, 2.0]], dtype=torch.float64)
-    found = k3(ratio)[0]
-    assert bool((found >= 0).all())
-    assert float(found[1]) == pytest.approx(5e-13, rel=1e-3)
-    assert float(found[4]) == pytest.approx(math.exp(-2) - 1 + 2, rel=1e-12)
+    estimates = k3(ratio)[0]
+    assert bool((estimates >= 0).all())
+    assert float(estimates[1]) == pytest.approx(5e-13, rel=1e-3)
+    assert float(estimates[4]) == pytest.approx(math.exp(-2) - 1 + 2, rel=1e-12)
     assert k1(ratio)[0].sign().tolist() == [-1, -1, 0, 1, 1]

@@ -149,8 +149,13 @@ def test_variances_of_one_step_are_the_closed_forms_and_the_best_baseline_has_th
     exact = one_step_variances(R, torch.tensor(MU), torch.tensor(SIGMA))
     best = best_constant_baseline(*one_step(10 * MANY, rng))
     spread = []
-    for b, variance in ((0.0, exact.score), (-R * (MU**2 + SIGMA**2), exact.score_value_baseline),
-                        (best, exact.score_best_baseline), (best - 0.3, None), (best + 0.3, None)):  # fmt: skip
+    for b, variance in (
+        (0.0, exact.score),
+        (-R * (MU**2 + SIGMA**2), exact.score_value_baseline),
+        (best, exact.score_best_baseline),
+        (best - 0.3, None),
+        (best + 0.3, None),
+    ):
         gradient = score_function_gradient(lq, policy, path, b)["K"][:, 0, 0]
         square = (gradient + 2 * R * MU).square()  # around the true gradient -2 R mu
         spread.append(float(square.mean()))

@@ -39,10 +39,10 @@ def test_returns_of_all_sequences_are_those_of_brute_force(name):
     brute = enumerate_rollouts(world, transformer(world), 1.0)
     words = torch.tensor(list(itertools.product(range(len(world.prompts)), *[range(world.V)] * world.horizon)))
     assert torch.equal(words[:, 1:], brute.tokens)
-    found = token_returns(world, words[:, 0], brute.tokens)
-    close(found, brute.returns(0)[0])
+    returns = token_returns(world, words[:, 0], brute.tokens)
+    close(returns, brute.returns(0)[0])
     other = torch.cat([brute.tokens[:, :-1], (brute.tokens[:, -1:] + 1) % world.V], 1)
-    assert (found - token_returns(world, words[:, 0], other)).abs().max() > 0.1
+    assert (returns - token_returns(world, words[:, 0], other)).abs().max() > 0.1
 
 
 @pytest.mark.parametrize("name", WORLDS)

@@ -39,23 +39,23 @@ def step(optimiser, loss):
 @COUNT
 def test_together_they_give_what_each_gives_alone(count):
     copies, alone = Copies(transformers(count)), transformers(count)
-    found = copies.run(logits, TOKENS[:count])
-    assert found.shape == (count, 2, 4, 3)
+    outputs = copies.run(logits, TOKENS[:count])
+    assert outputs.shape == (count, 2, 4, 3)
     for i, network in enumerate(alone):
-        close(found[i], logits(network, TOKENS[i]), rtol=1e-12, atol=1e-13)
-    assert count == 1 or float((found[0] - found[1]).detach().abs().max()) > 0.1
+        close(outputs[i], logits(network, TOKENS[i]), rtol=1e-12, atol=1e-13)
+    assert count == 1 or float((outputs[0] - outputs[1]).detach().abs().max()) > 0.1
 
 
 @COUNT
 def test_the_gradient_of_each_is_its_own(count):
     copies, alone = Copies(transformers(count)), transformers(count)
     weights = draws(count, 2, 4, 3)
-    found = torch.autograd.grad((copies.run(logits, TOKENS[:count]) * weights).sum(), copies.parameters)
+    gradients = torch.autograd.grad((copies.run(logits, TOKENS[:count]) * weights).sum(), copies.parameters)
     for i, network in enumerate(alone):
         truth = torch.autograd.grad((logits(network, TOKENS[i]) * weights[i]).sum(), list(network.parameters()))
-        for mine, theirs in zip(found, truth, strict=True):
+        for mine, theirs in zip(gradients, truth, strict=True):
             close(mine if count == 1 else mine[i], theirs, rtol=1e-10, atol=1e-12)
-    rows = copies.flattened(list(found))
+    rows = copies.flattened(list(gradients))
     assert rows.shape == (count, sum(p.numel() for p in alone[0].parameters()))
     close(rows[-1], torch.cat([x.flatten() for x in truth]), rtol=1e-10, atol=1e-12)
 
@@ -87,13 +87,13 @@ def test_a_user_network_and_a_tied_transformer_run_together_as_well():
     with torch.no_grad():
         networks[1].inner += 1
     history = draws(2, 5, 3, 3)
-    found = Copies(networks).run(lambda network, x: network(x, 2), history)
+    outputs = Copies(networks).run(lambda network, x: network(x, 2), history)
     for i in range(2):
-        close(found[i], networks[i](history[i], 2), rtol=1e-12, atol=1e-13)
+        close(outputs[i], networks[i](history[i], 2), rtol=1e-12, atol=1e-13)
     tied = [transformer(seed, tied=True) for seed in (4, 5)]
-    found = Copies(tied).run(logits, TOKENS[:2])
+    outputs = Copies(tied).run(logits, TOKENS[:2])
     for i in range(2):
-        close(found[i], logits(tied[i], TOKENS[i]), rtol=1e-12, atol=1e-13)
+        close(outputs[i], logits(tied[i], TOKENS[i]), rtol=1e-12, atol=1e-13)
 
 
 @COUNT
@@ -118,9 +118,9 @@ def test_a_frozen_copy_is_constant_and_no_later_update_reaches_it(count):
     with torch.no_grad():
         for p in copies.parameters:
             p += 1
-    found = frozen.run(logits, TOKENS[:count])
-    close(found, before, rtol=1e-12, atol=1e-13)
-    assert not found.requires_grad
+    after = frozen.run(logits, TOKENS[:count])
+    close(after, before, rtol=1e-12, atol=1e-13)
+    assert not after.requires_grad
     assert not any(p.requires_grad for p in frozen.parameters)
     assert all(p.requires_grad for p in copies.parameters)
     assert not torch.equal(copies.run(logits, TOKENS[:count]), before)
@@ -164,8 +164,8 @@ def test_networks_that_differ_in_a_buffer_are_run_as_they_are_or_refused():
     alone = logits(networks[1], TOKENS[1])
     told = ""
     try:
-        found = Copies(networks).run(logits, TOKENS[:2])[1]
+        output = Copies(networks).run(logits, TOKENS[:2])[1]
     except InputError as error:
-        found, told = alone, str(error)
+        output, told = alone, str(error)
     assert told.startswith("networks ") or not told
-    close(found, alone, rtol=1e-12, atol=1e-13)
+    close(output, alone, rtol=1e-12, atol=1e-13)

@@ -82,16 +82,16 @@ def test_grids_that_make_no_sense_are_refused(given):
 
 def test_the_loss_is_the_mean_over_all_tokens_but_the_first(rng):
     net, documents = network(1), CORPUS.draw(6, rng)
-    found, truth = next_token_loss(net, documents), loss_by_hand(net, documents)
-    close(found, truth, rtol=1e-12, atol=1e-13)
+    loss, truth = next_token_loss(net, documents), loss_by_hand(net, documents)
+    close(loss, truth, rtol=1e-12, atol=1e-13)
     for mine, theirs in zip(
-        torch.autograd.grad(found, list(net.parameters())),
+        torch.autograd.grad(loss, list(net.parameters())),
         torch.autograd.grad(truth, list(net.parameters())),
         strict=True,
     ):
         close(mine, theirs, rtol=1e-9, atol=1e-12)
     answer = loss_by_hand(net, documents) * (CORPUS.length - 1) - loss_by_hand(net, documents[:, :3]) * 2
-    assert abs(float((answer / CORPUS.world.horizon - found).detach())) > 1e-3, "the control: the prompt counts as well"
+    assert abs(float((answer / CORPUS.world.horizon - loss).detach())) > 1e-3, "the control: the prompt counts as well"
 
 
 @pytest.mark.parametrize("seeds", [(3,), (3, 4, 5)])
@@ -168,8 +168,8 @@ def test_a_seed_alone_is_the_same_seed_beside_others():
 
 def said(net, corpus):
     """Exact chance of every word after every prompt."""
-    found = completions(grow(corpus.world, net))
-    return found.tokens[0], found.p
+    words = completions(grow(corpus.world, net))
+    return words.tokens[0], words.p
 
 
 UPDATES, LAST, READ = 400, 100, 128

@@ -219,8 +219,13 @@ def test_commanded_rows_are_the_paths_of_a_loop_on_the_same_noise(kind):
     assert bool(rows.ended.all())
 
 
-SCIPY = {"gaussian": stats.norm, "laplace": stats.laplace, "logistic": stats.logistic, "gumbel": stats.gumbel_r,
-         "uniform": stats.uniform}  # fmt: skip
+SCIPY = {
+    "gaussian": stats.norm,
+    "laplace": stats.laplace,
+    "logistic": stats.logistic,
+    "gumbel": stats.gumbel_r,
+    "uniform": stats.uniform,
+}
 
 
 def test_a_density_that_jumps_is_refused():

@@ -33,8 +33,7 @@ close = torch.testing.assert_close
 STOP, GARNET, LQ = sum_and_stop(3, 3, gamma=0.9), several_prompts(), scalar(horizon=3, gamma=0.9)
 TASKS = {"tokens": (TokenTask(STOP), TokenOracle(STOP)), "commands": (CommandTask(LQ), CommandOracle(LQ))}
 ALL = {"kl_reward": Penalty("k1", 0.3), "kl_loss": Penalty("k3", 0.5), "entropy": 0.2}
-EXTRAS = {"plain": {}, "kl_reward": {"kl_reward": ALL["kl_reward"]}, "kl_loss": {"kl_loss": ALL["kl_loss"]},
-          "entropy": {"entropy": 0.2}, "all": ALL, "both": {**ALL, "entropy": 0.0}}  # fmt: skip
+EXTRAS = {"plain": {}, "all": ALL, "both": {**ALL, "entropy": 0.0}} | {name: {name: ALL[name]} for name in ALL}
 MORE = {"tokens": "all", "commands": "both"}  # the noise's entropy is tried by itself
 RECIPES = {name: (name, {}) for name in LEARNERS} | {
     "exact critic": ("ppo", {"critic": "exact", "lam": 1.0}),
@@ -87,8 +86,8 @@ def by_hand(kind, recipe, setting, seed, extra):
         rows, more = task.draw(Copies([network]), setting.prompts, setting.group, [noise]), {}
         if mine.critic is not None:
             exact = mine.critic == "exact"
-            found = oracle.values(Copies([network]), rows)[0] if exact else values_by_hand(value, rows, task)
-            more["values"] = found.detach()[None]
+            values = oracle.values(Copies([network]), rows)[0] if exact else values_by_hand(value, rows, task)
+            more["values"] = values.detach()[None]
         more["reference"] = task.log_probs(start, *(x[0] for x in rows.seen))[0].detach()[None]
         for _ in range(setting.epochs):
             order = torch.randperm(setting.prompts, generator=shuffle) if setting.minibatches > 1 else torch.arange(4)
@@ -102,9 +101,9 @@ def by_hand(kind, recipe, setting, seed, extra):
         if mine.kl_reward is not None:
             paid = paid - 0.3 * (rows.old[0] - more["reference"][0]) * rows.mask[0]
         for _ in range(setting.critic_epochs if mine.critic == "learned" else 0):
-            found, lost, count = values_by_hand(value, rows, task), 0.0, 0
+            values, lost, count = values_by_hand(value, rows, task), 0.0, 0
             for i, t in rows.mask[0].nonzero().tolist():
-                lost, count = lost + (found[i, t] - paid[i, t:].sum()) ** 2, count + 1
+                lost, count = lost + (values[i, t] - paid[i, t:].sum()) ** 2, count + 1
             teacher.zero_grad()
             (lost / count).backward()
             teacher.step()
@@ -165,20 +164,20 @@ def elsewhere(run):
 @pytest.mark.parametrize("recipe", ["rloo", "grpo"])
 def test_a_penalty_against_the_policy_itself_changes_nothing(recipe):
     """Before the first step policy and reference are one: k1 is 0, and a group without a signal must stay without one."""
-    setting, found = TrainingSettings(steps=1, prompts=6, group=2, rate=1.0, optimiser="sgd"), []
+    setting, parameters = TrainingSettings(steps=1, prompts=6, group=2, rate=1.0, optimiser="sgd"), []
     for extra in ("plain", "kl_reward"):
         run = trainer("tokens", recipe, setting, (1,), extra)
         run.step()
-        found.append(vector(run.actor.network))
-    close(found[1], found[0], rtol=1e-9, atol=1e-9)
+        parameters.append(vector(run.actor.network))
+    close(parameters[1], parameters[0], rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("seeds", [(1,), (1, 2)])
 def test_an_entropy_bonus_on_noise_that_no_parameter_moves_changes_nothing(seeds):
-    found = [trainer("commands", "rloo", TrainingSettings(steps=2), seeds, extra) for extra in ("plain", "entropy")]
-    for run in found:
+    runs = [trainer("commands", "rloo", TrainingSettings(steps=2), seeds, extra) for extra in ("plain", "entropy")]
+    for run in runs:
         list(run.run())
-    close(found[1].actor.parameters, found[0].actor.parameters)
+    close(runs[1].actor.parameters, runs[0].actor.parameters)
 
 
 @KINDS
@@ -221,8 +220,7 @@ def test_every_recipe_improves_the_return(kind, recipe):
     setting = TrainingSettings(steps=20, prompts=4, group=8, rate=0.02 if kind == "tokens" else 0.05, every=20)
     easy, more = garnet(V=3, states=3, horizon=2, seed=1), {}  # dense rewards, one prompt
     if kind == "tokens":
-        made = [[Transformer(V, own, width=8, layers=1, heads=2, length=4, seed=seed) for seed in (1,)]
-                for V, own in ((3, None), (1, 3))]  # fmt: skip
+        made = [[Transformer(V, own, width=8, layers=1, heads=2, length=4, seed=1)] for V, own in ((3, None), (1, 3))]
         more = dict(
             zip(("policies", "critics", "task", "oracle"), (*made, TokenTask(easy), TokenOracle(easy)), strict=True)
         )
@@ -303,7 +301,7 @@ def test_clip_and_silent_shares_are_counts_by_hand():
     setting = TrainingSettings(steps=1, prompts=4, group=2, epochs=3, rate=0.3)
     once = trainer("tokens", "grpo", TrainingSettings(steps=1, prompts=4, group=2, rate=0.3), (1, 2)).step()
     assert once.clipped.tolist() == [0, 0]
-    found = trainer("tokens", "grpo", setting, (1, 2)).step()
+    record = trainer("tokens", "grpo", setting, (1, 2)).step()
     for i, seed in enumerate((1, 2)):
         network = policy("tokens", seed)
         rows = TASKS["tokens"][0].draw(Copies([network]), 4, 2, [torch.Generator().manual_seed(seed)])
@@ -315,11 +313,11 @@ def test_clip_and_silent_shares_are_counts_by_hand():
             optimiser.zero_grad()
             learner("grpo").loss(log_probs, entropy, rows.batch(0)).backward()
             optimiser.step()
-        assert float(found.clipped[i]) == pytest.approx(int(silenced.sum()) / int(rows.mask.sum()), abs=1e-7)
+        assert float(record.clipped[i]) == pytest.approx(int(silenced.sum()) / int(rows.mask.sum()), abs=1e-7)
         returns = rows.rewards[0].sum(1).unflatten(0, (4, 2))
-        assert float(found.silent[i]) == pytest.approx(float((returns[:, 0] == returns[:, 1]).double().mean()))
-    assert float(found.clipped.max()) > 0
-    assert 0 < float(found.silent.mean()) < 1
+        assert float(record.silent[i]) == pytest.approx(float((returns[:, 0] == returns[:, 1]).double().mean()))
+    assert float(record.clipped.max()) > 0
+    assert 0 < float(record.silent.mean()) < 1
 
 
 @pytest.mark.parametrize("seeds", [(1,), (1, 2)])
@@ -358,8 +356,8 @@ def test_the_mean_step_is_the_exact_mean_of_the_recipe(recipe):
     tree = grow(STOP, network)
     more = {"values": tree.V} if mine.critic else {}
     truth = expected_update(STOP, network, mine, 3, **more)
-    run = trainer("tokens", mine, TrainingSettings(steps=1, prompts=16, group=3, rate=1.0, optimiser="sgd", every=9),
-                  tuple(range(S)), policies=[copy.deepcopy(network) for _ in range(S)])  # fmt: skip
+    setting = TrainingSettings(steps=1, prompts=16, group=3, rate=1.0, optimiser="sgd", every=9)
+    run = trainer("tokens", mine, setting, tuple(range(S)), policies=[copy.deepcopy(network) for _ in range(S)])
     run.taken = 1  # no exact answers of equal policies
     run.step()
     steps = run.actor.flattened(run.actor.parameters) - vector(network)

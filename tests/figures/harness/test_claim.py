@@ -19,8 +19,8 @@ BLURRED = Estimate(0.0, 9.0, 10_000)
 
 
 def toy(*parts):
-    return Claim("toy", "s", "x", "source", ("A1",), "here", "there", "read", parts, lambda p: [], lambda s, r, d: [],
-                 lambda r, f: None)  # fmt: skip
+    texts = ("toy", "s", "x", "source", ("A1",), "here", "there", "read")
+    return Claim(*texts, parts, lambda p: [], lambda s, r, d: [], lambda r, f: None)
 
 
 def rows(**parts):
@@ -103,8 +103,8 @@ def test_row_makers_spell_out_what_they_say():
     made = equals(
         "p", Estimate([1.0, 2.0], [0.1, 0.2], 7), [1.5, 2.5], 3.0, tolerance=0.01, labels={"w": "a"}, axes=("i",)
     )
-    assert made[1] == {"part": "p", "relation": "==", "margin": 0.1, "samples": 7, "w": "a", "i": 1, "measured": 2.0,
-                       "target": 2.5, "standard_error": 0.2, "scale": 3.0, "tolerance": 0.01}  # fmt: skip
+    numbers = {"measured": 2.0, "target": 2.5, "standard_error": 0.2, "scale": 3.0, "tolerance": 0.01}
+    assert made[1] == {"part": "p", "relation": "==", "margin": 0.1, "samples": 7, "w": "a", "i": 1} | numbers
     assert [maker("p", 1.0, 2.0)[0]["relation"] for maker in (equals, at_most, at_least, report)] == [
         "==",
         "<=",

@@ -5,8 +5,6 @@ import json
 import re
 from dataclasses import dataclass, replace
 
-import pytest
-
 from figures.harness import progress as module
 from figures.harness.forecast import Forecast
 from figures.harness.progress import Progress
@@ -63,7 +61,7 @@ def test_a_terminal_shows_one_bar_of_80_columns_with_the_claim_that_runs():
     stream = Terminal()
     with Progress(POINTS, POINTS[1:], forecast(1.0, 2.0, 3.0, 4.0), jobs=1, stream=stream) as display:
         for point in POINTS[1:]:
-            display.finished(point)
+            display.finished(point, 5.0)
     lines = shown(stream)
     assert all(len(line) <= 80 for line in lines)
     assert stream.getvalue().count("\n") <= 1
@@ -80,7 +78,7 @@ def test_elsewhere_it_prints_plain_lines_and_few_of_them(monkeypatch):
     stream = io.StringIO()
     with Progress(POINTS, POINTS, forecast(None, None, None, None), jobs=1, stream=stream) as display:
         for point in POINTS:
-            display.finished(point)
+            display.finished(point, 5.0)
     lines = stream.getvalue().splitlines()
     assert "\r" not in stream.getvalue()
     assert "\x1b" not in stream.getvalue()
@@ -88,12 +86,12 @@ def test_elsewhere_it_prints_plain_lines_and_few_of_them(monkeypatch):
     assert lines[-1].startswith("costate: 4/4 points, done in")
 
 
-@pytest.mark.parametrize("finished", [0, 2])
-def test_time_left_without_a_forecast_comes_from_the_points_done_so_far(monkeypatch, finished):
-    now = [0.0]
-    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
-    display = Progress(POINTS, POINTS, forecast(None, 1.0, 1.0, 1.0), jobs=1, stream=io.StringIO())
-    now[0] = 10.0
-    for point in POINTS[:finished]:
-        display.finished(point)
-    assert display._time_left() == ("10 s left" if finished else "time left not known yet")
+def test_time_left_without_a_forecast_comes_from_finished_points_of_the_same_claim():
+    """A claim of which nothing is known yet is not guessed from another one."""
+    display = Progress(POINTS, POINTS, forecast(None, None, None, None), jobs=2, stream=io.StringIO())
+    assert display._time_left() == "time left not known yet"
+    display.finished(POINTS[0], 30.0)
+    assert display._time_left() == "at least 30 s left"
+    display.finished(POINTS[3], 4.0)
+    assert display._time_left() == "30 s left"
+    assert Progress(POINTS, POINTS, forecast(None, 1.0, 1.0, 2.0), 1, io.StringIO())._time_left() == "at least 4 s left"

@@ -79,9 +79,9 @@ def run(*arguments):
 
 
 def test_a_sweep_leaves_verdict_csv_and_a_figure_for_each_world(tmp_path):
-    command = ("sweep", "error_map", "--preset", "quick", "--only", "world=lock (3,4)", "--set", "alphas=0.5,1", "--set",
-               "random=2", "--set", "seeds=1", "--out", tmp_path, "--jobs", "1")  # fmt: skip
-    assert run(*command) == 0
+    changes = ("--set", "alphas=0.5,1", "--set", "random=2", "--set", "seeds=1")
+    command = ("sweep", "error_map", "--preset", "quick", "--only", "world=lock (3,4)", *changes)
+    assert run(*command, "--out", tmp_path, "--jobs", "1") == 0
     rows = pd.read_csv(tmp_path / "error_map.csv")
     assert set(rows["alpha"]) == {0.5, 1.0}
     assert set(rows["world"]) == {"lock (3,4)"}
@@ -91,7 +91,8 @@ def test_a_sweep_leaves_verdict_csv_and_a_figure_for_each_world(tmp_path):
 
 
 def test_a_sweep_resumes_and_judges_the_parts_that_are_left(tmp_path, capsys):
-    command = ("sweep", "bellman_costate", "--preset", "quick", "--only", "world=one choice", "--set", "sharpness=2", "--out", tmp_path)
+    chosen = ("--only", "world=one choice", "--set", "sharpness=2")
+    command = ("sweep", "bellman_costate", "--preset", "quick", *chosen, "--out", tmp_path)
     assert run(*command, "--jobs", "1") == 0
     records = {p: p.stat().st_mtime_ns for p in (tmp_path / "records").rglob("*.json")}
     capsys.readouterr()

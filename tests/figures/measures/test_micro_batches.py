@@ -76,8 +76,8 @@ def loop_gradient(sampled, learner, parts, weights_of, advantages):
     for part in parts:
         total[part] += weights_of(part) * advantages[part]
     log_probs = sampled.log_probs(slice(None))
-    slopes = torch.autograd.grad((total * log_probs).sum(), list(sampled.policy.parameters()), allow_unused=True,
-                                 materialize_grads=True)  # fmt: skip
+    parameters = list(sampled.policy.parameters())
+    slopes = torch.autograd.grad((total * log_probs).sum(), parameters, allow_unused=True, materialize_grads=True)
     return torch.cat([slope.flatten() for slope in slopes])
 
 

@@ -197,12 +197,15 @@ def test_too_many_action_sequences_are_refused_before_allocation(monkeypatch):
         quantised_means(world, K, tensor([0.7]))
 
 
-@pytest.mark.parametrize("world", [
-    quantised_action(horizon=None).replace(S_w=[[0.0]]),
-    quantised_action(horizon=2),  # S_w is not zero
-    quantised_action(horizon=2, noise="uniform").replace(S_w=[[0.0]]),
-    variant(QuantisedAction, random_system(2, 2, horizon=2).replace(S_w=np.zeros((2, 2)))),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "world",
+    [
+        quantised_action(horizon=None).replace(S_w=[[0.0]]),
+        quantised_action(horizon=2),  # S_w is not zero
+        quantised_action(horizon=2, noise="uniform").replace(S_w=[[0.0]]),
+        variant(QuantisedAction, random_system(2, 2, horizon=2).replace(S_w=np.zeros((2, 2)))),
+    ],
+)
 def test_quantised_worlds_outside_the_enumeration_are_refused(world):
     with pytest.raises(InputError, match="quantised values need a finite horizon, one action component"):
         quantised_means(

@@ -50,13 +50,16 @@ def test_no_nodes_are_refused(nodes):
         gauss_hermite(nodes)
 
 
-@pytest.mark.parametrize("world", [
-    random_system(2, 2, seed=1),
-    random_system(2, 2, seed=1).replace(S_x=[[1.0, 1.0], [1.0, 1.0]]),  # one direction without variance
-    double_integrator(),
-    scalar(action_noise=0.0),
-    scalar(action_noise=0.0).replace(S_w=[[0.0]]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "world",
+    [
+        random_system(2, 2, seed=1),
+        random_system(2, 2, seed=1).replace(S_x=[[1.0, 1.0], [1.0, 1.0]]),  # one direction without variance
+        double_integrator(),
+        scalar(action_noise=0.0),
+        scalar(action_noise=0.0).replace(S_w=[[0.0]]),
+    ],
+)
 def test_the_grid_has_the_moments_of_the_noise_and_no_node_too_many(world):
     xi, w, weights = noise_grid(world, 2, 3)
     rank = sum(np.linalg.matrix_rank(np.asarray(S)) for S in (world.S_x, world.S_w))
@@ -100,9 +103,9 @@ def test_noise_without_this_rule_and_endless_worlds_are_refused():
         quadrature_value(scalar(horizon=None), saturated, tensor([0.4]))
 
 
-@pytest.mark.parametrize("world", [
-    scalar(horizon=3), double_integrator(horizon=3), random_system(2, 2, seed=1, horizon=2, gamma=0.8),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "world", [scalar(horizon=3), double_integrator(horizon=3), random_system(2, 2, seed=1, horizon=2, gamma=0.8)]
+)
 @pytest.mark.parametrize("varying", [False, True])
 def test_linear_policies_get_their_closed_form_from_two_nodes_on(world, varying):
     K = tensor(np.linspace(0.3, 0.9, world.m * world.n).reshape(world.m, world.n))

@@ -79,10 +79,15 @@ def test_the_distance_to_the_endless_solution_shrinks_with_the_horizon():
     assert distances[0] > 1e-2 * float(P.norm()), "the control: one step is not for ever"
 
 
-@pytest.mark.parametrize("world", [
-    random_system(3, 2, seed=2, gamma=0.9), scalar(horizon=None),
-    random_system(3, 2, seed=2, horizon=4, gamma=0.9), double_integrator(horizon=6),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "world",
+    [
+        random_system(3, 2, seed=2, gamma=0.9),
+        scalar(horizon=None),
+        random_system(3, 2, seed=2, horizon=4, gamma=0.9),
+        double_integrator(horizon=6),
+    ],
+)
 def test_every_perturbation_of_the_optimal_gain_lowers_the_expected_return(world):
     K, rng = riccati(world).K, np.random.default_rng(0)
     best = float(expected_return(world, K))

@@ -52,12 +52,12 @@ def best_by_hand(world, prompt):
 
 @EACH
 def test_no_word_is_better_and_the_first_of_the_best_is_given(world):
-    found = best_words(world)
-    assert found.shape == (len(world.prompts), world.horizon)
+    words = best_words(world)
+    assert words.shape == (len(world.prompts), world.horizon)
     best = [best_by_hand(world, i) for i in range(len(world.prompts))]
-    assert [tuple(word) for word in found.tolist()] == [word for word, _ in best]
+    assert [tuple(word) for word in words.tolist()] == [word for word, _ in best]
     if world.optimal_return is not None:
-        mean = world.weights.numpy() @ [return_of(world, i, word) for i, word in enumerate(found.tolist())]
+        mean = world.weights.numpy() @ [return_of(world, i, word) for i, word in enumerate(words.tolist())]
         assert mean == pytest.approx(world.optimal_return, rel=1e-12)
 
 

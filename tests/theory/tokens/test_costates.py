@@ -53,8 +53,8 @@ MEASURES = {
 def test_costate_is_the_central_difference_of_what_it_is_said_to_differentiate(name, costate, alpha):
     world = WORLDS[name]
     policy = transformer(world, temperature=0.7, seed=3)
-    found = expected_costates(world, policy, costate, "layer1", alpha)[0]
-    close(found, differences(MEASURES[costate], world, policy, alpha, "layer1"), rtol=1e-6, atol=1e-9)
+    costates = expected_costates(world, policy, costate, "layer1", alpha)[0]
+    close(costates, differences(MEASURES[costate], world, policy, alpha, "layer1"), rtol=1e-6, atol=1e-9)
 
 
 @pytest.mark.parametrize("alpha", [0.4, 1.0])
@@ -105,8 +105,8 @@ def test_detached_keys_and_values_break_the_identity_where_attention_carries_cre
     for block in cut.blocks:
         block.attention.inward = Detached(block.attention.inward)
     truth = value_differences(world, policy, 1.0, site)
-    found = expected_costates(world, cut, "score", site, 1.0)[0]
-    lost = float((found - truth).norm() / truth.norm())
+    costates = expected_costates(world, cut, "score", site, 1.0)[0]
+    lost = float((costates - truth).norm() / truth.norm())
     assert lost > 0.05 if site != "layer2" else lost < 1e-6, "nothing attends to the last layer's output"
 
 

@@ -86,9 +86,9 @@ def test_batches_cloud_by_cloud(V, batch, rng, monkeypatch):
     monkeypatch.setattr(module, "_PRODUCTS", 4 * V**2)  # four clouds at a time
     monkeypatch.setattr(module, "_NUMBERS", 4 * V * 4)
     w = normal(rng, *batch, V, 4) * normal(rng, *batch, 1, 1)
-    found = diameter(w)
-    assert found.shape == batch
-    close(found, all_pairs(w), rtol=1e-13, atol=0)
+    diameters = diameter(w)
+    assert diameters.shape == batch
+    close(diameters, all_pairs(w), rtol=1e-13, atol=0)
 
 
 @pytest.mark.parametrize("V", [4, 60, 700])
@@ -112,17 +112,17 @@ def test_a_cloud_that_is_not_finite_has_no_diameter_and_its_neighbours_keep_thei
     w = normal(rng, 3, V, 4)
     whole = diameter(w)
     w[1, V // 2, 2] = bad
-    found = diameter(w)
-    assert not found[1].isfinite()
-    close(found[[0, 2]], whole[[0, 2]], rtol=1e-15, atol=0)
+    diameters = diameter(w)
+    assert not diameters[1].isfinite()
+    close(diameters[[0, 2]], whole[[0, 2]], rtol=1e-15, atol=0)
 
 
 @pytest.fixture
 def sizes(monkeypatch):
     """Numbers of inner products in every block that is looked at."""
-    found, product = [], torch.addmm
-    monkeypatch.setattr(torch, "addmm", lambda a, *rest, **more: found.append(a.numel()) or product(a, *rest, **more))
-    return found
+    counts, product = [], torch.addmm
+    monkeypatch.setattr(torch, "addmm", lambda a, *rest, **more: counts.append(a.numel()) or product(a, *rest, **more))
+    return counts
 
 
 @pytest.mark.parametrize("cloud", ["two points", "collinear", "two far clusters", "duplicates", "one outlier"])
@@ -135,9 +135,9 @@ def test_clouds_with_a_long_side_are_done_after_few_products(cloud, rng, sizes):
 def test_a_large_vocabulary_takes_little_time_and_bounded_products(rng, sizes):
     began = time.process_time()
     w = normal(rng, 32768, 16)
-    found = diameter(w)
+    widest = diameter(w)
     assert time.process_time() - began < 3
     assert max(sizes) <= 128 * 32768
     assert sum(sizes) < 0.02 * 32768**2, "pairs that cannot be farthest are left out"
     far = w[w.norm(dim=-1).topk(2000).indices]  # nearly all mass of far pairs; the claim is only a lower bound
-    assert float(found) >= float(diameter(far)) > 0
+    assert float(widest) >= float(diameter(far)) > 0

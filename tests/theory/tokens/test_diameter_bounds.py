@@ -57,10 +57,10 @@ def test_diameter_bounds_are_attained_by_two_points(p1):
 
 def test_the_quarter_is_attained_by_two_even_clusters_of_any_vocabulary():
     p = tensor([1 / 300] * 300)
-    found = sides(p, *two_clusters(p))
+    pairs = sides(p, *two_clusters(p))
     for name in ("covariance", "sandwich"):
-        assert float(found[name][0]) == pytest.approx(float(found[name][1]), rel=1e-12)
-    assert float(found["embedding"][0]) < 0.6 * float(found["embedding"][1])
+        assert float(pairs[name][0]) == pytest.approx(float(pairs[name][1]), rel=1e-12)
+    assert float(pairs["embedding"][0]) < 0.6 * float(pairs["embedding"][1])
 
 
 def test_covariance_and_diameter_by_their_definitions(rng):

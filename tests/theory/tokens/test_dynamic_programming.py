@@ -50,31 +50,31 @@ def discounted(world, steps, k=0):
 def test_tables_are_sums_over_all_paths(name):
     world = WORLDS[name]
     pi = probabilities(world)
-    found = tables(world, pi)
-    V, Q = torch.zeros_like(found.V), torch.zeros_like(found.Q)
+    table = tables(world, pi)
+    V, Q = torch.zeros_like(table.V), torch.zeros_like(table.Q)
     for k, z in itertools.product(range(world.horizon), range(world.S)):
         for chance, steps in walk(world, pi, z, k):
             V[k, z] += chance * discounted(world, steps, k)
             Q[k, z, steps[0][1]] += chance / pi[k, z, steps[0][1]] * discounted(world, steps, k)
-    close(found.V, V)
-    close(found.Q, Q)
-    close(found.advantage, Q - V[:-1, :, None])
-    assert float((pi * found.advantage).sum(-1).abs().max()) < 1e-14
+    close(table.V, V)
+    close(table.Q, Q)
+    close(table.advantage, Q - V[:-1, :, None])
+    assert float((pi * table.advantage).sum(-1).abs().max()) < 1e-14
 
 
 @pytest.mark.parametrize("name", WORLDS)
 def test_visitation_counts_the_paths_and_sums_to_one(name):
     world = WORLDS[name]
     pi = probabilities(world)
-    found, visits, J = tables(world, pi), torch.zeros(world.horizon, world.S, dtype=torch.float64), 0.0
+    table, visits, J = tables(world, pi), torch.zeros(world.horizon, world.S, dtype=torch.float64), 0.0
     for prompt, start in enumerate(world.starts.tolist()):
         for chance, steps in walk(world, pi, start, 0):
             J += float(world.weights[prompt]) * chance * discounted(world, steps)
             for k, (z, _) in enumerate(steps):
                 visits[k, z] += world.weights[prompt] * chance
-    close(found.visits, visits)
-    close(found.visits.sum(1), torch.ones(world.horizon, dtype=torch.float64))
-    assert float(found.J) == pytest.approx(J, rel=1e-12)
+    close(table.visits, visits)
+    close(table.visits.sum(1), torch.ones(world.horizon, dtype=torch.float64))
+    assert float(table.J) == pytest.approx(J, rel=1e-12)
 
 
 def test_the_best_policy_has_the_return_that_the_builder_promises():
@@ -90,8 +90,8 @@ def test_the_best_policy_has_the_return_that_the_builder_promises():
 def test_costates_are_the_slope_in_the_belief_and_the_value_table(name):
     world = WORLDS[name]
     pi = probabilities(world)
-    found = bellman_costates(world, pi)
-    close(found, tables(world, pi).V)
+    costates = bellman_costates(world, pi)
+    close(costates, tables(world, pi).V)
     for k in range(world.horizon):
 
         def tail(belief, k=k):
@@ -103,7 +103,7 @@ def test_costates_are_the_slope_in_the_belief_and_the_value_table(name):
                 belief = np.einsum("za,zay->y", joint, world.P.numpy())
             return total
 
-        close(found[k], tensor(numerical_gradient(tail, np.full(world.S, 1 / world.S))), rtol=1e-8, atol=1e-9)
+        close(costates[k], tensor(numerical_gradient(tail, np.full(world.S, 1 / world.S))), rtol=1e-8, atol=1e-9)
 
 
 def test_a_recursion_with_transposed_transitions_is_not_the_bellman_equation():
@@ -122,9 +122,9 @@ def test_logit_gradient_is_the_central_difference_of_the_return(name):
     world = WORLDS[name]
     logits = np.random.default_rng(2).standard_normal((world.horizon, world.S, world.V))
     J = lambda z: tables(world, torch.softmax(tensor(z), -1)).J  # noqa: E731
-    found = logit_gradient(world, torch.softmax(tensor(logits), -1))
-    close(found, tensor(numerical_gradient(J, logits)), rtol=1e-7, atol=1e-10)
-    close(found.sum(-1), torch.zeros(world.horizon, world.S, dtype=torch.float64), atol=1e-14, rtol=0)
+    gradient = logit_gradient(world, torch.softmax(tensor(logits), -1))
+    close(gradient, tensor(numerical_gradient(J, logits)), rtol=1e-7, atol=1e-10)
+    close(gradient.sum(-1), torch.zeros(world.horizon, world.S, dtype=torch.float64), atol=1e-14, rtol=0)
 
 
 def test_logit_gradient_of_one_table_for_all_steps_is_the_sum_and_that_of_autograd():

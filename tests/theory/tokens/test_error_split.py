@@ -69,12 +69,12 @@ def test_both_gradients_are_central_differences_prompt_by_prompt(site, alpha, wh
     path = lambda moved, still: moved.by_node(still.chance(0) * moved.returns(0), 0)  # noqa: E731
     attention = differences(path, world, policy, alpha, site)[:, kept].flatten(1)
     value = value_differences(world, policy, alpha, site)[:, kept].flatten(1)
-    for found, truth in (
+    for gradient, truth in (
         (split.value_gradient, value),
         (forward_value_gradient(world, policy, alpha, site, whole_prompt), value),
         (split.attention, attention),
     ):
-        close(found, truth, rtol=1e-6, atol=1e-9)
+        close(gradient, truth, rtol=1e-6, atol=1e-9)
     assert float((value - attention).norm()) > 1e-3 * float(value.norm())
 
 
@@ -113,9 +113,9 @@ def test_logit_slopes_are_central_differences_along_every_sequence(name, alpha, 
     policy = transformer(world, temperature=0.5, seed=4)
     truth = differences(lambda moved, _: moved.logits, world, policy, alpha, "embedding")  # (L, H, V, positions, D)
     truth = truth if whole_prompt else truth[..., -1:, :]
-    for k, found in enumerate(logit_slopes(world, policy, alpha, "embedding", whole_prompt)):
+    for k, slopes in enumerate(logit_slopes(world, policy, alpha, "embedding", whole_prompt)):
         per_node = truth[:: world.V ** (world.horizon - k), k].flatten(-2)
-        close(found, per_node, rtol=1e-6, atol=1e-8)
+        close(slopes, per_node, rtol=1e-6, atol=1e-8)
 
 
 def test_entropy_gini_and_gap_are_means_over_the_steps_of_a_rollout():

@@ -60,8 +60,8 @@ def test_value_gradients_at_every_prefix_and_site_are_central_differences(name, 
     policy = transformer(world, seed=2)
     tree = grow(world, policy, alpha, policy.sites)
     for site in policy.sites:
-        for k, found in enumerate(node_gradients(tree, total(tree), site)):
-            close(found, value_differences(world, policy, alpha, site, k), rtol=1e-6, atol=1e-9)
+        for k, gradient in enumerate(node_gradients(tree, total(tree), site)):
+            close(gradient, value_differences(world, policy, alpha, site, k), rtol=1e-6, atol=1e-9)
 
 
 @pytest.mark.parametrize("alpha", ALPHAS)
@@ -69,8 +69,8 @@ def test_a_network_that_is_not_ours_gives_central_differences_too(alpha):
     world = WORLDS["several_prompts"]
     policy = Recomputing(Recurrent(world.V))
     tree = grow(world, policy, alpha, ("embedding",))
-    for k, found in enumerate(node_gradients(tree, total(tree), "embedding")):
-        close(found, value_differences(world, policy, alpha, "embedding", k), rtol=1e-6, atol=1e-9)
+    for k, gradient in enumerate(node_gradients(tree, total(tree), "embedding")):
+        close(gradient, value_differences(world, policy, alpha, "embedding", k), rtol=1e-6, atol=1e-9)
 
 
 @pytest.mark.parametrize(("alpha", "half"), [(0.0, "score"), (0.3, "score"), (0.3, "path"), (1.0, "path")])
@@ -95,7 +95,7 @@ def test_parameter_gradient_is_the_slope_of_brute_force_in_random_directions(nam
     world = WORLDS[name]
     policy = policies(world)[kind]
     parameters = list(policy.parameters())
-    found = torch.cat([g.flatten() for g in torch.autograd.grad(total(grow(world, policy, alpha)), parameters)])
+    gradient = torch.cat([g.flatten() for g in torch.autograd.grad(total(grow(world, policy, alpha)), parameters)])
     at = parameters_to_vector(parameters).detach()
 
     def J(theta):
@@ -105,7 +105,7 @@ def test_parameter_gradient_is_the_slope_of_brute_force_in_random_directions(nam
     for _ in range(3):
         direction = torch.randn(len(at), generator=rng, dtype=at.dtype)
         slope = (J(at + 1e-5 * direction) - J(at - 1e-5 * direction)) / 2e-5
-        assert float(found @ direction) == pytest.approx(slope, rel=1e-6, abs=1e-8)
+        assert float(gradient @ direction) == pytest.approx(slope, rel=1e-6, abs=1e-8)
         assert abs(slope) > 1e-5
 
 
@@ -138,9 +138,9 @@ def test_a_node_of_probability_zero_has_nan_and_spoils_no_other():
     gradients = node_gradients(tree, total(tree), "embedding")
     assert tree.levels[1].reach[1] == 0
     assert gradients[1].isnan().flatten(1).all(1).tolist() == never
-    for k, found in enumerate(gradients[:2]):
-        kept = ~found.isnan()
-        close(found[kept], value_differences(world, policy, 1.0, "embedding", k)[kept], rtol=1e-6, atol=1e-9)
+    for k, gradient in enumerate(gradients[:2]):
+        kept = ~gradient.isnan()
+        close(gradient[kept], value_differences(world, policy, 1.0, "embedding", k)[kept], rtol=1e-6, atol=1e-9)
     assert all(g.isfinite().all() for g in torch.autograd.grad(total(tree), list(policy.parameters())))
 
 
@@ -234,9 +234,9 @@ def test_peaked_policies_are_exact_down_to_the_last_digits_of_a_probability_and_
     world = WORLDS["garnet"]
     policy = transformer(world, offset=torch.tensor([0.0, offset, 0.0]))
     tree = grow(world, policy, 1.0, ("embedding",))
-    found = node_gradients(tree, total(tree), "embedding")[1]
+    gradients = node_gradients(tree, total(tree), "embedding")[1]
     assert 0 < float(tree.levels[1].reach[1]) < 1e-250
     if readable:
-        close(found, value_differences(world, policy, 1.0, "embedding", 1), rtol=1e-6, atol=1e-9)
+        close(gradients, value_differences(world, policy, 1.0, "embedding", 1), rtol=1e-6, atol=1e-9)
     else:
-        assert found[1].isnan().all()
+        assert gradients[1].isnan().all()

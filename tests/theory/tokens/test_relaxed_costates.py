@@ -17,13 +17,13 @@ SITES = ("embedding", "layer1", "layer2")
 def test_soft_is_the_value_gradient_of_the_deterministic_rollout(site):
     world = several_prompts()
     policy = transformer(world, seed=3)
-    found = expected_costates(world, policy, "soft", site)
-    for k, level in enumerate(found):
+    costates = expected_costates(world, policy, "soft", site)
+    for k, level in enumerate(costates):
         truth = value_differences(world, policy, 0.0, site, k)[
             :: world.V**k
         ]  # all nodes of a prompt are one at alpha 0
         close(level, truth, rtol=1e-6, atol=1e-9)
-    assert float((found[0] - value_differences(world, policy, 1.0, site)).norm()) > 1e-3 * float(found[0].norm())
+    assert float((costates[0] - value_differences(world, policy, 1.0, site)).norm()) > 1e-3 * float(costates[0].norm())
 
 
 class PromptOnly(Recomputing):
@@ -104,16 +104,16 @@ def test_gumbel_is_the_slope_of_its_own_relaxed_return_under_the_same_noise(tau_
     world = several_prompts()
     policy, seeded = transformer(world, temperature=0.7, seed=3), lambda: torch.Generator().manual_seed(9)
     with torch.enable_grad():
-        found = sampled_costates(world, policy, "gumbel", "layer1", 5, seeded(), tau_g=tau_g)
+        costates = sampled_costates(world, policy, "gumbel", "layer1", 5, seeded(), tau_g=tau_g)
     rng = seeded()
     noise = torch.stack([torch.rand(10, 1, 3, generator=rng, dtype=torch.float64)[:, 0] for _ in range(2)])
     axes = 1e-5 * torch.eye(16, dtype=torch.float64).unflatten(1, (2, 8))
     up, down = (relaxed_return(world, policy, shift, noise, tau_g) for shift in (axes, -axes))
     slopes = ((up - down) / 2e-5).movedim(0, -1).unflatten(-1, (2, 8))
-    close(found, slopes, rtol=1e-6, atol=1e-9)
+    close(costates, slopes, rtol=1e-6, atol=1e-9)
     up, down = (relaxed_return(world, policy, shift, noise.flip(0), tau_g) for shift in (axes, -axes))
-    assert float((found - ((up - down) / 2e-5).movedim(0, -1).unflatten(-1, (2, 8))).norm()) > 1e-2 * float(
-        found.norm()
+    assert float((costates - ((up - down) / 2e-5).movedim(0, -1).unflatten(-1, (2, 8))).norm()) > 1e-2 * float(
+        costates.norm()
     )
 
 

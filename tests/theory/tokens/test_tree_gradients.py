@@ -50,8 +50,8 @@ def test_a_hidden_readout_is_that_of_brute_force_with_whole_contexts(name, alpha
     for k in range(world.horizon):
         close(tree.Q[k], brute.Q(k)[0])
         for site in SITES:
-            found = node_gradients(tree, total_surrogate(tree), site)[k]
-            close(found, value_differences(world, policy, alpha, site, k), rtol=1e-6, atol=1e-9)
+            gradient = node_gradients(tree, total_surrogate(tree), site)[k]
+            close(gradient, value_differences(world, policy, alpha, site, k), rtol=1e-6, atol=1e-9)
     plain = grow(dataclasses.replace(world, readout=None), policy, alpha)
     assert float((plain.J - tree.J).abs()) > 1e-4, "the control: the readout is paid"
 
@@ -61,12 +61,12 @@ def test_the_attention_costate_of_a_readout_is_the_slope_at_fixed_tokens(alpha):
     world = READOUT["several_prompts"]
     policy = transformer(world, seed=2)
     path = lambda moved, still: moved.by_node(still.chance(0) * moved.returns(0), 0)  # noqa: E731
-    found = expected_costates(world, policy, "attention", "layer1", alpha)[0]
-    close(found, differences(path, world, policy, alpha, "layer1"), rtol=1e-6, atol=1e-9)
-    assert float(found.norm()) > 1e-2, "through the readout it is not 0, even at alpha = 1"
+    costates = expected_costates(world, policy, "attention", "layer1", alpha)[0]
+    close(costates, differences(path, world, policy, alpha, "layer1"), rtol=1e-6, atol=1e-9)
+    assert float(costates.norm()) > 1e-2, "through the readout it is not 0, even at alpha = 1"
     averaged = lambda moved, still: moved.by_node(still.chance(0) * moved.returns(0, averaged=True), 0)  # noqa: E731
-    found = expected_costates(world, policy, "attention_expected", "layer1", alpha)[0]
-    close(found, differences(averaged, world, policy, alpha, "layer1"), rtol=1e-6, atol=1e-9)
+    costates = expected_costates(world, policy, "attention_expected", "layer1", alpha)[0]
+    close(costates, differences(averaged, world, policy, alpha, "layer1"), rtol=1e-6, atol=1e-9)
 
 
 @pytest.mark.parametrize("whole", [False, True])
@@ -114,15 +114,15 @@ def as_prompt(world, prompt, tokens):
 def test_whole_prefix_costates_are_those_of_the_prefix_as_prompt(name, site):
     world = WORLDS["parity"]
     policy = transformer(world, seed=3)
-    found = expected_costates(world, policy, name, site, whole_prefix=True)
+    costates = expected_costates(world, policy, name, site, whole_prefix=True)
     for tokens in ([0], [1, 0], [1, 1, 0]):
         node = int("".join(map(str, tokens)), 2)
         alone = expected_costates(as_prompt(world, 0, tokens), policy, name, site)[0]
-        close(found[len(tokens)][node], alone[0])
+        close(costates[len(tokens)][node], alone[0])
         assert alone.shape[1] == 1 + len(tokens)
     last = expected_costates(world, policy, name, site)
     for k in range(world.horizon):
-        close(found[k][:, -1:], last[k][:, -1:])
+        close(costates[k][:, -1:], last[k][:, -1:])
 
 
 @pytest.mark.parametrize("alpha", [0.3, 1.0])
@@ -130,7 +130,7 @@ def test_whole_prefix_value_gradients_are_central_differences_at_stochastic_tabl
     """Every node of level 1 as a prompt of constant embeddings: shifted at all its positions, whole contexts."""
     world = several_prompts()
     policy = transformer(world, seed=3)
-    found = expected_costates(world, policy, "total", "layer1", alpha, whole_prefix=True)[1]
+    costates = expected_costates(world, policy, "total", "layer1", alpha, whole_prefix=True)[1]
     roots = prefix_roots(grow(world, policy, alpha), policy, 1).detached()
 
     @torch.no_grad()
@@ -143,7 +143,7 @@ def test_whole_prefix_value_gradients_are_central_differences_at_stochastic_tabl
         shift = torch.zeros_like(roots.x[:1])
         shift[0, position, unit] = 1e-5
         slope = (value(shift) - value(-shift)) / 2e-5
-        close(found[:, position, unit], slope, rtol=1e-6, atol=1e-9)
+        close(costates[:, position, unit], slope, rtol=1e-6, atol=1e-9)
         assert float(slope.abs().max()) > 1e-4
 
 
@@ -240,8 +240,8 @@ def test_a_network_that_is_not_ours_can_be_chunked():
     policy = Recomputing(Recurrent(3))
     whole = tree_gradients(world, policy, 0.6, ("embedding",))
     chunked = tree_gradients(world, policy, 0.6, ("embedding",), budget=9 * bytes_per_node(world, policy))
-    for ours, other in zip((*chunked.parameters, *chunked.costates["embedding"]),
-                           (*whole.parameters, *whole.costates["embedding"]), strict=True):  # fmt: skip
+    both = ((*answer.parameters, *answer.costates["embedding"]) for answer in (chunked, whole))
+    for ours, other in zip(*both, strict=True):
         close(ours, other)
 
 
