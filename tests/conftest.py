@@ -18,6 +18,18 @@ def pytest_configure(config):
     config.addinivalue_line("filterwarnings", "ignore:.*torch.jit.script.*:DeprecationWarning")
 
 
+LONGEST = (
+    "test_check.py",
+    "test_second_device.py",
+    "test_contributing.py",
+)  # begun first, so that no worker waits for them
+
+
+def pytest_collection_modifyitems(items):
+    """Begin the files that take longest first."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
 @pytest.fixture(autouse=True)
 def no_global_random_numbers(request):
     """A test (or the code under it) that draws from a global generator fails, unless it asks for `uses_global_rng`."""

@@ -44,13 +44,13 @@ POINTS = {
     "error_bound": (3, {}),
     "error_map": (0, {"families": ("temperature",), "values": ((1.0, 0.5),)}),
     "error_split": (3, {}),
-    "grpo_arcsine": (1, {"groups": (2,)}),  # its first point, the closed forms, needs no device
+    "estimator_variance": (5, {}),
+    "grpo_arcsine": (1, {"world": "stop (3,3)", "groups": (2,)}),  # its first point, the closed forms, needs no device
     "kl_estimators": (1, {}),
     "large_vocabulary": (0, {"sizes": (8, 10)}),
     "normalisation_breaks": (1, {}),
     "off_policy_steps": (2, {}),
     "relaxed_costates": (1, {}),
-    "score_costate_unbiased": (1, {}),
     "transformer_in_lq": (1, {}),
     "u_statistic": (1, {}),
 }
@@ -129,10 +129,10 @@ def assert_same(result, expected, device):
 # -- claims, training, pretraining, impact
 
 
-def point(name):
-    """The tiny point of a claim."""
-    index, changes = POINTS.get(name, (0, {}))
-    return replace(measuring_module(name).CLAIM.settings("tiny")[index], **changes)
+def point(name, index=None):
+    """The tiny point of a claim that is run, or another one."""
+    own, changes = POINTS.get(name, (0, {}))
+    return replace(measuring_module(name).CLAIM.settings("tiny")[own if index is None else index], **changes)
 
 
 def rows_of(name, setting, device):
@@ -152,6 +152,9 @@ def shortened(monkeypatch):
         batch_split, "learners", lambda: {name: learners[name] for name in ("row sum", batch_split._MEAN)}
     )
     monkeypatch.setattr(batch_split, "_LENGTHS", batch_split._LENGTHS[:1])
+    equal_parts = batch_split.equal_parts
+    for module in (batch_split, batch_split.cutting):
+        monkeypatch.setattr(module, "equal_parts", lambda batch, count: equal_parts(batch, 2))
     monkeypatch.setattr(batch_split, "expected_token_mean", lambda *arguments: once(*arguments[:4]))
     monkeypatch.setattr(entropy_knobs, "_KNOBS", {"offset": entropy_knobs._KNOBS["offset"][:2]})
     monkeypatch.setattr(entropy_knobs, "_WORLDS", ("one choice", "arithmetic"))
@@ -165,6 +168,14 @@ def test_a_point_of_every_claim_is_the_cpus(name, device):
     assert_same_rows(rows, expected, device, TOLERANCE.get(name, 0.0))
 
 
+@pytest.mark.parametrize(
+    ("name", "index"), [("actor_update_is_value_gradient", 3), ("assumption_removed", 2), ("assumption_removed", 4)]
+)
+def test_points_of_another_kind_are_the_cpus(name, index, device):
+    rows, expected = on_both(lambda where: rows_of(name, point(name, index), where), device)
+    assert_same_rows(rows, expected, device)
+
+
 def test_the_impact_study_is_the_cpus(device):
     rows, expected = on_both(lambda where: rows_of("impact_runs", TINY_STUDY, where), device)
     assert {row["kind"] for row in rows} == {"checkpoint", "gain"}
@@ -176,7 +187,7 @@ def network(seed, outputs=3, inputs=None, width=4):
 
 
 def logits(policy):
-    """What a policy over tokens says. (Parameters that change nothing, such as the keys' bias, Adam moves by rounding alone.)"""
+    """What a policy over tokens says; its parameters may differ: Adam moves by rounding alone what changes nothing."""
     tokens = torch.tensor([[0, 1, 2, 1]], device=policy.embedding.weight.device)
     return policy(policy.embed(tokens)).detach()
 

@@ -1,13 +1,10 @@
 """The claims on the impact study, judged on made-up rows whose truth is known, and the sharing of its points."""
 
 import numpy as np
-import pandas as pd
 import pytest
-import torch
 
 from figures.claims.impact import impact_inverted_u, impact_product, signal_cap, what_moves_the_peak
-from figures.drawing.style import house_style, new_figure
-from figures.harness.judge import judge
+from figures.drawing.style import new_figure
 from figures.harness.registry import STUDIES, load_claim, load_claims, measure_of
 from figures.harness.runner import plan
 from figures.impact import runs as impact_runs
@@ -187,23 +184,3 @@ def test_a_sweep_of_one_corpus_is_judged_on_what_it_has(module, quality):
     some = claim_rows(module, product, quality)
     assert set(some.loc[some["relation"] != "report", "part"]) <= set(documented(module))
     assert not some.empty
-
-
-@pytest.fixture(scope="module")
-def tiny():
-    """Rows of the tiny preset."""
-    rows = []
-    for setting in impact_runs.settings("tiny"):
-        rows += impact_runs.measure(setting, torch.Generator().manual_seed(0), "cpu")
-    return pd.DataFrame(rows)
-
-
-@EACH_CLAIM
-def test_the_tiny_preset_reaches_every_part_and_is_drawn(module, tiny):
-    rows = module.CLAIM.rows_from(tiny)
-    assert set(rows.loc[rows["relation"] != "report", "part"]) == set(documented(module))
-    assert set(judge(module.CLAIM, rows).parts) == set(documented(module))
-    with house_style():
-        figure = new_figure(module.CLAIM.height)
-        module.CLAIM.draw(rows, figure)
-    assert all(axis.has_data() for axis in figure.axes)

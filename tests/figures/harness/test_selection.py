@@ -79,15 +79,15 @@ def run(*arguments):
 
 
 def test_a_sweep_leaves_verdict_csv_and_a_figure_for_each_world(tmp_path):
-    changes = ("--set", "alphas=0.5,1", "--set", "random=2", "--set", "seeds=1")
-    command = ("sweep", "error_map", "--preset", "quick", "--only", "world=lock (3,4)", *changes)
+    changes = ("--set", "alphas=0.5,1", "--set", "random=3", "--set", "world=lock (2,3)")
+    command = ("sweep", "error_map", "--preset", "tiny", *changes)
     assert run(*command, "--out", tmp_path, "--jobs", "1") == 0
     rows = pd.read_csv(tmp_path / "error_map.csv")
     assert set(rows["alpha"]) == {0.5, 1.0}
-    assert set(rows["world"]) == {"lock (3,4)"}
+    assert set(rows["world"]) == {"lock (2,3)"}
     (entry,) = json.loads((tmp_path / "verdicts.json").read_text())
-    assert entry["run"]["settings"][0]["random"] == 2
-    assert {p.name for p in (tmp_path / "figures").glob("*.png")} == {"error_map.png", "error_map-lock_3_4.png"}
+    assert entry["run"]["settings"][0]["random"] == 3
+    assert {p.name for p in (tmp_path / "figures").glob("*.png")} == {"error_map.png", "error_map-lock_2_3.png"}
 
 
 def test_a_sweep_resumes_and_judges_the_parts_that_are_left(tmp_path, capsys):
