@@ -76,8 +76,9 @@ def judge_and_show(
 def draw_and_report(fresh: list[Verdict], out: Path, jobs: int) -> None:
     """Figures of the fresh verdicts, and the report of all verdicts in the folder."""
     drawn = {verdict.claim for verdict in fresh}
-    draw_all(fresh, out, jobs)
-    write_report([verdict for verdict in read_verdicts(out) if verdict.claim in drawn or is_drawn(verdict, out)], out)
+    known = draw_all(fresh, out, jobs)
+    shown = [verdict for verdict in read_verdicts(out) if verdict.claim in drawn or is_drawn(verdict, out)]
+    write_report(shown, out, known)
 
 
 def is_drawn(verdict: Verdict, out: Path) -> bool:

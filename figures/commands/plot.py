@@ -9,7 +9,7 @@ from figures.harness.judge import Verdict
 from figures.harness.records import check_writable
 from figures.harness.registry import load_claim
 from figures.harness.verdicts import read_verdicts
-from figures.report.report import draw_all
+from figures.report.report import draw_claim
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -22,7 +22,8 @@ def run(options: argparse.Namespace) -> int:
     """Draw the named claims, or all that were checked."""
     verdicts = _chosen(options.claims, options.out)
     check_writable(options.out)
-    draw_all(verdicts, options.out, jobs=1)
+    for verdict in verdicts:
+        draw_claim(verdict, options.out)
     print(f"{len(verdicts)} figures (PNG and SVG) are in {options.out / 'figures'}")
     return 0
 

@@ -16,6 +16,7 @@ from figures.harness.judge import Verdict
 from figures.harness.records import write_atomically
 from figures.harness.registry import load_claim
 from figures.harness.verdicts import stored_rows
+from figures.report.question import Question
 from figures.report.questions import questions
 
 
@@ -45,16 +46,17 @@ def _draw(verdict: Verdict, out: Path, rows: pd.DataFrame, which: str, stem: str
         save(figure, out / "figures" / stem)
 
 
-def draw_all(verdicts: list[Verdict], out: Path, jobs: int) -> None:
-    """All figures, in parallel."""
+def draw_all(verdicts: list[Verdict], out: Path, jobs: int) -> tuple[Question, ...]:
+    """All figures and, beside them, the numbers of the report's questions, in parallel; the questions."""
     if jobs == 1:
         for verdict in verdicts:
             draw_claim(verdict, out)
-        return
-    Parallel(n_jobs=jobs)(delayed(draw_claim)(verdict, out) for verdict in verdicts)
+        return questions()
+    tasks = [delayed(questions)(), *(delayed(draw_claim)(verdict, out) for verdict in verdicts)]
+    return tuple(Parallel(n_jobs=jobs)(tasks)[0])
 
 
-def write_report(verdicts: list[Verdict], out: Path) -> Path:
+def write_report(verdicts: list[Verdict], out: Path, known: tuple[Question, ...] = ()) -> Path:
     """out/report.html: one page that needs no network; formulas as MathML, figures embedded as SVG; questions at the end."""
     loader = PackageLoader("figures.report", ".")
     environment = Environment(
@@ -64,7 +66,7 @@ def write_report(verdicts: list[Verdict], out: Path) -> Path:
         sections=[_section(verdict, out) for verdict in verdicts],
         assumptions=ASSUMPTIONS,
         verdicts=verdicts,
-        questions=questions(),
+        questions=known or questions(),
     )
     path = out / "report.html"
     write_atomically(path, page)
