@@ -38,7 +38,10 @@ def check(what: str, error: float, tolerance: float) -> None:
         raise SystemExit(f"{what}: differs by {error:.3g}, more than {tolerance:g}")
 
 
-def report(what: str, ratio: float, target: float, at_most: bool = False) -> None:
-    """One line: the measured ratio, the target, and whether it is met."""
-    met = ratio <= target if at_most else ratio >= target
-    print(f"{what:<64} {ratio:8.2f}x   target {'<=' if at_most else '>='} {target:g}x   {'met' if met else 'MISSED'}")
+def report(what: str, ratio: float, target: float | None = None, at_most: bool = False) -> None:
+    """One line: the measured ratio, and the target, if there is one, and whether it is met."""
+    line = f"{what:<64} {ratio:8.2f}x"
+    if target is not None:
+        met = ratio <= target if at_most else ratio >= target
+        line += f"   target {'<=' if at_most else '>='} {target:g}x   {'met' if met else 'MISSED'}"
+    print(line)
