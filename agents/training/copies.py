@@ -1,7 +1,7 @@
 """Several copies of one network run together: each with parameters of its own, one batched call for all (`torch.func`)."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -19,6 +19,11 @@ class Copies:
     `parameters` are leaves for any optimiser: (S, ...) each, or the network's own where S = 1. An elementwise optimiser
     treats every copy as if it were alone. Raises InputError for no network and for networks of different parameters.
     """
+
+    @classmethod
+    def of(cls, networks: Sequence[Any]) -> "Copies":
+        """Copies that leave the networks given as they are: the one that is run is copied, and stacking copies parameters."""
+        return cls([*map(copy.deepcopy, networks[:1]), *networks[1:]])
 
     def __init__(self, networks: list[Any]):
         if not networks:
@@ -58,7 +63,10 @@ class Copies:
 
     def networks(self) -> list[Any]:
         """Networks of their own, with the parameters of the copies as they are now."""
-        return [copy.deepcopy(self.network_of(index)) for index in range(self.count)]
+        return [self._copy_of(index) for index in range(self.count)]
+
+    def _copy_of(self, index: int) -> Any:
+        return copy.deepcopy(self.network) if self.count == 1 else self.network_of(index)
 
     def network_of(self, index: int) -> Any:
         """Return the network if S = 1, else a copy that holds the parameters of copy `index`."""
@@ -72,8 +80,7 @@ class Copies:
 
     def frozen(self, dtype: torch.dtype | None = None) -> "Copies":
         """The same parameters as constants that later updates do not reach, in another precision if asked."""
-        networks = [copy.deepcopy(self.network_of(i)).to(dtype) for i in range(self.count)]
-        return Copies([network.requires_grad_(False) for network in networks])
+        return Copies([network.to(dtype).requires_grad_(False) for network in self.networks()])
 
     def flattened(self, tensors: list[Tensor]) -> Float[Tensor, "S numbers"]:
         """Tensors shaped like the parameters, one long row a copy."""

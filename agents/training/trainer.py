@@ -5,7 +5,6 @@ seed alike and with its own noise. What is exact (the return, the true gradient,
 `Oracle`, a plain object that the caller provides: an agent never computes its own truth.
 """
 
-import copy
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -65,7 +64,7 @@ class Trainer:
                 "sampler must be left out in a linear-quadratic world: its rows are drawn in double precision"
             )
         self.task, self.learner, self.setting, self.oracle, self.taken = task, learner, setting, oracle, 0
-        self.actor, self.warned = Copies([copy.deepcopy(policy) for policy in policies]), False
+        self.actor, self.warned = Copies.of(policies), False
         self.reference = self.actor.frozen() if learner.needs_reference else None
         self.noise = [torch.Generator().manual_seed(seed) for seed in seeds]
         self.order = torch.Generator().manual_seed(0)  # of minibatches, the same for every seed
@@ -75,7 +74,7 @@ class Trainer:
         else:
             self.optimiser = torch.optim.SGD(self.actor.parameters, lr=setting.rate)
         learned = critics if learner.critic == "learned" else None
-        self.critic = None if learned is None else Copies([copy.deepcopy(critic) for critic in learned])
+        self.critic = None if learned is None else Copies.of(learned)
         if self.critic is not None:
             self.critic_optimiser = torch.optim.Adam(self.critic.parameters, lr=setting.critic_rate)
 
