@@ -210,3 +210,21 @@ def test_an_end_token_after_which_something_is_still_paid_is_refused(spoil):
     with refused("end"):
         TokenMDP(P, r, [[0]], [0], 3, end=2, readout=[1.0] if spoil == "readout" else None)
     TokenMDP(P, r, [[0]], [0], 3, readout=[1.0] if spoil == "readout" else None)
+
+
+@pytest.mark.parametrize("step", [1, 2])
+def test_the_rest_pays_what_the_later_steps_pay_and_the_first_steps_what_they_pay(step):
+    """In a world whose rewards differ from step to step."""
+    whole = world()
+    rest, first = whole.rest(step), whole.first(step)
+    assert (rest.horizon, first.horizon) == (3 - step, step)
+    for k in range(3 - step):
+        assert torch.equal(rest.r[k], whole.r[step + k])
+    for k in range(step):
+        assert torch.equal(first.r[k], whole.r[k])
+    assert not torch.equal(whole.r[0], whole.r[step])
+    assert whole.rest(0) is whole
+    with refused("step"):
+        whole.rest(3)
+    with refused("steps"):
+        whole.first(4)

@@ -200,8 +200,10 @@ def test_several_seeds_together_are_each_alone(kind, recipe):
 def test_the_policies_given_are_left_alone_and_the_trained_ones_are_handed_out(kind, recipe, seeds):
     """For one policy as for several; what is handed out takes no part in the training that goes on."""
     mine = [policy(kind, seed) for seed in seeds]
-    before = [vector(network).clone() for network in mine]
-    training = trainer(kind, recipe, TrainingSettings(steps=2, prompts=2, group=2, rate=0.05), seeds, policies=mine)
+    judges = [critic(kind, seed) for seed in seeds]
+    before, unlearned = ([vector(network).clone() for network in networks] for networks in (mine, judges))
+    setting = TrainingSettings(steps=2, prompts=2, group=2, rate=0.05)
+    training = trainer(kind, recipe, setting, seeds, policies=mine, critics=judges)
     training.step()
     early = training.policies
     moved = [vector(network).clone() for network in early]
@@ -212,6 +214,7 @@ def test_the_policies_given_are_left_alone_and_the_trained_ones_are_handed_out(k
         assert torch.equal(vector(first), middle)
         assert not torch.equal(middle, start)
         assert not torch.equal(vector(later), middle)
+    assert all(torch.equal(vector(network), start) for network, start in zip(judges, unlearned, strict=True))
 
 
 @KINDS

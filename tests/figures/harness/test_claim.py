@@ -12,6 +12,8 @@ from figures.harness.judge import Run, Verdict, judge
 from figures.harness.registry import CLAIM_NAMES, CLAIMS, load_claim, load_claims, measure_of, module_name
 from figures.harness.rows import at_least, at_most, equals, report, vanishes
 from figures.harness.statistics import Estimate
+from figures.harness.verdicts import OWN as OWN_SYSTEM
+from figures.harness.verdicts import _own_outcomes
 
 OWN, CONTROL = Part("own", "claim", "holds"), Part("control", "control", "fails")
 TRUE, FALSE = Estimate(0.0, 0.001, 10_000), Estimate(5.0, 0.001, 10_000)
@@ -165,3 +167,13 @@ def test_settings_are_distinct_and_a_larger_preset_does_more(name):
         assert len(set(settings)) == len(settings)
         sizes.append(work(settings))
     assert sizes[0] <= sizes[1] < sizes[2]
+
+
+@pytest.mark.parametrize(("own", "others"), [(0.0, 1.0), (1.0, 0.0)])
+def test_a_users_own_system_is_judged_on_its_own_rows_alone(own, others):
+    rows = [
+        row for name, x in ((OWN_SYSTEM, own), ("ours", others)) for row in equals("p", x, 0.0, labels={"system": name})
+    ]
+    outcome = {0.0: "holds", 1.0: "fails"}
+    assert _own_outcomes(pd.DataFrame(rows)) == {"p": outcome[own]}
+    assert _own_outcomes(pd.DataFrame(equals("p", own, 0.0))) == {}

@@ -6,6 +6,7 @@ from scipy import stats
 
 from figures.impact.predictors import (
     SCORES,
+    Scored,
     chosen_share,
     left_out_error,
     left_out_prediction,
@@ -207,3 +208,10 @@ def test_noise_says_nothing_of_a_trajectory_left_out_and_would_seem_to_if_it_wer
     assert 1 < np.mean(errors) < 1.02
     assert min(errors) > 0.9
     assert np.mean(seen) < 1 - 5 * stats.sem(seen)
+
+
+def test_the_bootstraps_standard_error_is_the_standard_deviation_of_a_sample():
+    """Not of a population: two resamples at 0 and 2 have the deviation sqrt 2."""
+    scored = Scored({"x": 1.0, "y": 0.0}, {"x": np.array([0.0, 2.0]), "y": np.zeros(2)}, 2)
+    assert float(scored.of("x").standard_error) == pytest.approx(2**0.5)
+    assert float(scored.difference("x", "y").standard_error) == pytest.approx(2**0.5)
