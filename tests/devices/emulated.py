@@ -1,6 +1,6 @@
 """A second device emulated on the CPU, to find code that forgets to move a tensor where there is no GPU.
 
-A tensor on the device "second" holds a tensor of the CPU, and every operation runs on what is held: the numbers are the CPU's,
+A tensor on the device "emulated" holds a tensor of the CPU, and every operation runs on what is held: the numbers are the CPU's,
 to the bit. What an accelerator refuses is refused here too: an operation on tensors of both devices (0-dim tensors of the CPU
 aside, which count as numbers), and noise from a generator of the other device. The device is torch's key for private use, with
 this file as its backend; torch takes one such backend for the life of a process, and the CPU's own tensors do not notice it.
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils import backend_registration
 
-NAME = "second"
+NAME = "emulated"
 _CPU = torch.device("cpu")
 _FACTORIES = (  # what makes a tensor of nothing, for torch's own kernels to build on
     *("empty.memory_format", "empty_strided", "zeros", "ones", "full", "scalar_tensor", "eye", "eye.m", "linspace"),
@@ -30,7 +30,7 @@ _libraries: list[torch.library.Library] = []  # torch forgets what is registered
 
 
 class SecondTensor(Tensor):
-    """A tensor on the device "second"; `held` is the tensor of the CPU that it stands for."""
+    """A tensor on the device "emulated"; `held` is the tensor of the CPU that it stands for."""
 
     held: Tensor
     __torch_function__ = torch._C._disabled_torch_function_impl
@@ -57,7 +57,7 @@ class SecondTensor(Tensor):
         return tensor
 
     def __repr__(self):
-        return f"second({self.held!r})"
+        return f"emulated({self.held!r})"
 
     @property
     def data(self):

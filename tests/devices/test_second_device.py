@@ -72,11 +72,11 @@ TINY_STUDY = ImpactSetting(
 STOP, LQ = sum_and_stop(2, 3, gamma=0.9), scalar(horizon=3, gamma=0.9)
 
 
-@pytest.fixture(params=["second", pytest.param("cuda", marks=pytest.mark.cuda)])
+@pytest.fixture(params=["emulated", pytest.param("cuda", marks=pytest.mark.cuda)])
 def device(request):
     """The name of a device other than the CPU; the attention kernel is the same on all of them."""
     with sdpa_kernel(SDPBackend.MATH):
-        if request.param == "second":
+        if request.param == "emulated":
             if emulated.missing():
                 pytest.skip(emulated.missing())
             with emulated.second_device() as name:
@@ -98,7 +98,7 @@ def second():
 
 def work_done(device):
     """A number that grows with everything that happens on the device."""
-    return emulated.operations() if device == "second" else torch.cuda.memory_stats()["allocation.all.allocated"]
+    return emulated.operations() if device == "emulated" else torch.cuda.memory_stats()["allocation.all.allocated"]
 
 
 def on_both(run, device):
@@ -111,7 +111,7 @@ def on_both(run, device):
 
 def assert_same_rows(rows, expected, device, tolerance=0.0):
     """The same columns, words and numbers; numbers of CUDA to the rounding that a claim can make of rounding."""
-    near = {"rel_tol": tolerance} if device == "second" else {"rel_tol": 1e-6, "abs_tol": 1e-8}
+    near = {"rel_tol": tolerance} if device == "emulated" else {"rel_tol": 1e-6, "abs_tol": 1e-8}
     assert [row.keys() for row in rows] == [row.keys() for row in expected]
     for row, wanted in zip(rows, expected, strict=True):
         for name, value in wanted.items():
@@ -122,7 +122,7 @@ def assert_same_rows(rows, expected, device, tolerance=0.0):
 
 def assert_same(result, expected, device):
     """Tensors that do not lie on one device."""
-    near = {"rtol": 0.0, "atol": 0.0} if device == "second" else {"rtol": 1e-6, "atol": 1e-8}
+    near = {"rtol": 0.0, "atol": 0.0} if device == "emulated" else {"rtol": 1e-6, "atol": 1e-8}
     torch.testing.assert_close([x.cpu() for x in result], [x.cpu() for x in expected], equal_nan=True, **near)
 
 
