@@ -1,6 +1,6 @@
 """A second device emulated on the CPU, to find code that forgets to move a tensor where there is no GPU.
 
-A tensor on the device "emulated" holds a tensor of the CPU, and every operation runs on what is held: the numbers are the CPU's,
+A tensor on the device "emulated" holds one of the CPU, and every operation runs on what is held: the numbers are the CPU's,
 to the bit. What an accelerator refuses is refused here too: an operation on tensors of both devices (0-dim tensors of the CPU
 aside, which count as numbers), and noise from a generator of the other device. The device is torch's key for private use, with
 this file as its backend; torch takes one such backend for the life of a process, and the CPU's own tensors do not notice it.
