@@ -95,8 +95,11 @@ def noisy_bump(clean_at, half_guessed_at):
 
 def test_a_peak_in_the_middle_is_an_inverted_u_and_a_plateau_is_none():
     in_the_middle = outcomes(impact_inverted_u, study(noisy_bump(4, 7)))
-    assert in_the_middle == {impact_inverted_u.RISES: "holds", impact_inverted_u.FALLS: "holds",
-                             impact_inverted_u.LATE: "fails"}  # fmt: skip
+    assert in_the_middle == {
+        impact_inverted_u.RISES: "holds",
+        impact_inverted_u.FALLS: "holds",
+        impact_inverted_u.LATE: "fails",
+    }
     assert outcomes(impact_inverted_u, study(noisy_bump(7, 7)))[impact_inverted_u.FALLS] == "fails"
     assert outcomes(impact_inverted_u, study(noisy_bump(0, 0)))[impact_inverted_u.RISES] == "fails"
     assert outcomes(impact_inverted_u, study(noisy_bump(4, 4)))[impact_inverted_u.LATE] == "holds"

@@ -126,16 +126,30 @@ def exact_return(world, network):
 def test_pretraining_leaves_checkpoints_numbers_and_a_picture(whole):
     names = {f"update-{done:06d}.pt" for done in GRID}
     assert {p.name for p in whole.iterdir()} == {
-        *names, "model.json", "pretraining.csv", "pretraining.png", "pretraining.svg",
-    }  # fmt: skip
+        *names,
+        "model.json",
+        "pretraining.csv",
+        "pretraining.png",
+        "pretraining.svg",
+    }
     assert (whole / "pretraining.png").read_bytes().startswith(b"\x89PNG")
     assert "<svg" in (whole / "pretraining.svg").read_text()
     model = json.loads((whole / "model.json").read_text())
     assert model == {
-        "world": "TokenSkills", "world_options": {"horizon": 1, "modulus": 2, "names": "copy"}, "seed": 0, "quality": 1.0,
-        "noise": 0.0, "coverage": 1.0, "updates": 8, "checkpoints": 2, "batch": 8, "width": 8, "layers": 1, "heads": 1,
+        "world": "TokenSkills",
+        "world_options": {"horizon": 1, "modulus": 2, "names": "copy"},
+        "seed": 0,
+        "quality": 1.0,
+        "noise": 0.0,
+        "coverage": 1.0,
+        "updates": 8,
+        "checkpoints": 2,
+        "batch": 8,
+        "width": 8,
+        "layers": 1,
+        "heads": 1,
         "rate": 0.005,
-    }  # fmt: skip
+    }
 
 
 def test_its_rows_are_the_numbers_of_the_checkpoints_that_it_leaves(whole, known):

@@ -16,8 +16,27 @@ from figures.commands.training_run import Run, build_trainer
 
 TINY = ("--width", 4, "--heads", 1, "--layers", 1, "--prompts", 4, "--group", 4, "--every", 2, "--steps", 5)
 TOKENS = ("train", "--learner", "grpo", "--world", "TokenSumAndStop", "--set", "horizon=3", *TINY)
-FULL = (*TOKENS[:2], "ppo", *TOKENS[3:], "--seeds", 2, "--seed", 5, "--epochs", 2, "--minibatches", 2,
-        "--kl-reward", "k1:0.05", "--kl-loss", "k3:0.1", "--entropy", 0.01, "--max-norm", 1)  # fmt: skip
+FULL = (
+    *TOKENS[:2],
+    "ppo",
+    *TOKENS[3:],
+    "--seeds",
+    2,
+    "--seed",
+    5,
+    "--epochs",
+    2,
+    "--minibatches",
+    2,
+    "--kl-reward",
+    "k1:0.05",
+    "--kl-loss",
+    "k3:0.1",
+    "--entropy",
+    0.01,
+    "--max-norm",
+    1,
+)
 FILES = {"settings.json", "log.csv", "checkpoint.pt", "curves.png", "curves.svg"}
 
 

@@ -108,11 +108,20 @@ def of_prompt(world, network, index, definitions):
     cap = sd * np.sqrt(np.linalg.eigvalsh(fisher)[-1])
     q = p**definitions.alpha / (p**definitions.alpha).sum()
     return {
-        "V": V, "costate": float(costate), "snr": float(costate) / noise, "rest": R.max() - V,
-        "best_of": best_of(p, R, definitions.k) - V, "ball": ball(p, R, definitions.eps) - V, "power": q @ R - V,
-        "sqrt_spread": sd, "spread": p @ R**2 - V**2,
-        "alignment": float(costate) / cap, "cap": cap, "sd": sd, "over_sd": float(costate) / sd,
-    }  # fmt: skip
+        "V": V,
+        "costate": float(costate),
+        "snr": float(costate) / noise,
+        "rest": R.max() - V,
+        "best_of": best_of(p, R, definitions.k) - V,
+        "ball": ball(p, R, definitions.eps) - V,
+        "power": q @ R - V,
+        "sqrt_spread": sd,
+        "spread": p @ R**2 - V**2,
+        "alignment": float(costate) / cap,
+        "cap": cap,
+        "sd": sd,
+        "over_sd": float(costate) / sd,
+    }
 
 
 def gradient_of_J(world, network):

@@ -28,10 +28,27 @@ from theory.tokens.completions import mean_entropy
 from theory.tokens.prefix_tree import grow
 
 TINY = ImpactSetting(
-    quality=0.9, noise=0.1, coverage=0.6, block=3, seeds=2, groups=(2, 4), sgd=True, width=8, names="copy,add", modulus=2,
-    horizon=2, updates=9, checkpoints=3, batch=8, pretraining_rate=0.02, budgets=(1, 3), rows=8, rate=0.01, sgd_rate=0.5,
+    quality=0.9,
+    noise=0.1,
+    coverage=0.6,
+    block=3,
+    seeds=2,
+    groups=(2, 4),
+    sgd=True,
+    width=8,
+    names="copy,add",
+    modulus=2,
+    horizon=2,
+    updates=9,
+    checkpoints=3,
+    batch=8,
+    pretraining_rate=0.02,
+    budgets=(1, 3),
+    rows=8,
+    rate=0.01,
+    sgd_rate=0.5,
     site="layer2",
-)  # fmt: skip
+)
 WORLD = skills(2, 2, "copy,add")
 FIRST = 11
 EXACT = ("exact, Adam", "exact, SGD")
@@ -275,11 +292,21 @@ def test_the_corpus_is_the_settings_and_the_same_prompts_are_left_out_in_every_b
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("budgets", ()), ("budgets", (0,)), ("budgets", (0, 1)), ("budgets", (2, 1)), ("budgets", (2, 2)), ("groups", ()),
-        ("groups", (3,)), ("groups", (2, 5)), ("groups", (1,)), ("groups", (2, 1)), ("seeds", 0), ("updates", 0),
+        ("budgets", ()),
+        ("budgets", (0,)),
+        ("budgets", (0, 1)),
+        ("budgets", (2, 1)),
+        ("budgets", (2, 2)),
+        ("groups", ()),
+        ("groups", (3,)),
+        ("groups", (2, 5)),
+        ("groups", (1,)),
+        ("groups", (2, 1)),
+        ("seeds", 0),
+        ("updates", 0),
         ("checkpoints", 2),
     ],
-)  # fmt: skip
+)
 def test_what_leaves_nothing_to_measure_is_refused(name, value):
     with refused(name):
         replace(TINY, **{name: value})
