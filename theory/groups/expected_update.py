@@ -121,7 +121,8 @@ def _along_completions(tree: Tree, values: Sequence[Tensor]) -> Float[Tensor, "p
 
 
 def _completion_weights(recipe: Recipe, p: Tensor, fields: dict[str, Tensor], group: int, budget: int) -> Weights:
-    """Mean weights (L, H) of all completions of one prompt, by way of their outcomes."""
+    """Mean weights (L, H) of all completions of one prompt, by way of their outcomes; in float64, whatever the policy is in."""
+    p, fields = p.double(), {name: x.double() if x.is_floating_point() else x for name, x in fields.items()}
     of, outcomes = distinct_outcomes(fields)
     chance = p.new_zeros(len(next(iter(outcomes.values())))).index_add_(0, of, p)
     weights, bonus = expected_weights(recipe, chance, outcomes, group, budget)
@@ -239,10 +240,11 @@ def _edge_means(tree: Tree, leaves: Float[Tensor, "prompts L H"]) -> list[Float[
 
 def _surrogate(tree: Tree, drawn: Tree, weights: list[Tensor], bonus: list[Tensor] | None) -> Float[Tensor, ""]:
     """`sum_k sum_edges P(edge) W log pi + sum_k sum_nodes P(node) U H(pi)`; P is that of the policy that draws the rows."""
-    total = torch.zeros_like(tree.levels[0].reach[0])
+    total = torch.zeros_like(tree.levels[0].reach[0]).double()
     for k, (level, source) in enumerate(zip(tree.levels, drawn.levels, strict=True)):
         log_pi = torch.log_softmax(level.logits, -1).gather(1, level.tokens)
-        total = total + source.reach @ (source.share * weights[k] * log_pi).sum(-1)
+        reach = source.reach.double()
+        total = total + reach @ (source.share * weights[k] * log_pi).sum(-1)
         if bonus is not None:
-            total = total + source.reach @ ((source.share * bonus[k]).sum(-1) * entropy(level.pi))
+            total = total + reach @ ((source.share * bonus[k]).sum(-1) * entropy(level.pi))
     return total

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from copy import deepcopy
 
 import pytest
 import torch
@@ -292,3 +293,18 @@ def test_a_recipe_that_knows_no_scale_has_the_same_mean_at_every_scale_of_the_re
     assert max(float(x.abs().max()) for x in one) > 0.01
     for x, y in zip(one, other, strict=True):
         torch.testing.assert_close(x, y, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"entropy": 0.2}, {"kl_loss": Penalty("k3", 0.5)}, {"kl_reward": Penalty("k1", 0.3)}]
+)
+@pytest.mark.parametrize("name", ["reinforce", "grpo", "dapo"])
+def test_a_policy_in_single_precision_has_the_update_of_the_same_numbers_in_double(name, options):
+    world, recipe = sum_and_stop(2, 3, gamma=0.9), build_learner(name, **options)
+    single, other = (transformer(world, seed=seed).to(torch.float32) for seed in (3, 4))
+    updates = []
+    for policy, reference in ((single, other), (deepcopy(single).double(), deepcopy(other).double())):
+        compared = {"reference": reference} if recipe.needs_reference else {}
+        updates.append(expected_update(world, policy, recipe, 3, sites=("embedding",), **compared))
+    rounded, exact = (update.mean.flat.double() for update in updates)
+    close(rounded, exact, rtol=1e-4, atol=1e-5 * float(exact.abs().max()))
