@@ -6,7 +6,7 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 
-from figures.drawing.panels import legend_above
+from figures.drawing.panels import corner_text, legend_above
 from figures.drawing.style import COLOURS, EXACT
 
 _H = np.geomspace(1e-3, 2.0, 12)  # edges of the entropy bins, nats
@@ -101,8 +101,7 @@ def _draw_readings(axis: Any, points: pd.DataFrame, tested: pd.DataFrame) -> Non
     axis.plot([_LEAST, 1e2], [_LEAST, 1e2], label="error = bound", **EXACT)
     excess, share = tested["measured"].max(), (tested["measured"] > 1).mean()
     text = f"one constant: error up to\n{excess:.2g} x bound, {100 * share:.2g} % exceed"
-    box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1}
-    axis.text(0.97, 0.04, text, transform=axis.transAxes, ha="right", va="bottom", fontsize=7.5, bbox=box)
+    corner_text(axis, text, fontsize=7.5)
     axis.set(xscale="log", yscale="log", xlim=(1e-4, 30), ylim=(_LEAST, 10))
     axis.tick_params(labelsize=8)
 

@@ -23,8 +23,11 @@ _CORPUS_COLOURS = ("costate", "score", "score_best")
 
 def token_axis(axis: Any, tokens: Any) -> Any:
     """Logarithmic tokens, with the first draw (0 tokens) at the left edge."""
-    axis.set_xscale("symlog", linthresh=sorted(set(tokens))[1], linscale=0.5)
-    axis.set_xlim(0, 1.15 * max(tokens))
+    first, last = sorted(set(tokens))[1], max(tokens)
+    axis.set_xscale("symlog", linthresh=first, linscale=0.5)
+    decades = [10.0**k for k in range(20) if first <= 10.0**k <= 1.15 * last]
+    axis.set_xticks([0, *decades])  # a decade below the first checkpoint would stand on the label of 0
+    axis.set_xlim(0, 1.15 * last)
     axis.set_xlabel("tokens of pretraining")
     return axis
 

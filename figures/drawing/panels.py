@@ -193,3 +193,10 @@ def median_lines(
         axis.plot(group[x] + at, group["measured"], marker, color=COLOURS[colour], ms=3, alpha=0.3)
         axis.plot(middle.index + at, middle, marker + "-", color=COLOURS[colour], ms=5, lw=1.3, label=name)
     return axis
+
+
+def corner_text(axis: Any, text: str, height: float = 0.04, **style: Any) -> None:
+    """A remark at the right edge, `height` as a share of the axis, on white so that it is read over data."""
+    box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1}
+    place = {"transform": axis.transAxes, "ha": "right", "va": "bottom", "fontsize": 9, "bbox": box}
+    axis.text(0.97, height, text, **(place | style))

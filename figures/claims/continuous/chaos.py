@@ -14,7 +14,7 @@ from agents.sampling.rollout import rollout
 from agents.sampling.score_function import score_function_gradient
 from envs.lq_variants import ChaoticMap
 from envs.noise import Noise, draw_noise
-from figures.drawing.panels import legend_above, points_with_curve
+from figures.drawing.panels import corner_text, legend_above, points_with_curve
 from figures.drawing.style import EXACT, MARKERS
 from figures.harness.claim import Claim, Part, Preset
 from figures.harness.rows import Row, at_least, equals
@@ -119,7 +119,7 @@ def draw(rows: pd.DataFrame, figure: Any) -> None:
             points_with_curve(axis, group, "T", estimator, shown, (horizons, curve), marker, line)
         axis.set(title=f"{name} map, beta = {beta}", xlabel="horizon T", yscale="log", xticks=range(0, 21, 4))
         growth = f"sd(pathwise) in the long run: x{rate:.2f} per step" if rate > 1 else "sd(pathwise) levels off"
-        axis.text(0.97, 0.04, growth, transform=axis.transAxes, ha="right", fontsize=9)
+        corner_text(axis, growth)
     axes[0].set_ylabel("standard deviation of the gradient")
     legend_above(figure, axes[0])
 

@@ -9,7 +9,7 @@ import torch
 from scipy.stats import spearmanr
 
 from envs.token_mdp import TokenMDP
-from figures.drawing.panels import legend_above
+from figures.drawing.panels import corner_text, legend_above
 from figures.drawing.style import COLOURS, EXACT
 from figures.harness.claim import Claim, Part, Preset
 from figures.harness.rows import Row, at_most, report
@@ -93,8 +93,7 @@ def _draw_knob(axis: Any, rows: pd.DataFrame, x: str, text: str) -> None:
     for _, line in rows.groupby(["world", "seed"]):
         axis.plot(line[x], line["measured"], "o-", color=COLOURS[name], ms=3, lw=0.7, alpha=0.45)
     spread = _spread(rows[x].to_numpy(), rows["measured"].to_numpy())
-    place = {"transform": axis.transAxes, "ha": "right", "fontsize": 9, "color": COLOURS[name]}
-    axis.text(0.97, height, f"{text}, spread {spread:.2f}", **place)
+    corner_text(axis, f"{text}, spread {spread:.2f}", height, color=COLOURS[name])
 
 
 def _spread(x: np.ndarray, error: np.ndarray) -> float:
