@@ -1,6 +1,8 @@
-"""Questions about source text that no linter answers: draws without a generator, the length of functions."""
+"""Questions about source text: draws without a generator, the length of functions; and import-linter, run in a folder."""
 
 import ast
+import subprocess
+import sys
 
 DRAWS = {"rand", "randn", "randint", "randperm", "normal", "bernoulli", "multinomial", "poisson", "binomial"}
 DRAWS |= {f"{name}_like" for name in ("rand", "randn", "randint")}
@@ -29,3 +31,9 @@ def lines_without_docstring(function):
     first = function.body[0]
     documented = ast.get_docstring(function) is not None
     return function.end_lineno - function.lineno + 1 - (first.end_lineno - first.lineno + 1 if documented else 0)
+
+
+def lint_imports(folder):
+    """import-linter in a folder that holds the project: the finished process."""
+    command = [sys.executable, "-c", "from importlinter.cli import lint_imports_command; lint_imports_command()"]
+    return subprocess.run([*command, "--no-cache"], cwd=folder, capture_output=True, text=True)

@@ -11,19 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.source_checks import draws_without_generator, functions, lines_without_docstring
+from tests.source_checks import draws_without_generator, functions, lines_without_docstring, lint_imports
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("envs", "theory", "agents", "figures", "benchmarks")
 SOURCES = {
     path.relative_to(ROOT).as_posix(): path.read_text() for name in PACKAGES for path in (ROOT / name).rglob("*.py")
 }
-
-
-def lint_imports(folder):
-    """import-linter in a folder that holds the project."""
-    command = [sys.executable, "-c", "from importlinter.cli import lint_imports_command; lint_imports_command()"]
-    return subprocess.run([*command, "--no-cache"], cwd=folder, capture_output=True, text=True)
 
 
 @pytest.fixture(scope="module")

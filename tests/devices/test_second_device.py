@@ -28,7 +28,7 @@ from envs.noise import Noise, draw_noise
 from envs.skills import skills
 from envs.token_tasks import sum_and_stop
 from figures.harness.registry import CLAIMS, measure_of, measuring_module
-from figures.impact.runs import ImpactSetting
+from figures.impact.settings import settings
 from figures.measures.oracles import CommandOracle, TokenOracle
 from tests.devices import emulated
 from theory.tokens.dynamic_programming import best_words
@@ -56,19 +56,7 @@ POINTS = {
 }
 # singular values and eigenvalues alone are computed in another way for a tensor that is not plainly torch's own: to rounding
 TOLERANCE = {"large_vocabulary": 1e-12, "impact_runs": 1e-12}
-TINY_STUDY = ImpactSetting(
-    seeds=1,
-    groups=(2,),
-    width=4,
-    names="copy",
-    modulus=2,
-    horizon=2,
-    updates=4,
-    checkpoints=3,
-    batch=4,
-    budgets=(1,),
-    rows=4,
-)
+TINY_STUDY = replace(settings("tiny")[0], seeds=1, horizon=2, updates=4, batch=4, budgets=(1,), rows=4)
 STOP, LQ = sum_and_stop(2, 3, gamma=0.9), scalar(horizon=3, gamma=0.9)
 
 
