@@ -97,8 +97,8 @@ class LinearQuadratic:
         self, state: Float[AnyArray, "*batch n"], action: Float[AnyArray, "*batch m"]
     ) -> Float[AnyArray, "*batch"]:
         """`r = -(s'Q s + a'R a)`."""
-        paid: AnyArray = as_array(-(vecdot(state @ self.Q, state) + vecdot(action @ self.R, action)))
-        return paid
+        reward: AnyArray = as_array(-(vecdot(state @ self.Q, state) + vecdot(action @ self.R, action)))
+        return reward
 
     def transition(
         self, state: Float[AnyArray, "*batch n"], action: Float[AnyArray, "*batch m"], w: Float[AnyArray, "*batch n"]
@@ -109,8 +109,8 @@ class LinearQuadratic:
 
     def terminal_reward(self, state: Float[AnyArray, "*batch n"]) -> Float[AnyArray, "*batch"]:
         """`-s'Q_f s`, paid once at the horizon."""
-        paid: AnyArray = as_array(-vecdot(state @ self.Q_f, state))
-        return paid
+        reward: AnyArray = as_array(-vecdot(state @ self.Q_f, state))
+        return reward
 
     def to(self: AnyLQ, device: str = "cpu", dtype: torch.dtype = torch.float64) -> AnyLQ:
         """The same world on torch tensors; itself when it is there already."""

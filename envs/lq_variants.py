@@ -52,8 +52,8 @@ class StepReward(LinearQuadratic):
     def terminal_reward(self, state: Float[AnyArray, "*batch n"]) -> Float[AnyArray, "*batch"]:
         """The same step for the last state."""
         first = state[..., 0]
-        paid: AnyArray = as_array(0 * first - 1.0 * (abs(first) > self.width))
-        return paid
+        reward: AnyArray = as_array(0 * first - 1.0 * (abs(first) > self.width))
+        return reward
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,8 +173,8 @@ class ChaoticMap:
         self, state: Float[AnyArray, "*batch 1"], action: Float[AnyArray, "*batch 1"]
     ) -> Float[AnyArray, "*batch"]:
         """Nothing before the end."""
-        paid: AnyArray = as_array(0 * state[..., 0])
-        return paid
+        reward: AnyArray = as_array(0 * state[..., 0])
+        return reward
 
     def transition(
         self, state: Float[AnyArray, "*batch 1"], action: Float[AnyArray, "*batch 1"], w: Float[AnyArray, "*batch 1"]
@@ -185,8 +185,8 @@ class ChaoticMap:
 
     def terminal_reward(self, state: Float[AnyArray, "*batch 1"]) -> Float[AnyArray, "*batch"]:
         """`cos(s_T)`."""
-        paid: AnyArray = as_array(namespace(state).cos(state[..., 0]))
-        return paid
+        reward: AnyArray = as_array(namespace(state).cos(state[..., 0]))
+        return reward
 
     def to(self, device: str = "cpu", dtype: torch.dtype = torch.float64) -> "ChaoticMap":
         """Itself: the map holds no arrays, its numbers follow the state's library, device and dtype."""

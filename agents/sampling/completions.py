@@ -65,9 +65,9 @@ def step_rewards(
     world: TokenMDP, prompt: Int[Tensor, "rows"], tokens: Int[Tensor, "rows H"]
 ) -> Float[Tensor, "rows H"]:
     """`gamma^k r_k` of every step given the tokens, 0 after an end token; arguments and errors as in `token_rewards`."""
-    paid = token_rewards(world, prompt, tokens)
+    rewards = token_rewards(world, prompt, tokens)
     discount = world.gamma ** torch.arange(world.horizon, device=paid.device, dtype=paid.dtype)
-    return paid * discount * world.mask(tokens)
+    return rewards * discount * world.mask(tokens)
 
 
 def completed(

@@ -194,9 +194,9 @@ class CommandTask:
         with torch.no_grad():
             path = rollout(self.world, network, noise, start)
         discount = path.gamma ** torch.arange(self.steps + 1, dtype=start.dtype, device=start.device)
-        paid = path.rewards * discount
-        paid = torch.cat([paid[:, :-2], paid[:, -2:].sum(1, keepdim=True)], 1)
-        return path.states[:, :-1], path.actions, paid
+        rewards = path.rewards * discount
+        rewards = torch.cat([rewards[:, :-2], rewards[:, -2:].sum(1, keepdim=True)], 1)
+        return path.states[:, :-1], path.actions, rewards
 
     def log_probs(self, network: Policy, *seen: Tensor) -> tuple[Tensor, Tensor]:
         """`log p(a_t - mu(history_t))`; the entropy is that of the noise, which no parameter moves: its slope is 0."""

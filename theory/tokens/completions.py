@@ -45,8 +45,8 @@ def completions(tree: Tree) -> Completions:
     count = tree.levels[-1].tokens.numel()
     tokens = torch.stack([_along(level.tokens, count) for level in tree.levels], -1)
     discount = [world.gamma**k for k in range(world.horizon)]
-    paid = [_along(level.rewards.detach(), count) * g for level, g in zip(tree.levels, discount, strict=True)]
-    rewards = torch.stack(paid, -1)
+    by_level = [_along(level.rewards.detach(), count) * g for level, g in zip(tree.levels, discount, strict=True)]
+    rewards = torch.stack(by_level, -1)
     log_probs, mask = completion_log_probs(tree).detach(), world.mask(tokens)
     tokens, rewards, mask = (x.unflatten(0, (prompts, -1)) for x in (tokens, rewards * mask, mask))
     return Completions(tokens, log_probs.sum(-1).exp(), rewards, mask, log_probs)

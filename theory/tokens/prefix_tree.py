@@ -204,8 +204,8 @@ def _readout(world: TokenMDP, policy: TokenPolicy, level: Level, cache: Any) -> 
     h, _ = policy.hidden(policy.embed(level.u).flatten(0, 1)[:, None], cache)
     if world.readout.shape != h.shape[1:]:
         raise InputError(f"readout must have the policy's width, {h.shape[1]}; got {len(world.readout)}")
-    paid: Tensor = (h @ world.readout).reshape(level.share.shape)
-    return paid
+    rewards: Tensor = (h @ world.readout).reshape(level.share.shape)
+    return rewards
 
 
 def edge_values(

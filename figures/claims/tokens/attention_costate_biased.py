@@ -131,8 +131,8 @@ CLAIM = Claim(
     must_fail="Both with more than one step to go, under dense, terminal and hidden-readout rewards",
     how_to_read="Each mark is one policy: how far the exact mean of the costate is from the value gradient over all prefixes "
     "with so many steps to go; bars are medians, cosines means. On the dashed line a costate is no better than 0, and E1 of a "
-    "token reward is 0. E1b sees what the next token is paid: exact at one step to go, off by half to all beyond it, and "
-    "blind where all is paid at the end. With a hidden readout both are the same.",
+    "token reward is 0. E1b holds the reward of the next token alone: it is exact at one step to go, wrong beyond it, and "
+    "(where all reward comes at the end) 0 there. With a hidden readout E1 and E1b are the same.",
     parts=(
         Part(E1, "claim", "fails", every="reward"),
         Part(E1B, "claim", "fails", every="reward"),

@@ -258,3 +258,10 @@ def test_commanding_copies_draw_what_each_draws_alone_and_the_ratio_is_one():
 def test_an_endless_world_is_refused():
     with refused("horizon"):
         CommandTask(small(steps=None))
+
+
+def test_the_recipes_that_may_take_the_rows_of_all_copies_in_one_call():
+    """All but those that look at the whole batch; a part whose mark is forgotten would only make training slow."""
+    mixing = [build_learner("reinforce", baseline=True), build_learner("grpo", length="token mean")]
+    assert all(build_learner(name).keeps_groups_apart for name in LEARNERS)
+    assert not any(learner.keeps_groups_apart for learner in mixing)

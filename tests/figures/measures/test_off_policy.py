@@ -30,7 +30,7 @@ from theory.tokens.prefix_tree import grow
 
 
 @pytest.fixture(scope="module")
-def moved():
+def shifted():
     world = WORLDS[LOCK]()
     old = build_policy(world, 1, 2.0)
     return world, old, between(old, build_policy(world, 2, 2.0), 0.2)
