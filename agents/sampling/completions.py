@@ -66,7 +66,7 @@ def step_rewards(
 ) -> Float[Tensor, "rows H"]:
     """`gamma^k r_k` of every step given the tokens, 0 after an end token; arguments and errors as in `token_rewards`."""
     rewards = token_rewards(world, prompt, tokens)
-    discount = world.gamma ** torch.arange(world.horizon, device=paid.device, dtype=paid.dtype)
+    discount = world.gamma ** torch.arange(world.horizon, device=rewards.device, dtype=rewards.dtype)
     return rewards * discount * world.mask(tokens)
 
 

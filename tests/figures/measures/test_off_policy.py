@@ -36,8 +36,8 @@ def shifted():
     return world, old, between(old, build_policy(world, 2, 2.0), 0.2)
 
 
-def test_whole_row_weights_are_exact_and_token_weights_are_not(moved):
-    world, old, now = moved
+def test_whole_row_weights_are_exact_and_token_weights_are_not(shifted):
+    world, old, now = shifted
     recipes = learners()
     gaps = {
         name: relative_gap(expected_update(world, now, recipes[name], 2, behaviour=old))
@@ -47,16 +47,16 @@ def test_whole_row_weights_are_exact_and_token_weights_are_not(moved):
     assert gaps["importance"] > 1e-2
 
 
-def test_token_weights_are_exact_at_the_last_token_alone(moved):
-    world, old, now = moved
+def test_token_weights_are_exact_at_the_last_token_alone(shifted):
+    world, old, now = shifted
     update = expected_update(world, now, learners()["importance"], 2, ("layer1",), behaviour=old)
     assert costate_gap(world, now, old, update, -1) < 1e-12
     assert costate_gap(world, now, old, update, 0) > 1e-2
     assert costate_gap(world, now, now, update, -1) > 1e-2  # without the prefixes' own ratio
 
 
-def test_silenced_tokens_counted_group_by_group(moved):
-    world, old, now = moved
+def test_silenced_tokens_counted_group_by_group(shifted):
+    world, old, now = shifted
     drawn = completions(grow(world, old))
     ratio = (completions(grow(world, now)).log_probs - drawn.log_probs)[0].exp()
     p, R, silent, all_tokens = drawn.p[0], drawn.returns[0], 0.0, 0.0
@@ -71,15 +71,15 @@ def test_silenced_tokens_counted_group_by_group(moved):
     assert silenced(world, now, old, learners()["importance"], 2) == 0
 
 
-def test_total_variation_is_the_largest_gap_of_an_event(moved):
-    world, old, now = moved
+def test_total_variation_is_the_largest_gap_of_an_event(shifted):
+    world, old, now = shifted
     p, q = (completions(grow(world, policy)).p[0] for policy in (old, now))
     assert total_variation(world, old, now) == pytest.approx(float((p - q).clamp(min=0).sum()))
     assert total_variation(world, now, now) == 0
 
 
-def test_sine_is_0_for_multiples_and_1_for_updates_that_vanish_or_point_away(moved):
-    world, old, _ = moved
+def test_sine_is_0_for_multiples_and_1_for_updates_that_vanish_or_point_away(shifted):
+    world, old, _ = shifted
     update = expected_update(world, old, dr_grpo(), 2)
     assert sine(update) < 1e-12
     for factor in (0.0, -1.0):
@@ -95,15 +95,15 @@ def test_sine_is_0_for_multiples_and_1_for_updates_that_vanish_or_point_away(mov
     assert describe(replace(update, mean=tilted)) == pytest.approx({"scale": 1, "bias": 1, "cosine": 0.5**0.5})
 
 
-def test_an_update_that_vanishes_has_cosine_0(moved):
-    world, old, _ = moved
+def test_an_update_that_vanishes_has_cosine_0(shifted):
+    world, old, _ = shifted
     update = expected_update(world, old, dr_grpo(), 2)
     none = replace(update.mean, parameters=tuple(0.0 * x for x in update.mean.parameters))
     assert describe(replace(update, mean=none)) == {"scale": 0, "bias": 0, "cosine": 0}
 
 
-def test_inner_steps_move_along_the_update_at_one_rate_and_the_first_by_the_stride(moved):
-    world, old, _ = moved
+def test_inner_steps_move_along_the_update_at_one_rate_and_the_first_by_the_stride(shifted):
+    world, old, _ = shifted
     before = flat_parameters(old.parameters())
     steps = list(inner_steps(world, old, learners()["grpo"], 2, 3, 0.01))
     places = [flat_parameters(policy.parameters()) for _, policy, _ in steps]
@@ -121,8 +121,8 @@ def test_inner_steps_move_along_the_update_at_one_rate_and_the_first_by_the_stri
     assert torch.equal(flat_parameters(old.parameters()), before)
 
 
-def test_stale_policies_are_the_ones_so_many_steps_before_the_last(moved):
-    world, start, _ = moved
+def test_stale_policies_are_the_ones_so_many_steps_before_the_last(shifted):
+    world, start, _ = shifted
     now, older = stale_policies(world, start, (1, 3), 0.01)
     path = exact_ascent(world, start, (0, 1, 2, 3), 0.01)
     flat = lambda policy: flat_parameters(policy.parameters())  # noqa: E731
