@@ -93,7 +93,7 @@ def save(figure: Figure, stem: Path) -> None:
     for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
         buffer = io.BytesIO()
         figure.savefig(buffer, format=kind, metadata=metadata)
-        figure.set_layout_engine("none")  # both show the layout of the first: finding it is most of the work
+        figure.set_layout_engine(None)  # both show the layout of the first: finding it is most of the work
         write_atomically(stem.with_suffix("." + kind), buffer.getvalue())
 
 

@@ -123,7 +123,8 @@ def gains(
         the last budget alone.
     """
     last, prompts = setting.budgets[-1], 1 if recipe.learner.exact else setting.rows // recipe.group
-    training = TrainingSettings(last, prompts, recipe.group, rate=recipe.rate, optimiser=recipe.optimiser)
+    never = last + 1  # the trainer's own record of exact answers is not read here
+    training = TrainingSettings(last, prompts, recipe.group, rate=recipe.rate, optimiser=recipe.optimiser, every=never)
     seeds = [ROLLOUTS + first + i for i in range(len(networks))]
     oracle = TokenOracle(world) if recipe.learner.exact else None
     trainer = Trainer(TokenTask(world), recipe.learner, networks, seeds, training, oracle)

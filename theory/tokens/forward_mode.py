@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
-from torch.func import jvp, vmap
+from torch import Tensor, nn
+from torch.func import functional_call, jvp, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from envs.policy import TokenPolicy
@@ -42,12 +42,11 @@ def logit_slopes(
     """
     positions = _positions(world, roots) if whole_prompt else 1
 
-    def logits(delta: Tensor) -> tuple[Tensor, ...]:
+    def logits(policy: TokenPolicy, delta: Tensor) -> tuple[Tensor, ...]:
         return tuple(level.logits for level in grow(world, _Shifted(policy, site, delta), alpha, roots=roots).levels)
 
     delta = _zero(policy, positions)
-    with sdpa_kernel(SDPBackend.MATH):  # the fused attention kernels have no forward mode
-        return list(_jacobian(logits, delta, _at_a_time(world, policy, roots, delta, budget)))
+    return list(_jacobian(policy, logits, delta, _at_a_time(world, policy, roots, delta, budget)))
 
 
 def forward_value_gradient(
@@ -64,29 +63,55 @@ def forward_value_gradient(
     No factor of the expectation is held constant, unlike in the surrogates. Arguments as in `logit_slopes`.
     """
 
-    def value(delta: Tensor) -> Tensor:
+    def value(policy: TokenPolicy, delta: Tensor) -> tuple[Tensor, ...]:
         tree = grow(world, _Shifted(policy, site, delta), alpha, roots=roots)
         total = torch.zeros_like(tree.levels[-1].pi)
         for level in reversed(tree.levels):
             live = (level.pi * (level.rewards + total)).sum(-1)
             total = world.gamma * live.reshape(-1, world.V) if level is not tree.levels[0] else live
-        return total
+        return (total,)
 
     positions = _positions(world, roots) if whole_prompt else 1
     delta = _zero(policy, positions)
-    with sdpa_kernel(SDPBackend.MATH):
-        return _jacobian(lambda d: (value(d),), delta, _at_a_time(world, policy, roots, delta, budget))[0]
+    return _jacobian(policy, value, delta, _at_a_time(world, policy, roots, delta, budget))[0]
 
 
 def _positions(world: TokenMDP, roots: Roots | None) -> int:
     return int(world.prompts.shape[1] if roots is None else roots.x.shape[1])
 
 
-def _jacobian(f: Callable[[Tensor], tuple[Tensor, ...]], delta: Tensor, at_a_time: int | None) -> tuple[Tensor, ...]:
-    """Derivatives of all outputs in all entries of delta (last axis), by forward mode."""
+def _jacobian(
+    policy: TokenPolicy, f: Callable[[Any, Tensor], tuple[Tensor, ...]], delta: Tensor, at_a_time: int | None
+) -> tuple[Tensor, ...]:
+    """Derivatives of all outputs of `f(policy, delta)` in all entries of delta (last axis), by forward mode.
+
+    Parameters get tangents of zeros. Without them torch stands for each by a symbolic zero, whose sums it sends through a
+    Python kernel: half of the time in a small tree.
+    """
+    call = _Call(policy, f)
+    held = {name: x.detach() for name, x in call.named_parameters()}
+    zeros = {name: torch.zeros_like(x) for name, x in held.items()}
+
+    def along(direction: Tensor) -> tuple[Tensor, ...]:
+        slopes: tuple[Tensor, ...] = jvp(
+            lambda h, d: functional_call(call, h, (d,)), (held, delta), (zeros, direction)
+        )[1]
+        return slopes
+
     directions = torch.eye(delta.numel(), dtype=delta.dtype, device=delta.device).reshape(-1, *delta.shape)
-    push = vmap(lambda v: jvp(f, (delta,), (v,))[1], chunk_size=at_a_time)
-    return tuple(slope.movedim(0, -1).detach() for slope in push(directions))
+    with sdpa_kernel(SDPBackend.MATH):  # the fused attention kernels have no forward mode
+        return tuple(slope.movedim(0, -1).detach() for slope in vmap(along, chunk_size=at_a_time)(directions))
+
+
+class _Call(nn.Module):
+    """A function of a policy and a tensor as a module, whose parameters are the policy's."""
+
+    def __init__(self, policy: TokenPolicy, function: Callable[[Any, Tensor], tuple[Tensor, ...]]):
+        super().__init__()
+        self.policy, self.function = policy, function
+
+    def forward(self, delta: Tensor) -> tuple[Tensor, ...]:
+        return self.function(self.policy, delta)
 
 
 def _at_a_time(world: TokenMDP, policy: TokenPolicy, roots: Roots | None, delta: Tensor, budget: int) -> int | None:
