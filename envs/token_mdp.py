@@ -6,6 +6,7 @@ deterministic tables the belief is one-hot too and this is the plain tabular wor
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -53,8 +54,8 @@ class TokenMDP:
         if self.horizon is None:
             raise InputError("horizon must be a whole number >= 1 for a token world")
         check_gamma(self.gamma)
-        for name in ("P", "r"):
-            object.__setattr__(self, name, _table(name, getattr(self, name)))
+        object.__setattr__(self, "P", _probabilities("P", self.P))
+        object.__setattr__(self, "r", _table("r", self.r))
         if self.r.ndim == 2:
             object.__setattr__(self, "r", self.r.expand(self.horizon, *self.r.shape).clone())
         _check_tables(self)
@@ -79,7 +80,7 @@ class TokenMDP:
         """Number of abstract states."""
         return int(self.P.shape[0])
 
-    @property
+    @cached_property
     def deterministic(self) -> bool:
         """Whether every token leads to one state for sure."""
         return bool((self.P.amax(-1) == 1).all())
@@ -158,16 +159,35 @@ def _table(name: str, given: Any) -> Tensor:
     return table
 
 
+def _probabilities(name: str, given: Any) -> Tensor:
+    """A table whose rows are probabilities, to the rounding of the precision that it comes in.
+
+    Rows that come in less than double precision are divided by their sums, so that they sum to one here too.
+    """
+    table = _table(name, given)
+    if bool((table < 0).any()):
+        raise InputError(f"{name} holds a negative probability, {float(table.min()):.3g}")
+    if not table.ndim or not table.shape[-1]:
+        return table
+    kind = given.dtype if isinstance(given, Tensor) else torch.as_tensor(np.asarray(given)).dtype
+    eps = torch.finfo(kind).eps if kind.is_floating_point else 0.0
+    sums = table.sum(-1)
+    allowed = max(_ROW_SUM, max(8, table.shape[-1]) * eps)
+    gap = (sums - 1).abs()
+    if gap.numel() and float(gap.max()) > allowed:
+        where = [int(i) for i in np.unravel_index(int(gap.argmax()), gap.shape)]
+        row = f"{name}[{', '.join(map(str, where))}]" if where else name
+        off = float(sums.flatten()[int(gap.argmax())]) - 1
+        raise InputError(
+            f"{row} sums to 1 {off:+.3g}, {allowed:.1g} is allowed; every row of probabilities must sum to one"
+        )
+    return table / sums[..., None] if eps > torch.finfo(torch.float64).eps else table
+
+
 def _check_tables(world: TokenMDP) -> None:
     P, r = world.P, world.r
     if P.ndim != 3 or P.shape[0] != P.shape[2]:
         raise InputError(f"P must have shape (S, V, S); got {tuple(P.shape)}")
-    if bool((P < 0).any()):
-        raise InputError(f"P holds a negative probability, {float(P.min()):.3g}")
-    gap = (P.sum(-1) - 1).abs()
-    if float(gap.max()) > _ROW_SUM:
-        z, a = divmod(int(gap.argmax()), P.shape[1])
-        raise InputError(f"P[{z}, {a}] sums to {float(P[z, a].sum()):.6g}; every row of probabilities must sum to one")
     wanted = (world.horizon, P.shape[0], P.shape[1])
     if tuple(r.shape) != wanted:
         raise InputError(f"r must have shape {wanted[1:]} or {wanted}; got {tuple(r.shape)}")
@@ -206,7 +226,8 @@ def _check_prompts(world: TokenMDP) -> None:
     count = len(world.prompts)
     if len(world.starts) != count:
         raise InputError(f"starts must have one state per prompt ({count}); got {len(world.starts)}")
-    weights = _table("weights", world.P.new_full((count,), 1 / count) if world.weights is None else world.weights)
-    if weights.shape != (count,) or bool((weights < 0).any()) or abs(float(weights.sum()) - 1) > _ROW_SUM:
-        raise InputError(f"weights must be {count} probabilities that sum to one; got {tuple(weights.tolist())}")
+    even = world.P.new_full((count,), 1 / count)
+    weights = _probabilities("weights", even if world.weights is None else world.weights)
+    if weights.shape != (count,):
+        raise InputError(f"weights must be {count} probabilities, one per prompt; got shape {tuple(weights.shape)}")
     object.__setattr__(world, "weights", weights)

@@ -1,8 +1,9 @@
 """Signal and headroom of a policy before RL: what the impact law multiplies. All definitions are ours (theory page section 5).
 
-For one prompt the completions o have probabilities p(o), returns R(o), and scores `s(o) = sum_t grad_h log pi(c_t)` in the
-hidden state h at the prompt's last position (the costate's place). Then `grad_h V = E[(R - V) s]`, and by Cauchy-Schwarz
-`|grad_h V| <= sd(R) sqrt(lambda_max(F_h))` with the Fisher matrix `F_h = E[s s']`: signal is capped by reward spread.
+For one prompt the completions o have probabilities p(o), returns R(o) as they are drawn, and scores
+`s(o) = sum_t grad_h log pi(c_t)` in the hidden state h at the prompt's last position (the costate's place). Then
+`grad_h V = E[(R - V) s]`, and by Cauchy-Schwarz `|grad_h V| <= sd(R) sqrt(lambda_max(F_h))` with the Fisher matrix
+`F_h = E[s s']`: signal is capped by reward spread.
 """
 
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from torch import Tensor
 from envs.policy import TokenPolicy
 from envs.token_mdp import TokenMDP
 from envs.world import InputError
-from theory.tokens.completions import completions
+from theory.tokens.completions import completions, words
 from theory.tokens.forward_mode import logit_slopes
 from theory.tokens.prefix_tree import DEFAULT_BUDGET, Tree, grow
 from theory.tokens.tree_gradients import score_surrogate
@@ -54,14 +55,14 @@ def _ratio(x: Tensor, y: Tensor) -> Tensor:
 def signal(world: TokenMDP, policy: TokenPolicy, site: str, budget: int = DEFAULT_BUDGET) -> Signal:
     """Exact signal at the prompts, by enumeration. Raises InputError for worlds too large and for a hidden readout."""
     tree = grow(world, policy, budget=budget)
-    words, s = completions(tree), completion_scores_at(tree, policy, site, budget)
-    R = words.returns
-    spread = R - (words.p * R).sum(-1, keepdim=True)
-    mean = torch.einsum("il,ild->id", words.p * spread, s)
-    fisher = torch.einsum("il,ild,ile->ide", words.p, s, s)
-    square = (words.p * spread**2 * s.square().sum(-1)).sum(-1)
+    rows, s = completions(tree, budget), word_scores(tree, policy, site, budget)
+    p, R, of_row = words(tree).p, rows.returns, s[:, rows.word]
+    spread = R - (rows.p * R).sum(-1, keepdim=True)
+    mean = torch.einsum("il,ild->id", rows.p * spread, of_row)
+    fisher = torch.einsum("iw,iwd,iwe->ide", p, s, s)
+    square = (rows.p * spread**2 * of_row.square().sum(-1)).sum(-1)
     noise = (square - mean.square().sum(-1)).clamp(min=0).sqrt()
-    cap = ((words.p * spread**2).sum(-1) * torch.linalg.eigvalsh(fisher)[:, -1].clamp(min=0)).sqrt()
+    cap = ((rows.p * spread**2).sum(-1) * torch.linalg.eigvalsh(fisher)[:, -1].clamp(min=0)).sqrt()
     parameters = torch.autograd.grad(
         score_surrogate(tree), list(policy.parameters()), allow_unused=True, materialize_grads=True
     )
@@ -69,15 +70,15 @@ def signal(world: TokenMDP, policy: TokenPolicy, site: str, budget: int = DEFAUL
     return Signal(mean.norm(dim=-1), noise, cap, size)
 
 
-def completion_scores_at(
+def word_scores(
     tree: Tree, policy: TokenPolicy, site: str, budget: int = DEFAULT_BUDGET
-) -> Float[Tensor, "prompts L D"]:
-    """`s(o) = sum_t grad_h log pi(c_t)` of every completion, from the forward-mode slopes of all logits of a tree.
+) -> Float[Tensor, "prompts W D"]:
+    """`s(o) = sum_t grad_h log pi(c_t)` of every word, from the forward-mode slopes of all logits of a tree.
 
     `grad_h log pi(a) = w(a) - sum_b pi(b) w(b)` at every node on the way; what follows an end token counts nothing.
     """
     world, prompts = tree.world, len(tree.levels[0].reach)
-    mask, count = completions(tree).mask, tree.levels[-1].tokens.numel()
+    mask, count = words(tree).mask, tree.levels[-1].tokens.numel()
     total = torch.zeros((), dtype=tree.J.dtype, device=tree.J.device)
     for k, w in enumerate(logit_slopes(world, policy, 1.0, site, budget=budget)):
         centred = w - torch.einsum("nv,nvd->nd", tree.levels[k].pi.detach(), w)[:, None]
@@ -124,7 +125,7 @@ def kl_headroom(p: Float[Tensor, "L"], R: Float[Tensor, "L"], eps: float) -> flo
         raise InputError(f"eps must be > 0, the radius of the KL ball; got {eps!r}")
     p, R = p[p > 0] / p.sum(), R[p > 0]
     gap = R - R.max()
-    best = gap > -1e-12 * max(1.0, float(R.abs().max()))
+    best = gap >= -1e-12 * R.abs().max()
     if float(-p[best].sum().log()) <= eps * (1 + 1e-9):  # at the rim rounding would decide
         return float(R.max() - p @ R)
 

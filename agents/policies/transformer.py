@@ -117,6 +117,7 @@ class Transformer(nn.Module):
     """
 
     window = None  # as a policy of a linear-quadratic world it reads the whole history
+    dense_tangents = True  # in forward mode its parameters may have tangents of zeros, which is faster
 
     def __init__(
         self,

@@ -117,6 +117,26 @@ def standardised(population: bool = True, eps: float = 0.0) -> Advantage:
     return advantage
 
 
+def whitened(baseline: bool = False) -> Advantage:
+    """`A_it = (x_it - mean x) / std x`, mean and std over all tokens of the batch (REINFORCE++, arXiv:2501.03262).
+
+    x is the reward-to-go, or with `baseline` the return less the mean of the row's group, at all of its tokens. The groups of a
+    batch are mixed. 0 where all x are equal. Mean: see `agents.recipes.learners.reinforce_pp`.
+    """
+    base = mean_baseline if baseline else reward_to_go
+
+    def advantage(rewards: Rewards, mask: Mask, group: Group) -> Float[Tensor, "rows T"]:
+        check_rows(rewards, mask, group, least=2 if baseline else 1)
+        x, size = base(rewards, mask, group), rewards.abs().sum(1).mean()
+        tokens = x[mask]
+        std = tokens.std(correction=0)
+        if bool(std <= 16 * torch.finfo(x.dtype).eps * size):
+            return torch.zeros_like(x)
+        return torch.where(mask, (x - tokens.mean()) / std, 0.0)
+
+    return advantage
+
+
 def gae(values: Float[Tensor, "rows T"], lam: float) -> Advantage:
     """GAE on a critic's values (arXiv:1506.02438): `A_t = sum_j lam^j delta_{t+j}`, `delta_t = r_t + V_{t+1} - V_t`.
 

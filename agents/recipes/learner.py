@@ -58,7 +58,14 @@ class Learner:
             does not follow the gradient of a completion's entropy.
         critic: None, "exact" or "learned".
         lam: lambda of GAE.
-        drop_truncated: whether rows that were cut at the horizon are left out of the loss (DAPO's overlong filter).
+        drop_truncated: whether rows that were cut at the horizon are left out of the loss (DAPO's overlong filter). With one
+            advantage a row, the mean of an update without length factor is then `E[ended (E[A | o]) s]`, s the row's score: for
+            a mean baseline `kappa (grad E[ended R] - V grad P(ended))`, kappa being (G-1)/G, or 1 without the own row.
+        count_dropped: whether the normaliser still counts the tokens of dropped rows, as if none were
+            dropped; by default a mean over tokens is one over the tokens that are kept. Rows and groups are counted either way.
+        compare_dropped: whether the advantage still compares rows with the rewards of dropped ones. If not, groups are what is
+            kept of them (one of fewer than `least` rows weighs nothing), and the mean of RLOO's update is
+            `P_e (1 - (1 - P_e)^{G-1}) grad E[R | ended]` at each prompt, `P_e = P(ended)`.
         exact: True for the recipe that follows the exact gradient and samples nothing.
         least: smallest group size that the advantage can handle.
     """
@@ -73,6 +80,8 @@ class Learner:
     critic: str | None = None
     lam: float = 1.0
     drop_truncated: bool = False
+    count_dropped: bool = False
+    compare_dropped: bool = True
     exact: bool = False
     least: int = 1
 
@@ -90,8 +99,21 @@ class Learner:
     def advantages(self, batch: Batch, old: Float[Tensor, "rows T"]) -> Float[Tensor, "rows T"]:
         """Advantages of the rows, constants; `old` are the log-probabilities of the policy that drew them."""
         rewards = self.penalised_rewards(batch, old)
-        advantage = self.advantage or gae(self._needed(batch, "values"), self.lam)
-        return _checked(advantage(rewards, batch.mask, batch.group), rewards)
+        if self.compare_dropped or not self.drop_truncated or batch.ended is None:
+            return self._compared(batch, rewards, slice(None))
+        kept = batch.ended & (
+            torch.bincount(batch.group[batch.ended], minlength=len(rewards))[batch.group] >= self.least
+        )
+        advantages = torch.zeros_like(rewards)
+        if bool(kept.any()):
+            advantages[kept] = self._compared(batch, rewards, kept)
+        return advantages
+
+    def _compared(self, batch: Batch, rewards: Tensor, rows: Tensor | slice) -> Float[Tensor, "some T"]:
+        """Advantages of some rows, which are compared with each other alone."""
+        advantage = self.advantage or gae(self._needed(batch, "values")[rows], self.lam)
+        group = batch.group if isinstance(rows, slice) else torch.unique(batch.group[rows], return_inverse=True)[1]
+        return _checked(advantage(rewards[rows], batch.mask[rows], group), rewards[rows])
 
     def penalised_rewards(self, batch: Batch, old: Float[Tensor, "rows T"]) -> Float[Tensor, "rows T"]:
         """Rewards minus the KL penalty, if there is one in the reward; a critic must predict these."""
@@ -139,10 +161,9 @@ class Learner:
             if entropy is None:
                 raise InputError(f"entropy is missing: learner {self.name!r} has an entropy bonus")
             terms = terms + self.entropy * entropy
-        weights = self.normalise(mask, batch.group).to(terms)
-        if self.drop_truncated and batch.ended is not None:  # without an end token nothing is truncated
-            mask = mask & batch.ended[:, None]
-        return -(torch.where(mask, terms, 0.0) * weights).sum(1)
+        kept = mask & batch.ended[:, None] if self.drop_truncated and batch.ended is not None else mask
+        weights = self.normalise(mask if self.count_dropped else kept, batch.group).to(terms)
+        return -(torch.where(kept, terms, 0.0) * weights).sum(1)
 
     def slopes(
         self, log_probs: Float[Tensor, "rows T"], entropy: Float[Tensor, "rows T"] | None, batch: Batch

@@ -19,6 +19,7 @@ from agents.recipes.advantages import (
     mean_baseline,
     reward_to_go,
     standardised,
+    whitened,
 )
 from agents.recipes.learner import Learner as Learner
 from agents.recipes.learner import Penalty as Penalty
@@ -28,12 +29,14 @@ from agents.recipes.surrogates import (
     group_token_mean,
     row_mean,
     sequence_clipped,
+    token_mean,
     truncated_importance,
 )
 from envs.world import InputError, unknown
 
 Build = TypeVar("Build", bound=Callable[..., Learner])
 LEARNERS: dict[str, Callable[..., Learner]] = {}  # name -> builder, in the order of this file
+_TRUNCATION = {"drop_truncated": False, "count_dropped": False, "compare_dropped": True}  # options of every recipe
 
 
 def recipe(build: Build) -> Build:
@@ -104,8 +107,22 @@ def dapo(low: float = 0.2, high: float = 0.28, drop_truncated: bool = False) -> 
 
     Mean: GRPO's at token level; the wider clip acts from the second step on. Departs from its paper: there is no dynamic
     sampling (groups without a signal stay in, with weight 0), and truncated rows are kept or left out, not penalised by length.
+    Where they are left out, the mean over tokens is one over the tokens that are kept; their rewards stay in mean and std.
+    `Learner.count_dropped` and `Learner.compare_dropped` change either.
     """
     return Learner("dapo", standardised(), clipped(low, high), group_token_mean, drop_truncated=drop_truncated, least=2)
+
+
+@recipe
+def reinforce_pp(baseline: bool = False, clip: float = 0.2) -> Learner:
+    """REINFORCE++ (arXiv:2501.03262): advantages whitened over the tokens of the whole batch, PPO's clip, mean over its tokens.
+
+    The advantage is the reward-to-go, or with `baseline` the return less the mean of the group. Mean: it depends on the batch,
+    `expected_update(..., prompts=...)`; in a large batch it tends to grad J over the standard deviation and the mean length,
+    times (G-1)/G with a baseline, as the subtracted constant adds nothing in the mean. Departs from its paper: a KL term is an
+    option (k1 in the reward there; with a baseline k2 in the loss).
+    """
+    return Learner("reinforce_pp", whitened(baseline), clipped(clip, clip), token_mean, least=2 if baseline else 1)
 
 
 @recipe
@@ -158,7 +175,7 @@ def build_learner(
         kl_reward: a KL penalty in the reward.
         kl_loss: a KL penalty in the loss.
         entropy: coefficient of an entropy bonus.
-        options: keywords of the recipe's builder.
+        options: keywords of the recipe's builder, and `drop_truncated`, `count_dropped`, `compare_dropped` of every `Learner`.
 
     Raises:
         InputError: the learner is unknown (the message gives near names), it does not have the option, or the bonus is
@@ -166,13 +183,16 @@ def build_learner(
     """
     if name not in LEARNERS:
         raise unknown("learner", name, LEARNERS)
-    known = inspect.signature(LEARNERS[name]).parameters
+    own = inspect.signature(LEARNERS[name]).parameters
+    known = {option: parameter.default for option, parameter in own.items()} | _TRUNCATION
     for option, value in options.items():
         if option not in known:
-            raise InputError(f"learner {name!r} has no option {option!r}; it has {', '.join(known) or 'none'}")
-        kind = type(known[option].default)
+            raise InputError(f"learner {name!r} has no option {option!r}; it has {', '.join(known)}")
+        kind = type(known[option])
         if type(value) is not kind and not (kind is float and type(value) is int):
             raise InputError(f"option {option} of learner {name!r} must be a {kind.__name__}; got {value!r}")
     if not 0 <= entropy < math.inf:
         raise InputError(f"entropy must be a finite number >= 0, the bonus's coefficient; got {entropy!r}")
-    return replace(LEARNERS[name](**options), kl_reward=kl_reward, kl_loss=kl_loss, entropy=entropy)
+    common: dict[str, Any] = {option: options[option] for option in _TRUNCATION if option in options}
+    built = LEARNERS[name](**{option: value for option, value in options.items() if option in own})
+    return replace(built, kl_reward=kl_reward, kl_loss=kl_loss, entropy=entropy, **common)

@@ -3,7 +3,7 @@
 A *surrogate* `(log_probs, old, advantages, mask) -> terms`, all (rows, T), is maximised. At `log_probs = old` its slope in a
 log-probability is the step's advantage (for GSPO the row's advantage is divided evenly among its steps). A *normaliser*
 `(mask, group) -> weights` (rows, T) weights the terms of a batch in their sum; every group has the same total weight, except
-under `token_mean`.
+under `token_mean`. A row that is left out of the loss may have an empty mask: it counts as a row without tokens.
 """
 
 from collections.abc import Callable
@@ -93,19 +93,19 @@ def row_sum(mask: Mask, group: Group) -> Terms:
 @group_wise
 def row_mean(mask: Mask, group: Group) -> Terms:
     """Mean over a row's steps, then over rows: the factor `1/|o|` of GRPO, which gives tokens of short rows more weight."""
-    return row_sum(mask, group) / mask.sum(1, keepdim=True)
+    return row_sum(mask, group) / mask.sum(1, keepdim=True).clamp(min=1)
 
 
 @group_wise
 def group_token_mean(mask: Mask, group: Group) -> Terms:
     """Mean over all tokens of a group, then over groups: `1 / sum_i |o_i|`, DAPO's formula for one prompt."""
     mean_length = group_mean(mask.sum(1).double(), group)
-    return row_sum(mask, group).double() / mean_length[:, None]
+    return row_sum(mask, group).double() / torch.where(mean_length > 0, mean_length, 1.0)[:, None]
 
 
 def token_mean(mask: Mask, group: Group) -> Terms:
     """Mean over all tokens of the batch, as in common libraries: it couples the groups, so the cut of a batch matters."""
-    return mask / mask.sum().double().expand(len(mask), 1)
+    return mask / mask.sum().clamp(min=1).double().expand(len(mask), 1)
 
 
 def _group_sizes(group: Group) -> tuple[Float[Tensor, "groups"], int]:

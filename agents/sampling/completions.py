@@ -1,7 +1,7 @@
 """Completions of a token world: the one place where they are drawn and get rewards and log-probabilities.
 
-Rewards are `gamma^k r_k`, what each step adds to the return, and 0 after an end token, as `agents.recipes.batch.Batch`
-requires.
+Rewards are `gamma^k r_k` along drawn abstract states, what each step adds to the return, and 0 after an end token, as
+`agents.recipes.batch.Batch` requires.
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from agents.recipes.batch import Batch
-from agents.sampling.token_rewards import token_rewards
+from agents.sampling.token_rewards import drawn_rewards
 from agents.sampling.tokens import sample_tokens
 from envs.policy import ContextPolicy, TokenPolicy
 from envs.token_mdp import TokenMDP
@@ -50,22 +50,54 @@ def sample_completions(
     policy: TokenPolicy,
     which: Int[Tensor, "groups"],
     group: int,
-    noise: torch.Generator | Float[Tensor, "rows H"],
+    noise: torch.Generator | Float[Tensor, "rows numbers"],
 ) -> SampledCompletions:
-    """Draw `group` rows for each prompt whose index is in `which`; noise and errors as in `sample_tokens`."""
-    sample = sample_tokens(policy, world.prompts[which.to(world.prompts.device)], world.horizon, noise, group)
+    """Draw `group` rows for each prompt whose index is in `which`, tokens and then, where these lead by chance, states.
+
+    Args:
+        world: the token world.
+        policy: draws the tokens.
+        which: indices of prompts.
+        group: rows of each.
+        noise: a generator, or uniforms on [0, 1): (rows, H) for the tokens; in a world whose tokens lead by chance (rows, 2 H),
+            those of the states last.
+
+    Raises:
+        InputError: as `sample_tokens` and `drawn_rewards`.
+    """
+    of_tokens, of_states = (noise, None) if isinstance(noise, torch.Generator) else _split(world, noise)
+    sample = sample_tokens(policy, world.prompts[which.to(world.prompts.device)], world.horizon, of_tokens, group)
+    if isinstance(noise, torch.Generator):
+        of_states = state_uniforms(world, len(sample.tokens), noise)
     prompt = which.to(sample.tokens.device)[sample.prompt]
     mask, ended = completed(world, sample.tokens)
     contexts = torch.cat([world.prompts.to(prompt.device)[prompt], sample.tokens], 1)
-    rewards = step_rewards(world, prompt, sample.tokens)
+    rewards = step_rewards(world, prompt, sample.tokens, of_states)
     return SampledCompletions(prompt, contexts, rewards, mask, sample.log_probs, sample.prompt, ended)
 
 
+def _split(world: TokenMDP, uniforms: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Uniforms of the tokens and of the states."""
+    if world.deterministic or uniforms.ndim != 2 or uniforms.shape[1] != 2 * world.horizon:
+        return uniforms, None
+    return uniforms[:, : world.horizon], uniforms[:, world.horizon :]
+
+
+def state_uniforms(world: TokenMDP, rows: int, rng: torch.Generator) -> Float[Tensor, "rows H"] | None:
+    """Numbers on [0, 1) that draw the abstract states; None, and none drawn, where every token leads to one state for sure."""
+    if world.deterministic:
+        return None
+    return torch.rand(rows, world.horizon, generator=rng, dtype=torch.float64, device=rng.device)
+
+
 def step_rewards(
-    world: TokenMDP, prompt: Int[Tensor, "rows"], tokens: Int[Tensor, "rows H"]
+    world: TokenMDP,
+    prompt: Int[Tensor, "rows"],
+    tokens: Int[Tensor, "rows H"],
+    uniforms: Float[Tensor, "rows H"] | None = None,
 ) -> Float[Tensor, "rows H"]:
-    """`gamma^k r_k` of every step given the tokens, 0 after an end token; arguments and errors as in `token_rewards`."""
-    rewards = token_rewards(world, prompt, tokens)
+    """`gamma^k r_k` of every step as it is drawn, 0 after an end token; arguments and errors as in `drawn_rewards`."""
+    rewards = drawn_rewards(world, prompt, tokens, None if uniforms is None else uniforms.to(tokens.device))
     discount = world.gamma ** torch.arange(world.horizon, device=rewards.device, dtype=rewards.dtype)
     return rewards * discount * world.mask(tokens)
 

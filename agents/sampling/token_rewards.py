@@ -1,4 +1,4 @@
-"""Rewards of a token world for sampled tokens."""
+"""Rewards of a token world for sampled tokens: as they are drawn, and in expectation over the abstract states."""
 
 import torch
 from jaxtyping import Float, Int
@@ -31,6 +31,42 @@ def token_rewards(
     for k, c in enumerate(tokens.unbind(1)):
         rewards.append((belief * world.r[k].mT[c]).sum(-1))
         belief = _after(world, belief, c)
+    return torch.stack(rewards, 1)
+
+
+def drawn_rewards(
+    world: TokenMDP,
+    prompt: Int[Tensor, "rows"],
+    tokens: Int[Tensor, "rows H"],
+    uniforms: Float[Tensor, "rows H"] | None = None,
+) -> Float[Tensor, "rows H"]:
+    """Rewards `r_k(z_k, c_k)` along abstract states that are drawn: z_0 the start state, `z_{k+1} ~ P[z_k, c_k]`.
+
+    These are what an environment pays; `token_rewards` is their mean given the tokens.
+
+    Args:
+        world: the world.
+        prompt: each row's index among the world's prompts.
+        tokens: the completions, of the world's horizon.
+        uniforms: numbers on [0, 1), one a step: the next state is the first whose cumulative probability exceeds it. Not needed
+            where every token leads to one state for sure.
+
+    Returns and raises as `token_rewards`; InputError also where uniforms are needed and missing, or of another shape.
+    """
+    _check_rewarded(world, prompt, tokens)
+    if not world.deterministic and (uniforms is None or uniforms.shape != tokens.shape):
+        got = "none" if uniforms is None else str(tuple(uniforms.shape))
+        raise InputError(f"uniforms must have shape {tuple(tokens.shape)}, as tokens lead by chance here; got {got}")
+    world = world.to(str(tokens.device), world.P.dtype)
+    state, rewards = world.starts[prompt], []
+    for k, c in enumerate(tokens.unbind(1)):
+        rewards.append(world.r[k][state, c])
+        chance = world.P[state, c]
+        if world.deterministic or uniforms is None:
+            state = chance.argmax(-1)
+        else:
+            total = chance.cumsum(-1)
+            state = (total <= uniforms[:, k : k + 1].to(total) * total[:, -1:]).sum(-1).clamp(max=world.S - 1)
     return torch.stack(rewards, 1)
 
 

@@ -15,7 +15,7 @@ from torch.nn.functional import one_hot
 
 from agents.recipes.batch import Batch
 from agents.recipes.learner import Learner
-from agents.sampling.completions import completed, context_log_probs, step_rewards
+from agents.sampling.completions import completed, context_log_probs, state_uniforms, step_rewards
 from agents.sampling.rollout import rollout
 from agents.sampling.score_function import check_additive
 from agents.sampling.tokens import draw_tokens, sample_tokens
@@ -122,7 +122,9 @@ class TokenTask:
         tokens, old = self._sample(actor, world.prompts[index], uniforms.to(like.device), group)
         prompt = index.repeat_interleave(group, 1)
         contexts = torch.cat([world.prompts[prompt], tokens], -1)
-        rewards = step_rewards(world, prompt.flatten(), tokens.flatten(0, 1)).unflatten(0, (actor.count, rows))
+        of_states = [numbers for g in noise if (numbers := state_uniforms(world, rows, g)) is not None]
+        in_one = prompt.flatten(), tokens.flatten(0, 1), torch.cat(of_states) if of_states else None
+        rewards = step_rewards(world, *in_one).unflatten(0, (actor.count, rows))
         mask, ended = completed(world, tokens)
         slots = torch.arange(prompts, device=like.device).repeat_interleave(group)
         observations = one_hot(contexts[..., :-1], world.V).double()

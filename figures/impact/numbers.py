@@ -12,7 +12,7 @@ from envs.policy import TokenPolicy
 from envs.token_mdp import TokenMDP
 from envs.world import InputError
 from theory.impact import Signal, best_of_headroom, kl_headroom, null_models, power_headroom, signal
-from theory.tokens.completions import Completions, completions, mean_entropy
+from theory.tokens.completions import Completions, Words, completions, mean_entropy, words
 from theory.tokens.prefix_tree import DEFAULT_BUDGET, grow
 
 SIGNALS = {"costate": "|E costate|", "snr": "signal to noise", "gradient": "|grad J|"}
@@ -66,39 +66,45 @@ def describe_policy(
     definitions = definitions or Definitions()
     with torch.no_grad():
         tree = grow(world, policy, budget=budget)
-        answers = completions(tree)
+        answers, spoken = completions(tree, budget), words(tree)
     weights, H = tree.levels[0].reach, mean_entropy(tree)
     at_prompts = signal(world, policy, definitions.site, budget)
-    per_prompt = _per_prompt(answers, at_prompts, H, definitions)
+    per_prompt = _per_prompt(answers, spoken, at_prompts, H, definitions)
     means = {name: float(weights @ x) for name, x in per_prompt.items()}
     means |= {"J": float(tree.J), "H": float(H), "entropy_law": float(H.exp() - 1)}
     means |= {"gradient^2": at_prompts.gradient**2, "pass_at_k": means["best_of"] + float(tree.J)}
     return means | _cap(at_prompts, answers, weights) | _by_skill(world, (answers.p * answers.returns).sum(-1))
 
 
-def _per_prompt(answers: Completions, at_prompts: Signal, H: Tensor, definitions: Definitions) -> dict[str, Tensor]:
-    """Signals, headrooms, their products, and the spread of the return, one number for each prompt."""
+def _per_prompt(
+    answers: Completions, spoken: Words, at_prompts: Signal, H: Tensor, definitions: Definitions
+) -> dict[str, Tensor]:
+    """Signals, headrooms, their products, and the spread of the return, one number for each prompt.
+
+    What a policy could reach is a matter of words and their mean returns; pass@k and the spread are those of returns as drawn.
+    """
     P, R, costate = answers.p, answers.returns, at_prompts.costate
     nulls = null_models(P, R, H.expand_as(costate))
-    balls = [kl_headroom(p, r, definitions.eps) for p, r in zip(P, R, strict=True)]
+    J, best = (P * R).sum(-1), spoken.returns.amax(-1)
+    balls = [kl_headroom(p, r, definitions.eps) for p, r in zip(spoken.p, spoken.returns, strict=True)]
     signals = {"costate": costate, "snr": at_prompts.snr, "gradient": torch.full_like(costate, at_prompts.gradient)}
     headrooms = {
-        "rest": nulls["headroom"],
+        "rest": best - J,
         "best_of": best_of_headroom(P, R, definitions.k),
         "ball": torch.tensor(balls).to(P),
-        "power": power_headroom(*_each_once(answers), definitions.alpha),
+        "power": power_headroom(*_each_once(spoken), definitions.alpha),
     }
     products = {f"{s} x {h}": signals[s] * headrooms[h] for s in signals for h in headrooms}
     return {**signals, **headrooms, "sqrt_spread": nulls["sqrt(P(1-P))"], "spread": nulls["P(1-P)"], **products}
 
 
-def _each_once(answers: Completions) -> tuple[Tensor, Tensor]:
-    """Probabilities and returns, (prompts, words), of completions that end at their end token, each once.
+def _each_once(spoken: Words) -> tuple[Tensor, Tensor]:
+    """Probabilities and mean returns, (prompts, words), of words that end at their end token, each once.
 
     A power of a sum is not the sum of powers, so rows that differ only after their end must be one.
     """
-    once = ((answers.tokens * ~answers.mask).sum(-1) == 0).all(0)
-    return (answers.log_probs * answers.mask).sum(-1).exp()[:, once], answers.returns[:, once]
+    once = ((spoken.tokens * ~spoken.mask).sum(-1) == 0).all(0)
+    return (spoken.log_probs * spoken.mask).sum(-1).exp()[:, once], spoken.returns[:, once]
 
 
 def _cap(at_prompts: Signal, answers: Completions, weights: Tensor) -> dict[str, float]:

@@ -30,7 +30,7 @@ from figures.harness.rows import Row
 from figures.impact.numbers import Definitions, describe_policy, reader_return
 from figures.impact.settings import ImpactSetting, settings
 from figures.measures.oracles import TokenOracle
-from theory.tokens.completions import completion_log_probs, completions, mean_entropy
+from theory.tokens.completions import completion_log_probs, mean_entropy, words
 from theory.tokens.dynamic_programming import best_words
 from theory.tokens.prefix_tree import grow
 
@@ -155,7 +155,7 @@ class Evaluation(NamedTuple):
 def evaluate(world: TokenMDP, actor: Copies) -> Evaluation:
     """Expected return, entropy and log-probabilities of every copy, from one growth of its tree."""
     with torch.no_grad():
-        mask = completions(grow(world, actor.network_of(0))).mask
+        mask = words(grow(world, actor.network_of(0))).mask
 
     def of(policy: TokenPolicy) -> tuple[Tensor, Tensor, Tensor]:
         tree = grow(world, policy)

@@ -126,7 +126,8 @@ class ExactCase:
     def update(self, recipe: RecipeWithKappa) -> ExpectedUpdate:
         """The recipe's mean update, with costates at all sites."""
         values = self.V if recipe.learner.critic == "exact" else None
-        return expected_update(self.world, self.policy, recipe.learner, recipe.group, self.policy.sites, values=values)
+        world, sites = self.world, self.policy.sites
+        return expected_update(world, self.policy, recipe.learner, recipe.group, sites, values=values, prompts=1)
 
     def deviation_without_past(self, site: str) -> float:
         """`worst_deviation` of RLOO, whose kappa is 1, when the keys and values of earlier positions are detached."""

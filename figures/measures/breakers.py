@@ -24,7 +24,7 @@ from theory.groups.objectives import (
     row_weights,
     trust_region_objective,
 )
-from theory.tokens.completions import Completions, completions
+from theory.tokens.completions import Completions, Words, completions, words
 from theory.tokens.prefix_tree import Tree, grow
 
 LENGTH, TOKENS, STD, CLIP, K3 = BREAKERS = (
@@ -39,7 +39,7 @@ NO_STD, WITH_STD = "GRPO without std", "GRPO"
 CASES: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[int, ...]]] = {
     LENGTH: ((NO_STD, WITH_STD, "GSPO"), ("stop (2,4)", "stop (3,3)", "lock (2,3)"), (4,)),
     TOKENS: (("DAPO",), ("stop (2,4)", "stop (3,3)"), (4,)),
-    STD: ((WITH_STD,), ("garnet (2,3)",), (2, 4, 6)),
+    STD: ((WITH_STD,), ("dense (2,3)",), (2, 4, 6)),
     CLIP: (("Dr. GRPO",), ("stop (3,3)", "garnet (2,3)"), (2,)),
     K3: (("RLOO",), ("stop (3,3)", "garnet (2,3)"), (2,)),
 }
@@ -97,6 +97,10 @@ class BreakerCase:
         """All completions of the policy."""
         return completions(self.trees()[0])
 
+    def words(self) -> Words:
+        """All words of the policy."""
+        return words(self.trees()[0])
+
     def explanations(self, broken: ExpectedUpdate) -> list[Explanation]:
         """A true explanation of the update with the breaker, then a false one where there is one that lies near."""
         explain: dict[str, Callable[[ExpectedUpdate], list[Explanation]]] = {
@@ -117,8 +121,7 @@ class BreakerCase:
         ]
 
     def _by_weights(self, broken: ExpectedUpdate) -> list[Explanation]:
-        W = row_weights(broken, self.completions())
-        return [Explanation(ASCENDED, broken.mean.flat, frozen_objective(W))]
+        return [Explanation(ASCENDED, broken.mean.flat, frozen_objective(row_weights(broken, self.words())))]
 
     def _by_trust_region(self, broken: ExpectedUpdate) -> list[Explanation]:
         pair, learner = self.pair, replace(self.recipes()[0], surrogate=importance)

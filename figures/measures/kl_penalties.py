@@ -10,7 +10,7 @@ from agents.recipes.surrogates import KL_ESTIMATORS
 from envs.policy import TokenPolicy
 from envs.token_mdp import TokenMDP
 from theory.groups.expected_update import expected_update
-from theory.tokens.completions import completions
+from theory.tokens.completions import words
 from theory.tokens.prefix_tree import grow
 
 
@@ -36,7 +36,7 @@ def mean_gradients(
 
 def value_moments(world: TokenMDP, policy: TokenPolicy, reference: TokenPolicy) -> dict[str, tuple[float, float]]:
     """Mean and standard deviation over completions of each estimator, summed over a completion's own tokens."""
-    mine, others = completions(grow(world, policy)), completions(grow(world, reference))
+    mine, others = words(grow(world, policy)), words(grow(world, reference))
     log_ratio, mask = (x.flatten(0, 1) for x in (mine.log_probs - others.log_probs, mine.mask))
     p, moments = (world.weights[:, None] * mine.p).flatten(), {}
     for name, estimator in KL_ESTIMATORS.items():

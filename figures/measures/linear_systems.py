@@ -1,7 +1,6 @@
 """The linear-quadratic systems that claims are checked on, by name, and a user's own system from a JSON file."""
 
 import json
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,8 @@ from agents.policies.linear import ConstantPolicy, LinearPolicy
 from envs.linear_quadratic import LinearQuadratic, double_integrator, random_system, scalar
 from envs.lq_variants import ChaoticMap, state_scaled_noise
 from envs.world import InputError
-from theory.continuous.lyapunov import check_gain, check_stable, gain_at, linear_value, second_moments
+from theory.continuous.endless import cut_endless
+from theory.continuous.lyapunov import check_gain, gain_at, linear_value, second_moments
 from theory.continuous.riccati import riccati
 
 SYSTEMS: dict[str, Callable[[], LinearQuadratic]] = {
@@ -23,7 +23,6 @@ SYSTEMS: dict[str, Callable[[], LinearQuadratic]] = {
     "random_finite": lambda: random_system(size=3, actions=2, seed=1, horizon=10, gamma=0.95, noise="laplace"),
     "random_endless": lambda: random_system(size=4, actions=2, seed=0),
 }
-_MOST_STEPS = 2000
 _FIELDS = ("A", "B", "Q", "R", "Q_f", "S_w", "S_x", "m_0", "S_0", "gamma", "horizon", "noise")
 
 
@@ -77,7 +76,7 @@ def read_system(path: Path) -> str:
     try:
         text = json.dumps(fields, sort_keys=True)
         world, K = build_system(text)
-        cut = truncated(world, K)
+        cut = cut_endless(world, K)
         if not bool(linear_value(world, K).P.isfinite().all() and second_moments(cut, K).isfinite().all()):
             raise InputError("A and K make values or states beyond floating-point range: shorten the horizon")
     except (InputError, TypeError) as error:
@@ -88,26 +87,6 @@ def read_system(path: Path) -> str:
 def label(name: str) -> str:
     """A system's name in figures and rows."""
     return "own system" if name.startswith("{") else name.replace("_", " ")
-
-
-def truncated(world: LinearQuadratic, K: Tensor, tolerance: float = 1e-8) -> LinearQuadratic:
-    """Return an endless world cut after T steps, the fewest with `(gamma rho(A - B K))^T <= tolerance`; Q_f is 0.
-
-    A world with a horizon comes back as it is.
-
-    Raises:
-        InputError: K is unstable, or the decay is so slow that more than 2000 steps are needed.
-    """
-    if world.horizon is not None:
-        return world
-    check_stable(world, K)
-    decay = world.gamma * float(torch.linalg.eigvals(world.A - world.B @ K).abs().max())
-    steps = max(1, math.ceil(math.log(tolerance) / math.log(decay))) if decay > 0 else 1
-    if steps > _MOST_STEPS:
-        raise InputError(
-            f"gamma rho(A - B K) = {decay:.4g} needs paths of {steps} steps, {_MOST_STEPS} at most: give a horizon"
-        )
-    return world.replace(horizon=steps, Q_f=torch.zeros_like(world.Q))
 
 
 @dataclass(frozen=True)
@@ -129,7 +108,7 @@ MEMORYLESS = (*SYSTEMS, "state-scaled noise", "chaotic map")
 
 
 def memoryless_system(name: str) -> MemorylessSystem:
-    """Return a system of `MEMORYLESS`, or a user's own; endless worlds are cut (see `truncated`)."""
+    """Return a system of `MEMORYLESS`, or a user's own; endless worlds are cut (`theory.continuous.endless`)."""
     if name == "chaotic map":
         theta = torch.tensor([0.5], dtype=torch.float64)
         return MemorylessSystem(ChaoticMap(horizon=6), ConstantPolicy(theta), lambda s, t: theta.to(s))
@@ -137,7 +116,7 @@ def memoryless_system(name: str) -> MemorylessSystem:
         gain = torch.tensor([[0.8]], dtype=torch.float64)
         return _linear_system(state_scaled_noise(horizon=10).to(), gain)
     world, gain = build_system(name)
-    return _linear_system(truncated(world, gain), gain)
+    return _linear_system(cut_endless(world, gain), gain)
 
 
 def _linear_system(world: LinearQuadratic, K: Tensor) -> MemorylessSystem:

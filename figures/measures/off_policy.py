@@ -17,14 +17,9 @@ from envs.token_mdp import TokenMDP
 from envs.token_tasks import combination_lock, garnet, sum_and_stop
 from figures.measures.token_systems import reaches
 from theory.groups.binary_rewards import alignment
-from theory.groups.expected_update import (
-    ExpectedUpdate,
-    apply_recipe,
-    distinct_outcomes,
-    expected_update,
-    group_multisets,
-)
-from theory.tokens.completions import completions
+from theory.groups.expected_update import ExpectedUpdate, expected_update
+from theory.groups.outcomes import apply_recipe, distinct_outcomes, group_multisets
+from theory.tokens.completions import completions, words
 from theory.tokens.exact_ascent import exact_ascent
 from theory.tokens.prefix_tree import grow
 
@@ -121,7 +116,7 @@ def costate_gap(world: TokenMDP, now: TokenPolicy, old: TokenPolicy, update: Exp
 def total_variation(world: TokenMDP, one: TokenPolicy, other: TokenPolicy) -> float:
     """`(1/2) sum_o |p(o) - q(o)|` over completions, the mean over prompts by their weights."""
     with torch.no_grad():
-        p, q = (completions(grow(world, policy)).p for policy in (one, other))
+        p, q = (words(grow(world, policy)).p for policy in (one, other))
     return float((world.weights @ (p - q).abs()).sum()) / 2
 
 
@@ -131,8 +126,13 @@ def silenced(world: TokenMDP, now: TokenPolicy, old: TokenPolicy, learner: Learn
     For worlds with one prompt; rows are drawn from `old`.
     """
     with torch.no_grad():
-        drawn, current = completions(grow(world, old)), completions(grow(world, now))
-    fields = {"rewards": drawn.rewards, "mask": drawn.mask, "log_probs": current.log_probs, "old": drawn.log_probs}
+        drawn, current = completions(grow(world, old)), words(grow(world, now))
+    fields = {
+        "rewards": drawn.rewards,
+        "mask": drawn.mask,
+        "log_probs": current.log_probs[:, drawn.word],
+        "old": drawn.log_probs,
+    }
     of, outcomes = distinct_outcomes({name: field[0] for name, field in fields.items()})
     chance = drawn.p.new_zeros(len(outcomes["mask"])).index_add_(0, of, drawn.p[0])
     multisets, log_chance = group_multisets(chance, group)

@@ -14,7 +14,7 @@ from envs.policy import TokenPolicy
 from envs.token_mdp import TokenMDP
 from envs.world import InputError
 from theory.groups.expected_update import ExpectedUpdate, expected_update
-from theory.tokens.completions import completions
+from theory.tokens.completions import words
 from theory.tokens.prefix_tree import grow
 
 
@@ -53,7 +53,7 @@ def _mean_inverse_length(
 ) -> Float[Tensor, "group_lengths"]:
     """`E[1 / (L + S)]` for L = 1, 2, ..., S the number of tokens of the other `groups - 1` groups."""
     with torch.no_grad():
-        rows = completions(grow(world, policy))
+        rows = words(grow(world, policy))
     law = rows.p.new_zeros(len(rows.p), world.horizon + 1).scatter_add_(1, rows.mask.sum(-1), rows.p)
     of_group = world.weights.cpu().numpy() @ np.stack([polypow(of_row, group) for of_row in law.cpu().numpy()])
     others = torch.as_tensor(polypow(of_group, groups - 1) if groups > 1 else [1.0]).to(law)

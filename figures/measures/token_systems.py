@@ -44,6 +44,7 @@ GROUPED = {
     "stop (3,3)": lambda: sum_and_stop(modulus=3, horizon=3),
     "lock (2,3)": lambda: combination_lock(V=2, horizon=3, seed=2),
     "garnet (2,3)": lambda: garnet(V=2, horizon=3, seed=1, gamma=0.9),
+    "dense (2,3)": lambda: garnet(V=2, horizon=3, branching=1, seed=1, gamma=0.9),  # nothing by chance: large groups
 }
 WIDTH, LAYERS, HEADS = 16, 2, 2
 FAMILIES = ("temperature", "offset", "trained")  # ways to change the entropy of a policy

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from agents.recipes.surrogates import row_sum
 from figures.harness.statistics import Estimate, batches, estimate, pooled
-from theory.groups.expected_update import Recipe
+from theory.groups.outcomes import Recipe
 
 _BATCH = 10_000  # groups drawn at a time
 

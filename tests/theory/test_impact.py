@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.optimize import brentq, minimize
 
-from agents.sampling.token_rewards import token_returns
+from agents.sampling.completions import step_rewards
 from agents.sampling.tokens import sample_tokens
 from envs.token_tasks import arithmetic, garnet, sum_and_stop
 from tests.envs.refusals import refused
@@ -16,14 +16,14 @@ from tests.theory.token_cases import several_prompts, transformer, with_readout
 from theory.impact import (
     best_of,
     best_of_headroom,
-    completion_scores_at,
     entropy_law,
     kl_headroom,
     null_models,
     power_headroom,
     signal,
+    word_scores,
 )
-from theory.tokens.completions import completions
+from theory.tokens.completions import words
 from theory.tokens.forward_mode import forward_value_gradient
 from theory.tokens.prefix_tree import grow
 from theory.tokens.tree_gradients import tree_gradients
@@ -66,12 +66,12 @@ def scores_by_autograd(world, network, site, masked=True):
 
 @EACH
 @pytest.mark.parametrize("site", ["embedding", "layer1"])
-def test_completion_scores_are_the_gradients_of_each_log_probability(name, site):
+def test_word_scores_are_the_gradients_of_each_log_probability(name, site):
     world, network = WORLDS[name], transformer(WORLDS[name], temperature=0.6, seed=1)
     tree = grow(world, network)
-    scores = completion_scores_at(tree, network, site)
+    scores = word_scores(tree, network, site)
     close(scores, scores_by_autograd(world, network, site), rtol=1e-9, atol=1e-11)
-    p = completions(tree).p
+    p = words(tree).p
     assert float(torch.einsum("il,ild->id", p, scores).abs().max()) < 1e-13  # the mean score is 0
     if world.end is not None:
         unmasked = scores_by_autograd(world, network, site, masked=False)
@@ -89,7 +89,8 @@ def test_noise_and_cap_are_those_of_sampled_costates(name, rng):
     log_p = torch.log_softmax(logits, -1).gather(2, sample.tokens[..., None])[..., 0]
     (s,) = torch.autograd.grad((log_p * world.mask(sample.tokens)).sum(), probe)
     s = s[:, world.prompts.shape[1] - 1]
-    R = token_returns(world, sample.prompt, sample.tokens)
+    states = torch.rand(sample.tokens.shape, generator=rng, dtype=torch.float64)
+    R = step_rewards(world, sample.prompt, sample.tokens, states).sum(1)
     costates = (R - float(tree_gradients(world, network).J))[:, None] * s
     exact = signal(world, network, "layer1")
     square = float(exact.noise[0] ** 2 + exact.costate[0] ** 2)

@@ -10,7 +10,7 @@ from torch import Tensor
 from envs.policy import TokenPolicy
 from envs.token_mdp import TokenMDP
 from theory.differences import flat_parameters
-from theory.tokens.completions import completions
+from theory.tokens.completions import words
 from theory.tokens.prefix_tree import Level, Tree, grow
 
 Estimator = Callable[[Tensor], Tensor]  # log(pi / pi_ref) of a token -> its estimate of the divergence
@@ -18,7 +18,7 @@ Estimator = Callable[[Tensor], Tensor]  # log(pi / pi_ref) of a token -> its est
 
 def prefixes_alive(tree: Tree) -> list[Float[Tensor, "N"]]:
     """1 for prefixes without an end token, 0 for those with one, level by level."""
-    mask = completions(tree).mask.flatten(0, 1).to(tree.levels[0].reach)
+    mask = words(tree).mask.flatten(0, 1).to(tree.levels[0].reach)
     return [mask[:: len(mask) // len(level.reach), k] for k, level in enumerate(tree.levels)]
 
 

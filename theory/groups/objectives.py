@@ -14,7 +14,7 @@ from envs.token_mdp import TokenMDP
 from theory.differences import directional_slope, flat_parameters
 from theory.groups.binary_rewards import grpo_objective
 from theory.groups.expected_update import ExpectedUpdate
-from theory.tokens.completions import Completions, completion_log_probs, completions
+from theory.tokens.completions import Completions, Words, completion_log_probs, completions, words
 from theory.tokens.prefix_tree import Tree, grow
 
 Objective = Callable[[Tree], Tensor]
@@ -34,24 +34,24 @@ def prompt_gradients(
         InputError: rewards are not binary.
     """
     tree = grow(world, policy)
-    rows, parameters = completions(tree), list(policy.parameters())
-    success = (completion_log_probs(tree).sum(-1).exp() * rows.returns).sum(1)
+    parameters = list(policy.parameters())
+    success = (completion_log_probs(tree).sum(-1).exp() * words(tree).returns).sum(1)
     slopes = [
         torch.autograd.grad(one, parameters, retain_graph=True, allow_unused=True, materialize_grads=True)
         for one in success
     ]
-    return rows.success(), torch.stack([flat_parameters(slope) for slope in slopes])
+    return completions(tree).success(), torch.stack([flat_parameters(slope) for slope in slopes])
 
 
-def row_weights(update: ExpectedUpdate, rows: Completions) -> Float[Tensor, "L"]:
-    """Mean weight W(o) of every completion of the one prompt, for a recipe whose weight is one number a row.
+def row_weights(update: ExpectedUpdate, spoken: Words) -> Float[Tensor, "W"]:
+    """Mean weight W(o) of every word of the one prompt, for a recipe whose weight is one number a row.
 
-    `update.weights[t]` is the mean over all completions that share their first tokens; at its last own token a completion is
+    `update.weights[t]` is the mean over all completions that share their first tokens; at its last own token a word is
     alone, so W(o) is read there.
     """
-    count = rows.p.numel()
+    count = spoken.p.numel()
     steps = torch.stack([w.flatten().repeat_interleave(count // w.numel()) for w in update.weights], -1)
-    return steps.gather(1, rows.mask[0].sum(1, keepdim=True) - 1)[:, 0]
+    return steps.gather(1, spoken.mask[0].sum(1, keepdim=True) - 1)[:, 0]
 
 
 def std_objective(group: int, population: bool = True) -> Objective:
@@ -69,9 +69,9 @@ def length_objective(kappa: float, V: Tensor) -> Objective:
     return objective
 
 
-def frozen_objective(W: Float[Tensor, "L"]) -> Objective:
-    """`E[W(o)]`, W a constant for each completion of the one prompt."""
-    return lambda tree: (completions(tree).p[0] * W).sum()
+def frozen_objective(W: Float[Tensor, "W"]) -> Objective:
+    """`E[W(o)]`, W a constant for each word of the one prompt."""
+    return lambda tree: (words(tree).p[0] * W).sum()
 
 
 def trust_region_objective(drawn: Tree, kappa: float) -> Objective:
@@ -112,8 +112,8 @@ def slope_gaps(
 
 def win_rate(R: Float[Tensor, "L"], p: Float[Tensor, "L"]) -> Float[Tensor, "L"]:
     """`P(R' < R) - P(R' > R)`: the weight that GRPO with std gives a return at G = 2; gaps of rounding count as ties."""
-    gap = R[:, None] - R
-    return torch.where(gap.abs() < 1e-9, 0.0, gap.sign()) @ p
+    gap, size = R[:, None] - R, torch.maximum(R[:, None].abs(), R.abs())
+    return torch.where(gap.abs() <= 64 * torch.finfo(R.dtype).eps * size, 0.0, gap.sign()) @ p
 
 
 def _classes(rows: Completions) -> tuple[Float[Tensor, "2 L"], Float[Tensor, "L"]]:

@@ -15,24 +15,24 @@ from torch import Tensor
 
 from envs.policy import TokenPolicy
 from envs.world import InputError
-from theory.groups.expected_update import Recipe, apply_recipe, distinct_outcomes, group_multisets, keeps_groups_apart
-from theory.tokens.completions import Completions, completion_log_probs, completions
+from theory.groups.outcomes import Recipe, apply_recipe, distinct_outcomes, group_multisets, keeps_groups_apart
+from theory.tokens.completions import Completions, completion_log_probs, completions, words
 from theory.tokens.prefix_tree import DEFAULT_BUDGET, Tree
 
 
-def completion_scores(tree: Tree, policy: TokenPolicy, budget: int = DEFAULT_BUDGET) -> Float[Tensor, "L parameters"]:
-    """`s(o) = sum_t grad_theta log pi(c_t)` of every completion of the tree's one prompt, over its own steps only.
+def word_scores(tree: Tree, policy: TokenPolicy, budget: int = DEFAULT_BUDGET) -> Float[Tensor, "W parameters"]:
+    """`s(o) = sum_t grad_theta log pi(c_t)` of every word of the tree's one prompt, over its own steps only.
 
     Raises:
         InputError: the world has several prompts, or the scores need more than `budget` bytes.
     """
-    rows, parameters = completions(tree), list(policy.parameters())
+    rows, parameters = words(tree), list(policy.parameters())
     if len(rows.p) != 1:
-        raise InputError(f"world must have one prompt for the scores of its completions; it has {len(rows.p)}")
+        raise InputError(f"world must have one prompt for the scores of its words; it has {len(rows.p)}")
     count, size = rows.p.numel(), sum(p.numel() for p in parameters)
     if 16 * count * size > budget:
         raise InputError(
-            f"{count} completions x {size} parameters need {16 * count * size / 2**30:.3g} GiB of {budget / 2**30:.3g} "
+            f"{count} words x {size} parameters need {16 * count * size / 2**30:.3g} GiB of {budget / 2**30:.3g} "
             "allowed: take a smaller world or policy"
         )
     total, one_each = (completion_log_probs(tree) * rows.mask)[0].sum(-1), torch.eye(count)
@@ -76,7 +76,7 @@ def hoeffding(
 
 
 def group_variance(
-    tree: Tree, s: Float[Tensor, "L parameters"], recipe: Recipe, group: int, budget: int = DEFAULT_BUDGET
+    tree: Tree, s: Float[Tensor, "W parameters"], recipe: Recipe, group: int, budget: int = DEFAULT_BUDGET
 ) -> tuple[float, Float[Tensor, "parameters"]]:
     """Variance and mean of a recipe's update `sum_i w_i s_i`, by enumeration over multisets of outcomes.
 
@@ -85,7 +85,7 @@ def group_variance(
 
     Args:
         tree: of a world with one prompt.
-        s: the scores, `completion_scores(tree, policy)`.
+        s: the scores, `word_scores(tree, policy)`.
         recipe: one whose weight is one number a row.
         group: G.
         budget: bytes that the multisets may take.
@@ -93,7 +93,8 @@ def group_variance(
     Raises:
         InputError: the recipe's weights change along a row or depend on the other groups of a batch; too many multisets.
     """
-    rows = completions(tree)
+    rows = completions(tree, budget)
+    s = s[rows.word]
     of, outcomes = distinct_outcomes(_fields(tree, rows))
     p = rows.p[0].new_zeros(len(outcomes["mask"])).index_add_(0, of, rows.p[0])
     first = s.new_zeros(len(p), s.shape[1]).index_add_(0, of, rows.p[0][:, None] * s) / p[:, None]

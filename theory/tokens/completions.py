@@ -1,28 +1,68 @@
-"""All completions of a prompt with their probabilities and rewards, from the prefix tree."""
+"""All completions of a prompt with their probabilities and rewards, from the prefix tree.
+
+A *word* is a sequence of tokens of the world's horizon. Where tokens lead by chance, one word can be paid in several ways: a
+*completion* is a word together with the abstract states on its way, and has the rewards that are drawn with these.
+"""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from envs.token_mdp import TokenMDP
 from envs.world import InputError
-from theory.tokens.prefix_tree import Tree
+from theory.tokens.prefix_tree import DEFAULT_BUDGET, Tree
 from theory.tokens.softmax_bounds import entropy
 
 
 @dataclass(frozen=True)
-class Completions:
-    """All L completions of every prompt: tokens, what each step adds to the return (`gamma^k r_k`), and probabilities.
+class Words:
+    """All W words of every prompt: their tokens, probabilities and mean rewards, constants.
 
-    Tokens after an end token are masked. Completions that differ only there are separate rows, equal in everything else.
+    `rewards` is what each step adds to the return, `gamma^k rbar_k`, in expectation over the abstract states given the tokens
+    before it. Tokens after an end token are masked; words that differ only there are separate rows, equal in everything else.
+    """
+
+    tokens: Int[Tensor, "prompts W H"]
+    rewards: Float[Tensor, "prompts W H"]
+    mask: Bool[Tensor, "prompts W H"]
+    log_probs: Float[Tensor, "prompts W H"]
+
+    @cached_property
+    def p(self) -> Float[Tensor, "prompts W"]:
+        """Probability of every word."""
+        return self.log_probs.sum(-1).exp()
+
+    @property
+    def returns(self) -> Float[Tensor, "prompts W"]:
+        """`E[R | word]`."""
+        return self.rewards.sum(-1)
+
+
+@dataclass(frozen=True)
+class Completions:
+    """All L completions of every prompt as they are drawn, words and states: what each step adds to the return, constants.
+
+    In a world whose tokens lead to one state for sure these are the words. Else a word has a row for every path of states that
+    some prompt allows, in adjacent rows.
+
+    Attributes:
+        tokens, mask, log_probs: of each row's word.
+        p: probability of word and states together; 0 for a path that the prompt does not allow.
+        given: probability of the states given the word.
+        rewards: `gamma^k r_k` along the states.
+        word: each row's word, 0 ... W - 1, the same for every prompt.
     """
 
     tokens: Int[Tensor, "prompts L H"]
     p: Float[Tensor, "prompts L"]
+    given: Float[Tensor, "prompts L"]
     rewards: Float[Tensor, "prompts L H"]
     mask: Bool[Tensor, "prompts L H"]
     log_probs: Float[Tensor, "prompts L H"]
+    word: Int[Tensor, "L"]
 
     @property
     def returns(self) -> Float[Tensor, "prompts L"]:
@@ -31,17 +71,22 @@ class Completions:
 
     def success(self) -> Float[Tensor, "prompts"]:
         """Success probability P of every prompt; raises InputError unless all returns are 0 or 1."""
-        R = self.returns
+        R = self.returns[self.given > 0]
         if not bool(((R - R.round()).abs() < 1e-9).all() and (R > -0.5).all() and (R < 1.5).all()):
             raise InputError("rewards are not binary: only returns of 0 and 1 have a success probability")
-        return (self.p * R).sum(-1)
+        return (self.p * self.returns).sum(-1)
+
+    def over_states(self, x: Float[Tensor, "prompts L *rest"]) -> Float[Tensor, "prompts W *rest"]:
+        """The mean over the states, given the word, of a number of every row."""
+        weights = self.given.reshape(*self.given.shape, *[1] * (x.ndim - 2))
+        total = x.new_zeros(len(x), int(self.word[-1]) + 1, *x.shape[2:])
+        return total.index_add_(1, self.word, weights.to(x) * x)
 
 
-def completions(tree: Tree) -> Completions:
-    """The completions of a tree with every token followed (alpha = 1), as constants."""
+def words(tree: Tree) -> Words:
+    """The words of a tree with every token followed (alpha = 1); raises InputError for a hidden readout."""
     world, prompts = tree.world, len(tree.levels[0].reach)
-    if world.readout is not None:
-        raise InputError("world pays a hidden readout, which no group of rewards holds: use a world without it")
+    _check_paid_by_tables(world)
     count = tree.levels[-1].tokens.numel()
     tokens = torch.stack([_along(level.tokens, count) for level in tree.levels], -1)
     discount = [world.gamma**k for k in range(world.horizon)]
@@ -49,11 +94,87 @@ def completions(tree: Tree) -> Completions:
     rewards = torch.stack(by_level, -1)
     log_probs, mask = completion_log_probs(tree).detach(), world.mask(tokens)
     tokens, rewards, mask = (x.unflatten(0, (prompts, -1)) for x in (tokens, rewards * mask, mask))
-    return Completions(tokens, log_probs.sum(-1).exp(), rewards, mask, log_probs)
+    return Words(tokens, rewards, mask, log_probs)
 
 
-def completion_log_probs(tree: Tree) -> Float[Tensor, "prompts L H"]:
-    """`log pi` of every token of every completion, tokens after an end token included; attached to autograd's graph."""
+def completions(tree: Tree, budget: int = DEFAULT_BUDGET) -> Completions:
+    """The completions of a tree with every token followed (alpha = 1).
+
+    Raises:
+        InputError: the world pays a hidden readout, or words and states need more than `budget` bytes (seen before they are
+            allocated).
+    """
+    spoken = words(tree)
+    if tree.world.deterministic:
+        whole = torch.arange(spoken.p.shape[1], device=spoken.p.device)
+        sure = torch.ones_like(spoken.p)
+        return Completions(spoken.tokens, spoken.p, sure, spoken.rewards, spoken.mask, spoken.log_probs, whole)
+    word, given, rewards = state_paths(tree.world, budget)
+    rewards, given = rewards.to(spoken.rewards), given.to(spoken.p)
+    tokens, mask, log_probs = (x[:, word] for x in (spoken.tokens, spoken.mask, spoken.log_probs))
+    return Completions(tokens, spoken.p[:, word] * given, given, rewards * mask, mask, log_probs, word)
+
+
+def state_paths(
+    world: TokenMDP, budget: int = DEFAULT_BUDGET
+) -> tuple[Int[Tensor, "L"], Float[Tensor, "prompts L"], Float[Tensor, "prompts L H"]]:
+    """All words with all paths of abstract states: the words, the paths' probabilities given them, and `gamma^k r_k`.
+
+    Rows are in the order of the words. The states after the last token pay nothing and are left out. Errors as `completions`.
+    """
+    successor, chance = _successors(world)
+    state, given, word = world.starts[:, None], world.P.new_ones(len(world.prompts), 1), world.starts.new_zeros(1)
+    rewards = list[Tensor]()
+    for k in range(world.horizon):
+        ways = int((chance[state][given > 0] > 0).sum(-1).max()) if k + 1 < world.horizon else 1
+        _check_rows(world, state.shape[1] * world.V * ways, budget)
+        paid = world.gamma**k * world.r[k][state]  # (prompts, rows, V)
+        share = chance[state][..., :ways] if k + 1 < world.horizon else torch.ones_like(paid)[..., None]
+        given = (given[:, :, None, None] * share).flatten(1)
+        after = successor[state][..., :ways].flatten(1)
+        word = (word[:, None, None] * world.V + _tokens(world)[:, None]).expand(-1, -1, ways).flatten()
+        rewards = [x.repeat_interleave(world.V * ways, 1) for x in rewards] + [
+            paid.repeat_interleave(ways, -1).flatten(1)
+        ]
+        possible = (given > 0).any(0)
+        state, given, word, rewards = (
+            after[:, possible],
+            given[:, possible],
+            word[possible],
+            [x[:, possible] for x in rewards],
+        )
+    order = word.sort(stable=True).indices
+    return word[order], given[:, order], torch.stack(rewards, -1)[:, order]
+
+
+def _successors(world: TokenMDP) -> tuple[Int[Tensor, "S V B"], Float[Tensor, "S V B"]]:
+    """States that a token may lead to, and their probabilities; those of probability > 0 come first."""
+    order = (
+        (world.P > 0).long().sort(dim=-1, descending=True, stable=True).indices[..., : int((world.P > 0).sum(-1).max())]
+    )
+    return order, world.P.gather(-1, order)
+
+
+def _tokens(world: TokenMDP) -> Int[Tensor, "V"]:
+    return torch.arange(world.V, device=world.P.device)
+
+
+def _check_rows(world: TokenMDP, rows: int, budget: int) -> None:
+    needed = 8 * len(world.prompts) * rows * (4 * world.horizon + 6)
+    if needed > budget:
+        raise InputError(
+            f"horizon={world.horizon} with V={world.V} and tokens that lead by chance makes {rows:.4g} completions of a "
+            f"prompt, about {needed / 2**30:.3g} GiB of {budget / 2**30:.3g} allowed: take a smaller world"
+        )
+
+
+def _check_paid_by_tables(world: TokenMDP) -> None:
+    if world.readout is not None:
+        raise InputError("world pays a hidden readout, which no group of rewards holds: use a world without it")
+
+
+def completion_log_probs(tree: Tree) -> Float[Tensor, "prompts W H"]:
+    """`log pi` of every token of every word, tokens after an end token included; attached to autograd's graph."""
     count, prompts = tree.levels[-1].tokens.numel(), len(tree.levels[0].reach)
     log_pi = [torch.log_softmax(level.logits, -1).gather(1, level.tokens) for level in tree.levels]
     log_probs: Tensor = torch.stack([_along(x, count) for x in log_pi], -1).unflatten(0, (prompts, -1))
@@ -61,7 +182,7 @@ def completion_log_probs(tree: Tree) -> Float[Tensor, "prompts L H"]:
 
 
 def _along(x: Tensor, count: int) -> Tensor:
-    """A number of every edge of a level, repeated for those of the `count` completions that take the edge."""
+    """A number of every edge of a level, repeated for those of the `count` words that take the edge."""
     repeated: Tensor = x.flatten().repeat_interleave(count // x.numel())
     return repeated
 

@@ -14,13 +14,13 @@ from figures.drawing.panels import Series, diagonal_panel, legend_above
 from figures.drawing.style import MARKERS
 from figures.harness.claim import Claim, Part, Preset
 from figures.harness.rows import Row, equals, vanishes
-from figures.measures.linear_systems import SYSTEMS, build_system, label, truncated
+from figures.measures.linear_systems import SYSTEMS, build_system, label
 from figures.measures.rollouts import costates_of, sampled
+from theory.continuous.endless import cut_endless, spread_scale
 from theory.continuous.lq_gradients import costate_covariance
 from theory.continuous.lyapunov import linear_value
 
 _ROUNDING = 1e-6  # of the covariance: the tail of an endless world cut at 1e-8
-_NOTHING = 1e-4  # a spread below this share of the value gradient counts as none: the scale does not sink further
 _ANY, _OPTIMAL, _LEFT_OUT = "any gain", "optimal gain", "action noise left out"
 _MATCHED_OPTIMAL, _MATCHED_OTHER = "matched noise, optimal gain", "matched noise, other gain"
 
@@ -49,7 +49,7 @@ def settings(preset: Preset) -> list[CostateCovarianceSetting]:
 def measure(setting: CostateCovarianceSetting, rng: torch.Generator, device: str) -> list[Row]:
     """Products e_i e_j of the residual e = lambda_t - grad V_t(s_t) against the closed form, and matched-noise runs."""
     endless, K = build_system(setting.system, setting.gain)
-    world = truncated(endless, K)
+    world = cut_endless(endless, K, 2)
     value, T = linear_value(endless, K), world.horizon or 1
     times = sorted({0, T // 4, T // 2, T - 1}) if endless.horizon else [0, 2]
     policy = LinearPolicy(K).to(device)
@@ -64,7 +64,8 @@ def measure(setting: CostateCovarianceSetting, rng: torch.Generator, device: str
     measured = sampled(world, T, setting.samples, rng, device, products)
     pairs = [costate_covariance(endless, K, t) for t in times]
     action, process = (torch.stack([pair[i] for pair in pairs]) for i in (0, 1))
-    scale = _scale(action + process, world, value.at(0)[0])
+    Sigma = world.S_0 + torch.outer(world.m_0, world.m_0)
+    scale = spread_scale(action + process, value.at(0)[0], Sigma)
     labels = {"system": label(setting.system), "gain": setting.gain}
     shared: dict[str, Any] = {"margin": setting.margin, "labels": labels, "axes": ("time", "i", "j")}
     shared["tolerance"] = _ROUNDING * scale
@@ -73,14 +74,6 @@ def measure(setting: CostateCovarianceSetting, rng: torch.Generator, device: str
         rows += equals(_LEFT_OUT, measured, process, scale, **shared)
     part = _MATCHED_OPTIMAL if setting.gain == 1.0 else _MATCHED_OTHER
     return rows + vanishes(part, _matched_gap(world, policy, rng, device), 1e-6, labels=labels)
-
-
-def _scale(covariance: torch.Tensor, world: LinearQuadratic, P: torch.Tensor) -> torch.Tensor:
-    """(time, n, n): products of standard deviations, none below a share of the value gradient's own size."""
-    Sigma = world.S_0 + torch.outer(world.m_0, world.m_0)
-    gradient = 2 * float((P @ Sigma @ P).diagonal().max().sqrt())
-    sizes = covariance.diagonal(dim1=1, dim2=2).clamp(min=(_NOTHING * gradient) ** 2).sqrt()
-    return sizes[:, :, None] * sizes[:, None, :]
 
 
 def _matched_gap(world: LinearQuadratic, policy: Policy, rng: torch.Generator, device: str) -> torch.Tensor:

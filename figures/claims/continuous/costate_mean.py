@@ -13,8 +13,9 @@ from envs.policy import Policy
 from figures.drawing.panels import deviations_panel, legend_above
 from figures.harness.claim import Claim, Part, Preset
 from figures.harness.rows import Row, equals
-from figures.measures.linear_systems import SYSTEMS, build_system, label, truncated
+from figures.measures.linear_systems import SYSTEMS, build_system, label
 from figures.measures.rollouts import costates_of, residual_moments, sampled
+from theory.continuous.endless import SMALLEST_COMPONENT, cut_endless, gradient_size, steps_until_settled
 from theory.continuous.lyapunov import linear_value, second_moments
 
 _ROUNDING = 1e-6  # of the gradient: rounding at t = T, and the tail of an endless world cut at 1e-8
@@ -23,7 +24,10 @@ _TOTAL, _CUT = "total derivative", "policy path cut"
 
 @dataclass(frozen=True)
 class CostateMeanSetting:
-    """One system, sampled once; an endless world is judged at every fifth time of the first half of its paths."""
+    """One system, sampled once; an endless world is judged at every fifth time, as far as its paths take to settle.
+
+    At the last of these times the paths go on for as long once more.
+    """
 
     system: str
     samples: int
@@ -44,12 +48,13 @@ def settings(preset: Preset) -> list[CostateMeanSetting]:
 def measure(setting: CostateMeanSetting, rng: torch.Generator, device: str) -> list[Row]:
     """Moments of `lambda_t - grad V_t(s_t)` against 1 and s_t, in units of the value gradient's own size."""
     endless, K = build_system(setting.system)
-    world = truncated(endless, K, 1e-16)
+    last = 0 if endless.horizon else 5 * max(2, steps_until_settled(endless, K) // 5)
+    world = cut_endless(endless, K, last)
     value, Sigma, T = linear_value(endless, K), second_moments(world, K), world.horizon or 1
-    times = list(range(T + 1)) if endless.horizon else list(range(0, T // 2, 5))
+    times = list(range(T + 1)) if endless.horizon else list(range(0, last + 1, 5))
     rms = Sigma.diagonal(dim1=1, dim2=2).clamp(min=1e-300).sqrt()
-    size = torch.stack([_gradient_size(value.at(t)[0], Sigma[t]) for t in times])
-    size = size.clamp(min=1e-9 * float(size.max()))  # a component that never matters is judged on the others' scale
+    size = torch.stack([gradient_size(value.at(t)[0], Sigma[t]) for t in times])
+    size = size.clamp(min=SMALLEST_COMPONENT * float(size.max()))
 
     def moments(policy: Policy) -> Callable[[Noise], torch.Tensor]:
         def residuals(noise: Noise) -> torch.Tensor:
@@ -81,11 +86,6 @@ def measure(setting: CostateMeanSetting, rng: torch.Generator, device: str) -> l
         )
         rows += [{**row, "t": times[row["t"]]} for row in at_times]
     return rows
-
-
-def _gradient_size(P: torch.Tensor, Sigma: torch.Tensor) -> torch.Tensor:
-    """Root mean square of every component of grad V = -2 P s."""
-    return 2 * (P @ Sigma @ P).diagonal().clamp(min=0).sqrt()
 
 
 def draw(rows: pd.DataFrame, figure: Any) -> None:

@@ -84,7 +84,7 @@ def _explained(case: BreakerCase, broken: ExpectedUpdate, rng: torch.Generator, 
 def _length_drift(case: BreakerCase, broken: ExpectedUpdate, labels: Row) -> list[Row]:
     """How the mean lengths of successes and failures move: free completions (judged), and this policy (reported)."""
     completions, world, policy = case.completions(), case.pair.world, case.pair.policy
-    free = free_drift(row_weights(broken, completions), completions)
+    free = free_drift(row_weights(broken, case.words())[completions.word], completions)
     unbiased = free_drift(completions.returns[0] - broken.J, completions)
     speeds, true_speeds = (length_speeds(world, policy, v) for v in (broken.mean.flat, broken.truth.flat))
     rows: list[Row] = []
@@ -98,13 +98,14 @@ def _length_drift(case: BreakerCase, broken: ExpectedUpdate, labels: Row) -> lis
 
 def _weights(case: BreakerCase, broken: ExpectedUpdate, labels: Row) -> list[Row]:
     """Mean weight against return, in units of the affine weight nearest to it; at G = 2 it is the win rate."""
-    completions = case.completions()
-    p, R, W = completions.p[0], completions.returns[0], row_weights(broken, completions)
+    completions, words = case.completions(), case.words()
+    p, R, W = words.p[0], words.returns[0], row_weights(broken, words)
     centred = R - p @ R
     slope = p @ (W * centred) / (p @ centred**2)
     rows = report(_WEIGHT, W / slope, centred, labels=labels, axes=("completion",))
     if case.group == 2:
-        rows += equals(WINS, W, win_rate(R, p), tolerance=_ROUNDING, labels=labels, axes=("completion",))
+        wins = completions.over_states(win_rate(completions.returns[0], completions.p[0])[None])[0]
+        rows += equals(WINS, W, wins, tolerance=_ROUNDING, labels=labels, axes=("completion",))
     return rows
 
 

@@ -17,12 +17,12 @@ from figures.harness.rows import Row, equals, report
 from figures.measures.token_systems import build_policy, build_world
 from figures.measures.update_variance import exactly, fitted_slope, oracle_recipe, reduced, sampled_excess
 from theory.groups.binary_rewards import alignment
-from theory.groups.variance import completion_scores, group_variance, hoeffding
+from theory.groups.variance import group_variance, hoeffding, word_scores
 from theory.tokens.completions import completions
 from theory.tokens.prefix_tree import Tree, grow
 
 _ROUNDING = 1e-9
-WORLDS = ("stop (2,4)", "garnet (2,3)")
+WORLDS = ("stop (2,4)", "dense (2,3)")
 EXACT_SUM, ORACLE = "variance = oracle + remainder", "V as baseline: oracle term"
 EXCESS, SLOPE = "sampled excess", "fitted slope"
 OWN_MEAN, NO_BASELINE = "own row in the mean: unbiased", "no baseline: slope -2"
@@ -59,16 +59,22 @@ def measure(setting: UStatisticSetting, rng: torch.Generator, device: str) -> li
     world = build_world(setting.world).to(device)
     policy = build_policy(world, setting.seed)
     tree = grow(world, policy)
-    s = reduced(completion_scores(tree, policy))
+    s = reduced(word_scores(tree, policy))
     labels = {"world": setting.world, "seed": setting.seed}
     return _enumerated(setting, tree, s, labels) + _sampled(setting, tree, s, rng, labels)
 
 
+def _drawn(tree: Tree, s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Probabilities, returns and scores of the completions."""
+    rows = completions(tree)
+    return rows.p[0], rows.returns[0], s[rows.word]
+
+
 def _enumerated(setting: UStatisticSetting, tree: Tree, s: Tensor, labels: dict[str, Any]) -> list[Row]:
-    p, R = (x[0] for x in (completions(tree).p, completions(tree).returns))
-    gradient, rows, excess = p @ ((R - p @ R)[:, None] * s), list[Row](), []
+    p, R, of_row = _drawn(tree, s)
+    gradient, rows, excess = p @ ((R - p @ R)[:, None] * of_row), list[Row](), []
     for G in setting.sizes:
-        oracle, remainder = hoeffding(p, R, s, G)
+        oracle, remainder = hoeffding(p, R, of_row, G)
         at = {**labels, "G": G, "oracle": oracle}
         moments = {name: group_variance(tree, s, build(), G) for name, build in _RECIPES.items()}
         with_V, _ = group_variance(tree, s, oracle_recipe(float(p @ R)), G)
@@ -89,9 +95,9 @@ def _sampled(
     setting: UStatisticSetting, tree: Tree, s: Tensor, rng: torch.Generator, labels: dict[str, Any]
 ) -> list[Row]:
     """Excess at every size; its slope against log sqrt(G (G-1)), -2 exactly, and against log G, steeper at finite G."""
-    p, R = (x[0] for x in (completions(tree).p, completions(tree).returns))
-    exact = [hoeffding(p, R, s, G)[1] for G in setting.sampled]
-    excess = [sampled_excess(p, R, s, G, setting.samples, rng) for G in setting.sampled]
+    p, R, of_row = _drawn(tree, s)
+    exact = [hoeffding(p, R, of_row, G)[1] for G in setting.sampled]
+    excess = [sampled_excess(p, R, of_row, G, setting.samples, rng) for G in setting.sampled]
     rows: list[Row] = []
     for G, target, mean in zip(setting.sampled, exact, excess, strict=True):
         rows += equals(EXCESS, mean, target, target, labels=labels | {"G": G})
@@ -128,9 +134,9 @@ CLAIM = Claim(
     must_fail="Unbiasedness with the row itself in the mean (it gives (G-1)/G grad J); slope -2 without a baseline (it is -1)",
     how_to_read="Left and middle, G times the variance of every recipe's update, divided by the square of its scale (kappa): "
     "dr_grpo is then rloo exactly, and both fall to the dashed oracle, the exact value as baseline; reinforce does not, "
-    "but in stop (2,4) it lies below small groups. The dense rewards of garnet make grpo no multiple of the "
-    "gradient: its scale is that of the projection. Right, the excess of rloo in sampled groups over the exact dashed one: "
-    "proportional to 1/(G (G-1)), so a fit against log G is a little steeper than -2.",
+    "but in stop (2,4) it lies below small groups. The dense rewards of the other world make "
+    "grpo no multiple of the gradient: its scale is that of the projection. Right, the excess of rloo in sampled groups over "
+    "the exact dashed one: proportional to 1/(G (G-1)), so a fit against log G is a little steeper than -2.",
     parts=(
         *(Part(name, "claim", "holds") for name in (EXACT_SUM, ORACLE, EXCESS, SLOPE)),
         *(Part(name, "control", "fails", every="world") for name in (OWN_MEAN, NO_BASELINE)),

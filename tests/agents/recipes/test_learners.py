@@ -182,12 +182,39 @@ def test_without_old_log_probabilities_the_ratio_is_one():
         assert not torch.allclose(learner.slopes(log_probs, None, batch(off=0.5))[1], fresh[1])
 
 
-def test_rows_that_were_cut_leave_the_loss_and_change_no_other_rows_weight():
+def test_rows_that_were_cut_leave_the_loss_and_change_no_other_rows_weight_where_their_tokens_are_counted():
     given = batch()
-    kept, whole = (dapo(drop_truncated=drop)(given.rewards, MASK, GROUP, ended=ENDED)[0] for drop in (True, False))
+    dropping = build_learner("dapo", drop_truncated=True, count_dropped=True)
+    kept, whole = (learner(given.rewards, MASK, GROUP, ended=ENDED)[0] for learner in (dropping, dapo()))
     assert bool((kept[~ENDED] == 0).all())
     assert bool((whole[~ENDED][MASK[~ENDED]] != 0).all())
     close(kept[ENDED], whole[ENDED], rtol=0, atol=0)
+
+
+def test_dropped_tokens_leave_the_denominator_and_dropped_rewards_the_comparison_if_asked():
+    """By hand: GRPO's advantages of one group of three rows of two, one and three tokens; the last was cut."""
+    rewards = torch.tensor([[0.0, 1.0, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, 4.0]], dtype=torch.float64)
+    mask = torch.arange(3) < torch.tensor([[2], [1], [3]])
+    ended, group = torch.tensor([True, True, False]), torch.zeros(3, dtype=torch.int64)
+
+    def weights(name="dr_grpo", **options):
+        return build_learner(name, drop_truncated=True, **options)(rewards, mask, group, ended=ended)[0]
+
+    A = torch.tensor([1 - 5 / 3, 0 - 5 / 3, 0.0], dtype=torch.float64)[:, None] * mask
+    close(weights(), A / 3)  # rows are counted, tokens are not
+    token_mean = {"name": "grpo", "std": "none", "length": "group token mean"}
+    close(weights(**token_mean), A / 3)  # three tokens are kept
+    close(weights(**token_mean, count_dropped=True), A / 6)
+    alone = torch.tensor([0.5, -0.5, 0.0], dtype=torch.float64)[:, None] * mask
+    close(weights(compare_dropped=False), alone / 3)
+    close(weights("rloo", compare_dropped=False), 2 * alone / 3)
+    for lonely in (torch.tensor([True, False, False]), torch.zeros(3, dtype=torch.bool)):
+        learner = build_learner("grpo", drop_truncated=True, compare_dropped=False, length="group token mean")
+        assert bool((learner(rewards, mask, group, ended=lonely)[0] == 0).all())
+
+
+def test_rows_are_cut_in_no_world_without_an_end_token():
+    given, whole = batch(), dapo()(batch().rewards, MASK, GROUP)[0]
     unsaid = dapo(drop_truncated=True)(given.rewards, MASK, GROUP)[0]  # no end token in this world: none was cut
     close(unsaid, whole, rtol=0, atol=0)
 
@@ -236,7 +263,7 @@ def test_an_unknown_learner_is_answered_with_the_near_names_and_an_unknown_optio
             build_learner(name)
     with pytest.raises(ValueError, match="'low'; it has std, length, clip, eps"):
         build_learner("grpo", low=0.1)
-    with pytest.raises(ValueError, match="it has none"):
+    with pytest.raises(ValueError, match="it has drop_truncated"):
         build_learner("rloo", clip=0.2)
 
 

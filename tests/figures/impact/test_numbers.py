@@ -10,9 +10,11 @@ import torch
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
+from agents.sampling.completions import sample_completions
 from agents.sampling.token_rewards import token_returns
 from envs.corpus import Corpus
 from envs.skills import skills
+from envs.token_mdp import TokenMDP
 from envs.token_tasks import sum_and_stop
 from figures.impact.numbers import (
     HEADROOMS,
@@ -25,8 +27,9 @@ from figures.impact.numbers import (
     reader_return,
 )
 from tests.envs.refusals import refused
+from tests.oracles import assert_mean_within, differs_by
 from tests.theory.token_cases import several_prompts, transformer, with_readout
-from theory.tokens.completions import completions
+from theory.tokens.completions import words
 from theory.tokens.dynamic_programming import best_words
 from theory.tokens.prefix_tree import grow
 
@@ -226,9 +229,29 @@ def test_what_defines_no_headroom_is_refused(name, value):
 def test_the_best_return_is_that_of_the_best_word_of_each_prompt_where_tokens_lead_by_chance_too():
     world = several_prompts()
     with torch.no_grad():
-        answers = completions(grow(world, policy(world)))
-    gap = (answers.returns.max(-1).values - (answers.p * answers.returns).sum(-1)) @ world.weights
+        spoken = words(grow(world, policy(world)))
+    gap = (spoken.returns.max(-1).values - (spoken.p * spoken.returns).sum(-1)) @ world.weights
     assert describe_policy(world, policy(world))["rest"] == pytest.approx(float(gap), rel=1e-12)
+
+
+def test_pass_at_k_and_spread_count_what_is_drawn_where_tokens_lead_by_chance(rng):
+    """A noisy verifier: whatever is said, the reward of 1 is drawn with probability 0.8 or 0.3; words alone know only means."""
+    P, r = torch.zeros(3, 2, 3), torch.zeros(2, 3, 2)
+    P[0, 0], P[0, 1] = torch.tensor([0.0, 0.8, 0.2]), torch.tensor([0.0, 0.3, 0.7])
+    P[1, :, 1] = P[2, :, 2] = r[1, 1] = 1.0
+    world = TokenMDP(P, r, [[0]], [0], 2)
+    network = policy(world)
+    numbers = describe_policy(world, network, Definitions(k=4))
+    with torch.no_grad():
+        first = float(grow(world, network).levels[0].pi[0, 0])
+    success = 0.8 * first + 0.3 * (1 - first)
+    assert numbers["J"] == pytest.approx(success, rel=1e-7)
+    assert numbers["pass_at_k"] == pytest.approx(1 - (1 - success) ** 4, rel=1e-7)
+    assert numbers["spread"] == pytest.approx(success * (1 - success), rel=1e-7)
+    assert numbers["rest"] == pytest.approx(0.8 - success, rel=1e-7), "no policy gets more than 0.8"
+    drawn = sample_completions(world, network, torch.zeros(30_000, dtype=torch.int64), 1, rng).rewards.sum(1)
+    assert_mean_within((drawn - success) ** 2, numbers["spread"])
+    assert differs_by((drawn - success) ** 2, 0.25 * first * (1 - first)), "the control: the spread of the means"
 
 
 def test_worlds_with_a_readout_or_too_large_are_refused():

@@ -7,13 +7,10 @@ import torch
 from envs.world import InputError
 from figures.measures.linear_systems import (
     MEMORYLESS,
-    SYSTEMS,
     build_system,
     memoryless_system,
     read_system,
-    truncated,
 )
-from theory.continuous.lyapunov import linear_value
 
 OWN = {"A": [[0.9]], "B": [[1.0]], "Q": [[1.0]], "R": [[0.5]], "K": [[0.3]], "gamma": 0.9, "S_x": [[0.1]]}
 
@@ -56,16 +53,6 @@ def test_a_missing_or_broken_file_is_refused(tmp_path):
     (tmp_path / "x.json").write_text("{")
     with pytest.raises(InputError, match="not JSON"):
         read_system(tmp_path / "x.json")
-
-
-@pytest.mark.parametrize("name", SYSTEMS)
-def test_truncation_leaves_the_value_gradient_as_it_is(name):
-    endless, K = build_system(name)
-    cut = truncated(endless, K)
-    if endless.horizon:
-        assert cut is endless
-    P, P_cut = linear_value(endless, K).at(0)[0], linear_value(cut, K).at(0)[0]
-    torch.testing.assert_close(P_cut, P, rtol=1e-7, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", [*MEMORYLESS, json.dumps(OWN)])

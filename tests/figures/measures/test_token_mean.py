@@ -11,7 +11,8 @@ from agents.recipes.surrogates import token_mean
 from envs.world import InputError
 from figures.measures.token_mean import expected_token_mean
 from figures.measures.token_systems import build_policy, build_world
-from theory.groups.expected_update import distinct_outcomes, expected_update
+from theory.groups.expected_update import expected_update
+from theory.groups.outcomes import distinct_outcomes
 from theory.tokens.completions import completions
 from theory.tokens.prefix_tree import grow
 

@@ -9,17 +9,17 @@ import torch
 from figures.harness.statistics import Estimate
 from figures.measures.token_systems import build_policy, build_world
 from figures.measures.update_variance import exactly, fitted_slope, oracle_recipe, reduced, sampled_excess
-from theory.groups.variance import completion_scores, group_variance, hoeffding
+from theory.groups.variance import group_variance, hoeffding, word_scores
 from theory.tokens.completions import completions
 from theory.tokens.prefix_tree import grow
 
 
 @pytest.fixture(scope="module")
 def tree_and_scores():
-    world = build_world("garnet (2,3)")
+    world = build_world("dense (2,3)")
     policy = build_policy(world, 1)
     tree = grow(world, policy)
-    return tree, completion_scores(tree, policy)
+    return tree, word_scores(tree, policy)
 
 
 @pytest.fixture(scope="module")

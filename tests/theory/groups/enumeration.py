@@ -41,23 +41,42 @@ def words_of(world):
     return words
 
 
+def paths_of(world, prompt, word, n):
+    """All states on the way of a word's own steps, with their probability given the word; by plain loops."""
+    paths = [([int(world.starts[prompt])], 1.0)]
+    for token in word[: n - 1]:
+        paths = [
+            ([*states, z], chance * float(world.P[states[-1], token, z]))
+            for states, chance in paths
+            for z in range(world.S)
+            if world.P[states[-1], token, z] > 0
+        ]
+    return paths
+
+
 class Enumeration:
-    """All completions of a world: rewards by stepping the belief, log-probabilities by running whole contexts."""
+    """All completions of a world, words and states: rewards as drawn, log-probabilities by running whole contexts.
+
+    `words` has an entry for every completion: a word with several paths of states is there several times.
+    """
 
     def __init__(self, world):
-        self.world, self.words = world, words_of(world)
+        found = [(word, states, chance) for word in words_of(world) for states, chance in paths_of(world, *word)]
+        self.world, self.words = world, [word for word, _, _ in found]
+        self.given = torch.tensor([chance for _, _, chance in found], dtype=torch.float64)
+        self.states = [states for _, states, _ in found]
         self.prompt = torch.tensor([prompt for prompt, _, _ in self.words])
         self.tokens = torch.tensor([word for _, word, _ in self.words])
         self.mask = torch.tensor([[t < n for t in range(world.horizon)] for _, _, n in self.words])
-        self.rewards = torch.tensor([self._rewards_of(*word) for word in self.words], dtype=torch.float64)
+        self.rewards = torch.tensor(
+            [self._rewards_of(*both) for both in zip(self.words, self.states, strict=True)], dtype=torch.float64
+        )
         self.ended = torch.tensor([world.end in word[:n] for _, word, n in self.words])
 
-    def _rewards_of(self, prompt, word, n):
-        world, rewards = self.world, [0.0] * self.world.horizon
-        belief = [float(z == world.starts[prompt]) for z in range(world.S)]
+    def _rewards_of(self, spoken, states):
+        (_, word, n), rewards = spoken, [0.0] * self.world.horizon
         for k in range(n):
-            rewards[k] = world.gamma**k * sum(b * float(world.r[k, z, word[k]]) for z, b in enumerate(belief))
-            belief = [sum(belief[z] * float(world.P[z, word[k], y]) for z in range(world.S)) for y in range(world.S)]
+            rewards[k] = self.world.gamma**k * float(self.world.r[k, states[k], word[k]])
         return rewards
 
     def evaluate(self, policy, probes=None, rows=slice(None)):
@@ -68,7 +87,7 @@ class Enumeration:
 
     def chances(self, policy):
         """Probability of every completion given its prompt."""
-        return (self.evaluate(policy)[0].detach() * self.mask).sum(1).exp()
+        return (self.evaluate(policy)[0].detach() * self.mask).sum(1).exp() * self.given
 
     def nodes(self, k):
         """Index of every completion's prefix of k tokens among the nodes of level k."""

@@ -10,7 +10,7 @@ from torch.nn.utils import parameters_to_vector
 
 from agents.recipes.batch import Batch
 from agents.recipes.learners import Penalty, build_learner, grpo
-from agents.sampling.token_rewards import token_rewards
+from agents.sampling.completions import step_rewards
 from agents.sampling.tokens import sample_tokens
 from envs.token_mdp import TokenMDP
 from envs.token_tasks import combination_lock, garnet, sum_and_stop
@@ -19,7 +19,8 @@ from tests.oracles import assert_mean_within, differs_by
 from tests.theory.groups.enumeration import WORLDS, Enumeration, policy_of, two_prompts, unchecked, words_of
 from tests.theory.groups.recipes import RECIPES, build
 from tests.theory.token_cases import transformer, with_readout
-from theory.groups.expected_update import distinct_outcomes, expected_update
+from theory.groups.expected_update import expected_update
+from theory.groups.outcomes import distinct_outcomes
 from theory.tokens.completions import completions
 from theory.tokens.prefix_tree import grow
 
@@ -76,7 +77,7 @@ def assert_is_the_mean_of_all_groups(update, learner, world, policy, G, site="la
 def test_a_recipes_mean_update_is_that_of_all_ordered_groups(place, G, name):
     world, learner = WORLDS[place], build(name)
     policy = policy_of(world)
-    update = expected_update(world, policy, learner, G, ("layer1",))
+    update = expected_update(world, policy, learner, G, ("layer1",), prompts=1)
     assert_is_the_mean_of_all_groups(update, learner, world, policy, G)
 
 
@@ -202,12 +203,12 @@ def test_for_binary_rewards_costates_are_the_true_ones_times_kappa_at_all_sites_
 def test_sampled_groups_agree_with_the_mean_in_standard_errors(rng):
     world, learner, G, groups, steps = sum_and_stop(3, 3, gamma=0.9), build_learner("grpo"), 3, 8, 150
     policy = policy_of(world, seed=2)
-    exact, discount, updates = expected_update(world, policy, learner, G), 0.9 ** torch.arange(3.0).double(), []
+    exact, updates = expected_update(world, policy, learner, G), []
     every = Enumeration(world)
     for _ in range(steps):
         drawn = sample_tokens(policy, world.prompts, 3, rng, copies=G * groups)
         every.prompt, every.tokens, mask = drawn.prompt, drawn.tokens, world.mask(drawn.tokens)
-        rewards = token_rewards(world, drawn.prompt, drawn.tokens) * discount * mask
+        rewards = step_rewards(world, drawn.prompt, drawn.tokens)
         group = torch.arange(len(mask)) // G
         policy.zero_grad()
         learner.loss(*every.evaluate(policy), Batch(rewards, mask, group)).backward()
@@ -222,15 +223,17 @@ def test_the_truth_is_the_exact_gradient_and_the_weights_are_those_of_the_edges(
     world = WORLDS["two prompts"]
     policy, every = policy_of(world), Enumeration(world)
     log_probs = every.evaluate(policy)[0]
-    J = (world.weights[every.prompt] * (log_probs * every.mask).sum(1).exp() * every.rewards.sum(1)).sum()
+    spoken = (log_probs * every.mask).sum(1).exp() * every.given
+    J = (world.weights[every.prompt] * spoken * every.rewards.sum(1)).sum()
     update = expected_update(world, policy, build_learner("reinforce"), 1)
     slope = torch.autograd.grad(J, policy.parameters(), allow_unused=True, materialize_grads=True)
     close(parameters_to_vector(update.truth.parameters), parameters_to_vector(slope), rtol=1e-9, atol=1e-13)
     close(update.J, J.detach())
-    close(update.weights[1].flatten(), every.rewards.sum(1), rtol=1e-12, atol=0)
-    p = every.chances(policy).unflatten(0, (2, 2, 2))
-    mean = (p * every.rewards.sum(1).unflatten(0, (2, 2, 2))).sum(-1) / p.sum(-1)
-    close(update.weights[0], mean)
+    p, R = every.chances(policy), every.rewards.sum(1)
+    for k in (0, 1):  # the weight of an edge is the mean return through it
+        edge = every.nodes(k) * world.V + every.tokens[:, k]
+        chance = torch.zeros(len(update.weights[k].flatten()), dtype=torch.float64).index_add_(0, edge, p)
+        close(update.weights[k].flatten(), torch.zeros_like(chance).index_add_(0, edge, p * R) / chance)
 
 
 def test_completions_are_those_of_brute_force_and_alike_ones_are_one_outcome():
@@ -240,7 +243,8 @@ def test_completions_are_those_of_brute_force_and_alike_ones_are_one_outcome():
         close(rows.p.sum(1), torch.ones(len(world.prompts), dtype=torch.float64))
         log_probs, chances = every.evaluate(policy)[0], every.chances(policy)
         for i, (prompt, word, n) in enumerate(every.words):
-            same = (rows.tokens[prompt, :, :n] == torch.tensor(word[:n])).all(1)
+            same = (rows.tokens[prompt, :, :n] == torch.tensor(word[:n])).all(1) & (rows.p[prompt] > 0)
+            same &= (rows.rewards[prompt] - every.rewards[i]).abs().amax(1) < 1e-12
             close(rows.p[prompt, same].sum(), chances[i])
             row = int(same.nonzero()[0])
             close(rows.rewards[prompt, row], every.rewards[i])

@@ -28,7 +28,7 @@ from theory.groups.objectives import (
     trust_region_objective,
     win_rate,
 )
-from theory.tokens.completions import completions
+from theory.tokens.completions import completions, words
 from theory.tokens.prefix_tree import grow
 
 STOP, GARNET = sum_and_stop(modulus=2, horizon=4), garnet(V=2, horizon=3, seed=1, gamma=0.9)
@@ -54,18 +54,20 @@ def moved(policy, step):
 def test_row_weights_are_those_of_all_ordered_groups():
     policy = policy_of(GARNET)
     update = expected_update(GARNET, policy, build_learner("grpo", length="row sum"), 3)
-    rows = completions(grow(GARNET, policy))
-    R, p, W = rows.returns[0], rows.p[0], torch.zeros(8, dtype=torch.float64)
-    for own, *others in itertools.product(range(8), repeat=3):
+    tree = grow(GARNET, policy)
+    rows = completions(tree)
+    R, p, W = rows.returns[0], rows.p[0], torch.zeros(len(rows.word), dtype=torch.float64)
+    for own, *others in itertools.product(range(len(R)), repeat=3):
         returns = R[[own, *others]]
         A = (returns[0] - returns.mean()) / returns.std(unbiased=False) if len({own, *others}) > 1 else 0.0
         W[own] += p[others].prod() * A
-    assert torch.allclose(row_weights(update, rows), W, atol=1e-12)
+    of_words = torch.zeros(8, dtype=torch.float64).index_add_(0, rows.word, rows.given[0] * W)
+    assert torch.allclose(row_weights(update, words(tree)), of_words, atol=1e-12)
 
 
 def test_row_weights_of_dapo_divide_by_the_length_of_the_group():
     policy = policy_of(STOP)
-    rows = completions(grow(STOP, policy))
+    rows = words(grow(STOP, policy))
     R, p, lengths = rows.returns[0], rows.p[0], rows.mask[0].sum(1)
     A = (R[:, None] - R).sign()  # binary rewards, two rows
     W = (p * 2 * A / (lengths[:, None] + lengths)).sum(1)
@@ -74,7 +76,7 @@ def test_row_weights_of_dapo_divide_by_the_length_of_the_group():
 
 def test_the_win_rate_by_hand():
     R, p, wanted = torch.tensor(
-        [[0.0, 1.0, 1.0 + 1e-12, 3.0], [0.1, 0.2, 0.3, 0.4], [-0.9, -0.3, -0.3, 0.6]], dtype=torch.float64
+        [[0.0, 1.0, 1.0 + 1e-15, 3.0], [0.1, 0.2, 0.3, 0.4], [-0.9, -0.3, -0.3, 0.6]], dtype=torch.float64
     )
     assert torch.allclose(win_rate(R, p), wanted)
 
@@ -87,7 +89,7 @@ def test_slopes_of_J_and_of_the_trust_region_objective_at_its_own_policy_are_the
     for objective in (
         lambda tree: tree.J,
         trust_region_objective(drawn, 1.0),
-        frozen_objective(completions(drawn).returns[0]),
+        frozen_objective(words(drawn).returns[0]),
     ):
         slope = directional_slope(policy, v, of_policy(world, objective))
         assert float(slope) == pytest.approx(float(truth @ v), rel=1e-8)

@@ -8,8 +8,8 @@ import torch
 
 from tests.theory.groups.enumeration import unchecked
 from tests.theory.groups.recipes import RECIPES, build
-from theory.groups import expected_update
-from theory.groups.expected_update import expected_weights, group_multisets
+from theory.groups import outcomes
+from theory.groups.outcomes import distinct_outcomes, expected_weights, group_multisets
 
 close = torch.testing.assert_close
 
@@ -57,7 +57,7 @@ def test_mean_weights_of_outcomes_are_those_of_all_ordered_groups(name, G):
 def test_mean_weights_do_not_depend_on_how_many_groups_are_weighed_at_once(name, monkeypatch):
     p, fields = outcomes_case()
     whole = expected_weights(build(name), p, fields, 3)[0]
-    monkeypatch.setattr(expected_update, "_CHUNK", 30)
+    monkeypatch.setattr(outcomes, "_CHUNK", 30)
     close(expected_weights(build(name), p, fields, 3)[0], whole)
 
 
@@ -68,3 +68,33 @@ def test_an_outcome_without_chance_weighs_nothing_and_changes_nothing():
     weights = expected_weights(build("grpo"), p, fields, 3)[0]
     close(weights[alive], expected_weights(build("grpo"), p[alive], {n: x[alive] for n, x in fields.items()}, 3)[0])
     assert bool((weights[1] == 0).all())
+
+
+@pytest.mark.parametrize(
+    ("column", "count"),
+    [
+        ([-1.0, -2.0, -math.inf], 3),
+        ([0.0, 1e-4, -1e9, 1e-4], 3),
+        ([1e-300, 2e-300, 0.0], 3),
+        ([0.1 + 0.2, 0.3, 0.3 + 1e-12], 2),
+        ([math.inf, -math.inf, math.inf, 1e308], 3),
+        ([5.0], 1),
+    ],
+)
+def test_outcomes_are_equal_to_the_rounding_of_each_entry_and_infinities_are_values(column, count):
+    old = torch.tensor(column, dtype=torch.float64)[:, None]
+    fields = {"rewards": torch.zeros_like(old), "old": old}
+    of, outcomes = distinct_outcomes(fields)
+    assert len(outcomes["old"]) == count == int(of.max()) + 1
+    close(outcomes["old"][of, 0], fields["old"][:, 0], rtol=1e-13, atol=0)
+
+
+def test_a_reward_far_from_the_others_merges_none_of_them():
+    p, G = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64), 3
+    fields = {
+        "rewards": torch.tensor([[0.0], [1e-4], [-1e9]], dtype=torch.float64),
+        "mask": torch.ones(3, 1, dtype=torch.bool),
+    }
+    of, outcomes = distinct_outcomes(fields)
+    weights = expected_weights(build("grpo"), p[torch.argsort(of)], outcomes, G)[0][of]
+    close(weights, weights_by_loop(build("grpo"), p, fields, G), rtol=1e-12, atol=1e-14)

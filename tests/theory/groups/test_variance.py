@@ -12,8 +12,8 @@ from envs.token_tasks import combination_lock, garnet, sum_and_stop
 from tests.envs.refusals import refused
 from tests.theory.groups.enumeration import Enumeration, policy_of, two_prompts, unchecked
 from theory.groups.expected_update import expected_update
-from theory.groups.variance import completion_scores, group_variance, hoeffding
-from theory.tokens.completions import completions
+from theory.groups.variance import group_variance, hoeffding, word_scores
+from theory.tokens.completions import completions, words
 from theory.tokens.prefix_tree import grow
 
 close = torch.testing.assert_close
@@ -37,7 +37,7 @@ def case(place, seed=1):
     world = WORLDS[place]
     policy = policy_of(world, seed)
     tree = grow(world, policy)
-    return world, policy, tree, completion_scores(tree, policy)
+    return world, policy, tree, word_scores(tree, policy)
 
 
 def build(name, world):
@@ -74,7 +74,7 @@ def by_all_groups(recipe, world, policy, G):
 def test_a_completions_score_is_its_own_backward_pass_through_whole_contexts(place):
     world, policy, tree, s = case(place)
     every, rows = scores_by_rows(world, policy)
-    tokens = completions(tree).tokens[0]
+    tokens = words(tree).tokens[0]
     for i, (_, word, n) in enumerate(every.words):
         same = (tokens[:, :n] == torch.tensor(word[:n])).all(1)
         close(s[same], rows[i].expand(int(same.sum()), -1), rtol=1e-9, atol=1e-12)
@@ -101,7 +101,7 @@ def test_a_recipes_variance_and_mean_are_those_of_all_ordered_groups(place, name
 def test_the_two_parts_of_hoeffding_add_up_to_the_variance_of_rloo(place, G):
     world, _, tree, s = case(place)
     rows = completions(tree)
-    oracle, rest = hoeffding(rows.p[0], rows.returns[0], s, G)
+    oracle, rest = hoeffding(rows.p[0], rows.returns[0], s[rows.word], G)
     variance, _ = group_variance(tree, s, build("rloo", world), G)
     assert oracle + rest == pytest.approx(variance, rel=1e-9)
     assert min(oracle, rest) > 0
@@ -112,7 +112,7 @@ def test_the_two_parts_of_hoeffding_add_up_to_the_variance_of_rloo(place, G):
 def test_the_oracle_term_is_what_the_exact_value_would_leave_as_a_baseline():
     _, _, tree, s = case("dense")
     rows = completions(tree)
-    p, R, G = rows.p[0].numpy(), rows.returns[0].numpy(), 4
+    p, R, G, s = rows.p[0].numpy(), rows.returns[0].numpy(), 4, s[rows.word]
     updates = (R - p @ R)[:, None] * s.numpy()
     variance = sum(p @ (updates[:, d] - p @ updates[:, d]) ** 2 for d in range(updates.shape[1]))
     oracle, rest = hoeffding(rows.p[0], rows.returns[0], s, G)
@@ -159,7 +159,7 @@ def test_what_has_no_such_variance_is_refused(monkeypatch):
     world = two_prompts()
     policy = policy_of(world)
     with refused("world"):
-        completion_scores(grow(world, policy), policy)
+        word_scores(grow(world, policy), policy)
     world, policy, tree, s = case("lock")
     rows = completions(tree)
     with refused("group"):
@@ -167,5 +167,5 @@ def test_what_has_no_such_variance_is_refused(monkeypatch):
     with refused("group=90"):
         group_variance(tree, s, build("rloo", world), 90, budget=2**10)
     monkeypatch.setattr(torch.autograd, "grad", lambda *arguments, **options: pytest.fail("allocated"))
-    with refused("4 completions"):
-        completion_scores(tree, policy, budget=2**10)
+    with refused("4 words"):
+        word_scores(tree, policy, budget=2**10)
