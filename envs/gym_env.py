@@ -19,9 +19,11 @@ from envs.world import InputError, World
 class WorldAdapter:
     """A `World` for the shells: commands and states are boxes of float64."""
 
-    def __init__(self, world: World):
-        self.world = world.numpy()
-        self.observation_space, self.action_space = _box(self.world.n), _box(self.world.m)
+    def __init__(self, world: World, bound: float | None = None):
+        if bound is not None and not 0 < bound < np.inf:
+            raise InputError(f"bound must be a finite number > 0, or None for no bound; got {bound!r}")
+        self.world, self.bound = world.numpy(), bound
+        self.observation_space, self.action_space = _box(self.world.n), _box(self.world.m, bound or np.inf)
         self._size, self.width = (self.world.m,), self.world.m + self.world.n
 
     def draw(self, rng: np.random.Generator, rows: np.ndarray) -> None:
@@ -56,13 +58,13 @@ class WorldAdapter:
         return self.world.gamma * self.world.terminal_reward(state)
 
     def checked(self, action: Any, batch: tuple[int, ...]) -> np.ndarray:
-        """The command as float64."""
+        """The command as float64, cut to the bound."""
         command, shape = np.asarray(action, dtype=np.float64), batch + self._size
         if command.shape != shape:
             raise InputError(f"action must have shape {shape}; got {command.shape}")
         if np.count_nonzero(np.isfinite(command)) < command.size:
             raise InputError("action holds NaN or infinity; every entry must be a finite number")
-        return command
+        return command if self.bound is None else command.clip(-self.bound, self.bound)
 
     def observe(self, state: np.ndarray) -> np.ndarray:
         """All of the state."""
@@ -79,8 +81,8 @@ class WorldAdapter:
         return {}
 
 
-def _box(size: int) -> gym.spaces.Box:
-    return gym.spaces.Box(-np.inf, np.inf, (size,), np.float64)
+def _box(size: int, bound: float = np.inf) -> gym.spaces.Box:
+    return gym.spaces.Box(-bound, bound, (size,), np.float64)
 
 
 class WorldEnv(Shell):

@@ -20,13 +20,13 @@ class Entry:
         build: the builder, whose keywords are the world's options.
         description: one line, for the README.
         shell: module with the Gymnasium shells, `Env` and `VectorEnv` classes named in `_SHELLS`.
-        max_episode_steps: where Gymnasium cuts an endless world.
+        limit: where the shells truncate an endless world unless they are told otherwise; a horizon has no such limit.
     """
 
     build: Callable[..., Any]
     description: str
     shell: str = "envs.token_env"
-    max_episode_steps: int | None = None
+    limit: int | None = None
 
     @property
     def options(self) -> tuple[str, ...]:
@@ -47,14 +47,18 @@ class Entry:
 _SHELLS = {"envs.gym_env": ("WorldEnv", "WorldVectorEnv"), "envs.token_env": ("TokenEnv", "TokenVectorEnv")}
 
 
-def _lq(build: Callable[..., Any], description: str, max_episode_steps: int | None = None) -> Entry:
-    return Entry(build, description, "envs.gym_env", max_episode_steps)
+def _lq(build: Callable[..., Any], description: str, limit: int | None = None) -> Entry:
+    return Entry(build, description, "envs.gym_env", limit)
 
 
 WORLDS = {
     "LQScalar": _lq(linear_quadratic.scalar, "linear-quadratic, one state, slightly unstable, finite horizon"),
     "LQDoubleIntegrator": _lq(linear_quadratic.double_integrator, "linear-quadratic, a point mass, finite horizon"),
-    "LQRandom": _lq(linear_quadratic.random_system, "random linear-quadratic system, endless, cut at 200 steps", 200),
+    "LQRandom": _lq(
+        linear_quadratic.random_system,
+        "random linear-quadratic system, endless, truncated after 200 steps (`limit`)",
+        200,
+    ),
     "LQUniformNoise": _lq(lq_variants.uniform_noise, "without A3: action noise whose density jumps"),
     "LQStepReward": _lq(lq_variants.step_reward, "without A1: a step in the reward"),
     "LQQuantisedAction": _lq(lq_variants.quantised_action, "without A1: actions rounded to a grid"),
@@ -102,6 +106,5 @@ def register() -> None:
             id=gymnasium_id(name),
             entry_point=f"{entry.shell}:{single}",
             vector_entry_point=f"{entry.shell}:{vector}",
-            max_episode_steps=entry.max_episode_steps,
-            kwargs={"make_world": entry.builder_name},
+            kwargs={"make_world": entry.builder_name, "limit": entry.limit},
         )

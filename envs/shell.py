@@ -3,21 +3,23 @@
 A kind of world is known by its `Adapter`: how to draw noise, begin, step, show the state. A shell keeps clock, tape and seeds.
 
 Termination or truncation? A finite horizon belongs to the problem (its value is 0 after T), so reaching it, or saying an end
-token before, is a *termination*. Cutting an endless world after `max_episode_steps` is a *truncation*: bootstrap there.
+token before, is a *termination*. Cutting an endless world after `limit` steps is a *truncation*: bootstrap there. Gymnasium's
+`max_episode_steps` can truncate any world earlier.
 
 Copy i of the vector form, seeded with `seed + i`, lives through the same episodes as the single form with that seed:
 each copy has a tape of noise from its own generator, drawn in blocks, and every reset and every step takes its next row.
 That is also what makes the vector form fast: copies that end together stay in step, and a slice of a block is free.
 """
 
+import dataclasses
 from typing import Any, Protocol
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.envs.registration import load_env_creator
+from gymnasium.envs.registration import EnvSpec, load_env_creator
 
 from envs.token_mdp import TokenMDP
-from envs.world import World
+from envs.world import InputError, World
 
 BLOCK = 256  # rows of noise drawn at once; part of what a seed means
 
@@ -77,19 +79,80 @@ def build(make_world: str, settings: dict[str, Any]) -> Any:
     return builder(**settings)
 
 
+def step_limit(limit: int | None, world: World | TokenMDP) -> int | None:
+    """Steps after which a shell truncates an episode; None for a world with a horizon, whose end is a termination."""
+    if limit is not None and (not isinstance(limit, int) or limit < 1):
+        raise InputError(f"limit must be a whole number >= 1, or None for no limit; got {limit!r}")
+    return None if world.horizon else limit
+
+
+def shown_space(space: gym.Space[Any], clock: bool, world: World | TokenMDP) -> gym.Space[Any]:
+    """The space of observations, with a last entry for the number of steps taken if there is a clock."""
+    if not clock:
+        return space
+    assert isinstance(space, gym.spaces.Box)
+    last = world.horizon or (np.inf if space.dtype == np.float64 else np.iinfo(np.int64).max)
+    return gym.spaces.Box(
+        np.append(space.low, 0), np.append(space.high, last).astype(space.dtype), dtype=space.dtype.type
+    )
+
+
+def shown(observation: np.ndarray, t: Clock, clock: bool) -> np.ndarray:
+    """One observation or those of all copies, with the number of steps taken as last entry if there is a clock."""
+    if not clock:
+        return observation
+    steps = np.broadcast_to(np.asarray(t, observation.dtype)[..., None], (*observation.shape[:-1], 1))
+    return np.concatenate([observation, steps], -1)
+
+
 class Shell(gym.Env[np.ndarray, Any]):
-    """One copy of the world built by `make_world` ("module:function"), with the builder's keywords as keywords."""
+    """One copy of the world built by `make_world` ("module:function"), with the builder's keywords as keywords.
+
+    Args:
+        make_world: the builder.
+        render_mode: None; nothing is drawn.
+        limit: an endless world is truncated after so many steps, None for never; a world with a horizon terminates there.
+        clock: whether the number of steps taken is the last entry of every observation.
+        bound: of every component of a command, where commands are numbers; None leaves them unbounded. A command beyond it is
+            cut to the bound, then the action noise is added. The value of every policy that stays within the bound is exact as
+            ever; the optimal gain leaves it where `|K s|` is larger, so that the Riccati value is an upper bound there.
+        settings: the builder's keywords.
+    """
 
     metadata: dict[str, Any] = {"render_modes": []}
     adapter: type[Any]  # makes an Adapter of a world
 
-    def __init__(self, make_world: str, render_mode: str | None = None, **settings: Any):
-        self._adapter: Adapter = self.adapter(build(make_world, settings))
-        self.world = self._adapter.world
+    def __init__(
+        self,
+        make_world: str,
+        render_mode: str | None = None,
+        limit: int | None = None,
+        clock: bool = False,
+        bound: float | None = None,
+        **settings: Any,
+    ):
+        self._adapter: Adapter = self.adapter(build(make_world, settings), bound)
+        self.world, self.clock = self._adapter.world, clock
+        self.limit = step_limit(limit, self.world)
         self.render_mode = render_mode
-        self.observation_space, self.action_space = self._adapter.observation_space, self._adapter.action_space
+        self.observation_space = shown_space(self._adapter.observation_space, clock, self.world)
+        self.action_space = self._adapter.action_space
         self._t, self._row = -1, BLOCK
         self._rows = np.zeros((BLOCK, self._adapter.width))
+        self._spec: EnvSpec | None = None
+
+    @property
+    def spec(self) -> EnvSpec | None:
+        """Gymnasium's record of how this was made; its `max_episode_steps` is the horizon, or the limit of an endless world.
+
+        Wrappers such as `TimeAwareObservation` ask for it.
+        """
+        return self._spec
+
+    @spec.setter
+    def spec(self, spec: EnvSpec | None) -> None:
+        steps = self.world.horizon or self.limit
+        self._spec = None if spec is None else dataclasses.replace(spec, max_episode_steps=steps)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -99,7 +162,10 @@ class Shell(gym.Env[np.ndarray, Any]):
         self._row = self._row if seed is None else BLOCK
         self._t, row = 0, self._next_row()
         self._state = self._adapter.first(self._noise, row)
-        return self._adapter.observe(self._state), self._adapter.info(self._state)
+        return self._observe(), self._adapter.info(self._state)
+
+    def _observe(self) -> np.ndarray:
+        return shown(self._adapter.observe(self._state), self._t, self.clock)
 
     def _next_row(self) -> int:
         """Index of the next row in the block."""
@@ -117,8 +183,8 @@ class Shell(gym.Env[np.ndarray, Any]):
         command, row = self._adapter.checked(action, ()), self._next_row()
         self._state, reward, executed = self._adapter.step(self._state, t, command, self._noise, row)
         self._t = world.horizon if world.horizon and self._adapter.ended(self._state) else t + 1
-        terminated = self._t == world.horizon
+        terminated, truncated = self._t == world.horizon, self.limit is not None and self._t >= self.limit
         if terminated:
             reward = reward + self._adapter.last_reward(self._state)
         info = {"action": executed, **self._adapter.info(self._state)}
-        return self._adapter.observe(self._state), float(reward), terminated, False, info
+        return self._observe(), float(reward), terminated, truncated, info

@@ -20,7 +20,9 @@ from envs.world import InputError
 class TokenAdapter:
     """A `TokenMDP` for the shells; a state is the padded context with the abstract state as last entry."""
 
-    def __init__(self, world: TokenMDP):
+    def __init__(self, world: TokenMDP, bound: float | None = None):
+        if bound is not None:
+            raise InputError(f"bound must be left out: the actions of a token world are tokens; got {bound!r}")
         if world.readout is not None:
             raise InputError("readout is paid by world and policy together: a Gymnasium shell needs a world without it")
         self.world = world

@@ -11,7 +11,7 @@ from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from envs.shell import BLOCK, Adapter, Clock, Noise, build
+from envs.shell import BLOCK, Adapter, Clock, Noise, build, shown, shown_space, step_limit
 from envs.world import InputError
 
 # observations, rewards, terminated, truncated, infos
@@ -28,7 +28,10 @@ def _step_limit(steps: int | None) -> int | None:
 
 
 class VectorShell(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
-    """`num_envs` copies of a world in one batched call; autoreset modes and `reset_mask` as in Gymnasium 1.x."""
+    """`num_envs` copies of a world in one batched call; autoreset modes and `reset_mask` as in Gymnasium 1.x.
+
+    `limit`, `clock` and `bound` as in the single form; `max_episode_steps` truncates earlier.
+    """
 
     adapter: type[Any]  # makes an Adapter of a world
 
@@ -39,16 +42,20 @@ class VectorShell(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         max_episode_steps: int | None = None,
         autoreset_mode: str | AutoresetMode = AutoresetMode.NEXT_STEP,
         render_mode: str | None = None,
+        limit: int | None = None,
+        clock: bool = False,
+        bound: float | None = None,
         **settings: Any,
     ):
         if num_envs < 1:
             raise InputError(f"num_envs must be >= 1; got {num_envs!r}")
-        self._adapter: Adapter = self.adapter(build(make_world, settings))
-        self.world = self._adapter.world
+        self._adapter: Adapter = self.adapter(build(make_world, settings), bound)
+        self.world, self.clock = self._adapter.world, clock
         self.num_envs, self.render_mode = num_envs, render_mode
         self.metadata = {"render_modes": [], "autoreset_mode": AutoresetMode(autoreset_mode)}
-        self.max_episode_steps = _step_limit(max_episode_steps)
-        self.single_observation_space = self._adapter.observation_space
+        limits = [x for x in (_step_limit(max_episode_steps), step_limit(limit, self.world)) if x is not None]
+        self.max_episode_steps = min(limits, default=None)
+        self.single_observation_space = shown_space(self._adapter.observation_space, clock, self.world)
         self.single_action_space = self._adapter.action_space
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
@@ -79,7 +86,10 @@ class VectorShell(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             self._rngs[i], _ = seeding.np_random(int(seeds[i]))
         self._row = _joined(np.where(seeded, BLOCK, self._row))
         self._begin(mask)
-        return self._adapter.observe(self._state), self._info(mask)
+        return self._observe(), self._info(mask)
+
+    def _observe(self) -> np.ndarray:
+        return shown(self._adapter.observe(self._state), self._t, self.clock)
 
     def _begin(self, mask: np.ndarray) -> None:
         """First states for the copies in `mask`, each from its next row."""
@@ -120,7 +130,7 @@ class VectorShell(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             self._t += 1
             info = {"action": executed, "_action": self._everyone.copy(), **self._info(self._everyone)}
             terminated, truncated = np.zeros(self.num_envs, dtype=bool), np.zeros(self.num_envs, dtype=bool)
-            return self._adapter.observe(self._state), reward, terminated, truncated, info
+            return self._observe(), reward, terminated, truncated, info
         return self._close_step(reward, executed, self._everyone.copy())
 
     def _step_with_resets(self, command: np.ndarray) -> Step:
@@ -143,7 +153,7 @@ class VectorShell(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self._state = self._adapter.first(self._noise, self._next_row())
         self._t, self._over, self._waiting = 0, ~self._everyone, False
         info = {"action": np.zeros_like(command), "_action": ~self._everyone, **self._info(self._everyone)}
-        return self._adapter.observe(self._state), np.zeros(self.num_envs), ~self._everyone, ~self._everyone, info
+        return self._observe(), np.zeros(self.num_envs), ~self._everyone, ~self._everyone, info
 
     def _close_step(self, reward: np.ndarray, executed: np.ndarray, took: np.ndarray) -> Step:
         """Count the step, pay the terminal reward, say who is over; `took` marks the copies that took an action."""
@@ -154,11 +164,11 @@ class VectorShell(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             reward = reward + np.where(terminated, self._adapter.last_reward(self._state), 0.0)
         self._over = terminated | truncated
         self._waiting = bool(self._over.any())
-        observation, last = self._adapter.observe(self._state), {}
+        observation, last = self._observe(), {}
         if self._waiting and self.metadata["autoreset_mode"] == AutoresetMode.SAME_STEP:
             last = self._ended(observation)
             self._begin(self._over)
-            observation = self._adapter.observe(self._state)
+            observation = self._observe()
         info = {"action": executed, "_action": took, **self._info(self._everyone), **last}
         return observation, reward, terminated, truncated, info
 

@@ -3,11 +3,17 @@
 import gymnasium
 import numpy as np
 import pytest
+import torch
+from gymnasium.wrappers import TimeAwareObservation
 
 import envs  # noqa: F401  (registers the ids)
 from envs.gym_env import WorldEnv
+from envs.linear_quadratic import scalar
+from envs.registry import WORLDS, gymnasium_id
 from tests.envs.refusals import refused
 from tests.envs.test_noise import ORACLES
+from tests.oracles import assert_mean_within, differs_by
+from theory.continuous.lq_gradients import expected_return
 
 QUADRATIC = ("LQScalar", "LQDoubleIntegrator", "LQUniformNoise", "LQQuantisedAction", "LQStateScaledNoise")
 every_family = pytest.mark.parametrize("noise", ORACLES)
@@ -129,12 +135,110 @@ def test_reaching_the_horizon_is_a_termination(name):
     assert ends == [(False, False)] * (env.world.horizon - 1) + [(True, False)]
 
 
-@pytest.mark.parametrize(("limit", "settings"), [(200, {}), (7, {"max_episode_steps": 7})])
+@pytest.mark.parametrize(
+    ("limit", "settings"),
+    [(200, {}), (7, {"max_episode_steps": 7}), (300, {"limit": 300}), (5, {"limit": 5, "max_episode_steps": 9})],
+)
 def test_cutting_an_endless_world_is_a_truncation(limit, settings):
     env = gymnasium.make("costate/LQRandom-v0", **settings)
     env.reset(seed=0)
     ends = [env.step(np.zeros(2))[2:4] for _ in range(limit)]
     assert ends == [(False, False)] * (limit - 1) + [(False, True)]
+
+
+@pytest.mark.parametrize("horizon", [5, 200, 201, 500])
+def test_a_horizon_asked_for_is_a_termination_at_that_step(horizon):
+    env = gymnasium.make("costate/LQRandom-v0", horizon=horizon)
+    env.reset(seed=0)
+    ends = [env.step(np.zeros(2))[2:4] for _ in range(horizon)]
+    assert ends == [(False, False)] * (horizon - 1) + [(True, False)]
+    many = gymnasium.make_vec("costate/LQRandom-v0", num_envs=2, horizon=horizon)
+    many.reset(seed=0)
+    ends = np.array([many.step(np.zeros((2, 2)))[2:4] for _ in range(horizon)])
+    assert not ends[:-1].any()
+    assert ends[-1].tolist() == [[True, True], [False, False]]
+
+
+def test_without_a_limit_an_endless_world_goes_on():
+    env = gymnasium.make("costate/LQRandom-v0", limit=None)
+    env.reset(seed=0)
+    assert not any(any(env.step(np.zeros(2))[2:4]) for _ in range(1000))
+    for wrong in (0, -1):
+        with refused("limit"):
+            gymnasium.make("costate/LQRandom-v0", limit=wrong)
+
+
+ALL = [gymnasium_id(name) for name in WORLDS]
+CONTINUOUS = [gymnasium_id(name) for name, entry in WORLDS.items() if entry.shell == "envs.gym_env"]
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_the_clock_is_the_last_entry_of_every_observation_and_changes_nothing_else(name):
+    plain, clocked = (gymnasium.make(name, clock=clock).unwrapped for clock in (False, True))
+    many = gymnasium.make_vec(name, num_envs=2, clock=True)
+    clocked.action_space.seed(0)
+    seen, with_clock, of_all = (env.reset(seed=4)[0] for env in (plain, clocked, many))
+    for t in range(6):
+        np.testing.assert_array_equal(with_clock[:-1], seen)
+        assert with_clock[-1] == t
+        assert clocked.observation_space.contains(with_clock)
+        np.testing.assert_allclose(of_all[0], with_clock, rtol=1e-12)
+        if t == (plain.world.horizon or 9) or (t and ended):
+            break
+        action = clocked.action_space.sample()
+        (seen, *_), (with_clock, _, ended, *_) = plain.step(action), clocked.step(action)
+        of_all = many.step(np.stack([action, action]))[0]
+        if ended:
+            break
+
+
+@pytest.mark.parametrize("normalise", [False, True])
+@pytest.mark.parametrize("name", ALL)
+def test_gymnasiums_time_aware_observation_works_on_every_world(name, normalise):
+    env = TimeAwareObservation(gymnasium.make(name), normalize_time=normalise)
+    world = env.unwrapped.world
+    assert env.reset(seed=0)[0][-1] == 0
+    env.action_space.seed(0)
+    observation = env.step(env.action_space.sample())[0]
+    assert observation[-1] == pytest.approx(1 / (world.horizon or 200) if normalise else 1)
+    assert env.spec.max_episode_steps == (world.horizon or 200)
+
+
+@pytest.mark.parametrize("name", CONTINUOUS)
+def test_commands_are_cut_to_the_bound_before_the_noise_is_added(name):
+    free, bounded = gymnasium.make(name), gymnasium.make(name, bound=0.5)
+    m = free.unwrapped.world.m
+    assert bounded.action_space == gymnasium.spaces.Box(-0.5, 0.5, (m,), np.float64)
+    many = gymnasium.make_vec(name, num_envs=1, bound=0.5)
+    for command in (np.full(m, 3.0), np.full(m, -0.7), np.full(m, 0.2)):
+        outcomes = []
+        for env, given in ((free, command.clip(-0.5, 0.5)), (bounded, command), (many, command[None])):
+            env.reset(seed=5)
+            outcomes.append(np.ravel(env.step(given)[0]))
+        np.testing.assert_array_equal(outcomes[0], outcomes[1])
+        np.testing.assert_allclose(outcomes[0], outcomes[2], rtol=1e-12)
+
+
+def test_a_policy_within_its_bound_has_the_value_of_the_theory():
+    """From many episodes, for a gain whose commands never reach the bound; one that is cut has another return: the control."""
+    K, R = np.array([[0.3]]), {}
+    for bound in (50.0, 0.05):
+        env = gymnasium.make_vec("costate/LQScalar-v0", num_envs=4000, horizon=5, gamma=0.8, bound=bound)
+        state, total = env.reset(seed=0)[0], np.zeros(4000)
+        for t in range(5):
+            state, reward, *_ = env.step(-state @ K.T)
+            total += 0.8**t * reward
+        R[bound] = total
+    world = scalar(horizon=5, gamma=0.8)
+    J = float(expected_return(world, torch.as_tensor(K)))
+    assert_mean_within(torch.as_tensor(R[50.0]) - J, 0.0)
+    assert differs_by(torch.as_tensor(R[0.05]) - J, 0.0)
+
+
+def test_bounds_that_are_none_are_refused():
+    for name, bound in (("LQScalar", 0.0), ("LQScalar", -1.0), ("LQScalar", np.inf), ("TokenCopy", 1.0)):
+        with refused("bound"):
+            make(name, bound=bound)
 
 
 def test_stepping_before_the_start_or_after_the_end_is_refused():
