@@ -12,7 +12,7 @@ from agents.training.settings import Record, TrainingSettings
 from envs.world import InputError
 from figures.commands.options import add_device, add_seed, device_of, pairs
 from figures.commands.progress_bar import progress_bar
-from figures.commands.training_run import Run, build_trainer, summary, train
+from figures.commands.training_run import DivergedError, Run, build_trainer, summary, train
 from figures.drawing.training_run import draw_run
 from figures.harness.records import check_writable
 from figures.measures.oracles import best_return
@@ -57,7 +57,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Train with a live bar, draw the curves, print the last numbers and where the files are."""
+    """Train with a live bar, draw the curves, print the last numbers and where the files are; exit code 1 if it diverged."""
     torch.set_num_threads(1)
     chosen = _run_of(options, device_of(options.device))
     _, world, reason = build_trainer(chosen)  # refuses what cannot be run before anything is written
@@ -67,15 +67,22 @@ def run(options: argparse.Namespace) -> int:
         print(f"costate: nothing exact is recorded: {reason}", file=sys.stderr)
     print(f"costate: training in {folder}", file=sys.stderr)
     bar = progress_bar(chosen.learner, chosen.setting.steps)
+    diverged = None
     with warnings.catch_warnings(), bar:
         warnings.showwarning = lambda message, *_, **__: bar.write(f"costate: {message}", file=sys.stderr)
-        table = train(chosen, options.out, lambda record, before: _show(bar, record, before))
-        bar.update(bar.total - bar.n)  # a run that was finished before
+        try:
+            table = train(chosen, options.out, lambda record, before: _show(bar, record, before))
+            bar.update(bar.total - bar.n)  # a run that was finished before
+        except DivergedError as error:
+            table, diverged = error.log, error
     seeds = f"{chosen.seeds} seed{'s' * (chosen.seeds > 1)}"
-    draw_run(table, best, f"{chosen.learner} in {chosen.world}, {seeds}", folder / "curves")
-    print(summary(table) + ("" if best is None else f" (best J {best:.4g})"))
+    if len(table):
+        draw_run(table, best, f"{chosen.learner} in {chosen.world}, {seeds}", folder / "curves")
+        print(summary(table) + ("" if best is None else f" (best J {best:.4g})"))
     print(f"log.csv, curves.png, settings.json and checkpoint.pt are in {folder}")
-    return 0
+    if diverged is not None:
+        print(f"costate: {diverged}; what was before it is kept: a smaller --rate may help", file=sys.stderr)
+    return 0 if diverged is None else 1
 
 
 def _show(bar: Any, record: Record, before: int) -> None:

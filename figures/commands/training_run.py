@@ -1,7 +1,6 @@
 """One training run as a folder: settings.json, log.csv, checkpoint.pt, curves; the same command continues a stopped run."""
 
 import dataclasses
-import io
 import json
 import math
 from collections.abc import Callable
@@ -20,11 +19,20 @@ from agents.training.trainer import Trainer
 from envs.registry import make_world
 from envs.token_mdp import TokenMDP
 from envs.world import InputError, World
+from figures.commands.run_checkpoint import resume, save_checkpoint
 from figures.harness.code import digest
 from figures.harness.records import canonical, write_atomically
 from figures.measures.oracles import task_and_oracle
 
 _PER_SEED = [f.name for f in dataclasses.fields(Record) if f.name not in ("step", "rows")]
+
+
+class DivergedError(Exception):
+    """A run whose numbers left the finite ones: at which update, why, and the log of before."""
+
+    def __init__(self, update: int, reason: str, log: pd.DataFrame):
+        super().__init__(f"the run diverged at update {update}: {reason}")
+        self.update, self.log = update, log
 
 
 @dataclass(frozen=True)
@@ -98,26 +106,36 @@ def learner_of(run: Run) -> Learner:
 def train(run: Run, out: Path, report: Callable[[Record, int], None]) -> pd.DataFrame:
     """Run to the end, from the last checkpoint where there is one, and return the log.
 
+    A run that diverges keeps the log, and the checkpoint of before.
+
     Args:
         run: what is run; its checkpoint is written every `run.setting.every` steps.
         out: folder in which the run has its own folder, `run.name`.
         report: called with (record, steps done before this call) after every step.
+
+    Raises:
+        DivergedError: after some updates a number was not finite, or the exact answers are no longer defined.
+        InputError: the checkpoint is damaged.
     """
     trainer, _, _ = build_trainer(run)
-    folder, rows = out / run.name, list[dict[str, Any]]()
+    folder = out / run.name
+    rows = resume(folder, trainer, run.device)
     write_atomically(folder / "settings.json", json.dumps(dataclasses.asdict(run), indent=1))
-    if (folder / "checkpoint.pt").exists():
-        checkpoint = torch.load(folder / "checkpoint.pt", weights_only=True, map_location=run.device)
-        trainer.restore(checkpoint["state"])
-        rows = checkpoint["rows"]
     if rows and rows[-1]["step"] == run.setting.steps:
         return _written(folder, rows)
     before = trainer.taken
-    for record in trainer.run():
-        rows += _rows(record, run)
-        if record.step % run.setting.every == 0 or record.step == run.setting.steps:
-            _checkpoint(folder, trainer, rows)
-        report(record, before)
+    try:
+        for record in trainer.run():
+            if not all(bool(p.isfinite().all()) for p in trainer.actor.parameters):
+                raise DivergedError(record.step, "a parameter is NaN or infinite after it", _written(folder, rows))
+            rows += _rows(record, run)
+            if record.step % run.setting.every == 0 or record.step == run.setting.steps:
+                save_checkpoint(folder, trainer, rows)
+            report(record, before)
+    except InputError as error:
+        if not trainer.taken:  # nothing was learned yet: this run could not begin
+            raise
+        raise DivergedError(trainer.taken, str(error), _written(folder, rows)) from None
     return _written(folder, rows)
 
 
@@ -128,12 +146,6 @@ def _rows(record: Record, run: Run) -> list[dict[str, Any]]:
         {"step": record.step, "rows": record.rows, "seed": run.seed + i, **{name: plain[name][i] for name in _PER_SEED}}
         for i in range(run.seeds)
     ]
-
-
-def _checkpoint(folder: Path, trainer: Trainer, rows: list[dict[str, Any]]) -> None:
-    buffer = io.BytesIO()
-    torch.save({"state": trainer.state(), "rows": rows}, buffer)
-    write_atomically(folder / "checkpoint.pt", buffer.getvalue())
 
 
 def _written(folder: Path, rows: list[dict[str, Any]]) -> pd.DataFrame:

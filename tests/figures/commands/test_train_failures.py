@@ -1,0 +1,124 @@
+"""`costate train` where it goes wrong: runs that diverge, and checkpoints that are damaged or of another program."""
+
+import json
+import pickle
+
+import pandas as pd
+import pytest
+import torch
+
+from figures.commands import run_checkpoint
+from tests.figures.commands.test_train import TOKENS, folder, run, undrawn  # noqa: F401  (a fixture)
+
+DIVERGING = (
+    "train",
+    "--learner",
+    "reinforce",
+    "--world",
+    "LQScalar",
+    "--optimiser",
+    "sgd",
+    "--steps",
+    60,
+    "--rate",
+    3.0,
+)
+
+
+def test_a_run_that_diverges_says_where_and_keeps_what_was_before(tmp_path, capsys):
+    assert run(*DIVERGING, "--every", 1, "--out", tmp_path) == 1
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "diverged at update" in said
+    update = int(said.split("diverged at update ")[1].split(":")[0])
+    own = folder(tmp_path)
+    log = pd.read_csv(own / "log.csv")
+    assert log["step"].tolist() == list(range(update))
+    assert (own / "curves.png").stat().st_size > 5000
+    kept = torch.load(own / "checkpoint.pt", weights_only=True)
+    assert kept["rows"][-1]["step"] == update - 1
+    assert all(bool(x.isfinite().all()) for x in kept["state"]["actor"])
+    assert run(*DIVERGING, "--every", 1, "--out", tmp_path) == 1, "the same command goes on and diverges again"
+    assert pd.read_csv(own / "log.csv").equals(log)
+
+
+def test_a_run_that_cannot_begin_is_bad_usage_and_not_divergence(tmp_path):
+    assert run(*TOKENS, "--group", 1, "--out", tmp_path) == 2
+    assert not list(tmp_path.iterdir())
+
+
+class Foreign:
+    """Something that a checkpoint never holds."""
+
+    def __reduce__(self):
+        return (print, ("unpickled",))
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory):
+    out = tmp_path_factory.mktemp("stopped")
+    assert run(*TOKENS, "--out", out) == 0
+    return out
+
+
+def damage(form, path):
+    """Write the checkpoint again in a damaged form."""
+    kept = torch.load(path, weights_only=True)
+    whole = path.read_bytes()
+    if isinstance(form, bytes):
+        path.write_bytes(form)
+    elif form == "cut":
+        path.write_bytes(whole[: len(whole) // 2])
+    elif form == "foreign pickle":
+        path.write_bytes(pickle.dumps(Foreign()))
+    elif callable(form):
+        torch.save(form(kept), path)
+    return path
+
+
+FORMS = {
+    "empty": b"",
+    "text": b"not a checkpoint\n",
+    "cut": "cut",
+    "foreign pickle": "foreign pickle",
+    "a list": lambda kept: [1],
+    "an empty dict": lambda kept: {},
+    "no rows": lambda kept: {**kept, "rows": []},
+    "rows without steps": lambda kept: {**kept, "rows": [{"loss": 1.0}]},
+    "rows that are no rows": lambda kept: {**kept, "rows": 3},
+    "no state": lambda kept: {"rows": kept["rows"]},
+    "another network": lambda kept: {**kept, "state": {**kept["state"], "actor": kept["state"]["actor"][:-1]}},
+    "another shape": lambda kept: {**kept, "state": {**kept["state"], "actor": [torch.zeros(1)] * 99}},
+    "no noise": lambda kept: {**kept, "state": {**kept["state"], "noise": []}},
+    "no optimiser": lambda kept: {**kept, "state": {k: x for k, x in kept["state"].items() if k != "optimiser"}},
+}
+
+
+@pytest.mark.usefixtures("undrawn")
+@pytest.mark.parametrize("form", FORMS)
+def test_a_damaged_checkpoint_is_named_in_one_line(stopped, form, capsys):
+    path = folder(stopped) / "checkpoint.pt"
+    whole = path.read_bytes()
+    try:
+        damage(FORMS[form], path)
+        assert run(*TOKENS, "--out", stopped) == 2
+        said = capsys.readouterr()
+        assert "unpickled" not in said.out
+        last = said.err.strip().splitlines()[-1]
+        assert last.startswith("costate: ")
+        assert "checkpoint.pt is damaged" in last
+    finally:
+        path.write_bytes(whole)
+    assert run(*TOKENS, "--out", stopped) == 0, "the control: the whole one is taken"
+
+
+@pytest.mark.usefixtures("undrawn")
+@pytest.mark.parametrize("other", ["code", "torch"])
+def test_a_checkpoint_of_other_code_or_libraries_is_taken_but_not_silently(stopped, other, capsys, monkeypatch):
+    writer = run_checkpoint._writer()
+    monkeypatch.setattr(run_checkpoint, "_writer", lambda: writer | {other: "another"})
+    assert run(*TOKENS, "--out", stopped) == 0
+    assert f"was written with other {other}; the run goes on from it" in capsys.readouterr().err
+    monkeypatch.undo()
+    assert run(*TOKENS, "--out", stopped) == 0
+    assert "other" not in capsys.readouterr().err
+    assert json.loads((folder(stopped) / "settings.json").read_text())["learner"] == "grpo"
