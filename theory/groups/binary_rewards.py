@@ -23,7 +23,8 @@ Gradient = TreeGradients | Tensor | Sequence[Tensor]
 def signal_probability(P: Chances, group: int) -> Chances:
     """`1 - P^G - (1-P)^G`: the probability that the rewards of a group are not all equal."""
     _check(P, group)
-    return -torch.expm1(group * torch.log1p(-P)) - P**group
+    rarer = torch.minimum(P, 1 - P)  # 1 - P is exact from one half on
+    return -torch.expm1(group * torch.log1p(-rarer)) - rarer**group
 
 
 def baseline_kappa(group: int, own: bool = True) -> float:

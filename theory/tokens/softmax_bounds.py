@@ -3,19 +3,24 @@
 Letters: p probabilities over V tokens (last axis), `J(p) = diag(p) - p p'`, `G(p) = 1 - sum p^2`, `H(p)` in nats,
 `osc(q) = max q - min q`, `TV` total variation. Everything batches over leading axes. The norm of J is computed without
 forming J, so that it stays cheap at V = 32768.
+
+All keep their relative accuracy for peaked laws: where p_1 = 1 - 1e-13 is rounded, `1 - p_1` is taken as the sum of the other
+entries, which softmax gives to full accuracy, and differences are taken from the likeliest token.
 """
 
 import math
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from envs.world import InputError
 from theory.tokens.diameter import diameter
 
-_BISECTIONS = 100  # of an interval in `jacobian_norm`: enough to reach rounding
+_BISECTIONS = (
+    60  # in `jacobian_norm`, of an interval whose ends differ by a factor of 2 at most: enough to reach rounding
+)
 _MAX_SUBSETS = 20  # largest V of `inf_to_one_norm`, which visits 2^V subsets
 
 
@@ -31,15 +36,33 @@ def check_probabilities(p: Float[Tensor, "*batch V"]) -> Float[Tensor, "*batch V
     return p
 
 
+def _is_top(p: Float[Tensor, "*batch V"]) -> Bool[Tensor, "*batch V"]:
+    """True at the likeliest token, the first of equals."""
+    return torch.nn.functional.one_hot(p.argmax(-1), p.shape[-1]).bool()
+
+
+def complement(p: Float[Tensor, "*batch V"]) -> Float[Tensor, "*batch V"]:
+    """`1 - p`, for the likeliest token as the sum of the others: accurate where p is next to 1."""
+    top = _is_top(p)
+    return torch.where(top, torch.where(top, 0.0, p).sum(-1, keepdim=True), 1 - p)
+
+
+def from_top(p: Float[Tensor, "*batch V"], x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """`x_a - x_top` for numbers (*batch, V) or vectors (*batch, V, d): covariances do not change, and lose no digits."""
+    index = p.argmax(-1, keepdim=True).reshape(*p.shape[:-1], 1, *[1] * (x.ndim - p.ndim))
+    return x - x.gather(p.ndim - 1, index.expand(*p.shape[:-1], 1, *x.shape[p.ndim :]))
+
+
 def entropy(p: Float[Tensor, "*batch V"]) -> Float[Tensor, "*batch"]:
-    """`H = -sum p ln p`, in nats."""
-    p_ln_p: Tensor = torch.special.xlogy(p, p)
-    return -p_ln_p.sum(-1)
+    """`H = -sum p ln p`, in nats; `ln p` of a token of more than one half is `log1p` of minus the others' sum."""
+    rest = complement(p)
+    log_p = torch.where(p > 0.5, torch.log1p(-rest.clamp(max=0.5)), torch.where(p > 0, p, 1.0).log())
+    return -(p * log_p).sum(-1)
 
 
 def gini(p: Float[Tensor, "*batch V"]) -> Float[Tensor, "*batch"]:
     """`G = 1 - sum p^2 = E_a TV(delta_a, p)`: the chance that two draws differ."""
-    return (p * (1 - p)).sum(-1)
+    return (p * complement(p)).sum(-1)
 
 
 def sampling_gap(p: Float[Tensor, "*batch V"], alpha: float) -> Float[Tensor, "*batch"]:
@@ -64,21 +87,25 @@ def oscillation(q: Float[Tensor, "*batch V"]) -> Float[Tensor, "*batch"]:
 
 def jacobian(p: Float[Tensor, "*batch V"]) -> Float[Tensor, "*batch V V"]:
     """`J(p) = diag(p) - p p'`, the derivative of softmax at probabilities p."""
-    return torch.diag_embed(p) - p[..., :, None] * p[..., None, :]
+    products, diagonal = p[..., :, None] * p[..., None, :], torch.eye(p.shape[-1], dtype=torch.bool, device=p.device)
+    return torch.where(diagonal, (p * complement(p))[..., None], -products)
 
 
 def jacobian_norm(p: Float[Tensor, "*batch V"]) -> Float[Tensor, "*batch"]:
     """`||J(p)||_2` in O(V): the root x of `sum_i p_i^2 / (p_i - x) = 1` between the two largest probabilities.
 
-    On that interval the left side rises from -inf at p_2 to +inf at p_1, so bisection finds the root to rounding. Where
+    On that interval the left side rises from -inf at p_2 to +inf at p_1, so bisection finds the root to rounding. The norm
+    lies in `[p_1 (1 - p_1), 2 p_1 (1 - p_1)]` too. The term of p_1, less 1, is `(x - p_1 (1 - p_1)) / (p_1 - x)`. Where
     p_1 = p_2 the norm is p_1.
     """
-    top = p.topk(2, -1).values
-    low, high = top[..., 1], top[..., 0]
+    first, second = _top(p)
+    spread = (p * complement(p)).gather(-1, p.argmax(-1, keepdim=True))[..., 0]
+    low, high, others = torch.maximum(second, spread), torch.minimum(first, 2 * spread), torch.where(_is_top(p), 0.0, p)
     for _ in range(_BISECTIONS):
         middle = (low + high) / 2
-        value = (p.square() / (p - middle[..., None])).sum(-1)
-        above = (value > 1) & (middle > low)
+        terms = others * (others / (others - middle[..., None]))  # a square would underflow
+        value = terms.sum(-1) + (middle - spread) / (first - middle)
+        above = (value > 0) & (middle > low)
         low, high = torch.where(above, low, middle), torch.where(above, middle, high)
     return low
 
@@ -90,7 +117,7 @@ def inf_to_one_norm(p: Float[Tensor, "V"]) -> Float[Tensor, ""]:
             f"V={len(p)} makes 2^{len(p)} subsets; the exact norm takes V <= {_MAX_SUBSETS}: use min(1, 2 G)"
         )
     mass = torch.zeros_like(p[:1])
-    for weight in p:
+    for weight in p[~_is_top(p)]:  # S and its complement count alike: the likeliest token is left out
         mass = torch.cat([mass, mass + weight])
     return (4 * mass * (1 - mass)).max()
 
@@ -99,6 +126,7 @@ def covariance(
     p: Float[Tensor, "*batch V"], w: Float[Tensor, "*batch V d"], Q: Float[Tensor, "*batch V"]
 ) -> Float[Tensor, "*batch d"]:
     """`Cov_{a~p}(w(a), Q(a))` of a vector w(a) and a number Q(a)."""
+    Q, w = from_top(p, Q), from_top(p, w)
     centred = Q - (p * Q).sum(-1, keepdim=True)
     return torch.einsum("...a,...ad->...d", p * centred, w)
 
@@ -121,7 +149,12 @@ def _top(p: Tensor) -> tuple[Tensor, Tensor]:
 
 def _norm_upper(p: Tensor) -> Sides:
     first, _ = _top(p)
-    return jacobian_norm(p), torch.minimum(first, 2 * first * (1 - first))
+    return jacobian_norm(p), torch.minimum(first, 2 * first * _missing(p))
+
+
+def _missing(p: Tensor) -> Tensor:
+    """`1 - p_1`."""
+    return torch.where(_is_top(p), 0.0, p).sum(-1)
 
 
 def _near_uniform(p: Tensor) -> Sides:
@@ -134,13 +167,13 @@ INEQUALITIES: dict[str, Callable[[Tensor], Sides]] = {
     "p2 <= |J|": lambda p: (_top(p)[1], jacobian_norm(p)),
     "|J| <= min(p1, 2 p1 (1 - p1))": _norm_upper,
     "min(p1, 2 p1 (1 - p1)) <= 1/2": lambda p: (_norm_upper(p)[1], torch.full_like(_top(p)[0], 0.5)),
-    "p1 (1 - p1) <= |J|": lambda p: (_top(p)[0] * (1 - _top(p)[0]), jacobian_norm(p)),
+    "p1 (1 - p1) <= |J|": lambda p: (_top(p)[0] * _missing(p), jacobian_norm(p)),
     "G / (V - 1) <= |J|": lambda p: (gini(p) / (p.shape[-1] - 1), jacobian_norm(p)),
     "|J| <= G": lambda p: (jacobian_norm(p), gini(p)),
     "G <= H / (2 ln 2)": lambda p: (gini(p), entropy(p) / (2 * math.log(2))),
     "G <= 1 - exp(-H)": lambda p: (gini(p), -torch.expm1(-entropy(p))),
-    "1 - p1 <= G": lambda p: (1 - _top(p)[0], gini(p)),
-    "G <= 2 (1 - p1)": lambda p: (gini(p), 2 * (1 - _top(p)[0])),
+    "1 - p1 <= G": lambda p: (_missing(p), gini(p)),
+    "G <= 2 (1 - p1)": lambda p: (gini(p), 2 * _missing(p)),
     "|J| <= 1/V + sqrt((ln V - H) / 2)": _near_uniform,
 }
 
@@ -152,10 +185,12 @@ def inf_to_one_bound(p: Float[Tensor, "V"]) -> Sides:
 
 def embedding_spread_bound(p: Float[Tensor, "V"], E: Float[Tensor, "V d"]) -> Sides:
     """Both sides of `E_a ||e_a - ebar|| <= D_e G`, with `ebar = E_a e_a`."""
+    E = from_top(p, E)
     return (p * (E - p @ E).norm(dim=-1)).sum(), diameter(E) * gini(p)
 
 
 def sandwich_bound(p: Float[Tensor, "V"], E: Float[Tensor, "V d"], W: Float[Tensor, "V k"]) -> Sides:
     """Both sides of `||E'J W||_2 <= D_e D_w min(1/4, G/2)`, whose right side does not grow with V; a product of norms does."""
+    E, W = from_top(p, E), from_top(p, W)
     inner = E.mT @ (p[:, None] * W) - torch.outer(p @ E, p @ W)
     return torch.linalg.matrix_norm(inner, 2), diameter(E) * diameter(W) * spread_factor(gini(p))

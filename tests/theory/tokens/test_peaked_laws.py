@@ -1,0 +1,108 @@
+"""Functions of probabilities keep their digits for peaked laws: against arithmetic of many digits, down to 1 - p = 1e-300."""
+
+import mpmath
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from theory.groups.binary_rewards import grpo_kappa, signal_probability
+from theory.tokens.softmax_bounds import (
+    INEQUALITIES,
+    complement,
+    covariance,
+    embedding_spread_bound,
+    entropy,
+    gini,
+    inf_to_one_bound,
+    jacobian,
+    jacobian_norm,
+    sandwich_bound,
+)
+
+mpmath.mp.dps = 680  # 60 digits beside the 620 of 1 - (1 - 1e-300)^2
+LOGITS = st.lists(st.floats(-690, 0, allow_subnormal=False).map(lambda z: round(z, 6)), min_size=2, max_size=5)
+
+
+def softmax_of(logits):
+    """Probabilities by torch, and with many digits."""
+    z = torch.tensor(logits, dtype=torch.float64)
+    exact = [mpmath.exp(mpmath.mpf(float(x))) for x in z]
+    total = mpmath.fsum(exact)
+    return torch.softmax(z, -1), [x / total for x in exact]
+
+
+def near(x, exact, digits=1e-11):
+    """Whether a number has its digits; what lies below the normal numbers has none."""
+    return abs(mpmath.mpf(float(x)) - exact) <= digits * abs(exact) + mpmath.mpf("1e-305")
+
+
+@settings(max_examples=60, deadline=None)
+@given(LOGITS)
+def test_entropy_gini_complement_and_jacobian_have_their_digits(logits):
+    p, q = softmax_of(logits)
+    assert near(gini(p), mpmath.fsum(x * (1 - x) for x in q))
+    assert near(entropy(p), -mpmath.fsum(x * mpmath.log(x) for x in q))
+    for i, x in enumerate(q):
+        assert near(complement(p)[i], 1 - x)
+        for j, y in enumerate(q):
+            assert near(jacobian(p)[i, j], x * (1 - x) if i == j else -x * y)
+
+
+@settings(max_examples=30, deadline=None)
+@given(LOGITS)
+def test_the_jacobians_norm_has_its_digits(logits):
+    p, q = softmax_of(logits)
+    top = max(range(len(q)), key=lambda i: q[i])
+    scale = 1 - q[top]
+    scaled = mpmath.matrix(
+        [[(x * (1 - x) if i == j else -x * y) / scale for j, y in enumerate(q)] for i, x in enumerate(q)]
+    )
+    exact = scale * max(mpmath.eigsy(scaled, eigvals_only=True))
+    assert near(jacobian_norm(p), exact, 1e-10)
+
+
+@settings(max_examples=40, deadline=None)
+@given(LOGITS, st.integers(0, 10**6))
+def test_covariances_and_sandwiches_have_their_digits(logits, seed):
+    p, q = softmax_of(logits)
+    E, W = (torch.as_tensor(x) for x in np.random.default_rng(seed).normal(3.0, 1.0, (2, len(q), 1)))
+    e, w = ([mpmath.mpf(float(x)) for x in table[:, 0]] for table in (E, W))
+    mean_e, mean_w = (mpmath.fsum(x * y for x, y in zip(q, table, strict=True)) for table in (e, w))
+    cov = mpmath.fsum(x * (a - mean_e) * (b - mean_w) for x, a, b in zip(q, e, w, strict=True))
+    terms = mpmath.fsum(x * abs((a - mean_e) * (b - mean_w)) for x, a, b in zip(q, e, w, strict=True))
+    for measured in (covariance(p, W, E[:, 0])[0], sandwich_bound(p, E, W)[0]):
+        assert abs(abs(mpmath.mpf(float(measured))) - abs(cov)) <= mpmath.mpf("1e-10") * terms + mpmath.mpf("1e-305")
+    spread = mpmath.fsum(x * abs(a - mean_e) for x, a in zip(q, e, strict=True))
+    assert near(embedding_spread_bound(p, E)[0], spread, 1e-9)
+
+
+@pytest.mark.parametrize("missing", [1e-3, 1e-13, 1e-17, 1e-100, 1e-300])
+def test_every_inequality_holds_for_peaked_laws_and_its_sides_have_the_size_of_what_is_missing(missing):
+    z = torch.tensor([0.0, np.log(missing), np.log(missing / 3)], dtype=torch.float64)
+    p = torch.softmax(z, -1)
+    for name, sides in INEQUALITIES.items():
+        low, high = (float(x) for x in sides(p))
+        assert low <= high * (1 + 1e-12), name
+    assert float(gini(p)) == pytest.approx(2 * missing * 4 / 3, rel=3 * missing + 1e-12)
+    assert float(entropy(p)) > float(gini(p)) > float(jacobian_norm(p)) > 0
+    low, high = inf_to_one_bound(p)
+    assert 0 < float(low) <= float(high) * (1 + 1e-12)
+    naive = float((p * (1 - p)).sum())
+    assert missing > 1e-12 or abs(naive / float(gini(p)) - 1) > 1e-4, "the control: 1 - p of a rounded p"
+
+
+@pytest.mark.parametrize("P", [1e-300, 1e-17, 1e-9, 0.5, 1 - 1e-9, 1 - 2**-53])
+@pytest.mark.parametrize("group", [2, 5, 16])
+def test_factors_of_binary_groups_have_their_digits_near_0_and_1(P, group):
+    exact, one = mpmath.mpf(P), mpmath.mpf(1)
+    signal = one - exact**group - (one - exact) ** group
+    assert near(signal_probability(torch.tensor(P, dtype=torch.float64), group), signal, 1e-13)
+    kappa = mpmath.mpf(0)
+    for k in range(1, group):
+        m = mpmath.mpf(k) / group
+        kappa += (
+            mpmath.binomial(group, k) * exact ** (k - 1) * (one - exact) ** (group - k - 1) * mpmath.sqrt(m * (1 - m))
+        )
+    assert near(grpo_kappa(torch.tensor(P, dtype=torch.float64), group), kappa, 1e-12)
