@@ -1,11 +1,20 @@
 """What a world is built from: arrays of one library, defaults, and refusals that name the argument and the remedy."""
 
-from typing import Any
+import functools
+import inspect
+import math
+import operator
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from envs.world import InputError, namespace, stop_gradient
+
+P = ParamSpec("P")
+Answer = TypeVar("Answer")
 
 _SYMMETRY_TOLERANCE = 1e-10  # relative; below it a float64 matrix is symmetric up to rounding
 
@@ -23,8 +32,7 @@ def as_arrays(given: dict[str, Any]) -> dict[str, Any]:
             else:
                 arrays[name] = np.asarray(value, dtype=np.float64)
         except (TypeError, ValueError, RuntimeError):
-            shown = " ".join(repr(value).split())
-            raise InputError(f"{name} must be a rectangular array of numbers; got {shown}") from None
+            raise InputError(f"{name} must be a rectangular array of numbers; got {short(value)}") from None
         if not bool(namespace(arrays[name]).isfinite(arrays[name]).all()):
             raise InputError(f"{name} holds NaN or infinity; every entry must be a finite number")
     return arrays
@@ -59,8 +67,8 @@ def check_semidefinite(name: str, S: Any) -> None:
 
 def check_gamma(gamma: float) -> None:
     """Refuse a discount outside (0, 1]."""
-    if not (isinstance(gamma, (int, float)) and 0 < gamma <= 1):
-        raise InputError(f"gamma must lie in (0, 1]; got {gamma!r}")
+    if isinstance(gamma, bool) or not (isinstance(gamma, int | float | np.number) and 0 < float(gamma) <= 1):
+        raise InputError(f"gamma must lie in (0, 1]; got {short(gamma)}")
 
 
 def check_horizon(horizon: int | None) -> None:
@@ -68,3 +76,70 @@ def check_horizon(horizon: int | None) -> None:
     whole = isinstance(horizon, (int, np.integer)) and not isinstance(horizon, bool)
     if horizon is not None and not (whole and horizon >= 1):
         raise InputError(f"horizon must be a whole number >= 1, or None for an endless world; got {horizon!r}")
+
+
+def as_numbers(name: str, given: Any) -> Tensor:
+    """What a user brings as a tensor: floating-point tensors as they are, all else (lists, numpy, whole numbers) in float64.
+
+    Raises InputError, in one line, for what is no array of real numbers.
+    """
+    if isinstance(given, Tensor) and given.is_floating_point():
+        return given
+    try:
+        array = given.detach().cpu().numpy() if isinstance(given, Tensor) else np.asarray(given)
+        if array.dtype.kind not in "iuf":
+            raise TypeError
+        tensor = torch.as_tensor(array.astype(np.float64))
+    except (TypeError, ValueError, RuntimeError):
+        raise InputError(f"{name} must be real numbers, an array of one shape; got {short(given)}") from None
+    return tensor.to(given.device) if isinstance(given, Tensor) else tensor
+
+
+def takes_numbers(*names: str) -> Callable[[Callable[P, Answer]], Callable[P, Answer]]:
+    """Make a function take lists, numpy arrays and plain numbers for these arguments too (`as_numbers`)."""
+
+    def decorate(function: Callable[P, Answer]) -> Callable[P, Answer]:
+        signature = inspect.signature(function)
+        places = {name: index for index, name in enumerate(signature.parameters) if name in names}
+
+        @functools.wraps(function)
+        def converted(*args: P.args, **kwargs: P.kwargs) -> Answer:
+            positional: list[Any] = list(args)
+            for name, index in places.items():
+                if index < len(positional):
+                    positional[index] = as_numbers(name, positional[index])
+                elif name in kwargs:
+                    kwargs[name] = as_numbers(name, kwargs[name])
+            return function(*positional, **kwargs)
+
+        return converted
+
+    return decorate
+
+
+def whole(name: str, given: Any, least: int, why: str = "") -> int:
+    """A whole number >= least, numpy's included; True and False are none."""
+    try:
+        number = None if isinstance(given, bool | np.bool_) else operator.index(given)
+    except TypeError:
+        number = None
+    if number is None or number < least:
+        raise InputError(f"{name} must be a whole number >= {least}{why and ': ' + why}; got {short(given)}")
+    return number
+
+
+def check_spread(name: str, value: Any) -> None:
+    """Refuse a standard deviation that is negative or no finite number."""
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not 0 <= float(value) < math.inf:
+        raise InputError(f"{name} must be a finite number >= 0, a standard deviation; got {short(value)}")
+
+
+def check_seed(seed: Any) -> int:
+    """A seed as a whole number: None would make every copy of a world another one."""
+    return whole("seed", seed, 0, "the same seed gives the same world")
+
+
+def short(given: Any) -> str:
+    """What was given, in one line of at most 80 characters."""
+    text = " ".join(repr(given).split())
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from envs.arguments import as_arrays, check_gamma, check_horizon, check_semidefinite, defaults
+from envs.arguments import as_arrays, check_gamma, check_horizon, check_seed, check_semidefinite, check_spread, defaults
 from envs.noise import noise_family
 from envs.world import AnyArray, InputError, as_array, namespace, unknown, vecdot
 
@@ -196,6 +196,7 @@ def scalar(
     horizon: int | None = 20, gamma: float = 0.95, action_noise: float = 0.3, noise: str = "gaussian"
 ) -> LinearQuadratic:
     """One state, one action, slightly unstable without control (A = 1.05). `action_noise` is the sd of xi."""
+    check_spread("action_noise", action_noise)
     return LinearQuadratic(
         A=[[1.05]],
         B=[[0.5]],
@@ -216,6 +217,7 @@ def double_integrator(
     horizon: int | None = 40, gamma: float = 1.0, step: float = 0.1, action_noise: float = 0.3, noise: str = "gaussian"
 ) -> LinearQuadratic:
     """A point mass: state (position, velocity), action = acceleration held over `step` seconds."""
+    check_spread("action_noise", action_noise)
     return LinearQuadratic(
         A=[[1.0, step], [0.0, 1.0]],
         B=[[step**2 / 2], [step]],
@@ -248,7 +250,8 @@ def random_system(
             raise InputError(f"{name} must be a whole number >= 1; got {value!r}")
     if not (math.isfinite(spectral_radius) and spectral_radius >= 0):
         raise InputError(f"spectral_radius must be a finite number >= 0; got {spectral_radius!r}")
-    rng = np.random.default_rng(seed)
+    check_spread("action_noise", action_noise)
+    rng = np.random.default_rng(check_seed(seed))
     A = rng.standard_normal((size, size))
     A *= spectral_radius / np.abs(np.linalg.eigvals(A)).max()
     return LinearQuadratic(

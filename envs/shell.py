@@ -18,8 +18,9 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.envs.registration import EnvSpec, load_env_creator
 
+from envs.arguments import whole
 from envs.token_mdp import TokenMDP
-from envs.world import InputError, World
+from envs.world import World
 
 BLOCK = 256  # rows of noise drawn at once; part of what a seed means
 
@@ -81,9 +82,8 @@ def build(make_world: str, settings: dict[str, Any]) -> Any:
 
 def step_limit(limit: int | None, world: World | TokenMDP) -> int | None:
     """Steps after which a shell truncates an episode; None for a world with a horizon, whose end is a termination."""
-    if limit is not None and (not isinstance(limit, int) or limit < 1):
-        raise InputError(f"limit must be a whole number >= 1, or None for no limit; got {limit!r}")
-    return None if world.horizon else limit
+    number = None if limit is None else whole("limit", limit, 1, "or None for no limit")
+    return None if world.horizon else number
 
 
 def shown_space(space: gym.Space[Any], clock: bool, world: World | TokenMDP) -> gym.Space[Any]:

@@ -179,7 +179,7 @@ def _probabilities(name: str, given: Any) -> Tensor:
         row = f"{name}[{', '.join(map(str, where))}]" if where else name
         off = float(sums.flatten()[int(gap.argmax())]) - 1
         raise InputError(
-            f"{row} sums to 1 {off:+.3g}, {allowed:.1g} is allowed; every row of probabilities must sum to one"
+            f"{row} misses a sum of one by {off:+.3g} ({allowed:.1g} is allowed); every row of probabilities must sum to one"
         )
     return table / sums[..., None] if eps > torch.finfo(torch.float64).eps else table
 

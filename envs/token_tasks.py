@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from envs.arguments import check_seed
 from envs.token_mdp import TokenMDP
 from envs.world import InputError
 
@@ -54,7 +55,7 @@ def _token_by_token(V: int, prompts: Sequence[Sequence[int]], answers: np.ndarra
 def combination_lock(V: int = 4, horizon: int = 4, gamma: float = 1.0, seed: int = 0) -> TokenMDP:
     """One secret word of `horizon` tokens opens the lock: sparse reward, credit over the whole length."""
     _at_least(1, V=V, horizon=horizon)
-    word = np.random.default_rng(seed).integers(V, size=horizon)
+    word = np.random.default_rng(check_seed(seed)).integers(V, size=horizon)
     return sequence_task(V, [[0]], [word.tolist()], True, gamma)
 
 
@@ -149,7 +150,7 @@ def garnet(
     _at_least(1, V=V, states=states, horizon=horizon)
     if not 1 <= branching <= states:
         raise InputError(f"branching must be between 1 and states={states}; got {branching}")
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(check_seed(seed))
     P = np.zeros((states, V, states))
     for z, a in np.ndindex(states, V):
         share = rng.dirichlet(np.ones(branching))

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from scipy.optimize import brentq
 from torch import Tensor
 
+from envs.arguments import takes_numbers, whole
 from envs.policy import TokenPolicy
 from envs.token_mdp import TokenMDP
 from envs.world import InputError
@@ -87,13 +88,13 @@ def word_scores(
     return total
 
 
+@takes_numbers("p", "R")
 def best_of(p: Chances, R: Chances, k: int) -> Float[Tensor, "*batch"]:
     """`E max(R_1 ... R_k)` of k independent completions; for returns of 0 and 1 this is pass@k, `1 - (1 - P)^k`.
 
     `sum_j r_j (F_j^k - F_{j-1}^k)` over the sorted returns, F their distribution function.
     """
-    if not isinstance(k, int) or k < 1:
-        raise InputError(f"k must be a whole number >= 1; got {k!r}")
+    k = whole("k", k, 1)
     order = R.argsort(-1)
     sorted_R, F = R.gather(-1, order), p.gather(-1, order).cumsum(-1)
     F = F / F[..., -1:]
@@ -101,11 +102,13 @@ def best_of(p: Chances, R: Chances, k: int) -> Float[Tensor, "*batch"]:
     return (sorted_R * (F**k - before**k)).sum(-1)
 
 
+@takes_numbers("p", "R")
 def best_of_headroom(p: Chances, R: Chances, k: int) -> Float[Tensor, "*batch"]:
     """`pass@k - pass@1`, in general `E max of k - E R`."""
     return best_of(p, R, k) - best_of(p, R, 1)
 
 
+@takes_numbers("p", "R")
 def power_headroom(p: Chances, R: Chances, alpha: float) -> Float[Tensor, "*batch"]:
     """`E_q R - E_p R` with `q = p^alpha / sum p^alpha` (power sampling, arXiv:2510.14901); may be negative."""
     if not alpha > 0:
@@ -115,6 +118,7 @@ def power_headroom(p: Chances, R: Chances, alpha: float) -> Float[Tensor, "*batc
     return ((q - p / p.sum(-1, keepdim=True)) * R).sum(-1)
 
 
+@takes_numbers("p", "R")
 def kl_headroom(p: Float[Tensor, "L"], R: Float[Tensor, "L"], eps: float) -> float:
     """`max { E_q R - E_p R : KL(q || p) <= eps }` of one prompt.
 
@@ -140,6 +144,7 @@ def kl_headroom(p: Float[Tensor, "L"], R: Float[Tensor, "L"], eps: float) -> flo
     return float((q - p) @ R)
 
 
+@takes_numbers("p", "R", "H")
 def null_models(p: Chances, R: Chances, H: Float[Tensor, "*batch"]) -> dict[str, Float[Tensor, "*batch"]]:
     """What must be beaten: sd and variance of R (for returns of 0 and 1 `sqrt(P(1-P))`, GRPO's own scale, and `P(1-P)`),
     J alone, entropy H alone, headroom alone (the best completion's return less J). None but J moves when R is shifted.
@@ -149,6 +154,7 @@ def null_models(p: Chances, R: Chances, H: Float[Tensor, "*batch"]) -> dict[str,
     return {"sqrt(P(1-P))": spread.sqrt(), "P(1-P)": spread, "J": J, "H": H, "headroom": R.amax(-1) - J}
 
 
+@takes_numbers("H", "R")
 def entropy_law(H: Float[Tensor, "points"], R: Float[Tensor, "points"]) -> tuple[float, float]:
     """Least-squares a, b of the entropy law `R = -a exp(H) + b`. Raises InputError for fewer than two different entropies."""
     x = -H.exp()

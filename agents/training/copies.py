@@ -1,6 +1,7 @@
 """Several copies of one network run together: each with parameters of its own, one batched call for all (`torch.func`)."""
 
 import copy
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,6 +17,8 @@ from envs.world import InputError
 class Copies:
     """S networks of one kind. One network alone is run as it is; several share a call, vmapped over stacked parameters.
 
+    Where torch has no batched form of a network's operations they are run one after the other.
+
     `parameters` are leaves for any optimiser: (S, ...) each, or the network's own where S = 1. An elementwise optimiser
     treats every copy as if it were alone. Raises InputError for no network and for networks of different parameters.
     """
@@ -28,7 +31,7 @@ class Copies:
     def __init__(self, networks: list[Any]):
         if not networks:
             raise InputError("networks must hold at least one network")
-        self.count, self.network = len(networks), networks[0]
+        self.count, self.network, self.batched = len(networks), networks[0], True
         names = [[(name, p.shape) for name, p in network.named_parameters()] for network in networks]
         if any(other != names[0] for other in names) or not names[0]:
             raise InputError("networks must have parameters, the same names and shapes in each")
@@ -57,9 +60,22 @@ class Copies:
             out = function(self.network, *(x[0] for x in given))
             return tuple(x[None] for x in out) if isinstance(out, tuple) else out[None]
         call = _Call(self.network, function)
-        inner = lambda values, *rest: functional_call(call, {f"network.{k}": v for k, v in values.items()}, rest)  # noqa: E731
-        with sdpa_kernel(SDPBackend.MATH):  # the fused kernels have no batched form and would be looped over
-            return vmap(inner)(self.values, *given)
+
+        def inner(values: dict[str, Tensor], *rest: Tensor) -> Any:
+            return functional_call(call, {f"network.{k}": v for k, v in values.items()}, rest)
+
+        if self.batched:
+            try:
+                with sdpa_kernel(SDPBackend.MATH):  # the fused kernels have no batched form and would be looped over
+                    return vmap(inner)(self.values, *given)
+            except RuntimeError as error:
+                if not re.search("vmap|[Bb]atching rule", str(error)):
+                    raise
+                self.batched = False  # some networks, recurrent ones for instance, have no batched form
+        each = [inner({k: v[i] for k, v in self.values.items()}, *(x[i] for x in given)) for i in range(self.count)]
+        if isinstance(each[0], tuple):
+            return tuple(torch.stack(parts) for parts in zip(*each, strict=True))
+        return torch.stack(each)
 
     def networks(self) -> list[Any]:
         """Networks of their own, with the parameters of the copies as they are now."""

@@ -47,8 +47,8 @@ def measure(
     """Plan, say how long, run what is missing: the number of jobs and the points."""
     device = device_of(options.device)
     jobs = options.jobs or default_jobs(device)
+    points = plan(claims, options.preset, options.seed, device, own, choose)  # refuses before a folder is made
     check_writable(options.out)
-    points = plan(claims, options.preset, options.seed, device, own, choose)
     todo = missing(points, options.out)
     kept = f" ({len(points) - len(todo)} kept from before)" if len(todo) < len(points) else ""
     length = Forecast.from_records(todo, options.out).describe(jobs)

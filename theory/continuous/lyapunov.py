@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from envs.arguments import takes_numbers
 from envs.linear_quadratic import LinearQuadratic
 from envs.lq_variants import StateScaledNoise
 from envs.world import InputError
@@ -25,14 +26,20 @@ class QuadraticValue:
     c: Float[Tensor, "*time"]
 
     def at(self, t: int) -> tuple[Tensor, Tensor, Tensor]:
-        """P, q, c at time t; the same at every t when endless."""
-        return (self.P[t], self.q[t], self.c[t]) if self.P.ndim == 3 else (self.P, self.q, self.c)
+        """P, q, c at time t; the same at every t when endless. Raises InputError for a time outside 0 ... T."""
+        if self.P.ndim == 2:
+            return self.P, self.q, self.c
+        if not 0 <= t < len(self.P):
+            raise InputError(f"t must lie in 0 ... {len(self.P) - 1}; got {t!r}")
+        return self.P[t], self.q[t], self.c[t]
 
+    @takes_numbers("state")
     def value(self, state: Float[Tensor, "*batch n"], t: int = 0) -> Float[Tensor, "*batch"]:
         """V_t(s)."""
         P, q, c = self.at(t)
         return -(((state @ P) * state).sum(-1) + 2 * state @ q + c)
 
+    @takes_numbers("state")
     def gradient(self, state: Float[Tensor, "*batch n"], t: int = 0) -> Float[Tensor, "*batch n"]:
         """The value gradient `grad V_t(s) = -2 (P_t s + q_t)`."""
         P, q, _ = self.at(t)

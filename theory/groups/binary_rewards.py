@@ -13,6 +13,7 @@ from jaxtyping import Float
 from scipy.special import betainc
 from torch import Tensor
 
+from envs.arguments import takes_numbers, whole
 from envs.world import InputError
 from theory.tokens.tree_gradients import TreeGradients
 
@@ -20,6 +21,7 @@ Chances = Float[Tensor, "*batch"]
 Gradient = TreeGradients | Tensor | Sequence[Tensor]
 
 
+@takes_numbers("P")
 def signal_probability(P: Chances, group: int) -> Chances:
     """`1 - P^G - (1-P)^G`: the probability that the rewards of a group are not all equal."""
     _check(P, group)
@@ -32,6 +34,7 @@ def baseline_kappa(group: int, own: bool = True) -> float:
     return (group - 1) / group if own else 1.0
 
 
+@takes_numbers("P")
 def grpo_kappa(P: Chances, group: int, population: bool = True, eps: float = 0.0) -> Chances:
     """GRPO's kappa, `c_G(P) = E[m(1-m) / (std + eps)] / (P(1-P))`.
 
@@ -54,6 +57,7 @@ def grpo_kappa(P: Chances, group: int, population: bool = True, eps: float = 0.0
     return total
 
 
+@takes_numbers("P")
 def grpo_objective(P: Chances, group: int, population: bool = True, eps: float = 0.0) -> Chances:
     """`F_G(P) = int_0^P c_G`: GRPO with std at group size G ascends the sum of F_G(P) over its prompts.
 
@@ -68,6 +72,7 @@ def grpo_objective(P: Chances, group: int, population: bool = True, eps: float =
     return total
 
 
+@takes_numbers("P")
 def arcsine(P: Chances) -> Chances:
     """`2 arcsin sqrt P`, the limit of `grpo_objective`; its slope is `1 / sqrt(P(1-P))`."""
     return 2 * P.sqrt().asin()
@@ -87,10 +92,7 @@ def _terms(group: int, population: bool, eps: float) -> list[tuple[int, float]]:
 
 
 def _check(P: Tensor, group: int) -> None:
-    if not isinstance(group, int) or group < 2:
-        raise InputError(
-            f"group must be a whole number >= 2: one row alone has nothing to be compared with; got {group!r}"
-        )
+    whole("group", group, 2, "one row alone has nothing to be compared with")
     if not bool(((P >= 0) & (P <= 1)).all()):
         raise InputError("P must lie in [0, 1]: it is a probability")
 

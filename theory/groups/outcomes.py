@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from envs.arguments import whole
 from envs.world import InputError
 from theory.tokens.prefix_tree import DEFAULT_BUDGET
 
@@ -90,8 +91,7 @@ def group_multisets(
     Raises:
         InputError: the group is below 1, or the multisets need more than `budget` bytes.
     """
-    if not isinstance(group, int) or group < 1:
-        raise InputError(f"group must be a whole number >= 1; got {group!r}")
+    group = whole("group", group, 1)
     alive = (p > 0).nonzero()[:, 0]
     count = math.comb(len(alive) + group - 1, group)
     if 32 * count * group > budget:

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from envs.arguments import takes_numbers
 from envs.token_mdp import TokenMDP
 from envs.world import InputError
 from theory.tokens.softmax_bounds import check_probabilities
@@ -35,6 +36,7 @@ def _check_paid_by_table(world: TokenMDP) -> None:
         raise InputError("readout is paid by the policy's hidden state, which no table knows: use a prefix tree")
 
 
+@takes_numbers("pi")
 def _by_step(world: TokenMDP, pi: Tensor) -> Tensor:
     _check_paid_by_table(world)
     H, S, V = world.r.shape
@@ -43,6 +45,7 @@ def _by_step(world: TokenMDP, pi: Tensor) -> Tensor:
     return check_probabilities(pi).expand(H, S, V)
 
 
+@takes_numbers("pi")
 def tables(world: TokenMDP, pi: Float[Tensor, "*time S V"]) -> Tables:
     """Values by backward induction, visitation by forward recursion.
 
@@ -60,6 +63,7 @@ def tables(world: TokenMDP, pi: Float[Tensor, "*time S V"]) -> Tables:
     return Tables(torch.stack(V), torch.stack(Q), torch.stack(d), d[0] @ V[0])
 
 
+@takes_numbers("pi")
 def endless_tables(world: TokenMDP, pi: Float[Tensor, "S V"]) -> tuple[Tensor, Tensor, Tensor]:
     """`V = (I - gamma P_pi)^{-1} r_pi`, `Q = r + gamma P V`, and the discounted visitation `sum_t gamma^t P(z_t = z)`.
 
@@ -78,6 +82,7 @@ def endless_tables(world: TokenMDP, pi: Float[Tensor, "S V"]) -> tuple[Tensor, T
     return V, world.r[0] + world.gamma * world.P @ V, torch.linalg.solve(operator.mT, start)
 
 
+@takes_numbers("pi")
 def bellman_costates(world: TokenMDP, pi: Float[Tensor, "*time S V"]) -> Float[Tensor, "times S"]:
     """The costate recursion on the simplex of states, `lambda_k = r_pi + gamma P_pi lambda_{k+1}`, `lambda_H = 0`.
 
@@ -92,6 +97,7 @@ def bellman_costates(world: TokenMDP, pi: Float[Tensor, "*time S V"]) -> Float[T
     return torch.stack(costates)
 
 
+@takes_numbers("pi")
 def logit_gradient(world: TokenMDP, pi: Float[Tensor, "*time S V"]) -> Float[Tensor, "H S V"]:
     """Exact policy gradient in the logits of every step: `dJ/dz_k(s, a) = gamma^k d_k(s) pi_k(a|s) A_k(s, a)`."""
     exact, by_step = tables(world, pi), _by_step(world, pi)

@@ -19,6 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import one_hot
 
+from envs.arguments import whole
 from envs.policy import TokenPolicy
 from envs.token_mdp import TokenMDP, check_tokens
 from envs.world import InputError
@@ -160,8 +161,7 @@ def grow(
         InputError: alpha outside [0, 1], logits of the wrong shape or, before allocating, a tree larger than the budget.
     """
     mix = mix if callable(mix) else relaxed(mix)
-    if not isinstance(copies, int) or copies < 1:
-        raise InputError(f"copies (samples) must be a whole number >= 1; got {copies!r}")
+    copies = whole("copies (samples)", copies, 1)
     count = copies * (len(world.prompts) if roots is None else len(roots.x))
     check_size(world.rest(roots.step if roots else 0), policy, count, choose is every_token, budget)
     like = next(policy.parameters(), None)

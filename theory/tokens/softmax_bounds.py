@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from envs.arguments import takes_numbers
 from envs.world import InputError
 from theory.tokens.diameter import diameter
 
@@ -24,6 +25,7 @@ _BISECTIONS = (
 _MAX_SUBSETS = 20  # largest V of `inf_to_one_norm`, which visits 2^V subsets
 
 
+@takes_numbers("p")
 def check_probabilities(p: Float[Tensor, "*batch V"]) -> Float[Tensor, "*batch V"]:
     """Return p; raise InputError, naming the worst sum, if a row is no distribution."""
     sums = p.sum(-1)
@@ -41,6 +43,7 @@ def _is_top(p: Float[Tensor, "*batch V"]) -> Bool[Tensor, "*batch V"]:
     return torch.nn.functional.one_hot(p.argmax(-1), p.shape[-1]).bool()
 
 
+@takes_numbers("p")
 def complement(p: Float[Tensor, "*batch V"]) -> Float[Tensor, "*batch V"]:
     """`1 - p`, for the likeliest token as the sum of the others: accurate where p is next to 1."""
     top = _is_top(p)
@@ -53,6 +56,7 @@ def from_top(p: Float[Tensor, "*batch V"], x: Float[Tensor, "..."]) -> Float[Ten
     return x - x.gather(p.ndim - 1, index.expand(*p.shape[:-1], 1, *x.shape[p.ndim :]))
 
 
+@takes_numbers("p")
 def entropy(p: Float[Tensor, "*batch V"]) -> Float[Tensor, "*batch"]:
     """`H = -sum p ln p`, in nats; `ln p` of a token of more than one half is `log1p` of minus the others' sum."""
     rest = complement(p)
@@ -60,16 +64,19 @@ def entropy(p: Float[Tensor, "*batch V"]) -> Float[Tensor, "*batch"]:
     return -(p * log_p).sum(-1)
 
 
+@takes_numbers("p")
 def gini(p: Float[Tensor, "*batch V"]) -> Float[Tensor, "*batch"]:
     """`G = 1 - sum p^2 = E_a TV(delta_a, p)`: the chance that two draws differ."""
     return (p * complement(p)).sum(-1)
 
 
+@takes_numbers("p")
 def sampling_gap(p: Float[Tensor, "*batch V"], alpha: float) -> Float[Tensor, "*batch"]:
     """`gap = E_c TV(u, p) = alpha G(p)` of the relaxed token `u = (1 - alpha) p + alpha onehot(c)` (our definition)."""
     return alpha * gini(p)
 
 
+@takes_numbers("H")
 def gini_entropy_bound(H: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
     """`G <= min(H / (2 ln 2), 1 - e^{-H})`."""
     return torch.minimum(H / (2 * math.log(2)), -torch.expm1(-H))
@@ -80,17 +87,20 @@ def spread_factor(G: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
     return (G / 2).clamp(max=0.25)
 
 
+@takes_numbers("q")
 def oscillation(q: Float[Tensor, "*batch V"]) -> Float[Tensor, "*batch"]:
     """`osc(q) = max q - min q`."""
     return q.amax(-1) - q.amin(-1)
 
 
+@takes_numbers("p")
 def jacobian(p: Float[Tensor, "*batch V"]) -> Float[Tensor, "*batch V V"]:
     """`J(p) = diag(p) - p p'`, the derivative of softmax at probabilities p."""
     products, diagonal = p[..., :, None] * p[..., None, :], torch.eye(p.shape[-1], dtype=torch.bool, device=p.device)
     return torch.where(diagonal, (p * complement(p))[..., None], -products)
 
 
+@takes_numbers("p")
 def jacobian_norm(p: Float[Tensor, "*batch V"]) -> Float[Tensor, "*batch"]:
     """`||J(p)||_2` in O(V): the root x of `sum_i p_i^2 / (p_i - x) = 1` between the two largest probabilities.
 
@@ -110,6 +120,7 @@ def jacobian_norm(p: Float[Tensor, "*batch V"]) -> Float[Tensor, "*batch"]:
     return low
 
 
+@takes_numbers("p")
 def inf_to_one_norm(p: Float[Tensor, "V"]) -> Float[Tensor, ""]:
     """`||J||_{inf->1} = max_S 4 P(S)(1 - P(S))` exactly, over all 2^V subsets S; raises InputError for V > 20."""
     if len(p) > _MAX_SUBSETS:
@@ -122,6 +133,7 @@ def inf_to_one_norm(p: Float[Tensor, "V"]) -> Float[Tensor, ""]:
     return (4 * mass * (1 - mass)).max()
 
 
+@takes_numbers("p", "w", "Q")
 def covariance(
     p: Float[Tensor, "*batch V"], w: Float[Tensor, "*batch V d"], Q: Float[Tensor, "*batch V"]
 ) -> Float[Tensor, "*batch d"]:
@@ -131,6 +143,7 @@ def covariance(
     return torch.einsum("...a,...ad->...d", p * centred, w)
 
 
+@takes_numbers("p", "w", "Q")
 def covariance_bound(
     p: Float[Tensor, "*batch V"], w: Float[Tensor, "*batch V d"], Q: Float[Tensor, "*batch V"]
 ) -> Float[Tensor, "*batch"]:
