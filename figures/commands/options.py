@@ -2,23 +2,30 @@
 
 import argparse
 import json
+import math
 import os
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
+from envs.arguments import short
 from envs.world import InputError
 
 DEFAULT_OUT = Path("runs")
 
 
 def whole_number(least: int, text: str) -> int:
-    """A whole number >= least, for argparse."""
-    if not text.isdecimal() or int(text) < least:
-        raise argparse.ArgumentTypeError(f"must be a whole number >= {least}; got {text!r}")
+    """A whole number >= least that fits into 64 bits, in plain digits, for argparse."""
+    if not (text.isascii() and text.isdecimal() and len(text) < 20 and least <= int(text) < 2**63):
+        raise argparse.ArgumentTypeError(f"must be a whole number from {least} to {2**63 - 1}; got {short(text)}")
     return int(text)
+
+
+def refuse_constant(name: str) -> NoReturn:
+    """For JSON readers: NaN and infinities are no numbers here."""
+    raise InputError(f"{name} is not a finite number")
 
 
 def add_seed(parser: argparse.ArgumentParser, help: str) -> None:
@@ -64,7 +71,13 @@ def pairs(option: str, given: list[str]) -> tuple[tuple[str, Any], ...]:
         if not equals or not key:
             raise InputError(f"{option} {text}: give KEY=VALUE")
         try:
-            values[key] = json.loads(value.lower() if value in ("True", "False") else value)
-        except ValueError:
+            values[key] = json.loads(
+                value.lower() if value in ("True", "False") else value, parse_constant=refuse_constant
+            )
+        except InputError as error:
+            raise InputError(f"{option} {short(text)}: {error}") from None
+        except (ValueError, RecursionError):
             values[key] = value
+        if isinstance(values[key], float) and not math.isfinite(values[key]):
+            raise InputError(f"{option} {short(text)}: must be a finite number")
     return tuple(sorted(values.items()))

@@ -30,16 +30,28 @@ def plan(
 ) -> list[Point]:
     """Every point of the claims at this preset, as `choose` leaves them, and a user's own system where one is taken.
 
-    Claims on one study share its points. These come first: they take longest.
+    Claims on one study share its points. These come first: they take longest. Raises InputError for settings that cannot be
+    run, before anything is written.
     """
     points = []
     for claim in {claim.recorded_as: claim for claim in claims}.values():
         settings = choose(claim.settings(preset))
         if own is not None and claim.own_settings is not None:
             settings = settings + claim.own_settings(preset, own)
+        for setting in settings:
+            _check_sampling(setting)
         code = code_digest(module_name(claim.recorded_as))
         points += [Point(claim.recorded_as, setting, seed, device, code) for setting in settings]
     return sorted(points, key=lambda point: point.claim not in STUDIES)
+
+
+def _check_sampling(setting: Any) -> None:
+    """Refuse a setting that draws too little to have a standard error, or that nothing could meet."""
+    samples, margin = getattr(setting, "samples", 2), getattr(setting, "margin", 1.0)
+    if samples < 2:
+        raise InputError(f"samples must be a whole number >= 2: a standard error needs two; got {samples!r}")
+    if not margin > 0:
+        raise InputError(f"margin must be a number > 0; got {margin!r}")
 
 
 def missing(points: list[Point], out: Path) -> list[Point]:

@@ -1,6 +1,7 @@
 """Which settings of a claim a sweep runs: some of them, or the same with other values."""
 
 import dataclasses
+import math
 from typing import Any
 
 from envs.world import InputError
@@ -53,6 +54,11 @@ def _read(text: str, old: Any, where: str) -> Any:
             raise InputError(f"{where}: this field cannot be set from the command line")
         return tuple(_read(part, old[0], where) for part in text.split(","))
     try:
-        return type(old)(text)
+        value = type(old)(text)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError
     except ValueError:
-        raise InputError(f"{where}: must be {'a number' if isinstance(old, float) else 'a whole number'}") from None
+        raise InputError(
+            f"{where}: must be {'a finite number' if isinstance(old, float) else 'a whole number'}"
+        ) from None
+    return value

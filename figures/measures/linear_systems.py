@@ -1,20 +1,21 @@
 """The linear-quadratic systems that claims are checked on, by name, and a user's own system from a JSON file."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import NoReturn
 
 import torch
 from torch import Tensor
 
 from agents.policies.linear import ConstantPolicy, LinearPolicy
+from envs.arguments import as_numbers, short
 from envs.linear_quadratic import LinearQuadratic, double_integrator, random_system, scalar
 from envs.lq_variants import ChaoticMap, state_scaled_noise
 from envs.world import InputError
 from theory.continuous.endless import cut_endless
-from theory.continuous.lyapunov import check_gain, gain_at, linear_value, second_moments
+from theory.continuous.lyapunov import check_gain, check_one_system, gain_at, linear_value, second_moments
 from theory.continuous.riccati import riccati
 
 SYSTEMS: dict[str, Callable[[], LinearQuadratic]] = {
@@ -24,6 +25,18 @@ SYSTEMS: dict[str, Callable[[], LinearQuadratic]] = {
     "random_endless": lambda: random_system(size=4, actions=2, seed=0),
 }
 _FIELDS = ("A", "B", "Q", "R", "Q_f", "S_w", "S_x", "m_0", "S_0", "gamma", "horizon", "noise")
+
+
+def check_system(name: str, known: Collection[str] = ()) -> None:
+    """Refuse a name that is none of `known` (by default of `SYSTEMS`) and no system in JSON."""
+    names = known or SYSTEMS
+    if name.startswith("{"):
+        try:
+            parsed_system(name)
+        except InputError as error:
+            raise InputError(f"system {short(name)}: {error}") from None
+    elif name not in names:
+        raise InputError(f"system {short(name)} is unknown; there are {', '.join(names)}")
 
 
 def build_system(name: str, gain: float = 0.7) -> tuple[LinearQuadratic, Tensor]:
@@ -37,21 +50,38 @@ def build_system(name: str, gain: float = 0.7) -> tuple[LinearQuadratic, Tensor]
         InputError: the user's matrices or K are not valid.
     """
     if name.startswith("{"):
-        fields = json.loads(name)
-        world = LinearQuadratic(**{key: fields[key] for key in _FIELDS if key in fields}).to()
-        return world, _own_gain(world, fields.get("K"), gain)
+        world, own = parsed_system(name)
+        return world, gain * riccati(world).K if gain == 1.0 or own is None else own
     world = SYSTEMS[name]().to()
     return world, gain * riccati(world).K
 
 
-def _own_gain(world: LinearQuadratic, K: Any, gain: float) -> Tensor:
-    if gain == 1.0 or K is None:
-        return gain * riccati(world).K
+def parsed_system(text: str) -> tuple[LinearQuadratic, Tensor | None]:
+    """The one system that a JSON text describes, and its gain K if it has one.
+
+    Raises:
+        InputError: in one line, what is wrong with the text.
+    """
     try:
-        matrix = torch.as_tensor(K, dtype=torch.float64)
-    except (TypeError, ValueError, RuntimeError):
-        raise InputError(f"K must be an array of numbers; got {K!r}") from None
-    return check_gain(world, matrix)
+        fields = json.loads(text, parse_constant=_refuse_constant)
+    except InputError:
+        raise
+    except RecursionError:
+        raise InputError("it is not JSON: its brackets are nested too deeply") from None
+    except ValueError as error:
+        raise InputError(f"it is not JSON: {short(str(error))}") from None
+    if not isinstance(fields, dict) or not {"A", "B", "Q", "R"} <= set(fields) <= {*_FIELDS, "K"}:
+        raise InputError(f"it must hold an object with A, B, Q, R and any of {', '.join((*_FIELDS[4:], 'K'))}")
+    try:
+        world = LinearQuadratic(**{key: fields[key] for key in _FIELDS if key in fields}).to()
+        check_one_system(world)
+        return world, None if fields.get("K") is None else check_gain(world, as_numbers("K", fields["K"]))
+    except (TypeError, OverflowError) as error:
+        raise InputError(f"a field is no number: {short(str(error))}") from None
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise InputError(f"it holds {name}; every entry must be a finite number")
 
 
 def read_system(path: Path) -> str:
@@ -64,24 +94,20 @@ def read_system(path: Path) -> str:
         InputError: in one line, what is wrong with the file.
     """
     try:
-        fields = json.loads(path.read_text())
-    except OSError as error:
-        raise InputError(f"--world {path} cannot be read: {error.strerror}") from None
-    except ValueError as error:
-        raise InputError(f"--world {path} is not JSON: {error}") from None
-    if not isinstance(fields, dict) or not {"A", "B", "Q", "R"} <= set(fields) <= {*_FIELDS, "K"}:
-        raise InputError(
-            f"--world {path} must hold an object with A, B, Q, R and any of {', '.join((*_FIELDS[4:], 'K'))}"
-        )
-    try:
-        text = json.dumps(fields, sort_keys=True)
-        world, K = build_system(text)
+        text = path.read_text(encoding="utf-8-sig")
+        parsed_system(text)
+        canonical = json.dumps(json.loads(text), sort_keys=True)
+        world, K = build_system(canonical)
         cut = cut_endless(world, K)
         if not bool(linear_value(world, K).P.isfinite().all() and second_moments(cut, K).isfinite().all()):
             raise InputError("A and K make values or states beyond floating-point range: shorten the horizon")
-    except (InputError, TypeError) as error:
+    except OSError as error:
+        raise InputError(f"--world {path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise InputError(f"--world {path}: it is not a text in UTF-8") from None
+    except InputError as error:
         raise InputError(f"--world {path}: {error}") from None
-    return text
+    return canonical
 
 
 def label(name: str) -> str:

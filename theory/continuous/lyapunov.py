@@ -12,6 +12,7 @@ from envs.lq_variants import StateScaledNoise
 from envs.world import InputError
 
 _MAX_DOUBLINGS = 64  # sums 2^64 terms
+MOST_STEPS = 100_000  # of a finite horizon
 
 
 @dataclass(frozen=True)
@@ -51,10 +52,30 @@ def gain_at(K: Float[Tensor, "*time m n"], t: int) -> Float[Tensor, "m n"]:
     return K[t] if K.ndim == 3 else K
 
 
+def check_one_system(world: LinearQuadratic) -> None:
+    """Refuse a batch of systems, and a horizon that closed forms, which go step by step, would take too long for."""
+    dims = {"A": 2, "B": 2, "Q": 2, "R": 2, "Q_f": 2, "S_w": 2, "S_x": 2, "S_0": 2, "m_0": 1}
+    for name, ndim in dims.items():
+        shape = tuple(getattr(world, name).shape)
+        if len(shape) > ndim:
+            raise InputError(
+                f"{name} must describe one system here, shape {shape[-ndim:]}; got {shape}: only riccati takes a batch"
+            )
+    check_steps(world)
+
+
+def check_steps(world: LinearQuadratic) -> None:
+    """Refuse a horizon beyond `MOST_STEPS`."""
+    if world.horizon is not None and world.horizon > MOST_STEPS:
+        raise InputError(
+            f"horizon={world.horizon} is too long for closed forms, which go step by step: at most {MOST_STEPS}, or None "
+            "for an endless world"
+        )
+
+
 def check_gain(world: LinearQuadratic, K: Tensor) -> Tensor:
     """K as a float64 tensor of shape (m, n) or (T, m, n), or an InputError that says what does not fit."""
-    if any(getattr(world, name).ndim > 2 for name in ("A", "B", "Q", "R", "Q_f", "S_w", "S_x")):
-        raise InputError("A, B, Q, R, Q_f, S_w, S_x must describe one system here; only riccati takes a batch")
+    check_one_system(world)
     K = torch.as_tensor(K, dtype=torch.float64)
     shapes = [(world.m, world.n)] + ([(world.horizon, world.m, world.n)] if world.horizon else [])
     if tuple(K.shape) not in shapes:
@@ -82,7 +103,7 @@ def check_stable(world: LinearQuadratic, K: Tensor) -> None:
     """Refuse an endless world whose closed loop has no finite value: needs gamma rho(A - B K)^2 < 1."""
     here = world.to()
     radius = spectral_radius(here.A - here.B @ K)
-    if world.gamma * radius**2 >= 1:
+    if not radius < world.gamma**-0.5:
         raise InputError(
             f"K leaves the closed loop A - B K unstable for horizon=None: spectral radius {radius:.6g}, "
             f"needs < {world.gamma**-0.5:.6g} = 1/sqrt(gamma)"
@@ -120,8 +141,8 @@ def linear_value(world: LinearQuadratic, K: Float[Tensor, "*time m n"]) -> Quadr
     steps = [(P, q, c)]
     for t in reversed(range(world.horizon)):
         P, q, c = _value_step(world, gain_at(K, t), P, q, c)
-        steps.insert(0, (P, q, c))
-    return QuadraticValue(*(torch.stack(parts) for parts in zip(*steps, strict=True)))
+        steps.append((P, q, c))
+    return QuadraticValue(*(torch.stack(parts) for parts in zip(*reversed(steps), strict=True)))
 
 
 def _value_step(world: LinearQuadratic, K: Tensor, P: Tensor, q: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from envs.linear_quadratic import LinearQuadratic
 from envs.world import InputError
-from theory.continuous.lyapunov import check_keeps
+from theory.continuous.lyapunov import check_keeps, check_steps
 
 _MAX_DOUBLINGS = 60  # covers 2^60 steps; a stabilisable system needs far fewer
 
@@ -42,15 +42,16 @@ def riccati(world: LinearQuadratic) -> Optimum:
     if world.horizon is None:
         P = _solve_one(world) if world.A.ndim == 2 else _solve_batch(world)
         return Optimum(_gain(world, P), P)
+    check_steps(world)
     P = world.Q_f
     gains: list[Tensor] = []
     values = [P]
     for _ in range(world.horizon):
         K = _gain(world, P)
         P = _symmetric(world.Q + world.gamma * world.A.mT @ P @ (world.A - world.B @ K))
-        gains.insert(0, K)
-        values.insert(0, P)
-    return Optimum(torch.stack(gains), torch.stack(values))
+        gains.append(K)
+        values.append(P)
+    return Optimum(torch.stack(gains[::-1]), torch.stack(values[::-1]))
 
 
 def _expanded(world: LinearQuadratic) -> LinearQuadratic:

@@ -14,7 +14,7 @@ from figures.drawing.panels import Series, diagonal_panel, legend_above
 from figures.drawing.style import MARKERS
 from figures.harness.claim import Claim, Part, Preset
 from figures.harness.rows import Row, equals, vanishes
-from figures.measures.linear_systems import SYSTEMS, build_system, label
+from figures.measures.linear_systems import SYSTEMS, build_system, check_system, label
 from figures.measures.rollouts import costates_of, sampled
 from theory.continuous.endless import cut_endless, spread_scale
 from theory.continuous.lq_gradients import costate_covariance
@@ -33,6 +33,10 @@ class CostateCovarianceSetting:
     gain: float
     samples: int
     margin: float
+
+    def __post_init__(self) -> None:
+        """Refuse a system that does not exist."""
+        check_system(self.system)
 
 
 def for_system(preset: Preset, system: str) -> list[CostateCovarianceSetting]:

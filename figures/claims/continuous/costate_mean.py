@@ -13,7 +13,7 @@ from envs.policy import Policy
 from figures.drawing.panels import deviations_panel, legend_above
 from figures.harness.claim import Claim, Part, Preset
 from figures.harness.rows import Row, equals
-from figures.measures.linear_systems import SYSTEMS, build_system, label
+from figures.measures.linear_systems import SYSTEMS, build_system, check_system, label
 from figures.measures.rollouts import costates_of, residual_moments, sampled
 from theory.continuous.endless import SMALLEST_COMPONENT, cut_endless, gradient_size, steps_until_settled
 from theory.continuous.lyapunov import linear_value, second_moments
@@ -32,6 +32,10 @@ class CostateMeanSetting:
     system: str
     samples: int
     margin: float
+
+    def __post_init__(self) -> None:
+        """Refuse a system that does not exist."""
+        check_system(self.system)
 
 
 def for_system(preset: Preset, system: str) -> list[CostateMeanSetting]:

@@ -13,7 +13,7 @@ from figures.drawing.style import EXACT, MARKERS
 from figures.harness.claim import Claim, Part, Preset
 from figures.harness.rows import Row, vanishes
 from figures.harness.statistics import Estimate
-from figures.measures.linear_systems import MEMORYLESS, label, memoryless_system
+from figures.measures.linear_systems import MEMORYLESS, check_system, label, memoryless_system
 from figures.measures.rollouts import costates_of, difference_costates
 from theory.continuous.costates import path_costates
 
@@ -29,6 +29,10 @@ class CostateRecursionSetting:
 
     system: str
     samples: int
+
+    def __post_init__(self) -> None:
+        """Refuse a system that does not exist."""
+        check_system(self.system, MEMORYLESS)
 
 
 def for_system(preset: Preset, system: str) -> list[CostateRecursionSetting]:

@@ -18,7 +18,7 @@ from figures.harness.claim import Claim, Part, Preset
 from figures.harness.rows import Row, at_least, at_most, equals, report
 from figures.harness.statistics import estimate
 from figures.measures.gradient_estimators import ESTIMATORS, sample_estimators
-from figures.measures.linear_systems import SYSTEMS, build_system, label
+from figures.measures.linear_systems import SYSTEMS, build_system, check_system, label
 from figures.measures.rollouts import sampled
 from theory.continuous.endless import cut_endless
 from theory.continuous.lq_gradients import one_step_variances, one_step_world, policy_gradient
@@ -40,6 +40,10 @@ class EstimatorVarianceSetting:
     ratio: float | None
     samples: int
     margin: float
+
+    def __post_init__(self) -> None:
+        """Refuse a system that does not exist."""
+        check_system(self.system, ("one step", *SYSTEMS))
 
 
 def settings(preset: Preset) -> list[EstimatorVarianceSetting]:

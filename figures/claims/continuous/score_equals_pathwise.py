@@ -18,6 +18,7 @@ from figures.drawing.panels import legend_above
 from figures.drawing.style import COLOURS, EXACT, MARKERS
 from figures.harness.claim import Claim, Part, Preset
 from figures.harness.rows import Row, equals
+from figures.measures.linear_systems import check_system
 from figures.measures.rollouts import sampled
 from theory.continuous.lq_gradients import policy_gradient
 from theory.continuous.lyapunov import QuadraticValue, linear_value
@@ -40,6 +41,10 @@ class ScoreEqualsPathwiseSetting:
     noise: str
     samples: int
     margin: float
+
+    def __post_init__(self) -> None:
+        """Refuse a system that does not exist."""
+        check_system(self.system, _WORLDS)
 
 
 def settings(preset: Preset) -> list[ScoreEqualsPathwiseSetting]:

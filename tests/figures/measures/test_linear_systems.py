@@ -31,7 +31,7 @@ def test_an_own_system_is_read_as_it_stands(tmp_path):
     [
         ({"A": [[0.9, 1.0]]}, "A must"),
         ({"Q": [[-1.0]]}, "Q must be positive semidefinite"),
-        ({"R": [[math.nan]]}, "R holds NaN"),
+        ({"R": [[math.nan]]}, "it holds NaN"),
         ({"gamma": 1.2}, "gamma"),
         ({"horizon": 0}, "horizon"),
         ({"K": [[-0.5]]}, "spectral radius"),
