@@ -75,7 +75,9 @@ def measure(setting: CostateMeanSetting, rng: torch.Generator, device: str) -> l
     policy = LinearPolicy(K).to(device)
     labels = {"system": label(setting.system), "gamma": world.gamma}
     rows: list[Row] = []
-    for part, variant, judged in ((_TOTAL, policy, len(times)), (_CUT, ClosedPath(policy, "all"), len(times) - 1)):
+    variants: list[tuple[str, Policy, int]]
+    variants = [(_TOTAL, policy, len(times)), (_CUT, ClosedPath(policy, "all"), len(times) - 1)]
+    for part, variant, judged in variants if bool(K.any()) else variants[:1]:  # K = 0 has no path to cut
         mean = sampled(world, T, setting.samples, rng, device, moments(variant))[:judged]
         scale = size[:judged, :, None]
         at_times = equals(

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from agents.policies.linear import LinearPolicy
 from envs.noise import draw_noise
 from figures.drawing.panels import legend_above
 from figures.drawing.style import EXACT, MARKERS
@@ -60,7 +61,7 @@ def measure(setting: CostateRecursionSetting, rng: torch.Generator, device: str)
             _DIFFERENCES.get(setting.system, 1e-9),
         ),
     }
-    if setting.system != "chaotic map":  # its constant command has no slope to leave out
+    if isinstance(policy, LinearPolicy) and bool(policy.K.any()):  # else the command has no slope to leave out
         partial = path_costates(world, lambda s, t: command(s.detach(), t), states, noise.xi, noise.w)
         roads[_PARTIAL] = (partial, 1e-9)
     size, labels = costates.abs().max(), {"system": label(setting.system)}
