@@ -24,6 +24,7 @@ from theory.continuous.endless import cut_endless
 from theory.continuous.lq_gradients import one_step_variances, one_step_world, policy_gradient
 
 _R, _SIGMA = 1.0, 0.5
+_SIZES = {"tiny": (100, 6, 0.25), "quick": (200_000, 20_000, 0.25), "full": (10_000_000, 400_000, 0.05)}
 _RATIOS = (0.0, 0.5, 1.0, 2.0, 4.0)  # mu / sigma of the one-step worlds
 _BATCHES = 20
 _LEAST = -0.005  # log variance ratio: a critic that saves less than half a percent is none
@@ -48,11 +49,7 @@ class EstimatorVarianceSetting:
 
 def settings(preset: Preset) -> list[EstimatorVarianceSetting]:
     """One-step worlds over mu / sigma, and the critic's saving on every system."""
-    one, many, margin = {
-        "tiny": (100, 6, 0.25),
-        "quick": (200_000, 20_000, 0.25),
-        "full": (10_000_000, 400_000, 0.05),
-    }[preset]
+    one, many, margin = _SIZES[preset]
     steps = [EstimatorVarianceSetting("one step", ratio, one, margin) for ratio in _RATIOS]
     systems = ("random_finite",) if preset == "tiny" else SYSTEMS
     return steps + [EstimatorVarianceSetting(system, None, many, margin) for system in systems]
@@ -142,10 +139,7 @@ CLAIM = Claim(
     "replacing the sampled costate by the exact value gradient (perfect critic) saves, small beside what the "
     "score function costs.",
     parts=(
-        Part(_VARIANCE, "claim", "holds"),
-        Part(_KEEPS, "claim", "holds"),
-        Part(_SAVES, "claim", "holds"),
-        Part(_LESS, "claim", "holds"),
+        *(Part(name, "claim", "holds") for name in (_VARIANCE, _KEEPS, _SAVES, _LESS)),
         Part(_IGNORED, "control", "fails", every="ratio"),
     ),
     settings=settings,

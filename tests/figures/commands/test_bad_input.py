@@ -1,7 +1,6 @@
 """What is wrong with an option or a file is said in one line, exit code 2, before anything is run or written."""
 
 import json
-import re
 
 import pytest
 import torch
@@ -108,36 +107,7 @@ def test_a_horizon_beyond_the_budget_is_refused_at_once_and_a_long_one_is_not():
     for f in (riccati, lambda world: linear_value(world, torch.tensor([[0.3]], dtype=torch.float64))):
         with refused("horizon=1000000"):
             f(scalar(horizon=10**6))
-    world = scalar(horizon=20_000, gamma=0.99)
+    world = scalar(horizon=2000, gamma=0.99)
     K = riccati(world).K
-    assert K.shape == (20_000, 1, 1)
+    assert K.shape == (2000, 1, 1)
     assert float(policy_gradient(world, K).abs().max()) < 1e-9, "the long recursion is the optimum's"
-
-
-def test_a_reported_system_is_judged(tmp_path, capsys):
-    """Endless, nilpotent: its paths were cut after one step, and the times that are judged were none."""
-    path = tmp_path / "own.json"
-    path.write_text(
-        json.dumps(
-            {"A": [[0, 1], [0, 0]], "B": [[0], [1]], "Q": [[1, 0], [0, 1]], "R": [[1]], "S_x": [[0.1]], "gamma": 0.9}
-        )
-    )
-    with pytest.raises(SystemExit) as stopped:
-        main(
-            [
-                "check",
-                "costate_recursion",
-                "--world",
-                str(path),
-                "--preset",
-                "tiny",
-                "--jobs",
-                "1",
-                "--out",
-                str(tmp_path / "out"),
-            ]
-        )
-    assert stopped.value.code == 0
-    rows = [json.loads(f.read_text()) for f in (tmp_path / "out" / "records").rglob("*.json")]
-    assert any(re.match("own", row["system"]) for record in rows for row in record["rows"])
-    capsys.readouterr()

@@ -56,7 +56,7 @@ def test_set_changes_every_setting_and_keeps_each_once():
         (["world=c"], [], r"--only world=c: no setting has it; world is one of a \(1,2\) | b"),
         ([], ["nothing=1"], "--set nothing=1: give FIELD=VALUE"),
         ([], ["seeds=1.5"], "--set seeds=1.5: must be a whole number"),
-        ([], ["alphas=1,x"], "--set alphas=1,x: must be a number"),
+        ([], ["alphas=1,x"], "--set alphas=1,x: must be a finite number"),
         ([], ["trained=yes"], "must be True or False"),
         ([], ["nested=1"], "cannot be set from the command line"),
     ],
