@@ -13,6 +13,7 @@ from torch import Tensor
 
 from envs.world import InputError, namespace, stop_gradient
 
+MOST_BYTES = 4 * 2**30  # of a world's tables or matrices
 P = ParamSpec("P")
 Answer = TypeVar("Answer")
 
@@ -126,6 +127,12 @@ def whole(name: str, given: Any, least: int, why: str = "") -> int:
     if number is None or number < least:
         raise InputError(f"{name} must be a whole number >= {least}{why and ': ' + why}; got {short(given)}")
     return number
+
+
+def check_bytes(needed: int, what: str, remedy: str) -> None:
+    """Refuse, before anything is allocated, what needs more than `MOST_BYTES`."""
+    if needed > MOST_BYTES:
+        raise InputError(f"{what} that need {needed / 2**30:.3g} GiB, at most {MOST_BYTES / 2**30:.3g}: {remedy}")
 
 
 def check_spread(name: str, value: Any) -> None:

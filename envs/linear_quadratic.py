@@ -9,7 +9,17 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from envs.arguments import as_arrays, check_gamma, check_horizon, check_seed, check_semidefinite, check_spread, defaults
+from envs.arguments import (
+    as_arrays,
+    check_bytes,
+    check_gamma,
+    check_horizon,
+    check_seed,
+    check_semidefinite,
+    check_spread,
+    defaults,
+    whole,
+)
 from envs.noise import noise_family
 from envs.world import AnyArray, InputError, as_array, namespace, unknown, vecdot
 
@@ -166,11 +176,11 @@ def stack_history(world: LinearQuadratic, window: int) -> LinearQuadratic:
     it. The first block evolves as before, the others shift down; the blocks before time 0 are zero. Raises InputError
     for a window below 1 and for a variant world, whose changes a plain stacked world would lose.
     """
-    if window < 1:
-        raise InputError(f"window must be >= 1; got {window!r}")
+    whole("window", window, 1)
     if type(world) is not LinearQuadratic:
         raise InputError(f"world must be a plain LinearQuadratic to be stacked; got a {type(world).__name__}")
     n, size = world.n, world.n * window
+    check_bytes(8 * 5 * size**2, f"window={window} makes matrices of {size} x {size}", "take a shorter one")
     lifted = {}
     for name in ("Q", "Q_f", "S_w", "S_0", "A"):
         block = np.zeros((size, size))

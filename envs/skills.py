@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Sequence
 
+from envs.arguments import whole
 from envs.token_mdp import TokenMDP
-from envs.token_tasks import sequence_task
+from envs.token_tasks import check_tables, sequence_task
 from envs.world import InputError, unknown
 
 # name -> token k of the answer to (a, b), modulo the number of numbers; about from easy to hard for a small network
@@ -31,14 +32,15 @@ def skills(
     Raises InputError for a skill that does not exist or is named twice, and for sizes below 1.
     """
     for size, value in (("modulus", modulus), ("horizon", horizon)):
-        if not isinstance(value, int) or value < 1:
-            raise InputError(f"{size} must be a whole number >= 1; got {value!r}")
+        whole(size, value, 1)
     chosen = [name.strip() for name in names.split(",")] if isinstance(names, str) else list(names)
     for name in chosen:
         if name not in SKILLS:
             raise unknown("skill", name, SKILLS)
     if not chosen or len(set(chosen)) < len(chosen):
         raise InputError(f"names must be different skills, at least one; got {', '.join(chosen) or 'none'}")
+    states, sizes = len(chosen) * modulus**2 * (horizon if sparse else 1) + 1, {"modulus": modulus, "horizon": horizon}
+    check_tables(modulus + len(chosen), states, horizon, **sizes)
     asked = [(i, a, b) for i in range(len(chosen)) for a in range(modulus) for b in range(modulus)]
     answers = [[SKILLS[chosen[i]](a, b, k) % modulus for k in range(horizon)] for i, a, b in asked]
     prompts = [(modulus + i, a, b) for i, a, b in asked]

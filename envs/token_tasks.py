@@ -5,9 +5,18 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from envs.arguments import check_seed
+from envs.arguments import check_bytes, check_seed, whole
 from envs.token_mdp import TokenMDP
 from envs.world import InputError
+
+
+def check_tables(V: int, states: int, horizon: int, /, **sizes: int) -> None:
+    """Refuse a world whose tables of S states would be too large, naming the sizes that were asked for."""
+    asked = sizes or {"V": V, "states": states, "horizon": horizon}
+    named = " and ".join(f"{name}={size}" for name, size in asked.items())
+    check_bytes(
+        8 * states * V * (states + horizon), f"{named} make tables of {states:.4g} states and {V} tokens", "take less"
+    )
 
 
 def sequence_task(
@@ -23,6 +32,8 @@ def sequence_task(
     tokens = [token for row in (*prompts, *answers) for token in row]
     if min(tokens) < 0 or max(tokens) >= V:
         raise InputError(f"V={V} does not fit: the task speaks tokens {min(tokens)} ... {max(tokens)} of 0 ... V - 1")
+    count, H = len(answers), len(answers[0])
+    check_tables(V, count * H + 1 if sparse else count, H)
     build = _all_or_nothing if sparse else _token_by_token
     return build(V, prompts, np.asarray(answers), gamma)
 
@@ -55,46 +66,49 @@ def _token_by_token(V: int, prompts: Sequence[Sequence[int]], answers: np.ndarra
 def combination_lock(V: int = 4, horizon: int = 4, gamma: float = 1.0, seed: int = 0) -> TokenMDP:
     """One secret word of `horizon` tokens opens the lock: sparse reward, credit over the whole length."""
     _at_least(1, V=V, horizon=horizon)
+    check_tables(V, horizon + 1, horizon, V=V, horizon=horizon)
     word = np.random.default_rng(check_seed(seed)).integers(V, size=horizon)
     return sequence_task(V, [[0]], [word.tolist()], True, gamma)
 
 
 def copy(V: int = 3, length: int = 3, sparse: bool = True, gamma: float = 1.0) -> TokenMDP:
     """Say the prompt again; every word of `length` tokens is a prompt."""
-    words = _words(V, length)
+    words = _words(V, length, sparse)
     return sequence_task(V, words, words, sparse, gamma)
 
 
 def reverse(V: int = 3, length: int = 3, sparse: bool = True, gamma: float = 1.0) -> TokenMDP:
     """Say the prompt backwards; every word of `length` tokens is a prompt."""
-    words = _words(V, length)
+    words = _words(V, length, sparse)
     return sequence_task(V, words, [word[::-1] for word in words], sparse, gamma)
 
 
 def arithmetic(modulus: int = 4, horizon: int = 2, sparse: bool = True, gamma: float = 1.0) -> TokenMDP:
     """Prompt (a, b); answer `a + b, a + 2 b, ...` modulo the size of the vocabulary: the prompt decides everything."""
     _at_least(1, modulus=modulus, horizon=horizon)
-    pairs = _words(modulus, 2)
+    check_tables(modulus, modulus**2 * (horizon if sparse else 1) + 1, horizon, modulus=modulus, horizon=horizon)
+    pairs = list(itertools.product(range(modulus), repeat=2))
     answers = [tuple((a + (k + 1) * b) % modulus for k in range(horizon)) for a, b in pairs]
     return sequence_task(modulus, pairs, answers, sparse, gamma)
 
 
-def _words(V: int, length: int) -> list[tuple[int, ...]]:
+def _words(V: int, length: int, sparse: bool) -> list[tuple[int, ...]]:
     _at_least(1, V=V, length=length)
+    check_tables(V, V**length * (length if sparse else 1) + 1, length, V=V, length=length)
     return list(itertools.product(range(V), repeat=length))
 
 
 def _at_least(least: int, **sizes: int) -> None:
     """Refuse a size below what the task needs."""
     for name, size in sizes.items():
-        if size < least:
-            raise InputError(f"{name} must be a whole number >= {least}; got {size!r}")
+        whole(name, size, least)
 
 
 def parity(V: int = 2, horizon: int = 4, gamma: float = 1.0) -> TokenMDP:
     """The last token must be the parity (0 or 1) of the sum of all tokens before it; two states; optimal `gamma^{H-1}`."""
     _at_least(2, V=V)
     _at_least(1, horizon=horizon)
+    check_tables(V, 2, horizon, V=V, horizon=horizon)
     P, r = np.zeros((2, V, 2)), np.zeros((horizon, 2, V))
     for z, a in np.ndindex(2, V):
         P[z, a, (z + a) % 2] = 1
@@ -113,6 +127,7 @@ def sum_and_stop(modulus: int = 2, horizon: int = 4, gamma: float = 1.0) -> Toke
     _at_least(1, modulus=modulus)
     _at_least(2, horizon=horizon)
     over, V = modulus, modulus + 1
+    check_tables(V, V, horizon, modulus=modulus, horizon=horizon)
     P, r = np.zeros((V, V, V)), np.zeros((V, V))
     P[:, modulus, over] = P[over, :, over] = 1
     for missing, number in np.ndindex(modulus, modulus):
@@ -130,6 +145,7 @@ def distractor(V: int = 4, horizon: int = 5, gamma: float = 1.0) -> TokenMDP:
     """
     _at_least(2, V=V)
     _at_least(1, horizon=horizon)
+    check_tables(V, 3, horizon, V=V, horizon=horizon)
     P, r = np.zeros((3, V, 3)), np.zeros((horizon, 3, V))
     P[0, :, 2] = P[1, :, 1] = P[2, :, 2] = 1
     P[0, 1, [1, 2]] = 1, 0
@@ -150,6 +166,7 @@ def garnet(
     _at_least(1, V=V, states=states, horizon=horizon)
     if not 1 <= branching <= states:
         raise InputError(f"branching must be between 1 and states={states}; got {branching}")
+    check_tables(V, states, horizon)
     rng = np.random.default_rng(check_seed(seed))
     P = np.zeros((states, V, states))
     for z, a in np.ndindex(states, V):
