@@ -11,10 +11,12 @@ from envs.token_mdp import TokenMDP
 from envs.token_tasks import combination_lock, copy, garnet
 from tests.envs.refusals import refused
 from tests.theory.groups.enumeration import unchecked
+from tests.theory.token_cases import transformer
 from theory.continuous.lyapunov import linear_value
 from theory.groups.binary_rewards import grpo_kappa, grpo_objective
 from theory.impact import best_of, kl_headroom
 from theory.tokens.dynamic_programming import tables
+from theory.tokens.prefix_tree import grow
 from theory.tokens.softmax_bounds import entropy, gini, jacobian_norm
 
 LAW = [0.7, 0.2, 0.1]
@@ -173,3 +175,24 @@ def test_networks_without_a_batched_form_are_run_one_after_the_other():
 
     with pytest.raises(RuntimeError, match="of the function's own"):
         Copies.of([torch.nn.Linear(3, 2).double() for _ in range(2)]).run(broken, x[:2])
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_network_whose_logits_are_no_numbers_is_refused_and_minus_infinity_is_a_number(bad):
+    world = garnet(V=3, states=3, horizon=2)
+    network = transformer(world)
+    with torch.no_grad():
+        network.head.bias[1] = bad
+    with refused("policy"):
+        grow(world, network)
+    with torch.no_grad():
+        network.head.bias[1] = -np.inf
+    tree = grow(world, network)
+    assert float(tree.levels[1].reach[1]) == 0
+    assert bool(tree.J.isfinite())
+
+
+def test_a_gain_beyond_the_range_of_numbers_is_refused():
+    for horizon in (5, None):
+        with refused("K"):
+            linear_value(scalar(horizon=horizon), torch.tensor([[1e300]], dtype=torch.float64))

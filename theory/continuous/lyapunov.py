@@ -136,13 +136,19 @@ def linear_value(world: LinearQuadratic, K: Float[Tensor, "*time m n"]) -> Quadr
     check_keeps(world, "value")
     K, world = check_gain(world, K), world.to()
     if world.horizon is None:
-        return _endless_value(world, K)
+        return _within_range(_endless_value(world, K))
     P, q, c = world.Q_f, torch.zeros_like(world.m_0), torch.zeros((), dtype=torch.float64)
     steps = [(P, q, c)]
     for t in reversed(range(world.horizon)):
         P, q, c = _value_step(world, gain_at(K, t), P, q, c)
         steps.append((P, q, c))
-    return QuadraticValue(*(torch.stack(parts) for parts in zip(*reversed(steps), strict=True)))
+    return _within_range(QuadraticValue(*(torch.stack(parts) for parts in zip(*reversed(steps), strict=True))))
+
+
+def _within_range(value: QuadraticValue) -> QuadraticValue:
+    if not bool(value.P.isfinite().all() and value.q.isfinite().all() and value.c.isfinite().all()):
+        raise InputError("K makes values beyond floating-point range: take a smaller gain or a shorter horizon")
+    return value
 
 
 def _value_step(world: LinearQuadratic, K: Tensor, P: Tensor, q: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:

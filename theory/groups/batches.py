@@ -20,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from envs.world import InputError
-from theory.groups.outcomes import Recipe, Weights, expected_weights, group_multisets, keeps_groups_apart
+from theory.groups.outcomes import Recipe, Weights, check_weights, expected_weights, group_multisets, keeps_groups_apart
 from theory.tokens.prefix_tree import DEFAULT_BUDGET
 
 MOST_BATCHES = 10**6  # each is a call of the recipe
@@ -112,6 +112,7 @@ def _enumerated(
             for i, w in enumerate(recipe(fields.pop("rewards"), fields.pop("mask"), index, **fields)):
                 has[i] = w is not None
                 if w is not None:
+                    check_weights(w)
                     sums[i].index_add_(0, rows.flatten(), share * math.exp(log_chance) * w.detach().to(sums))
     by_prompt = []
     for q, each in enumerate(outcomes):

@@ -75,6 +75,7 @@ def expected_weights(
         for i, weights in enumerate(apply(recipe, outcomes, multisets[part])):
             has[i] = weights is not None
             if weights is not None:
+                check_weights(weights)
                 scaled = (share[part].exp()[..., None] * weights).flatten(0, 1)
                 sums[i].index_add_(0, multisets[part].flatten(), scaled)
     return sums[0], sums[1] if has[1] else None
@@ -118,6 +119,12 @@ def apply_recipe(recipe: Recipe, outcomes: dict[str, Tensor], multisets: Int[Ten
     rows = {name: x[multisets.flatten()] for name, x in outcomes.items()}
     weights = recipe(rows.pop("rewards"), rows.pop("mask"), index, **rows)
     return [None if x is None else M * x.detach().reshape(M, G, -1) for x in weights]
+
+
+def check_weights(weights: Tensor) -> None:
+    """Refuse a recipe's weights that are NaN or infinite: they would be silent in the mean."""
+    if not bool(weights.isfinite().all()):
+        raise InputError("recipe gives weights that are NaN or infinite: every entry must be a finite number")
 
 
 def _apply_one_by_one(recipe: Recipe, outcomes: dict[str, Tensor], multisets: Tensor) -> list[Tensor | None]:

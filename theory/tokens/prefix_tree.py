@@ -158,7 +158,8 @@ def grow(
         roots: other prefixes in the place of the prompts.
 
     Raises:
-        InputError: alpha outside [0, 1], logits of the wrong shape or, before allocating, a tree larger than the budget.
+        InputError: alpha outside [0, 1], logits of the wrong shape, NaN or infinite, or, before allocating, a tree larger than
+            the budget.
     """
     mix = mix if callable(mix) else relaxed(mix)
     copies = whole("copies (samples)", copies, 1)
@@ -188,7 +189,19 @@ def grow(
         levels[-1] = replace(
             levels[-1], rewards=levels[-1].rewards + world.gamma * _readout(world, policy, levels[-1], cache)
         )
-    return Tree(world, levels, *edge_values(world, levels))
+    tree = Tree(world, levels, *edge_values(world, levels))
+    _check_numbers(tree)
+    return tree
+
+
+def _check_numbers(tree: Tree) -> None:
+    """Refuse logits that are NaN or +infinity, which make J NaN; -infinity forbids a token and is sound."""
+    try:
+        sound = not bool(tree.J.isnan())
+    except RuntimeError:  # under vmap no number can be looked at
+        return
+    if not sound:
+        raise InputError("policy gives logits that are NaN or infinite: no probabilities can be made of them")
 
 
 def _children(world: TokenMDP, policy: TokenPolicy, level: Level) -> tuple[Tensor, Tensor, Tensor]:

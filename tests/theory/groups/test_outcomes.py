@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 
+from tests.envs.refusals import refused
 from tests.theory.groups.enumeration import unchecked
 from tests.theory.groups.recipes import RECIPES, build
 from theory.groups import outcomes
@@ -98,3 +99,10 @@ def test_a_reward_far_from_the_others_merges_none_of_them():
     of, outcomes = distinct_outcomes(fields)
     weights = expected_weights(build("grpo"), p[torch.argsort(of)], outcomes, G)[0][of]
     close(weights, weights_by_loop(build("grpo"), p, fields, G), rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_recipe_that_gives_no_numbers_is_refused(bad):
+    p, fields = outcomes_case()
+    with refused("recipe"):
+        expected_weights(lambda rewards, mask, group, **others: (rewards * bad, None), p, fields, 2)
