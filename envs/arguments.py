@@ -74,9 +74,8 @@ def check_gamma(gamma: float) -> None:
 
 def check_horizon(horizon: int | None) -> None:
     """Refuse a horizon that is neither None nor a positive whole number."""
-    whole = isinstance(horizon, (int, np.integer)) and not isinstance(horizon, bool)
-    if horizon is not None and not (whole and horizon >= 1):
-        raise InputError(f"horizon must be a whole number >= 1, or None for an endless world; got {horizon!r}")
+    if horizon is not None:
+        whole("horizon", horizon, 1, "or None for an endless world")
 
 
 def as_numbers(name: str, given: Any) -> Tensor:

@@ -122,9 +122,9 @@ class TokenTask:
         tokens, old = self._sample(actor, world.prompts[index], uniforms.to(like.device), group)
         prompt = index.repeat_interleave(group, 1)
         contexts = torch.cat([world.prompts[prompt], tokens], -1)
-        of_states = [numbers for g in noise if (numbers := state_uniforms(world, rows, g)) is not None]
-        in_one = prompt.flatten(), tokens.flatten(0, 1), torch.cat(of_states) if of_states else None
-        rewards = step_rewards(world, *in_one).unflatten(0, (actor.count, rows))
+        drawn = [u for g in noise if (u := state_uniforms(world, rows, g)) is not None]
+        of_states = torch.cat(drawn) if drawn else None
+        rewards = step_rewards(world, prompt.flatten(), tokens.flatten(0, 1), of_states).unflatten(0, prompt.shape)
         mask, ended = completed(world, tokens)
         slots = torch.arange(prompts, device=like.device).repeat_interleave(group)
         observations = one_hot(contexts[..., :-1], world.V).double()

@@ -1,8 +1,6 @@
 """The checkpoint of a training run: everything that the next update depends on, and the log so far."""
 
 import io
-import pickle
-import struct
 import sys
 import warnings
 from pathlib import Path
@@ -14,19 +12,9 @@ from agents.training.trainer import Trainer
 from envs.world import InputError
 from figures.harness.code import code_digest, versions
 from figures.harness.records import write_atomically
+from figures.impact.checkpoints import UNREADABLE
 
 NAME = "checkpoint.pt"
-_DAMAGED = (
-    OSError,
-    RuntimeError,
-    ValueError,
-    EOFError,
-    LookupError,
-    AttributeError,
-    TypeError,
-    pickle.UnpicklingError,
-    struct.error,
-)
 
 
 def save_checkpoint(folder: Path, trainer: Trainer, rows: list[dict[str, Any]]) -> None:
@@ -55,7 +43,7 @@ def resume(folder: Path, trainer: Trainer, device: str) -> list[dict[str, Any]]:
         if not rows or not all(isinstance(row["step"], int) for row in rows):
             raise ValueError("its log holds no steps")
         trainer.restore(kept["state"])
-    except _DAMAGED as error:
+    except UNREADABLE as error:
         reason = " ".join(str(error).split())[:120] or type(error).__name__
         raise InputError(f"{path} is damaged ({reason}): delete it, and the run begins anew") from None
     other = sorted(name for name, value in _writer().items() if kept.get("written by", {}).get(name) != value)

@@ -28,7 +28,7 @@ from envs.token_mdp import TokenMDP
 from envs.world import InputError
 
 MODEL_FILE = "model.json"
-_UNREADABLE = (
+UNREADABLE = (
     OSError,
     RuntimeError,
     ValueError,
@@ -128,7 +128,7 @@ def _read_state(path: Path) -> tuple[dict[str, Tensor], int | None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # about pickles that torch did not write
             content = torch.load(path, weights_only=True, map_location="cpu")
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise InputError(f"checkpoint {path} cannot be read: {_first_line(error)}") from None
     if not isinstance(content, dict):
         raise InputError(f"checkpoint {path} holds no state dict but a {type(content).__name__}")

@@ -128,10 +128,9 @@ def _row_weights(
         index.append(of)
         outcomes.append(PromptOutcomes(chances.new_zeros(len(own["mask"])).index_add_(0, of, chances), own))
     means = mean_weights(recipe, outcomes, weights.to(p).double(), group, prompts, budget)
+    mean = torch.stack([w[of] for of, (w, _) in zip(index, means, strict=True)])
     bonuses = [u[of] for of, (_, u) in zip(index, means, strict=True) if u is not None]
-    return torch.stack([w[of] for of, (w, _) in zip(index, means, strict=True)]), torch.stack(
-        bonuses
-    ) if bonuses else None
+    return mean, torch.stack(bonuses) if bonuses else None
 
 
 def _edge_means(tree: Tree, leaves: Float[Tensor, "prompts W H"]) -> list[Float[Tensor, "N C"]]:

@@ -123,40 +123,31 @@ def state_paths(
     Rows are in the order of the words. The states after the last token pay nothing and are left out. Errors as `completions`.
     """
     successor, chance = _successors(world)
+    ways_from = (chance > 0).sum(-1).amax(-1)  # (S,)
     state, given, word = world.starts[:, None], world.P.new_ones(len(world.prompts), 1), world.starts.new_zeros(1)
-    rewards = list[Tensor]()
+    rewards, tokens = list[Tensor](), torch.arange(world.V, device=world.P.device)
     for k in range(world.horizon):
-        ways = int((chance[state][given > 0] > 0).sum(-1).max()) if k + 1 < world.horizon else 1
+        ways = int(ways_from[state[given > 0]].max()) if k + 1 < world.horizon else 1
         _check_rows(world, state.shape[1] * world.V * ways, budget)
         paid = world.gamma**k * world.r[k][state]  # (prompts, rows, V)
         share = chance[state][..., :ways] if k + 1 < world.horizon else torch.ones_like(paid)[..., None]
         given = (given[:, :, None, None] * share).flatten(1)
         after = successor[state][..., :ways].flatten(1)
-        word = (word[:, None, None] * world.V + _tokens(world)[:, None]).expand(-1, -1, ways).flatten()
-        rewards = [x.repeat_interleave(world.V * ways, 1) for x in rewards] + [
-            paid.repeat_interleave(ways, -1).flatten(1)
-        ]
+        word = (word[:, None, None] * world.V + tokens[:, None]).expand(-1, -1, ways).flatten()
+        rewards = [x.repeat_interleave(world.V * ways, 1) for x in rewards]
+        rewards.append(paid.repeat_interleave(ways, -1).flatten(1))
         possible = (given > 0).any(0)
-        state, given, word, rewards = (
-            after[:, possible],
-            given[:, possible],
-            word[possible],
-            [x[:, possible] for x in rewards],
-        )
+        state, given, word = after[:, possible], given[:, possible], word[possible]
+        rewards = [x[:, possible] for x in rewards]
     order = word.sort(stable=True).indices
     return word[order], given[:, order], torch.stack(rewards, -1)[:, order]
 
 
 def _successors(world: TokenMDP) -> tuple[Int[Tensor, "S V B"], Float[Tensor, "S V B"]]:
     """States that a token may lead to, and their probabilities; those of probability > 0 come first."""
-    order = (
-        (world.P > 0).long().sort(dim=-1, descending=True, stable=True).indices[..., : int((world.P > 0).sum(-1).max())]
-    )
+    possible = world.P > 0
+    order = possible.long().sort(dim=-1, descending=True, stable=True).indices[..., : int(possible.sum(-1).max())]
     return order, world.P.gather(-1, order)
-
-
-def _tokens(world: TokenMDP) -> Int[Tensor, "V"]:
-    return torch.arange(world.V, device=world.P.device)
 
 
 def _check_rows(world: TokenMDP, rows: int, budget: int) -> None:

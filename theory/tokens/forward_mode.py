@@ -89,7 +89,7 @@ def _jacobian(
     zero, whose sums it sends through a Python kernel: half of the time in a small tree. A user's network may not bear it.
     """
     call = _Call(policy, f)
-    held = {name: x.detach() for name, x in call.named_parameters()} if hasattr(policy, "dense_tangents") else {}
+    held = {name: x.detach() for name, x in call.named_parameters()} if getattr(policy, "dense_tangents", False) else {}
     zeros = {name: torch.zeros_like(x) for name, x in held.items()}
 
     def along(direction: Tensor) -> tuple[Tensor, ...]:
