@@ -10,6 +10,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from envs.arguments import short
 from envs.noise import noise_family
 from envs.shell import BLOCK, Clock, Noise, Shell
 from envs.vector_shell import VectorShell
@@ -20,10 +21,10 @@ class WorldAdapter:
     """A `World` for the shells: commands and states are boxes of float64."""
 
     def __init__(self, world: World, bound: float | None = None):
-        if bound is not None and not 0 < bound < np.inf:
-            raise InputError(f"bound must be a finite number > 0, or None for no bound; got {bound!r}")
-        self.world, self.bound = world.numpy(), bound
-        self.observation_space, self.action_space = _box(self.world.n), _box(self.world.m, bound or np.inf)
+        if bound is not None and (not isinstance(bound, int | float | np.number) or not 0 < float(bound) < np.inf):
+            raise InputError(f"bound must be a finite number > 0, or None for no bound; got {short(bound)}")
+        self.world, self.bound = world.numpy(), None if bound is None else float(bound)
+        self.observation_space, self.action_space = _box(self.world.n), _box(self.world.m, self.bound or np.inf)
         self._size, self.width = (self.world.m,), self.world.m + self.world.n
 
     def draw(self, rng: np.random.Generator, rows: np.ndarray) -> None:

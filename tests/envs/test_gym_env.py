@@ -208,6 +208,7 @@ def test_gymnasiums_time_aware_observation_works_on_every_world(name, normalise)
 def test_commands_are_cut_to_the_bound_before_the_noise_is_added(name):
     free, bounded = gymnasium.make(name), gymnasium.make(name, bound=0.5)
     m = free.unwrapped.world.m
+    assert gymnasium.make(name, bound=np.float32(0.5)).action_space == bounded.action_space
     assert bounded.action_space == gymnasium.spaces.Box(-0.5, 0.5, (m,), np.float64)
     many = gymnasium.make_vec(name, num_envs=1, bound=0.5)
     for command in (np.full(m, 3.0), np.full(m, -0.7), np.full(m, 0.2)):
@@ -236,7 +237,13 @@ def test_a_policy_within_its_bound_has_the_value_of_the_theory():
 
 
 def test_bounds_that_are_none_are_refused():
-    for name, bound in (("LQScalar", 0.0), ("LQScalar", -1.0), ("LQScalar", np.inf), ("TokenCopy", 1.0)):
+    for name, bound in (
+        ("LQScalar", 0.0),
+        ("LQScalar", -1.0),
+        ("LQScalar", np.inf),
+        ("LQScalar", np.nan),
+        ("TokenCopy", 1.0),
+    ):
         with refused("bound"):
             make(name, bound=bound)
 

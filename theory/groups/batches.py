@@ -12,13 +12,14 @@ multisets of groups are tried.
 import itertools
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from envs.arguments import whole
 from envs.world import InputError
 from theory.groups.outcomes import Recipe, Weights, check_weights, expected_weights, group_multisets, keeps_groups_apart
 from theory.tokens.prefix_tree import DEFAULT_BUDGET
@@ -51,6 +52,7 @@ def mean_weights(
     budget: int = DEFAULT_BUDGET,
 ) -> list[Weights]:
     """Mean weights (K, T) of every prompt's outcomes; arguments and errors as in `theory.groups.expected_update`."""
+    group = whole("group", group, 1)
     groups = _groups(outcomes, group, budget)
     batch = _checked(prompts, weights)
     if batch == 1 or keeps_groups_apart(recipe, groups.table, torch.cat(groups.multisets)):
@@ -74,12 +76,10 @@ def _checked(prompts: int | Sequence[int] | None, weights: Tensor) -> int | list
     """The batch as a number or a sorted list of prompts."""
     if prompts is None:
         return None
-    if isinstance(prompts, int):
-        if prompts < 1:
-            raise InputError(f"prompts must be a whole number >= 1, or indices of prompts; got {prompts!r}")
-        return prompts
-    chosen = sorted(prompts)
-    if not chosen or not all(isinstance(q, int) and 0 <= q < len(weights) and float(weights[q]) > 0 for q in chosen):
+    if not isinstance(prompts, Iterable):
+        return whole("prompts", prompts, 1, "or indices of prompts")
+    chosen = sorted(whole("prompts", q, 0) for q in prompts)
+    if not chosen or not all(q < len(weights) and float(weights[q]) > 0 for q in chosen):
         raise InputError(
             f"prompts must be indices of prompts of weight > 0, among 0 ... {len(weights) - 1}; got {list(prompts)}"
         )

@@ -66,7 +66,7 @@ def expected_weights(
     Raises:
         InputError: as `group_multisets`.
     """
-    log_p, T = p.log(), outcomes["rewards"].shape[1]
+    group, log_p, T = whole("group", group, 1), p.log(), outcomes["rewards"].shape[1]
     multisets, log_chance = group_multisets(p, group, budget)
     share = log_chance[:, None] - log_p[multisets]
     sums, has = p.new_zeros(2, len(p), T), [True, True]
@@ -138,13 +138,16 @@ def keeps_groups_apart(recipe: Recipe, outcomes: dict[str, Tensor], multisets: I
     """Whether a group's weights depend on no other group of the batch: tried on up to 1000 groups, whole and cut."""
     some = multisets[:: -(-len(multisets) // 1000)]
     parts = [part for part in some.tensor_split(sorted({1, 2, len(some) // 3})) if len(part)]
-    whole = apply_recipe(recipe, outcomes, some)
+    together = apply_recipe(recipe, outcomes, some)
+    for weights in together:
+        if weights is not None:
+            check_weights(weights)
     try:
         cut = [apply_recipe(recipe, outcomes, part) for part in parts]
     except InputError:  # a batch that large it takes, and a smaller one not
         return False
-    for i, together in enumerate(whole):
+    for i, weights in enumerate(together):
         apart = [x for x in (part[i] for part in cut) if x is not None]
-        if together is not None and not torch.allclose(together, torch.cat(apart), rtol=1e-9, atol=1e-12):
+        if weights is not None and not torch.allclose(weights, torch.cat(apart), rtol=1e-9, atol=1e-12):
             return False
     return True

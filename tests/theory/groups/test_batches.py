@@ -4,6 +4,7 @@ import itertools
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch.nn.utils import parameters_to_vector
@@ -166,3 +167,21 @@ def test_rewards_of_a_noisy_verifier_are_compared_as_they_are_drawn():
         else:  # each prompt's gradient has its own factor
             _, slopes = prompt_gradients(world, policy_of(world))
             close(update.mean.flat, (grpo_kappa(by_prompt, G)[:, None] * slopes).mean(0), rtol=1e-9, atol=1e-12)
+
+
+@unchecked()
+def test_numpys_whole_numbers_are_taken_and_a_recipe_of_no_numbers_is_named_as_that():
+    world = WORLDS["lengths"]
+    policy, learner = policy_of(world), build_learner("reinforce_pp")
+    plain = expected_update(world, policy, learner, 1, prompts=[0, 1]).mean.flat
+    for prompts in (np.array([1, 0]), (np.int64(0), np.int32(1)), torch.tensor([0, 1])):
+        close(expected_update(world, policy, learner, np.int64(1), prompts=prompts).mean.flat, plain)
+    close(
+        expected_update(world, policy, learner, 1, prompts=np.int64(2)).mean.flat,
+        expected_update(world, policy, learner, 1, prompts=2).mean.flat,
+    )
+    for wrong in (1.5, "0", [0.5], True):
+        with refused("prompts"):
+            expected_update(world, policy, learner, 1, prompts=wrong)
+    with refused("recipe gives"):
+        expected_update(world, policy, lambda rewards, mask, group, **others: (rewards * math.nan, None), 2)
