@@ -13,6 +13,7 @@ from envs.registry import WORLDS, gymnasium_id
 from tests.envs.refusals import refused
 from tests.envs.test_noise import ORACLES
 from tests.oracles import assert_mean_within, differs_by
+from tests.theory.groups.enumeration import unchecked
 from theory.continuous.lq_gradients import expected_return
 
 QUADRATIC = ("LQScalar", "LQDoubleIntegrator", "LQUniformNoise", "LQQuantisedAction", "LQStateScaledNoise")
@@ -208,7 +209,6 @@ def test_gymnasiums_time_aware_observation_works_on_every_world(name, normalise)
 def test_commands_are_cut_to_the_bound_before_the_noise_is_added(name):
     free, bounded = gymnasium.make(name), gymnasium.make(name, bound=0.5)
     m = free.unwrapped.world.m
-    assert gymnasium.make(name, bound=np.float32(0.5)).action_space == bounded.action_space
     assert bounded.action_space == gymnasium.spaces.Box(-0.5, 0.5, (m,), np.float64)
     many = gymnasium.make_vec(name, num_envs=1, bound=0.5)
     for command in (np.full(m, 3.0), np.full(m, -0.7), np.full(m, 0.2)):
@@ -234,6 +234,13 @@ def test_a_policy_within_its_bound_has_the_value_of_the_theory():
     J = float(expected_return(world, torch.as_tensor(K)))
     assert_mean_within(torch.as_tensor(R[50.0]) - J, 0.0)
     assert differs_by(torch.as_tensor(R[0.05]) - J, 0.0)
+
+
+@unchecked()
+def test_a_bound_may_be_numpys():
+    assert make(bound=np.float32(0.5)).action_space == make(bound=0.5).action_space
+    with refused("bound"):
+        make(bound="0.5")
 
 
 def test_bounds_that_are_none_are_refused():

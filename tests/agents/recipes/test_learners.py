@@ -213,6 +213,29 @@ def test_dropped_tokens_leave_the_denominator_and_dropped_rewards_the_comparison
         assert bool((learner(rewards, mask, group, ended=lonely)[0] == 0).all())
 
 
+def test_a_group_of_which_one_row_is_kept_weighs_nothing_where_rows_are_compared():
+    rewards, mask = torch.tensor([[1.0], [0.0], [3.0], [1.0]], dtype=torch.float64), torch.ones(4, 1, dtype=torch.bool)
+    group, ended = torch.tensor([0, 0, 1, 1]), torch.tensor([True, False, True, True])
+    learner = build_learner("rloo", drop_truncated=True, compare_dropped=False)
+    weights = learner(rewards, mask, group, ended=ended)[0][:, 0]
+    assert weights.tolist() == pytest.approx([0.0, 0.0, 2 / 4, -2 / 4])
+
+
+@pytest.mark.parametrize("baseline", [False, True])
+def test_reinforce_pp_whitens_over_all_tokens_of_the_batch_by_hand(baseline):
+    """Two groups of two rows of two, one, two and two tokens: rewards to go, or returns less the group's mean."""
+    rewards = torch.tensor([[1.0, 2.0], [4.0, 0.0], [0.0, 1.0], [0.0, 0.0]], dtype=torch.float64)
+    mask, group = torch.tensor([[True, True], [True, False], [True, True], [True, True]]), torch.tensor([0, 0, 1, 1])
+    to_go = [[3.0, 2.0], [4.0], [1.0, 1.0], [0.0, 0.0]]
+    centred = [[-0.5, -0.5], [0.5], [0.5, 0.5], [-0.5, -0.5]]
+    tokens = [x for row in (centred if baseline else to_go) for x in row]
+    mean = sum(tokens) / 7
+    std = (sum((x - mean) ** 2 for x in tokens) / 7) ** 0.5
+    weights = build_learner("reinforce_pp", baseline=baseline)(rewards, mask, group)[0]
+    assert weights[mask].tolist() == pytest.approx([(x - mean) / std / 7 for x in tokens])
+    assert not bool(weights[~mask].any())
+
+
 def test_rows_are_cut_in_no_world_without_an_end_token():
     given, whole = batch(), dapo()(batch().rewards, MASK, GROUP)[0]
     unsaid = dapo(drop_truncated=True)(given.rewards, MASK, GROUP)[0]  # no end token in this world: none was cut

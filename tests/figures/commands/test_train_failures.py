@@ -7,6 +7,8 @@ import pandas as pd
 import pytest
 import torch
 
+from agents.training.trainer import Trainer
+from envs.world import InputError
 from figures.commands import run_checkpoint
 from tests.figures.commands.test_train import TOKENS, folder, run, undrawn  # noqa: F401  (a fixture)
 
@@ -44,6 +46,15 @@ def test_a_run_that_diverges_says_where_and_keeps_what_was_before(tmp_path, caps
 def test_a_run_that_cannot_begin_is_bad_usage_and_not_divergence(tmp_path):
     assert run(*TOKENS, "--group", 1, "--out", tmp_path) == 2
     assert not list(tmp_path.iterdir())
+
+
+def test_a_refusal_before_the_first_update_is_bad_usage_and_after_it_divergence(tmp_path, monkeypatch, capsys):
+    def refuse(trainer):
+        raise InputError("this world cannot be learned")
+
+    monkeypatch.setattr(Trainer, "step", refuse)
+    assert run(*TOKENS, "--out", tmp_path) == 2
+    assert capsys.readouterr().err.strip().splitlines()[-1] == "costate: this world cannot be learned"
 
 
 class Foreign:

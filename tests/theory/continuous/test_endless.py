@@ -97,6 +97,25 @@ def test_a_nilpotent_loop_takes_as_many_steps_as_it_has_states_and_a_transient_m
     assert steps_until_settled(world, K) > by_radius
 
 
+def test_without_noise_the_steps_are_the_fewest_that_the_bound_allows():
+    """By plain powers of the closed loop; the transposed loop, which has the same radius, needs another number."""
+    world, K = case("long transient")
+    quiet = world.replace(S_x=0 * world.S_x, S_w=0 * world.S_w)
+    Phi, P = quiet.A - quiet.B @ K, linear_value(quiet, K).P
+    Sigma = quiet.S_0 + torch.outer(quiet.m_0, quiet.m_0)
+    size = 2 * (P @ Sigma @ P).diagonal().sqrt()
+
+    def fewest(loop):
+        for k in range(200):
+            power = torch.linalg.matrix_power(loop, k)
+            R = quiet.gamma**k * power.mT @ P @ power
+            if bool((2 * (R.diagonal() * (R @ Sigma).trace()).sqrt() <= 1e-8 * size).all()):
+                return k
+        raise AssertionError
+
+    assert steps_until_settled(quiet, K) == fewest(Phi) != fewest(Phi.mT)
+
+
 def test_a_loop_too_slow_is_refused_with_its_numbers():
     world = system([[1.0]], [[0.0]], gamma=0.9999)
     with refused("A - B K"):
