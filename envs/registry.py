@@ -8,7 +8,7 @@ from typing import Any
 
 import gymnasium
 
-from envs import linear_quadratic, lq_variants, skills, token_tasks
+from envs import linear_quadratic, lq_variants, skills, token_tasks, tool_tasks
 from envs.world import InputError, unknown
 
 
@@ -73,6 +73,10 @@ WORLDS = {
     "TokenDistractor": Entry(token_tasks.distractor, "only the first token counts, paid at the end"),
     "TokenSumAndStop": Entry(
         token_tasks.sum_and_stop, "say numbers until their sum is the prompt's, then the end token: many lengths"
+    ),
+    "TokenOracle": Entry(
+        tool_tasks.ask_oracle,
+        "guess a number, or ask an oracle first: the environment speaks between the policy's tokens",
     ),
     "TokenSkills": Entry(
         skills.skills, "the prompt names a skill and two numbers (say, copy, reverse, add, multiply, square)"

@@ -4,6 +4,9 @@ The observation is the context, prompt and then generated tokens, padded with V 
 abstract state is in `info["state"]`: a policy that reads the context has to work it out. Prompts are drawn by their
 weights and next states from the rows of P, by inverse transform of one uniform number each. Reaching the horizon, or
 saying the world's end token, is a termination; the sum of an episode's rewards, discounted by `world.gamma`, is its return.
+
+Where the environment speaks, its tokens are steps too: on its turn `info["own"]` of the step before is False, the action is
+ignored, and `info["action"]` is the token that it says.
 """
 
 from typing import Any
@@ -28,20 +31,20 @@ class TokenAdapter:
         self.world = world
         self.prompt, self.r, self.ends = world.prompts.shape[1], world.r.numpy(), world.end is not None
         self.cumulative_P, self.cumulative_weights = _cumulative(world.P.numpy()), _cumulative(world.weights.numpy())
+        self.speaking, self.width = world.speaking.numpy(), 1 if world.speech is None else 2
+        self.cumulative_speech = None if world.speech is None else _cumulative(world.speech.numpy())
         blank = np.full((len(world.prompts), world.horizon), world.V)
         self.firsts = np.concatenate([world.prompts.numpy(), blank, world.starts.numpy()[:, None]], 1)
         self.observation_space = gym.spaces.Box(0, world.V, (self.prompt + world.horizon,), np.int64)
         self.action_space = gym.spaces.Discrete(world.V)
 
-    width = 1
-
     def draw(self, rng: np.random.Generator, rows: np.ndarray) -> None:
-        """One uniform number a row."""
+        """A uniform number for the next state, and one for the environment's token where it may speak."""
         rng.random(out=rows)
 
     def scaled(self, rows: np.ndarray) -> Noise:
         """The uniform numbers."""
-        return (rows[..., 0],)
+        return tuple(rows[..., i] for i in range(self.width))
 
     def first(self, noise: Noise, row: Any) -> np.ndarray:
         """A prompt, nothing said yet, its start state."""
@@ -49,8 +52,14 @@ class TokenAdapter:
         return start
 
     def step(self, state: np.ndarray, t: Clock, action: Any, noise: Noise, row: Any) -> tuple[np.ndarray, Any, Any]:
-        """`r_t[z, a]`; the token joins the context and the abstract state moves to a draw from `P[z, a]`."""
+        """`r_t[z, a]`; the token joins the context and the abstract state moves to a draw from `P[z, a]`.
+
+        Where the environment speaks, a is a draw from `speech[z]` in the place of the action.
+        """
         z, k = state[..., -1], np.minimum(t, self.world.horizon - 1)
+        if self.cumulative_speech is not None:
+            said = _pick(self.cumulative_speech[z], noise[1][row])
+            action = np.where(self.speaking[z], said, action)[()]
         after, place = state.copy(), np.broadcast_to(self.prompt + k, z.shape)
         np.put_along_axis(after, place[..., None], action[..., None], -1)
         after[..., -1] = _pick(self.cumulative_P[z, action], noise[0][row])
@@ -81,14 +90,15 @@ class TokenAdapter:
         return (state[..., self.prompt : -1] == self.world.end).any(-1) if self.ends else False
 
     def info(self, state: np.ndarray) -> dict[str, Any]:
-        """The abstract state."""
-        return {"state": state[..., -1].copy()[()]}
+        """The abstract state, and whether the agent says the next token where the environment may."""
+        z = state[..., -1].copy()[()]
+        return {"state": z} if self.cumulative_speech is None else {"state": z, "own": np.int64(1) - self.speaking[z]}
 
 
 def _cumulative(p: np.ndarray) -> np.ndarray:
-    """Distribution functions along the last axis, ending in exactly 1."""
+    """Distribution functions along the last axis, ending in exactly 1; zeros where p is 0 everywhere."""
     total = p.cumsum(-1)
-    distribution: np.ndarray = total / total[..., -1:]
+    distribution: np.ndarray = total / np.where(total[..., -1:] > 0, total[..., -1:], 1.0)
     return distribution
 
 

@@ -3,21 +3,24 @@
 A policy emits a distribution `u` over tokens (a one-hot one where a token was sampled). The world keeps a belief `b` over
 its abstract states, a row vector (S,): `b' = sum_a u(a) b P_a`, and pays `rbar(b, u) = b' r_k u`. With one-hot tokens and
 deterministic tables the belief is one-hot too and this is the plain tabular world.
+
+The environment may speak too, a tool that answers for instance: in some abstract states the next token is not the policy's but
+the environment's, with a law that depends on the state (`speech`). The belief is then also an inference: after the
+environment's token c it is `b(z) speech[z, c]`, divided by its sum (Bayes' rule), before it moves on by `P[:, c]`.
 """
 
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from envs.arguments import check_gamma, check_horizon
+from envs.speech import check_turns, spoken_laws
+from envs.tables import number_table, probabilities, whole_numbers
 from envs.world import InputError
-
-_ROW_SUM = 1e-9  # how far a row of probabilities may be from summing to one
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,10 +34,13 @@ class TokenMDP:
     hidden state once its last token was fed on. No Gymnasium shell can pay it: it belongs to world and policy together.
     `end`, if given, is the end token: a completion is what was said up to it, and one without it is *truncated* at the
     horizon. What is said after it must change nothing: it leads to states that pay nothing and that nothing leaves.
+    `speech` (S, V), if given, holds the law of the environment's token in the states in which it speaks, and rows of zeros for
+    the states in which the policy does. Its tokens are steps like all others: they take one step of the horizon and of the
+    discount, and `r` may pay for them. The tokens said so far must tell whose turn it is.
 
     Raises InputError, in one line, for tables that do not fit or hold NaN, rows of P that do not sum to one, a token
-    outside the vocabulary, a start state that does not exist, gamma outside (0, 1], a horizon below 1, or an end token
-    after which something is still paid.
+    outside the vocabulary, a start state that does not exist, gamma outside (0, 1], a horizon below 1, an end token
+    after which something is still paid, or turns that the tokens do not tell.
     """
 
     P: Any  # (S, V, S)
@@ -47,6 +53,7 @@ class TokenMDP:
     optimal_return: float | None = None
     readout: Any = None  # (D,)
     end: Any = None  # a token
+    speech: Any = None  # (S, V)
 
     def __post_init__(self) -> None:
         """Convert and check the tables."""
@@ -54,17 +61,20 @@ class TokenMDP:
         if self.horizon is None:
             raise InputError("horizon must be a whole number >= 1 for a token world")
         check_gamma(self.gamma)
-        object.__setattr__(self, "P", _probabilities("P", self.P))
-        object.__setattr__(self, "r", _table("r", self.r))
+        object.__setattr__(self, "P", probabilities("P", self.P))
+        object.__setattr__(self, "r", number_table("r", self.r))
         if self.r.ndim == 2:
             object.__setattr__(self, "r", self.r.expand(self.horizon, *self.r.shape).clone())
         _check_tables(self)
-        object.__setattr__(self, "prompts", _whole("prompts", self.prompts, 2, self.V, "token", "vocabulary"))
-        object.__setattr__(self, "starts", _whole("starts", self.starts, 1, self.S, "state", "world"))
+        object.__setattr__(self, "prompts", whole_numbers("prompts", self.prompts, 2, self.V, "token", "vocabulary"))
+        object.__setattr__(self, "starts", whole_numbers("starts", self.starts, 1, self.S, "state", "world"))
         _check_prompts(self)
         _check_end(self)
+        if self.speech is not None:
+            object.__setattr__(self, "speech", spoken_laws(self.speech, self.P.shape[:2]))
+            check_turns(self.P, self.speech, self.starts, self.horizon)
         if self.readout is not None:
-            object.__setattr__(self, "readout", _table("readout", self.readout))
+            object.__setattr__(self, "readout", number_table("readout", self.readout))
             if self.readout.ndim != 1:
                 raise InputError(
                     f"readout must be one weight per unit of the policy's width; got shape {tuple(self.readout.shape)}"
@@ -85,6 +95,14 @@ class TokenMDP:
         """Whether every token leads to one state for sure."""
         return bool((self.P.amax(-1) == 1).all())
 
+    @cached_property
+    def speaking(self) -> Bool[Tensor, "S"]:
+        """The states in which the environment speaks."""
+        if self.speech is None:
+            return torch.zeros(self.S, dtype=torch.bool, device=self.P.device)
+        speaking: Tensor = self.speech.sum(-1) > 0
+        return speaking
+
     def start_belief(self, prompt: int | Int[Tensor, "*batch"]) -> Float[Tensor, "*batch S"]:
         """One-hot belief at the start state of a prompt."""
         return torch.nn.functional.one_hot(self.starts[prompt], self.S).to(self.P)
@@ -92,6 +110,21 @@ class TokenMDP:
     def step(self, belief: Float[Tensor, "*batch S"], u: Float[Tensor, "*batch V"]) -> Float[Tensor, "*batch S"]:
         """`b' = sum_a u(a) b P_a`, bilinear in belief and (relaxed) token."""
         return torch.einsum("...z,zay,...a->...y", belief, self.P, u)
+
+    def environments_turn(self, belief: Float[Tensor, "*batch S"]) -> Bool[Tensor, "*batch"]:
+        """Whether the next token is the environment's."""
+        return belief @ self.speaking.to(belief) > 0
+
+    def heard(
+        self, belief: Float[Tensor, "N S"], tokens: Int[Tensor, "N C"]
+    ) -> tuple[Float[Tensor, "N C"], Float[Tensor, "N C S"]]:
+        """Chance of each token where the environment speaks, and the belief once it is heard, by Bayes' rule.
+
+        0 for a token that it cannot say, and for all tokens where it is the policy's turn.
+        """
+        joint = belief[:, None] * self.speech.mT[tokens]
+        chance = joint.sum(-1)
+        return chance, joint / torch.where(chance > 0, chance, 1.0)[..., None]
 
     def reward(
         self, k: int, belief: Float[Tensor, "*batch S"], u: Float[Tensor, "*batch V"]
@@ -102,12 +135,14 @@ class TokenMDP:
     def belief_after(self, prompt: int, tokens: Int[Tensor, "steps"]) -> Float[Tensor, "S"]:
         """Belief after a prompt and some generated tokens: the state of a prefix."""
         belief = self.start_belief(prompt)
-        for token in check_tokens(self, tokens).tolist():
-            belief = belief @ self.P[:, token]
+        for token in check_tokens(self, tokens).reshape(-1, 1, 1):
+            if self.speech is not None and bool(self.environments_turn(belief)):
+                belief = self.heard(belief[None], token)[1][0, 0]
+            belief = belief @ self.P[:, int(token)]
         return belief
 
     def mask(self, tokens: Int[Tensor, "*batch steps"]) -> Bool[Tensor, "*batch steps"]:
-        """Which tokens belong to the completion: all up to the first end token, itself included."""
+        """Which tokens belong to the completion, whoever says them: all up to the first end token, itself included."""
         if self.end is None:
             return torch.ones_like(tokens, dtype=torch.bool)
         said: Tensor = (tokens == self.end).long()
@@ -149,41 +184,6 @@ def check_tokens(world: TokenMDP, tokens: Int[Tensor, "*shape"]) -> Int[Tensor, 
     return tokens
 
 
-def _table(name: str, given: Any) -> Tensor:
-    try:
-        table = torch.as_tensor(given.detach() if isinstance(given, Tensor) else np.asarray(given), dtype=torch.float64)
-    except (TypeError, ValueError, RuntimeError):
-        raise InputError(f"{name} must be a rectangular table of numbers") from None
-    if not bool(table.isfinite().all()):
-        raise InputError(f"{name} holds NaN or infinity; every entry must be a finite number")
-    return table
-
-
-def _probabilities(name: str, given: Any) -> Tensor:
-    """A table whose rows are probabilities, to the rounding of the precision that it comes in.
-
-    Rows that come in less than double precision are divided by their sums, so that they sum to one here too.
-    """
-    table = _table(name, given)
-    if bool((table < 0).any()):
-        raise InputError(f"{name} holds a negative probability, {float(table.min()):.3g}")
-    if not table.ndim or not table.shape[-1]:
-        return table
-    kind = given.dtype if isinstance(given, Tensor) else torch.as_tensor(np.asarray(given)).dtype
-    eps = torch.finfo(kind).eps if kind.is_floating_point else 0.0
-    sums = table.sum(-1)
-    allowed = max(_ROW_SUM, max(8, table.shape[-1]) * eps)
-    gap = (sums - 1).abs()
-    if gap.numel() and float(gap.max()) > allowed:
-        where = [int(i) for i in np.unravel_index(int(gap.argmax()), gap.shape)]
-        row = f"{name}[{', '.join(map(str, where))}]" if where else name
-        off = float(sums.flatten()[int(gap.argmax())]) - 1
-        raise InputError(
-            f"{row} misses a sum of one by {off:+.3g} ({allowed:.1g} is allowed); every row of probabilities must sum to one"
-        )
-    return table / sums[..., None] if eps > torch.finfo(torch.float64).eps else table
-
-
 def _check_tables(world: TokenMDP) -> None:
     P, r = world.P, world.r
     if P.ndim != 3 or P.shape[0] != P.shape[2]:
@@ -206,28 +206,12 @@ def _check_end(world: TokenMDP) -> None:
         )
 
 
-def _whole(name: str, given: Any, ndim: int, size: int, thing: str, where: str) -> Tensor:
-    try:
-        numbers = np.asarray(given.cpu() if isinstance(given, Tensor) else given)
-        table = torch.as_tensor(given if isinstance(given, Tensor) else numbers, dtype=torch.int64)
-    except (TypeError, ValueError, RuntimeError):
-        raise InputError(f"{name} must be whole numbers, all prompts of one length") from None
-    if table.numel() and numbers.dtype.kind not in "iu":
-        raise InputError(f"{name} must be whole numbers; got {numbers.dtype}")
-    if table.ndim != ndim or not table.numel():
-        raise InputError(f"{name} must have {ndim} dimension(s) and at least one entry; got shape {tuple(table.shape)}")
-    bad = table[(table < 0) | (table >= size)]
-    if bad.numel():
-        raise InputError(f"{name}: {thing} {int(bad[0])} is outside the {where}: they are 0 ... {size - 1}")
-    return table
-
-
 def _check_prompts(world: TokenMDP) -> None:
     count = len(world.prompts)
     if len(world.starts) != count:
         raise InputError(f"starts must have one state per prompt ({count}); got {len(world.starts)}")
     even = world.P.new_full((count,), 1 / count)
-    weights = _probabilities("weights", even if world.weights is None else world.weights)
+    weights = probabilities("weights", even if world.weights is None else world.weights)
     if weights.shape != (count,):
         raise InputError(f"weights must be {count} probabilities, one per prompt; got shape {tuple(weights.shape)}")
     object.__setattr__(world, "weights", weights)

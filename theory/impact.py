@@ -19,8 +19,9 @@ from envs.token_mdp import TokenMDP
 from envs.world import InputError
 from theory.tokens.completions import completions, words
 from theory.tokens.forward_mode import logit_slopes
-from theory.tokens.prefix_tree import DEFAULT_BUDGET, Tree, grow
+from theory.tokens.prefix_tree import Tree, grow
 from theory.tokens.tree_gradients import score_surrogate
+from theory.tokens.tree_size import DEFAULT_BUDGET
 
 Chances = Float[Tensor, "*batch L"]
 

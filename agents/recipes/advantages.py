@@ -140,9 +140,10 @@ def whitened(baseline: bool = False) -> Advantage:
 def gae(values: Float[Tensor, "rows T"], lam: float) -> Advantage:
     """GAE on a critic's values (arXiv:1506.02438): `A_t = sum_j lam^j delta_{t+j}`, `delta_t = r_t + V_{t+1} - V_t`.
 
-    The value after the last step of a row is 0: the horizon belongs to the problem. Mean: grad J for lam = 1 with any values
-    that do not depend on the step's token, and for every lam with the exact V; else the critic's error biases the update,
-    the more the smaller lam is.
+    t counts the policy's own steps: where the environment speaks in between, r_t holds what is paid until the policy speaks
+    again, and lam enters once. The value after the last step of a row is 0: the horizon belongs to the problem. Mean: grad J
+    for lam = 1 with any values that do not depend on the step's token, and for every lam with the exact V; else the critic's
+    error biases the update, the more the smaller lam is.
 
     Args:
         values: `gamma^k V_k` before each step; rewards and values carry their discount, so gamma does not enter.
@@ -158,11 +159,12 @@ def gae(values: Float[Tensor, "rows T"], lam: float) -> Advantage:
     def advantage(rewards: Rewards, mask: Mask, group: Group) -> Float[Tensor, "rows T"]:
         """`A_t = delta_t + lam A_{t+1}`, from the last step back."""
         check_rows(rewards, mask, group)
-        V = torch.where(mask, values, 0.0)
-        after = torch.cat([V[:, 1:], torch.zeros_like(V[:, :1])], 1)
-        delta, total, columns = rewards + after - V, torch.zeros_like(V[:, 0]), []
-        for t in reversed(range(delta.shape[1])):
-            total = delta[:, t] + lam * total
+        total = V_after = between = torch.zeros_like(rewards[:, 0])
+        columns = []
+        for r, own, V in zip(*(x.unbind(1)[::-1] for x in (rewards, mask, values)), strict=True):
+            paid = r + between
+            total = torch.where(own, paid + V_after - V + lam * total, total)
+            V_after, between = torch.where(own, V, V_after), torch.where(own, 0.0, paid)
             columns.append(total)
         return torch.stack(columns[::-1], 1) * mask
 

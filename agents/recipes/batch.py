@@ -15,18 +15,20 @@ class Batch:
     """Sampled completions, one in each row.
 
     Attributes:
-        rewards: what each step adds to the return, `gamma^k r_k`, so that a return is their plain sum; 0 where the mask is
-            False.
-        mask: True for the steps of the completion, which run from the first step to the end token.
+        rewards: what each step adds to the return, `gamma^k r_k`, so that a return is their plain sum; 0 after the completion.
+        mask: True for the steps that the policy took. Where the environment speaks between them, the mask has holes.
         group: number of the row's group, 0 ... groups - 1; the rows of a group share a prompt or start state.
         old: log pi of the policy that drew the rows; None means the current policy's.
         reference: log pi_ref of the same tokens, for a KL penalty.
         values: a critic's `gamma^k V_k` before each step.
         ended: False for completions that were cut at the horizon.
+        span: True for the steps of the completion, from the first to the last, the environment's among them; it may speak
+            first and last. None where the policy takes all steps, which then run from the first to the end token.
 
     Raises:
-        InputError: naming the field: shapes disagree, a reward or log-probability is not finite, the mask has a hole or an
-            empty row, a reward lies outside the mask, or the groups are not numbered from 0 without gaps.
+        InputError: naming the field: shapes disagree, a reward or log-probability is not finite, a row of the mask is
+            empty, the mask has a hole and there is no span, a reward lies outside the completion, or the groups are not
+            numbered from 0 without gaps.
     """
 
     rewards: Float[Tensor, "rows T"]
@@ -36,10 +38,12 @@ class Batch:
     reference: Float[Tensor, "rows T"] | None = None
     values: Float[Tensor, "rows T"] | None = None
     ended: Bool[Tensor, "rows"] | None = None
+    span: Bool[Tensor, "rows T"] | None = None
 
     def __post_init__(self) -> None:
         """Check the fields."""
         check_rows(self.rewards, self.mask, self.group)
+        _check_span(self.rewards, self.mask, self.mask if self.span is None else self.span)
         for name in ("old", "reference", "values"):
             table = getattr(self, name)
             if table is not None and (table.shape != self.rewards.shape or not bool(table[self.mask].isfinite().all())):
@@ -51,6 +55,21 @@ class Batch:
         """The rows at `index` as a batch of their own, their groups numbered anew."""
         chosen: dict[str, Any] = {name: None if x is None else x[index] for name, x in self.__dict__.items()}
         return Batch(**chosen | {"group": torch.unique(chosen["group"], return_inverse=True)[1]})
+
+
+def _check_span(rewards: Tensor, mask: Tensor, span: Tensor) -> None:
+    """Refuse steps of the policy, or rewards, outside the completion."""
+    if (
+        span.shape != mask.shape
+        or span.dtype != torch.bool
+        or not bool(span[:, 0].all() and (span[:, 1:] <= span[:, :-1]).all() and (mask <= span).all())
+    ):
+        raise InputError(
+            "mask must be True from a row's first step to its last and False after it; where the environment speaks in "
+            "between, give span, True from first to last, and the mask within it"
+        )
+    if bool(rewards[~span].any()):
+        raise InputError("mask disagrees with the rewards: a reward is paid after a completion has ended")
 
 
 def check_rows(
@@ -74,12 +93,8 @@ def check_rows(
         raise InputError("rewards must hold at least one row and one step, and groups be numbered from 0")
     if not bool(rewards.isfinite().all()):
         raise InputError("rewards hold NaN or infinity; every entry must be a finite number")
-    if not bool(mask[:, 0].all() and (mask[:, 1:] <= mask[:, :-1]).all()):
-        raise InputError(
-            "mask must be True from a row's first step to its last and False after it; no row may be empty"
-        )
-    if bool(rewards[~mask].any()):
-        raise InputError("mask disagrees with the rewards: a reward is paid after a completion has ended")
+    if not bool(mask.any(1).all()):
+        raise InputError("mask must be True somewhere in every row: no row may be empty")
     sizes = torch.bincount(group)
     if int(sizes.min()) < least:
         small = int(sizes.argmin())

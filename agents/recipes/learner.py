@@ -61,6 +61,7 @@ class Learner:
         drop_truncated: whether rows that were cut at the horizon are left out of the loss (DAPO's overlong filter). With one
             advantage a row, the mean of an update without length factor is then `E[ended (E[A | o]) s]`, s the row's score: for
             a mean baseline `kappa (grad E[ended R] - V grad P(ended))`, kappa being (G-1)/G, or 1 without the own row.
+        count_environment: whether the normaliser counts the environment's tokens in a row's length, where it speaks.
         count_dropped: whether the normaliser still counts the tokens of dropped rows, as if none were
             dropped; by default a mean over tokens is one over the tokens that are kept. Rows and groups are counted either way.
         compare_dropped: whether the advantage still compares rows with the rewards of dropped ones. If not, groups are what is
@@ -80,6 +81,7 @@ class Learner:
     critic: str | None = None
     lam: float = 1.0
     drop_truncated: bool = False
+    count_environment: bool = False
     count_dropped: bool = False
     compare_dropped: bool = True
     exact: bool = False
@@ -161,8 +163,12 @@ class Learner:
             if entropy is None:
                 raise InputError(f"entropy is missing: learner {self.name!r} has an entropy bonus")
             terms = terms + self.entropy * entropy
-        kept = mask & batch.ended[:, None] if self.drop_truncated and batch.ended is not None else mask
-        weights = self.normalise(mask if self.count_dropped else kept, batch.group).to(terms)
+        counted = batch.span if self.count_environment and batch.span is not None else mask
+        kept = mask
+        if self.drop_truncated and batch.ended is not None:
+            kept = mask & batch.ended[:, None]
+            counted = counted if self.count_dropped else counted & batch.ended[:, None]
+        weights = self.normalise(counted, batch.group).to(terms)
         return -(torch.where(kept, terms, 0.0) * weights).sum(1)
 
     def slopes(

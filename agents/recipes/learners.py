@@ -36,7 +36,8 @@ from envs.world import InputError, unknown
 
 Build = TypeVar("Build", bound=Callable[..., Learner])
 LEARNERS: dict[str, Callable[..., Learner]] = {}  # name -> builder, in the order of this file
-_TRUNCATION = {"drop_truncated": False, "count_dropped": False, "compare_dropped": True}  # options of every recipe
+# options of every recipe: fields of `Learner`
+_COMMON = {"drop_truncated": False, "count_dropped": False, "compare_dropped": True, "count_environment": False}
 
 
 def recipe(build: Build) -> Build:
@@ -175,7 +176,8 @@ def build_learner(
         kl_reward: a KL penalty in the reward.
         kl_loss: a KL penalty in the loss.
         entropy: coefficient of an entropy bonus.
-        options: keywords of the recipe's builder, and `drop_truncated`, `count_dropped`, `compare_dropped` of every `Learner`.
+        options: keywords of the recipe's builder, and `drop_truncated`, `count_dropped`, `compare_dropped` and
+            `count_environment`, which every `Learner` has.
 
     Raises:
         InputError: the learner is unknown (the message gives near names), it does not have the option, or the bonus is
@@ -184,7 +186,7 @@ def build_learner(
     if name not in LEARNERS:
         raise unknown("learner", name, LEARNERS)
     own = inspect.signature(LEARNERS[name]).parameters
-    known = {option: parameter.default for option, parameter in own.items()} | _TRUNCATION
+    known = {option: parameter.default for option, parameter in own.items()} | _COMMON
     for option, value in options.items():
         if option not in known:
             raise InputError(f"learner {name!r} has no option {option!r}; it has {', '.join(known)}")
@@ -193,6 +195,6 @@ def build_learner(
             raise InputError(f"option {option} of learner {name!r} must be a {kind.__name__}; got {value!r}")
     if not 0 <= entropy < math.inf:
         raise InputError(f"entropy must be a finite number >= 0, the bonus's coefficient; got {entropy!r}")
-    common: dict[str, Any] = {option: options[option] for option in _TRUNCATION if option in options}
+    common: dict[str, Any] = {option: options[option] for option in _COMMON if option in options}
     built = LEARNERS[name](**{option: value for option, value in options.items() if option in own})
     return replace(built, kl_reward=kl_reward, kl_loss=kl_loss, entropy=entropy, **common)

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from agents.recipes.batch import Batch
+from agents.sampling.environment import speaker
 from agents.sampling.token_rewards import drawn_rewards
 from agents.sampling.tokens import sample_tokens
 from envs.policy import ContextPolicy, TokenPolicy
@@ -26,7 +27,8 @@ class SampledCompletions:
         prompt: each row's index among the world's prompts.
         contexts: tokens of prompt and completion.
         rewards: `gamma^k r_k`, 0 after an end token.
-        mask: True for the tokens of the completion, the end token included.
+        mask: True for the policy's tokens of the completion, the end token included.
+        span: True for all tokens of the completion, the environment's among them.
         log_probs: `log pi` of the tokens, from the pass that drew them.
         group: number of the row's group.
         ended: False for rows that were cut at the horizon of a world with an end token.
@@ -36,13 +38,14 @@ class SampledCompletions:
     contexts: Int[Tensor, "rows places"]
     rewards: Float[Tensor, "rows H"]
     mask: Bool[Tensor, "rows H"]
+    span: Bool[Tensor, "rows H"]
     log_probs: Float[Tensor, "rows H"]
     group: Int[Tensor, "rows"]
     ended: Bool[Tensor, "rows"]
 
     def batch(self) -> Batch:
         """The rows as the batch of an on-policy update."""
-        return Batch(self.rewards, self.mask, self.group)
+        return Batch(self.rewards, self.mask, self.group, span=self.span)
 
 
 def sample_completions(
@@ -65,15 +68,28 @@ def sample_completions(
     Raises:
         InputError: as `sample_tokens` and `drawn_rewards`.
     """
-    of_tokens, of_states = (noise, None) if isinstance(noise, torch.Generator) else _split(world, noise)
-    sample = sample_tokens(policy, world.prompts[which.to(world.prompts.device)], world.horizon, of_tokens, group)
-    if isinstance(noise, torch.Generator):
-        of_states = state_uniforms(world, len(sample.tokens), noise)
-    prompt = which.to(sample.tokens.device)[sample.prompt]
-    mask, ended = completed(world, sample.tokens)
-    contexts = torch.cat([world.prompts.to(prompt.device)[prompt], sample.tokens], 1)
+    device = next(policy.parameters()).device
+    world, which = world.to(str(device), world.P.dtype), which.to(device)
+    of_tokens, of_states = _uniforms(world, len(which) * group, noise)
+    prompt = which.repeat_interleave(group)
+    environment = speaker(world, prompt, None if of_states is None else of_states.to(device))
+    sample = sample_tokens(policy, world.prompts[which], world.horizon, of_tokens, group, environment)
+    span, ended = completed(world, sample.tokens)
+    contexts = torch.cat([world.prompts[prompt], sample.tokens], 1)
     rewards = step_rewards(world, prompt, sample.tokens, of_states)
-    return SampledCompletions(prompt, contexts, rewards, mask, sample.log_probs, sample.prompt, ended)
+    return SampledCompletions(
+        prompt, contexts, rewards, span & sample.own, span, sample.log_probs, sample.prompt, ended
+    )
+
+
+def _uniforms(
+    world: TokenMDP, rows: int, noise: torch.Generator | Float[Tensor, "rows numbers"]
+) -> tuple[Float[Tensor, "rows H"], Float[Tensor, "rows H"] | None]:
+    """Uniforms of the tokens, and of the states where these are drawn; a generator draws them in this order."""
+    if not isinstance(noise, torch.Generator):
+        return _split(world, noise)
+    of_tokens = torch.rand(rows, world.horizon, generator=noise, dtype=torch.float64, device=noise.device)
+    return of_tokens, state_uniforms(world, rows, noise)
 
 
 def _split(world: TokenMDP, uniforms: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -105,7 +121,10 @@ def step_rewards(
 def completed(
     world: TokenMDP, tokens: Int[Tensor, "*batch H"]
 ) -> tuple[Bool[Tensor, "*batch H"], Bool[Tensor, "*batch"]]:
-    """Which tokens belong to the completion, and whether it ended before the horizon cut it (True without an end token)."""
+    """Which tokens belong to the completion, whoever says them, and whether it ended before the horizon cut it.
+
+    Without an end token no completion is cut.
+    """
     mask = world.mask(tokens)
     if world.end is None:
         return mask, mask[..., -1]

@@ -1,9 +1,10 @@
 """Rewards of a token world for sampled tokens: as they are drawn, and in expectation over the abstract states."""
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from agents.sampling.environment import next_states
 from envs.token_mdp import TokenMDP, check_tokens
 from envs.world import InputError
 
@@ -29,6 +30,7 @@ def token_rewards(
     world = world.to(str(tokens.device), world.P.dtype)
     belief, rewards = world.start_belief(prompt), []
     for k, c in enumerate(tokens.unbind(1)):
+        belief = _heard(world, belief, c)
         rewards.append((belief * world.r[k].mT[c]).sum(-1))
         belief = _after(world, belief, c)
     return torch.stack(rewards, 1)
@@ -49,7 +51,8 @@ def drawn_rewards(
         prompt: each row's index among the world's prompts.
         tokens: the completions, of the world's horizon.
         uniforms: numbers on [0, 1), one a step: the next state is the first whose cumulative probability exceeds it. Not needed
-            where every token leads to one state for sure.
+            where every token leads to one state for sure. Where the environment speaks, they must be those that its tokens were
+            drawn with.
 
     Returns and raises as `token_rewards`; InputError also where uniforms are needed and missing, or of another shape.
     """
@@ -60,13 +63,10 @@ def drawn_rewards(
     world = world.to(str(tokens.device), world.P.dtype)
     state, rewards = world.starts[prompt], []
     for k, c in enumerate(tokens.unbind(1)):
+        if world.speech is not None:
+            _check_said(world.speaking[state] & (world.speech[state, c] == 0), c)
         rewards.append(world.r[k][state, c])
-        chance = world.P[state, c]
-        if world.deterministic or uniforms is None:
-            state = chance.argmax(-1)
-        else:
-            total = chance.cumsum(-1)
-            state = (total <= uniforms[:, k : k + 1].to(total) * total[:, -1:]).sum(-1).clamp(max=world.S - 1)
+        state = next_states(world, state, c, None if uniforms is None else uniforms[:, k])
     return torch.stack(rewards, 1)
 
 
@@ -74,6 +74,24 @@ def token_returns(world: TokenMDP, prompt: Int[Tensor, "rows"], tokens: Int[Tens
     """`R = sum_k gamma^k rbar_k`; rewards and errors as in `token_rewards`."""
     rewards = token_rewards(world, prompt, tokens)
     return rewards @ world.gamma ** torch.arange(world.horizon, dtype=rewards.dtype, device=rewards.device)
+
+
+def _heard(world: TokenMDP, belief: Float[Tensor, "rows S"], c: Int[Tensor, "rows"]) -> Float[Tensor, "rows S"]:
+    """The belief once the environment's token c is heard; as it is where the policy speaks."""
+    if world.speech is None:
+        return belief
+    turn = world.environments_turn(belief)
+    chance, heard = world.heard(belief, c[:, None])
+    _check_said(turn & (chance[:, 0] == 0), c)
+    return torch.where(turn[:, None], heard[:, 0], belief)
+
+
+def _check_said(impossible: Bool[Tensor, "rows"], c: Int[Tensor, "rows"]) -> None:
+    if bool(impossible.any()):
+        row = int(impossible.long().argmax())
+        raise InputError(
+            f"tokens of row {row} hold {int(c[row])} where the environment speaks, which it cannot say there"
+        )
 
 
 def _after(world: TokenMDP, belief: Float[Tensor, "rows S"], c: Int[Tensor, "rows"]) -> Float[Tensor, "rows S"]:

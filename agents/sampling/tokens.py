@@ -1,7 +1,8 @@
 """Batched sampling of token sequences.
 
 The policy reads tokens only, never the world's state, so sampling needs no world; rewards are computed from the tokens later
-(`agents.sampling.completions`). Noise is an argument: two policies can be compared on the same uniforms.
+(`agents.sampling.completions`). Where the environment speaks too, it comes in as a plain function of what is said. Noise is an
+argument: two policies can be compared on the same uniforms.
 """
 
 from collections.abc import Callable
@@ -9,25 +10,41 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from agents.sampling.fast_transformer import InPlace, is_plain
 from envs.policy import TokenPolicy
 from envs.world import InputError
 
+# (step k, the policy's tokens (rows, 1), uniforms (rows, 1)) -> what is said, and whether it is the policy's, (rows, 1) each
+Environment = Callable[[int, Tensor, Tensor], tuple[Tensor, Tensor]]
+
 
 @dataclass(frozen=True)
 class TokenSample:
-    """Sampled tokens, `log pi` of each token (constants), and the index of the prompt that each row continues."""
+    """Sampled tokens, constants.
+
+    Attributes:
+        tokens: what was said.
+        log_probs: `log pi` of the policy's tokens, 0 for the environment's.
+        prompt: index of the prompt that each row continues.
+        own: True for the policy's tokens.
+    """
 
     tokens: Int[Tensor, "rows steps"]
     log_probs: Float[Tensor, "rows steps"]
     prompt: Int[Tensor, "rows"]
+    own: Bool[Tensor, "rows steps"]
 
 
 def sample_tokens(
-    policy: TokenPolicy, prompts: Any, steps: int, noise: torch.Generator | Float[Tensor, "rows steps"], copies: int = 1
+    policy: TokenPolicy,
+    prompts: Any,
+    steps: int,
+    noise: torch.Generator | Float[Tensor, "rows steps"],
+    copies: int = 1,
+    environment: Environment | None = None,
 ) -> TokenSample:
     """Draw `c_k ~ pi_k` by the inverse transform: the first token whose cumulative probability exceeds `u_k`.
 
@@ -40,6 +57,7 @@ def sample_tokens(
         noise: uniforms u on [0, 1), or the generator that draws them in float64 on its own device, so that one seed gives the
             same noise to every policy, device and dtype.
         copies: rows drawn for each prompt; they follow each other.
+        environment: what it says on its turns, if it speaks (`agents.sampling.environment`); called step by step.
 
     Raises:
         InputError: steps or copies < 1, prompts that are no table of tokens of the vocabulary, a context longer than the
@@ -53,11 +71,11 @@ def sample_tokens(
     with torch.inference_mode(plain), torch.no_grad():
         V = _vocabulary(policy, prompts)
         extend = InPlace(policy, len(prompts), prompts.shape[1] + steps - 1).extend if plain else policy.extend
-        tokens, log_probs = draw_tokens(policy.embed, extend, prompts, uniforms, copies, V)
+        tokens, log_probs, own = draw_tokens(policy.embed, extend, prompts, uniforms, copies, V, environment)
     if not bool(log_probs.isfinite().all()):
         raise InputError("policy gives logits that are NaN or infinite: no token can be drawn from them")
     row_prompts = torch.arange(len(prompts), device=device).repeat_interleave(copies)
-    return TokenSample(tokens.clone(), log_probs.clone(), row_prompts)
+    return TokenSample(tokens.clone(), log_probs.clone(), row_prompts, own.clone())
 
 
 def draw_tokens(
@@ -67,33 +85,38 @@ def draw_tokens(
     uniforms: Float[Tensor, "rows steps"],
     copies: int,
     V: int | None = None,
-) -> tuple[Int[Tensor, "rows steps"], Float[Tensor, "rows steps"]]:
-    """Tokens by the inverse transform and their log-probabilities, in operations that `torch.func.vmap` can batch.
+    environment: Environment | None = None,
+) -> tuple[Int[Tensor, "rows steps"], Float[Tensor, "rows steps"], Bool[Tensor, "rows steps"]]:
+    """Tokens by the inverse transform, their log-probabilities, whether they are the policy's; `torch.func.vmap` can batch it.
 
     Arguments as in `sample_tokens`; `embed` and `extend` are the policy's methods. If V is given, logits that do not have V
     columns raise an InputError.
     """
-    x, cache, tokens, log_probs = embed(prompts), None, [], []
+    x, cache, steps = embed(prompts), None, []
     for k in range(uniforms.shape[1]):
         logits, cache = extend(x, cache, {})
         if V is not None and tuple(logits.shape) != (len(x), V):
             raise InputError(f"policy must give logits of shape {(len(x), V)}; got {tuple(logits.shape)}")
         log_pi = torch.log_softmax(logits if k else logits.repeat_interleave(copies, 0), -1)
-        chosen = _first_beyond(log_pi, uniforms[:, k : k + 1])
-        tokens.append(chosen)
-        log_probs.append(log_pi.gather(1, chosen))
+        chosen = first_beyond(log_pi.double().exp(), uniforms[:, k : k + 1])
+        log_prob, own = log_pi.gather(1, chosen), torch.ones_like(chosen, dtype=torch.bool)
+        if environment is not None:
+            chosen, own = environment(k, chosen, uniforms[:, k : k + 1])
+            log_prob = torch.where(own, log_prob, 0.0)
+        steps.append((chosen, log_prob, own))
         x = embed(chosen)
-    return torch.cat(tokens, 1), torch.cat(log_probs, 1)
+    tokens, log_probs, owners = (torch.cat(column, 1) for column in zip(*steps, strict=True))
+    return tokens, log_probs, owners
 
 
-def _first_beyond(log_pi: Float[Tensor, "rows V"], u: Float[Tensor, "rows 1"]) -> Int[Tensor, "rows 1"]:
-    """The first token whose cumulative probability exceeds u.
+def first_beyond(p: Float[Tensor, "rows V"], u: Float[Tensor, "rows 1"]) -> Int[Tensor, "rows 1"]:
+    """The first outcome whose cumulative probability exceeds u: the inverse transform of the rows of p.
 
-    The sum is in float64 and u is scaled by its last entry, so rounding never leads to a token of probability 0. The result is
-    clamped for logits that are NaN.
+    p should be in float64; u is scaled by the last sum, so that rounding never leads to an outcome of probability 0. The result
+    is clamped for probabilities that are NaN.
     """
-    total = log_pi.double().exp().cumsum(-1)
-    return (total <= u * total[:, -1:]).sum(-1, keepdim=True).clamp(max=log_pi.shape[-1] - 1)
+    total = p.cumsum(-1)
+    return (total <= u * total[:, -1:]).sum(-1, keepdim=True).clamp(max=p.shape[-1] - 1)
 
 
 def _uniforms(noise: torch.Generator | Tensor, shape: tuple[int, int]) -> Tensor:

@@ -16,6 +16,7 @@ from torch.nn.functional import one_hot
 from agents.recipes.batch import Batch
 from agents.recipes.learner import Learner
 from agents.sampling.completions import completed, context_log_probs, state_uniforms, step_rewards
+from agents.sampling.environment import speaker
 from agents.sampling.rollout import rollout
 from agents.sampling.score_function import check_additive
 from agents.sampling.tokens import draw_tokens, sample_tokens
@@ -38,6 +39,7 @@ class Rollouts:
     group: Int[Tensor, "rows"]
     ended: Bool[Tensor, "S rows"]
     prompt: Int[Tensor, "S rows"]
+    span: Bool[Tensor, "S rows T"]
 
     @property
     def groups(self) -> int:
@@ -47,12 +49,19 @@ class Rollouts:
     def batch(self, copy: int, rows: Tensor | slice = slice(None), **fields: Tensor | None) -> Batch:
         """Some rows of one copy, as a learner takes them; `fields` are (S, rows, T)."""
         chosen = {name: None if x is None else x[copy] for name, x in fields.items()}
-        whole = Batch(self.rewards[copy], self.mask[copy], self.group, self.old[copy], ended=self.ended[copy], **chosen)
+        own = {"old": self.old[copy], "ended": self.ended[copy], "span": self.span[copy]}
+        whole = Batch(self.rewards[copy], self.mask[copy], self.group, **own, **chosen)
         return whole if isinstance(rows, slice) else whole.rows(rows)
 
     def joined(self, rows: Tensor | slice = slice(None), **fields: Tensor | None) -> Batch:
         """Some rows of all copies as one batch, (S * rows, T), whose groups are those of all copies."""
-        tables = {"rewards": self.rewards, "mask": self.mask, "old": self.old, "ended": self.ended, **fields}
+        tables = {
+            "rewards": self.rewards,
+            "mask": self.mask,
+            "old": self.old,
+            "ended": self.ended,
+            "span": self.span,
+        } | fields
         flat: dict[str, Any] = {k: None if x is None else x[:, rows].flatten(0, 1) for k, x in tables.items()}
         own = self.group[rows] if isinstance(rows, slice) else torch.unique(self.group[rows], return_inverse=True)[1]
         count = int(own.max()) + 1
@@ -119,25 +128,33 @@ class TokenTask:
         weights = self.world.weights.cpu()
         index = torch.stack([torch.multinomial(weights, prompts, True, generator=g) for g in noise]).to(like.device)
         uniforms = torch.stack([torch.rand(rows, self.steps, generator=g, dtype=torch.float64) for g in noise])
-        tokens, old = self._sample(actor, world.prompts[index], uniforms.to(like.device), group)
-        prompt = index.repeat_interleave(group, 1)
-        contexts = torch.cat([world.prompts[prompt], tokens], -1)
         drawn = [u for g in noise if (u := state_uniforms(world, rows, g)) is not None]
-        of_states = torch.cat(drawn) if drawn else None
-        rewards = step_rewards(world, prompt.flatten(), tokens.flatten(0, 1), of_states).unflatten(0, prompt.shape)
-        mask, ended = completed(world, tokens)
+        of_states = torch.stack(drawn).to(like.device) if drawn else None
+        prompt = index.repeat_interleave(group, 1)
+        tokens, old, own = self._sample(actor, world, index, group, uniforms.to(like.device), of_states)
+        contexts = torch.cat([world.prompts[prompt], tokens], -1)
+        flat = None if of_states is None else of_states.flatten(0, 1)
+        rewards = step_rewards(world, prompt.flatten(), tokens.flatten(0, 1), flat).unflatten(0, prompt.shape)
+        span, ended = completed(world, tokens)
         slots = torch.arange(prompts, device=like.device).repeat_interleave(group)
         observations = one_hot(contexts[..., :-1], world.V).double()
-        return Rollouts((contexts,), observations, rewards, mask, old.double(), slots, ended, prompt)
+        return Rollouts((contexts,), observations, rewards, span & own, old.double(), slots, ended, prompt, span)
 
-    def _sample(self, actor: Copies, prompts: Tensor, uniforms: Tensor, group: int) -> tuple[Tensor, Tensor]:
-        """Tokens and log-probabilities (S, rows, T); one copy alone is sampled by the faster sampler, to the same tokens."""
+    def _sample(
+        self, actor: Copies, world: TokenMDP, index: Tensor, group: int, uniforms: Tensor, of_states: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Tokens, log-probabilities and whether they are the policy's, (S, rows, T).
+
+        One copy alone is sampled by the faster sampler, to the same tokens.
+        """
         if actor.count == 1:
-            sample = sample_tokens(actor.network, prompts[0], self.steps, uniforms[0], group)
-            return sample.tokens[None], sample.log_probs[None]
+            environment = speaker(world, index[0].repeat_interleave(group), None if of_states is None else of_states[0])
+            sample = sample_tokens(actor.network, world.prompts[index[0]], self.steps, uniforms[0], group, environment)
+            return sample.tokens[None], sample.log_probs[None], sample.own[None]
         with torch.no_grad():
-            tokens, log_probs = actor.run(partial(_sample_copy, group=group), prompts, uniforms)
-        return tokens, log_probs
+            numbers = (uniforms,) if of_states is None else (uniforms, of_states)
+            tokens, log_probs, own = actor.run(partial(_sample_copy, world=world, group=group), index, *numbers)
+        return tokens, log_probs, own
 
     def log_probs(self, network: ContextPolicy, *seen: Tensor) -> tuple[Tensor, Tensor]:
         """One pass over whole contexts."""
@@ -145,9 +162,13 @@ class TokenTask:
         return context_log_probs(network, contexts, self.steps)
 
 
-def _sample_copy(network: TokenPolicy, prompts: Tensor, uniforms: Tensor, group: int) -> tuple[Tensor, Tensor]:
+def _sample_copy(
+    network: TokenPolicy, index: Tensor, uniforms: Tensor, *of_states: Tensor, world: TokenMDP, group: int
+) -> tuple[Tensor, Tensor, Tensor]:
     """Completions of one of several copies, under `vmap`."""
-    return draw_tokens(network.embed, network.extend, prompts, uniforms, group)
+    environment = speaker(world, index.repeat_interleave(group), *(of_states or (None,)))
+    prompts = world.prompts[index]
+    return draw_tokens(network.embed, network.extend, prompts, uniforms, group, environment=environment)
 
 
 class CommandTask:
@@ -190,6 +211,7 @@ class CommandTask:
             slots,
             mask[..., 0],
             slots.expand(actor.count, -1),
+            mask,
         )
 
     def _paths(self, network: Policy, noise: Noise, start: Tensor) -> tuple[Tensor, Tensor, Tensor]:

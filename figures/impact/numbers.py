@@ -13,7 +13,8 @@ from envs.token_mdp import TokenMDP
 from envs.world import InputError
 from theory.impact import Signal, best_of_headroom, kl_headroom, null_models, power_headroom, signal
 from theory.tokens.completions import Completions, Words, completions, mean_entropy, words
-from theory.tokens.prefix_tree import DEFAULT_BUDGET, grow
+from theory.tokens.prefix_tree import grow
+from theory.tokens.tree_size import DEFAULT_BUDGET
 
 SIGNALS = {"costate": "|E costate|", "snr": "signal to noise", "gradient": "|grad J|"}
 HEADROOMS = {"rest": "J* - J", "best_of": "pass@k - pass@1", "ball": "KL ball", "power": "power sampling"}
@@ -103,8 +104,8 @@ def _each_once(spoken: Words) -> tuple[Tensor, Tensor]:
 
     A power of a sum is not the sum of powers, so rows that differ only after their end must be one.
     """
-    once = ((spoken.tokens * ~spoken.mask).sum(-1) == 0).all(0)
-    return (spoken.log_probs * spoken.mask).sum(-1).exp()[:, once], spoken.returns[:, once]
+    once = ((spoken.tokens * ~spoken.span).sum(-1) == 0).all(0)
+    return (spoken.log_probs * spoken.span).sum(-1).exp()[:, once], spoken.returns[:, once]
 
 
 def _cap(at_prompts: Signal, answers: Completions, weights: Tensor) -> dict[str, float]:

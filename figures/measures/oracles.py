@@ -19,8 +19,9 @@ from theory.continuous.lyapunov import linear_value
 from theory.continuous.riccati import riccati
 from theory.tokens.completions import mean_entropy
 from theory.tokens.live_prefixes import LivePrefixes, live_prefixes, live_surrogate
-from theory.tokens.prefix_tree import DEFAULT_BUDGET, check_size, grow, node_count
+from theory.tokens.prefix_tree import grow
 from theory.tokens.tree_gradients import score_surrogate
+from theory.tokens.tree_size import DEFAULT_BUDGET, check_size, node_count
 
 _SCIPY = {"gaussian": stats.norm, "laplace": stats.laplace, "logistic": stats.logistic, "gumbel": stats.gumbel_r}
 

@@ -22,7 +22,7 @@ from torch import Tensor
 from envs.arguments import whole
 from envs.world import InputError
 from theory.groups.outcomes import Recipe, Weights, check_weights, expected_weights, group_multisets, keeps_groups_apart
-from theory.tokens.prefix_tree import DEFAULT_BUDGET
+from theory.tokens.tree_size import DEFAULT_BUDGET
 
 MOST_BATCHES = 10**6  # each is a call of the recipe
 

@@ -2,7 +2,7 @@
 
 A *recipe* is a plain callable `recipe(rewards, mask, group, **fields) -> (weights, entropy weights or None)`, all (rows, T).
 Its update is `sum_it w_it grad log pi(c_it) + u_it grad H_it` with these weights w and u. A recipe sees a completion only
-through its rewards, its length and the fields that it takes, so completions that agree in these are one *outcome*. Where tokens
+through its rewards, its mask and the fields that it takes, so completions that agree in these are one *outcome*. Where tokens
 lead by chance, the rewards are those that are drawn with the states: a completion is a word with the states on its way.
 
 The mean weight W of a row with a given outcome is a sum over all groups (`theory.groups.outcomes`), or over all batches of
@@ -23,9 +23,10 @@ from envs.token_mdp import TokenMDP
 from theory.groups.batches import PromptOutcomes, mean_weights
 from theory.groups.outcomes import Recipe, distinct_outcomes
 from theory.tokens.completions import completions, words
-from theory.tokens.prefix_tree import DEFAULT_BUDGET, Tree, grow
+from theory.tokens.prefix_tree import Tree, grow
 from theory.tokens.softmax_bounds import entropy
 from theory.tokens.tree_gradients import TreeGradients, score_surrogate, whole_tree_gradients
+from theory.tokens.tree_size import DEFAULT_BUDGET
 
 
 @dataclass(frozen=True)
@@ -63,8 +64,9 @@ def expected_update(
 ) -> ExpectedUpdate:
     """The exact mean of a recipe's update of `policy`, beside the exact gradient.
 
-    The recipe gets the field `ended` where the world has an end token, and more fields as said below. Every further field makes
-    more outcomes; in the end every completion is one.
+    The recipe gets the field `ended` where the world has an end token, `span` where the environment speaks (True for all tokens
+    of the completion; the mask has the policy's alone), and more fields as said below. Every further field makes more
+    outcomes; in the end every completion is one.
 
     Args:
         world: a token world small enough for its prefix tree.
@@ -97,6 +99,8 @@ def expected_update(
         fields["values"] = _along_words(tree, values)[:, rows.word]
     if tree.world.end is not None:
         fields["ended"] = (rows.tokens == tree.world.end).any(-1)
+    if tree.world.speech is not None:
+        fields["span"] = rows.span
     weights = _row_weights(recipe, rows.p, fields, world.weights, group, prompts, budget)
     edges, bonus = (None if w is None else _edge_means(drawn, rows.over_states(w)) for w in weights)
     assert edges is not None

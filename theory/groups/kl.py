@@ -17,7 +17,7 @@ Estimator = Callable[[Tensor], Tensor]  # log(pi / pi_ref) of a token -> its est
 
 
 def prefixes_alive(tree: Tree) -> list[Float[Tensor, "N"]]:
-    """1 for prefixes without an end token, 0 for those with one, level by level."""
+    """1 for prefixes after which the policy speaks, 0 after an end token and at the environment's turns, level by level."""
     mask = words(tree).mask.flatten(0, 1).to(tree.levels[0].reach)
     return [mask[:: len(mask) // len(level.reach), k] for k, level in enumerate(tree.levels)]
 
@@ -25,11 +25,9 @@ def prefixes_alive(tree: Tree) -> list[Float[Tensor, "N"]]:
 def _divergences(level: Level, reference: Level, estimators: Mapping[str, Estimator]) -> dict[str, Float[Tensor, "N"]]:
     """At every prefix: "KL" for KL(pi || ref), "forward" for KL(ref || pi), and the mean of each estimator under pi."""
     log_pi, log_ref = torch.log_softmax(level.logits, -1), torch.log_softmax(reference.logits, -1).detach()
-    means = {name: (level.pi * estimator(log_pi - log_ref)).sum(-1) for name, estimator in estimators.items()}
-    return means | {
-        "KL": (level.pi * (log_pi - log_ref)).sum(-1),
-        "forward": (log_ref.exp() * (log_ref - log_pi)).sum(-1),
-    }
+    log_ratio = torch.where(level.own[:, None], log_pi - log_ref, 0.0)  # the environment's law is that of both
+    means = {name: (level.pi * estimator(log_ratio)).sum(-1) for name, estimator in estimators.items()}
+    return means | {"KL": (level.pi * log_ratio).sum(-1), "forward": (log_ref.exp() * -log_ratio).sum(-1)}
 
 
 def kl_at_prefixes(tree: Tree, reference: Tree, visits: Tree, forward: bool) -> Float[Tensor, ""]:

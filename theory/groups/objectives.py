@@ -51,7 +51,8 @@ def row_weights(update: ExpectedUpdate, spoken: Words) -> Float[Tensor, "W"]:
     """
     count = spoken.p.numel()
     steps = torch.stack([w.flatten().repeat_interleave(count // w.numel()) for w in update.weights], -1)
-    return steps.gather(1, spoken.mask[0].sum(1, keepdim=True) - 1)[:, 0]
+    places = torch.arange(steps.shape[1], device=steps.device)
+    return steps.gather(1, (places * spoken.mask[0]).amax(1, keepdim=True))[:, 0]
 
 
 def std_objective(group: int, population: bool = True) -> Objective:

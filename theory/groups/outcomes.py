@@ -16,7 +16,7 @@ from torch import Tensor
 
 from envs.arguments import whole
 from envs.world import InputError
-from theory.tokens.prefix_tree import DEFAULT_BUDGET
+from theory.tokens.tree_size import DEFAULT_BUDGET
 
 Weights = tuple[Tensor, Tensor | None]
 Recipe = Callable[..., Weights]

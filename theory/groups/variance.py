@@ -17,7 +17,8 @@ from envs.policy import TokenPolicy
 from envs.world import InputError
 from theory.groups.outcomes import Recipe, apply_recipe, distinct_outcomes, group_multisets, keeps_groups_apart
 from theory.tokens.completions import Completions, completion_log_probs, completions, words
-from theory.tokens.prefix_tree import DEFAULT_BUDGET, Tree
+from theory.tokens.prefix_tree import Tree
+from theory.tokens.tree_size import DEFAULT_BUDGET
 
 
 def word_scores(tree: Tree, policy: TokenPolicy, budget: int = DEFAULT_BUDGET) -> Float[Tensor, "W parameters"]:
@@ -35,7 +36,7 @@ def word_scores(tree: Tree, policy: TokenPolicy, budget: int = DEFAULT_BUDGET) -
             f"{count} words x {size} parameters need {16 * count * size / 2**30:.3g} GiB of {budget / 2**30:.3g} "
             "allowed: take a smaller world or policy"
         )
-    total, one_each = (completion_log_probs(tree) * rows.mask)[0].sum(-1), torch.eye(count)
+    total, one_each = torch.where(rows.mask, completion_log_probs(tree), 0.0)[0].sum(-1), torch.eye(count)
     slopes = torch.autograd.grad(
         total,
         parameters,
@@ -114,12 +115,14 @@ def group_variance(
 def _fields(tree: Tree, rows: Completions) -> dict[str, Tensor]:
     """What a recipe sees of the completions of the one prompt."""
     fields = {"rewards": rows.rewards[0], "mask": rows.mask[0]}
-    return fields if tree.world.end is None else fields | {"ended": (rows.tokens[0] == tree.world.end).any(-1)}
+    if tree.world.end is not None:
+        fields["ended"] = (rows.tokens[0] == tree.world.end).any(-1)
+    return fields if tree.world.speech is None else fields | {"span": rows.span[0]}
 
 
 def _one_number_a_row(weights: Tensor | None, mask: Tensor) -> Float[Tensor, "M G"]:
     assert weights is not None
-    first = weights[..., :1]
+    first = weights.gather(-1, mask.long().argmax(-1, keepdim=True))  # at the row's first own step
     if not torch.allclose(weights, first * mask):
         raise InputError("recipe must give one weight to all steps of a row: this one's weights change along it")
     return first[..., 0]

@@ -1,7 +1,8 @@
 """All completions of a prompt with their probabilities and rewards, from the prefix tree.
 
 A *word* is a sequence of tokens of the world's horizon. Where tokens lead by chance, one word can be paid in several ways: a
-*completion* is a word together with the abstract states on its way, and has the rewards that are drawn with these.
+*completion* is a word together with the abstract states on its way, and has the rewards that are drawn with these. The words
+hold the environment's tokens too, where it speaks: `span` has them, `mask` has the policy's own alone.
 """
 
 from dataclasses import dataclass
@@ -13,8 +14,9 @@ from torch import Tensor
 
 from envs.token_mdp import TokenMDP
 from envs.world import InputError
-from theory.tokens.prefix_tree import DEFAULT_BUDGET, Tree
+from theory.tokens.prefix_tree import Tree
 from theory.tokens.softmax_bounds import entropy
+from theory.tokens.tree_size import DEFAULT_BUDGET
 
 
 @dataclass(frozen=True)
@@ -22,11 +24,18 @@ class Words:
     """All W words of every prompt: their tokens, probabilities and mean rewards, constants.
 
     `rewards` is what each step adds to the return, `gamma^k rbar_k`, in expectation over the abstract states given the tokens
-    before it. Tokens after an end token are masked; words that differ only there are separate rows, equal in everything else.
+    before it. Words that differ only after an end token are separate rows, equal in everything else.
+
+    Attributes:
+        tokens, rewards: of every step.
+        span: True for the tokens of the completion, up to the end token.
+        mask: True for those of them that the policy says.
+        log_probs: logarithm of the chance of every token: log pi, or the environment's.
     """
 
     tokens: Int[Tensor, "prompts W H"]
     rewards: Float[Tensor, "prompts W H"]
+    span: Bool[Tensor, "prompts W H"]
     mask: Bool[Tensor, "prompts W H"]
     log_probs: Float[Tensor, "prompts W H"]
 
@@ -45,24 +54,27 @@ class Words:
 class Completions:
     """All L completions of every prompt as they are drawn, words and states: what each step adds to the return, constants.
 
-    In a world whose tokens lead to one state for sure these are the words. Else a word has a row for every path of states that
-    some prompt allows, in adjacent rows.
+    Where tokens lead to one state for sure and the policy alone speaks, these are the words. Else a word has a row for every
+    path of states that some prompt allows, in adjacent rows.
 
     Attributes:
-        tokens, mask, log_probs: of each row's word.
+        tokens, span, mask, log_probs: of each row's word.
         p: probability of word and states together; 0 for a path that the prompt does not allow.
         given: probability of the states given the word.
         rewards: `gamma^k r_k` along the states.
         word: each row's word, 0 ... W - 1, the same for every prompt.
+        words: W.
     """
 
     tokens: Int[Tensor, "prompts L H"]
     p: Float[Tensor, "prompts L"]
     given: Float[Tensor, "prompts L"]
     rewards: Float[Tensor, "prompts L H"]
+    span: Bool[Tensor, "prompts L H"]
     mask: Bool[Tensor, "prompts L H"]
     log_probs: Float[Tensor, "prompts L H"]
     word: Int[Tensor, "L"]
+    words: int
 
     @property
     def returns(self) -> Float[Tensor, "prompts L"]:
@@ -79,7 +91,7 @@ class Completions:
     def over_states(self, x: Float[Tensor, "prompts L *rest"]) -> Float[Tensor, "prompts W *rest"]:
         """The mean over the states, given the word, of a number of every row."""
         weights = self.given.reshape(*self.given.shape, *[1] * (x.ndim - 2))
-        total = x.new_zeros(len(x), int(self.word[-1]) + 1, *x.shape[2:])
+        total = x.new_zeros(len(x), self.words, *x.shape[2:])
         return total.index_add_(1, self.word, weights.to(x) * x)
 
 
@@ -92,9 +104,12 @@ def words(tree: Tree) -> Words:
     discount = [world.gamma**k for k in range(world.horizon)]
     by_level = [_along(level.rewards.detach(), count) * g for level, g in zip(tree.levels, discount, strict=True)]
     rewards = torch.stack(by_level, -1)
-    log_probs, mask = completion_log_probs(tree).detach(), world.mask(tokens)
-    tokens, rewards, mask = (x.unflatten(0, (prompts, -1)) for x in (tokens, rewards * mask, mask))
-    return Words(tokens, rewards, mask, log_probs)
+    log_probs, span = completion_log_probs(tree).detach(), world.mask(tokens)
+    mask = span
+    if world.speech is not None:
+        mask = span & torch.stack([_along(level.own, count) for level in tree.levels], -1)
+    tokens, rewards, span, mask = (x.unflatten(0, (prompts, -1)) for x in (tokens, rewards * span, span, mask))
+    return Words(tokens, rewards, span, mask, log_probs)
 
 
 def completions(tree: Tree, budget: int = DEFAULT_BUDGET) -> Completions:
@@ -105,14 +120,18 @@ def completions(tree: Tree, budget: int = DEFAULT_BUDGET) -> Completions:
             allocated).
     """
     spoken = words(tree)
-    if tree.world.deterministic:
+    if tree.world.deterministic and tree.world.speech is None:
         whole = torch.arange(spoken.p.shape[1], device=spoken.p.device)
         sure = torch.ones_like(spoken.p)
-        return Completions(spoken.tokens, spoken.p, sure, spoken.rewards, spoken.mask, spoken.log_probs, whole)
+        return Completions(
+            spoken.tokens, spoken.p, sure, spoken.rewards, spoken.span, spoken.mask, spoken.log_probs, whole, len(whole)
+        )
     word, given, rewards = state_paths(tree.world, budget)
     rewards, given = rewards.to(spoken.rewards), given.to(spoken.p)
-    tokens, mask, log_probs = (x[:, word] for x in (spoken.tokens, spoken.mask, spoken.log_probs))
-    return Completions(tokens, spoken.p[:, word] * given, given, rewards * mask, mask, log_probs, word)
+    tokens, span, mask, log_probs = (x[:, word] for x in (spoken.tokens, spoken.span, spoken.mask, spoken.log_probs))
+    return Completions(
+        tokens, spoken.p[:, word] * given, given, rewards * span, span, mask, log_probs, word, spoken.p.shape[1]
+    )
 
 
 def state_paths(
@@ -120,7 +139,9 @@ def state_paths(
 ) -> tuple[Int[Tensor, "L"], Float[Tensor, "prompts L"], Float[Tensor, "prompts L H"]]:
     """All words with all paths of abstract states: the words, the paths' probabilities given them, and `gamma^k r_k`.
 
-    Rows are in the order of the words. The states after the last token pay nothing and are left out. Errors as `completions`.
+    Rows are in the order of the words. The states after the last token pay nothing and are left out. Where the environment
+    speaks, its tokens tell of its states: a path's probability is that of path and tokens, divided by the sum over the word's
+    paths. A word that the environment can say after no prompt is left out. Errors as `completions`.
     """
     successor, chance = _successors(world)
     ways_from = (chance > 0).sum(-1).amax(-1)  # (S,)
@@ -131,6 +152,7 @@ def state_paths(
         _check_rows(world, state.shape[1] * world.V * ways, budget)
         paid = world.gamma**k * world.r[k][state]  # (prompts, rows, V)
         share = chance[state][..., :ways] if k + 1 < world.horizon else torch.ones_like(paid)[..., None]
+        share = share * _said(world)[state][..., None]
         given = (given[:, :, None, None] * share).flatten(1)
         after = successor[state][..., :ways].flatten(1)
         word = (word[:, None, None] * world.V + tokens[:, None]).expand(-1, -1, ways).flatten()
@@ -140,7 +162,19 @@ def state_paths(
         state, given, word = after[:, possible], given[:, possible], word[possible]
         rewards = [x[:, possible] for x in rewards]
     order = word.sort(stable=True).indices
-    return word[order], given[:, order], torch.stack(rewards, -1)[:, order]
+    word, given = word[order], given[:, order]
+    if world.speech is not None:
+        of_word = torch.zeros_like(given).index_add_(1, torch.unique_consecutive(word, return_inverse=True)[1], given)
+        total = of_word[:, torch.unique_consecutive(word, return_inverse=True)[1]]
+        given = given / torch.where(total > 0, total, 1.0)
+    return word, given, torch.stack(rewards, -1)[:, order]
+
+
+def _said(world: TokenMDP) -> Float[Tensor, "S V"]:
+    """Chance of every token that the environment says in a state; 1 where the policy speaks."""
+    if world.speech is None:
+        return torch.ones_like(world.r[0])
+    return torch.where(world.speaking[:, None], world.speech, 1.0)
 
 
 def _successors(world: TokenMDP) -> tuple[Int[Tensor, "S V B"], Float[Tensor, "S V B"]]:
@@ -179,11 +213,11 @@ def _along(x: Tensor, count: int) -> Tensor:
 
 
 def mean_entropy(tree: Tree) -> Float[Tensor, ""]:
-    """Mean entropy in nats over the steps that belong to a completion."""
+    """Mean entropy in nats over the steps of a completion at which the policy speaks."""
     alive = torch.ones_like(tree.levels[0].reach)
     total, steps = torch.zeros_like(tree.J), torch.zeros_like(tree.J)
     for level in tree.levels:
-        weight = level.reach * alive
+        weight = level.reach * alive * level.own
         total, steps = total + weight @ entropy(level.pi.detach()), steps + weight.sum()
         if tree.world.end is not None:
             alive = (alive[:, None] * (level.tokens != tree.world.end)).flatten()

@@ -13,7 +13,8 @@
 
 With alpha < 1 the next input is the relaxed token `(1 - alpha) pi + alpha y`. For E1 and E2 y is the one-hot token; for E3
 and E5 it is what the costate's own rule makes of that token, so E3 goes from soft to straight-through as alpha goes from 0 to
-1. Soft does not depend on alpha.
+1. Soft does not depend on alpha. Where the environment speaks its tokens are drawn as they are, also under soft and gumbel, and
+only score and total count the slope that its law may have at alpha < 1.
 """
 
 import torch
@@ -23,19 +24,9 @@ from torch import Tensor
 from envs.policy import TokenPolicy
 from envs.token_mdp import TokenMDP
 from envs.world import InputError
-from theory.tokens.prefix_tree import (
-    DEFAULT_BUDGET,
-    Choice,
-    Mix,
-    Roots,
-    Tree,
-    every_token,
-    grow,
-    one_token,
-    prefix_roots,
-    relaxed,
-)
+from theory.tokens.prefix_tree import Choice, Mix, Roots, Tree, every_token, grow, one_token, prefix_roots, relaxed
 from theory.tokens.tree_gradients import Surrogate, node_gradients, path_surrogate, score_surrogate, total_surrogate
+from theory.tokens.tree_size import DEFAULT_BUDGET
 
 
 def straight_through(logits: Tensor, pi: Tensor, hard: Tensor) -> Tensor:
@@ -66,6 +57,11 @@ def gumbel_softmax(tau_g: float, rng: torch.Generator) -> Mix:
         return torch.softmax((torch.log_softmax(logits, -1)[:, None] - (-uniform.log()).log()) / tau_g, -1)
 
     return mix
+
+
+def _without_tokens(world: TokenMDP, otherwise: Choice) -> Choice:
+    """The choice for rules where u does not depend on the policy's token: one edge, unless the environment says tokens."""
+    return _no_token if world.speech is None else otherwise
 
 
 def _no_token(pi: Tensor) -> tuple[Tensor, Tensor]:
@@ -128,7 +124,7 @@ def expected_costates(
     _check_name(name)
     if name == "gumbel":
         raise InputError("costate 'gumbel' has continuous noise and no enumeration: use sampled_costates")
-    choose: Choice = _no_token if name == "soft" else every_token
+    choose = _without_tokens(world, every_token) if name == "soft" else every_token
     mix = _mix_of(name, alpha)
     tree = grow(world, policy, mix, (site,), choose, budget=budget)
     costates = node_gradients(tree, SURROGATES[name](tree), site)
@@ -166,7 +162,7 @@ def sampled_costates(
     """
     _check_name(name)
     mix = relaxed(alpha, gumbel_softmax(tau_g, rng)) if name == "gumbel" else _mix_of(name, alpha)
-    choose = _no_token if name in ("soft", "gumbel") else one_token(rng)
+    choose = _without_tokens(world, one_token(rng)) if name in ("soft", "gumbel") else one_token(rng)
     tree = grow(world, policy, mix, (site,), choose, copies=samples, roots=roots)
     costates: Tensor = node_gradients(tree, SURROGATES[name](tree), site)[0].detach().unflatten(0, (-1, samples))
     return costates

@@ -1,7 +1,8 @@
 """Exact answers of a token world under a policy that reads the abstract state: tables, visitation, gradients.
 
 The policy is given by its probabilities pi, of shape (S, V), or (H, S, V) if it changes with the step. The horizon is H, or
-endless with gamma < 1 and one table r of shape (S, V).
+endless with gamma < 1 and one table r of shape (S, V). In the states in which the environment speaks, its law takes the place
+of pi's rows, which count nothing.
 """
 
 from dataclasses import dataclass
@@ -42,7 +43,14 @@ def _by_step(world: TokenMDP, pi: Tensor) -> Tensor:
     H, S, V = world.r.shape
     if tuple(pi.shape) not in ((S, V), (H, S, V)):
         raise InputError(f"pi must have shape {(S, V)} or {(H, S, V)}; got {tuple(pi.shape)}")
-    return check_probabilities(pi).expand(H, S, V)
+    return with_speech(world, check_probabilities(pi).expand(H, S, V))
+
+
+def with_speech(world: TokenMDP, pi: Float[Tensor, "*steps S V"]) -> Float[Tensor, "*steps S V"]:
+    """The law of the next token in every state: pi, or the environment's where it speaks."""
+    if world.speech is None:
+        return pi
+    return torch.where(world.speaking[:, None], world.speech, pi)
 
 
 @takes_numbers("pi")
@@ -74,7 +82,7 @@ def endless_tables(world: TokenMDP, pi: Float[Tensor, "S V"]) -> tuple[Tensor, T
         raise InputError(f"gamma must be < 1 for an endless token world; got {world.gamma}")
     if tuple(pi.shape) != (world.S, world.V):
         raise InputError(f"pi must have shape {(world.S, world.V)} in an endless world; got {tuple(pi.shape)}")
-    check_probabilities(pi)
+    pi = with_speech(world, check_probabilities(pi))
     P_pi = torch.einsum("za,zay->zy", pi, world.P)
     operator = torch.eye(world.S, dtype=pi.dtype, device=pi.device) - world.gamma * P_pi
     V = torch.linalg.solve(operator, (pi * world.r[0]).sum(-1))
@@ -99,24 +107,31 @@ def bellman_costates(world: TokenMDP, pi: Float[Tensor, "*time S V"]) -> Float[T
 
 @takes_numbers("pi")
 def logit_gradient(world: TokenMDP, pi: Float[Tensor, "*time S V"]) -> Float[Tensor, "H S V"]:
-    """Exact policy gradient in the logits of every step: `dJ/dz_k(s, a) = gamma^k d_k(s) pi_k(a|s) A_k(s, a)`."""
+    """Exact policy gradient in the logits of every step: `dJ/dz_k(s, a) = gamma^k d_k(s) pi_k(a|s) A_k(s, a)`.
+
+    It is 0 in the states in which the environment speaks.
+    """
     exact, by_step = tables(world, pi), _by_step(world, pi)
     discount = world.gamma ** torch.arange(world.horizon, dtype=by_step.dtype, device=by_step.device)
-    return (discount[:, None] * exact.visits)[..., None] * by_step * exact.advantage
+    return (discount[:, None] * exact.visits * ~world.speaking)[..., None] * by_step * exact.advantage
 
 
 def best_words(world: TokenMDP) -> Int[Tensor, "prompts H"]:
     """The completion of highest return for every prompt, the first of several: `a_k = argmax_a r_k + gamma P V*_{k+1}`.
 
-    Raises InputError for a world with random transitions: no fixed completion is optimal there.
+    Raises InputError for a world with random transitions, or whose environment says tokens by chance: no fixed completion is
+    optimal there.
     """
     _check_paid_by_table(world)
-    if not world.deterministic:
+    surely_said = world.speech is None or bool((world.speech[world.speaking].amax(-1) == 1).all())
+    if not (world.deterministic and surely_said):
         raise InputError("world must be deterministic: where a token leads by chance no fixed word is best")
     best: list[Tensor] = []
     V = torch.zeros_like(world.r[0, :, 0])
     for k in reversed(range(world.horizon)):
         Q = world.r[k] + world.gamma * world.P @ V
+        if world.speech is not None:
+            Q = torch.where(world.speaking[:, None] & (world.speech == 0), -torch.inf, Q)
         best.insert(0, Q.argmax(-1))
         V = Q.amax(-1)
     z, words = world.starts, []

@@ -15,7 +15,7 @@ from envs.policy import TokenPolicy
 from envs.token_mdp import TokenMDP
 from theory.tokens.diameter import diameter
 from theory.tokens.forward_mode import logit_slopes
-from theory.tokens.prefix_tree import DEFAULT_BUDGET, Roots, Tree, grow
+from theory.tokens.prefix_tree import Roots, Tree, grow
 from theory.tokens.softmax_bounds import (
     covariance,
     entropy,
@@ -26,6 +26,7 @@ from theory.tokens.softmax_bounds import (
     spread_factor,
 )
 from theory.tokens.tree_gradients import node_gradients, path_surrogate, score_surrogate
+from theory.tokens.tree_size import DEFAULT_BUDGET
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class ErrorSplit:
         tiers: (4, prompts). Tier 0 is the norm of the summed covariances, the error itself by the identity; tier 1 is
             `sum gamma^k E ||Cov||`; tier 2 is `sum gamma^k E[D_w osc(Q) min(1/4, G/2)]`; tier 3 is tier 2 with G replaced
             by its bound by the entropy.
-        entropy, gini, gap: means over the steps of a rollout.
+        entropy, gini, gap: means over the steps of a rollout at which the policy speaks.
     """
 
     value_gradient: Float[Tensor, "prompts D"]
@@ -100,8 +101,14 @@ def error_split(
 
 
 def _mean_over_steps(tree: Tree, measure: Callable[[Tensor], Tensor]) -> Tensor:
-    means = [_expected(tree, k, measure(level.pi.detach())) for k, level in enumerate(tree.levels)]
-    return torch.stack(means).mean(0)
+    own = [level.own.to(level.reach) for level in tree.levels]
+    means = [
+        _expected(tree, k, x * measure(level.pi.detach()))
+        for k, (x, level) in enumerate(zip(own, tree.levels, strict=True))
+    ]
+    if tree.world.speech is None:
+        return torch.stack(means).mean(0)
+    return torch.stack(means).sum(0) / torch.stack([_expected(tree, k, x) for k, x in enumerate(own)]).sum(0)
 
 
 def _expected(tree: Tree, k: int, values: Tensor) -> Tensor:

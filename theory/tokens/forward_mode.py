@@ -15,7 +15,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from envs.policy import TokenPolicy
 from envs.token_mdp import TokenMDP
 from envs.world import InputError
-from theory.tokens.prefix_tree import DEFAULT_BUDGET, Roots, bytes_per_node, grow, prefix_roots
+from theory.tokens.prefix_tree import Roots, grow, prefix_roots
+from theory.tokens.tree_size import DEFAULT_BUDGET, bytes_per_node
 
 
 def logit_slopes(

@@ -7,6 +7,7 @@ tree, which shares the reading of common beginnings, is faster.
 """
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -26,6 +27,7 @@ class LiveLevel:
         parent, token: the live prefix of the length before that it extends, and by which token.
         child: index of the live prefix of the next length after each token, -1 where that is sealed.
         rewards: `r_k` of every token, in expectation over the abstract state.
+        spoken: the environment's law where it speaks, and zeros where the policy does; None where it never does.
     """
 
     context: Int[Tensor, "N"]
@@ -33,6 +35,12 @@ class LiveLevel:
     token: Int[Tensor, "N"]
     child: Int[Tensor, "N V"]
     rewards: Float[Tensor, "N V"]
+    spoken: Float[Tensor, "N V"] | None = None
+
+    def to(self, device: torch.device) -> "LiveLevel":
+        """The same on a device."""
+        moved: dict[str, Any] = {name: None if x is None else x.to(device) for name, x in self.__dict__.items()}
+        return LiveLevel(**moved)
 
 
 @dataclass(frozen=True)
@@ -49,12 +57,7 @@ class LivePrefixes:
     def to(self, like: Tensor) -> "LivePrefixes":
         """The same on the device and in the dtype of a tensor."""
         world = self.world.to(str(like.device), like.dtype)
-        levels = [
-            LiveLevel(
-                *(x.to(like.device) for x in (level.context, level.parent, level.token, level.child, level.rewards))
-            )
-            for level in self.levels
-        ]
+        levels = [level.to(like.device) for level in self.levels]
         return LivePrefixes(world, self.contexts.to(like.device), levels)
 
     @property
@@ -63,10 +66,17 @@ class LivePrefixes:
         return self.contexts.numel()
 
     def logits(self, policy: ContextPolicy) -> list[Tensor]:
-        """The policy's logits (N, V) at every live prefix, level by level."""
+        """Logits of the next token (N, V) at every live prefix, level by level: the policy's, or the environment's."""
         first = self.world.prompts.shape[1] - 1
         along = policy(policy.embed(self.contexts))[:, first:]
-        return [along[level.context, k] for k, level in enumerate(self.levels)]
+        own = [along[level.context, k] for k, level in enumerate(self.levels)]
+        return [_with_speech(z, level.spoken) for z, level in zip(own, self.levels, strict=True)]
+
+
+def _with_speech(logits: Tensor, spoken: Tensor | None) -> Tensor:
+    if spoken is None:
+        return logits
+    return torch.where(spoken.sum(-1, keepdim=True) > 0, spoken.to(logits).log(), logits)
 
 
 def live_prefixes(world: TokenMDP) -> LivePrefixes:
@@ -79,13 +89,26 @@ def live_prefixes(world: TokenMDP) -> LivePrefixes:
     belief, token, words = world.start_belief(parent), torch.zeros_like(parent), world.prompts[parent]
     levels, spoken = list[LiveLevel](), [words]
     for k in range(world.horizon):
-        after = torch.einsum("nz,zay->nay", belief, world.P)
+        after, rewards, law = _followed(world, k, belief)
         alive = after @ pays[k + 1] > 0
         child = torch.where(alive, alive.flatten().cumsum(0).reshape(alive.shape) - 1, -1)
-        levels.append(LiveLevel(torch.zeros_like(parent), parent, token, child, belief @ world.r[k]))
+        levels.append(LiveLevel(torch.zeros_like(parent), parent, token, child, rewards, law))
         (parent, token), belief = alive.nonzero(as_tuple=True), after[alive]
         spoken.append(torch.cat([spoken[-1][parent], token[:, None]], 1))
     return _placed(world, levels, spoken)
+
+
+def _followed(
+    world: TokenMDP, k: int, belief: Float[Tensor, "N S"]
+) -> tuple[Float[Tensor, "N V S"], Float[Tensor, "N V"], Float[Tensor, "N V"] | None]:
+    """The belief after each token, its reward, and the environment's law where it may speak."""
+    if world.speech is None:
+        return torch.einsum("nz,zay->nay", belief, world.P), belief @ world.r[k], None
+    tokens = torch.arange(world.V, device=belief.device).expand(len(belief), -1)
+    turn, (law, heard) = world.environments_turn(belief), world.heard(belief, tokens)
+    heard = torch.where(turn[:, None, None], heard, belief[:, None])
+    rewards = torch.einsum("naz,za->na", heard, world.r[k])
+    return torch.einsum("naz,zay->nay", heard, world.P), rewards, law * turn[:, None]
 
 
 def _sealed_states(world: TokenMDP) -> Bool[Tensor, "times S"]:
@@ -143,5 +166,7 @@ def live_surrogate(live: LivePrefixes, policy: ContextPolicy) -> tuple[Float[Ten
     for k, (z, value, quality, weight) in enumerate(zip(logits, V, Q, reach, strict=True)):
         log_pi = torch.log_softmax(z, -1)
         advantage = log_pi.detach().exp() * (quality - value[:, None])
+        if live.world.speech is not None:  # what the environment cannot say has the logarithm -inf, and no weight
+            log_pi = torch.where(log_pi > -torch.inf, log_pi, 0.0)
         total = total + live.world.gamma**k * (weight @ (advantage * log_pi).sum(-1))
     return reach[0] @ V[0], total

@@ -6,16 +6,17 @@ so an exact mean and its Monte Carlo estimator have one definition. The next inp
 `mix` rule, `u = (1 - alpha) pi + alpha onehot(c)` for `relaxed(alpha)`; belief, reward and cache follow from u. Every node's
 input has a *leaf* at each requested site: a zero tensor that is added there and that only this node's subtree sees. A tree
 begins at *roots*: the world's prompts, or any other prefixes, which then take the place of the prompts.
+
+Where the environment speaks, its law takes the place of the policy's: `logits` are the logarithms of its chances, given the
+tokens before, its token is never relaxed, and `own` is False.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from decimal import Decimal
-from itertools import accumulate
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import one_hot
 
@@ -23,9 +24,8 @@ from envs.arguments import whole
 from envs.policy import TokenPolicy
 from envs.token_mdp import TokenMDP, check_tokens
 from envs.world import InputError
-
-DEFAULT_BUDGET = 8 * 2**30
-_NUMBERS_PER_WIDTH = 48  # kept by autograd per node, layer and unit of width; the tests compare it with a measurement
+from theory.tokens.environment import paid, spoken_logits
+from theory.tokens.tree_size import DEFAULT_BUDGET, check_size
 
 Choice = Callable[[Tensor], tuple[Tensor, Tensor]]  # pi (N, V) -> tokens (N, C), their shares (N, C), constants
 Mix = Callable[[Tensor, Tensor, Tensor], Tensor]  # logits, pi (N, V), onehot (N, C, V) -> u (N, C, V)
@@ -78,13 +78,15 @@ class Level:
     """The N nodes of one level, the children of a node next to each other, with C edges each."""
 
     x: Float[Tensor, "N new D"]  # embeddings read at this level: one position, or all of the root's at level 0
-    pi: Float[Tensor, "N V"]
+    pi: Float[Tensor, "N V"]  # the law of the next token
     logits: Float[Tensor, "N V"]
+    own: Bool[Tensor, "N"]  # whether the policy speaks
     belief: Float[Tensor, "N S"]
     reach: Float[Tensor, "N"]  # probability of the node, that of its root included; a constant
     tokens: Int[Tensor, "N C"]
     share: Float[Tensor, "N C"]  # probability of the edge given the node; a constant
     u: Float[Tensor, "N C V"]
+    heard: Float[Tensor, "N C S"] | None  # where the environment may speak: the belief once the edge's token is known
     rewards: Float[Tensor, "N C"]  # `rbar(b, u)` along every edge, and on the last ones what is paid after them
     leaves: dict[str, Tensor]  # site -> (N, new, D)
 
@@ -102,12 +104,6 @@ class Tree:
     def J(self) -> Float[Tensor, ""]:
         """Expected return over the roots (exact with every_token, an estimate with one_token)."""
         return self.levels[0].reach @ self.V[0]
-
-
-def node_count(world: TokenMDP) -> int:
-    """Number of prefixes that need logits: `prompts * sum_{k<H} V^k`."""
-    of_one_prompt: int = sum(world.V**k for k in range(world.horizon))
-    return len(world.prompts) * of_one_prompt
 
 
 def prompt_roots(world: TokenMDP, policy: TokenPolicy) -> Roots:
@@ -178,11 +174,16 @@ def grow(
         logits, cache = policy.extend(x, cache, leaves)
         if tuple(logits.shape) != (len(x), world.V):
             raise InputError(f"policy must give logits of shape {(len(x), world.V)}; got {tuple(logits.shape)}")
+        own, logits = spoken_logits(world, belief, logits)
         pi = torch.softmax(logits, -1)
         tokens, share = choose(pi)
-        u = mix(logits, pi, one_hot(tokens, world.V).to(pi))
-        rewards = torch.einsum("nv,ncv->nc", belief @ world.r[k], u)
-        levels.append(Level(x, pi, logits, belief, reach, tokens, share, u, rewards, leaves))
+        hard = one_hot(tokens, world.V).to(pi)
+        u, heard = mix(logits, pi, hard), None
+        if world.speech is not None:
+            u = torch.where(own[:, None, None], u, hard)
+            heard = torch.where(own[:, None, None], belief[:, None], world.heard(belief, tokens)[1])
+        rewards = paid(world, k, belief, heard, u)
+        levels.append(Level(x, pi, logits, own, belief, reach, tokens, share, u, heard, rewards, leaves))
         if k + 1 < world.horizon:
             x, belief, reach = _children(world, policy, levels[-1])
     if world.readout is not None:
@@ -206,7 +207,10 @@ def _check_numbers(tree: Tree) -> None:
 
 def _children(world: TokenMDP, policy: TokenPolicy, level: Level) -> tuple[Tensor, Tensor, Tensor]:
     """Embedding (N C, 1, D), belief and probability of every edge's end."""
-    belief = torch.einsum("nz,zay,nca->ncy", level.belief, world.P, level.u).flatten(0, 1)
+    if level.heard is None:
+        belief = torch.einsum("nz,zay,nca->ncy", level.belief, world.P, level.u).flatten(0, 1)
+    else:
+        belief = torch.einsum("ncz,zay,nca->ncy", level.heard, world.P, level.u).flatten(0, 1)
     return policy.embed(level.u).flatten(0, 1)[:, None], belief, (level.reach[:, None] * level.share).flatten()
 
 
@@ -233,29 +237,3 @@ def edge_values(
         after = (level.share * quality[0]).sum(-1)
         values.insert(0, after)
     return values, quality
-
-
-def bytes_per_node(world: TokenMDP, policy: TokenPolicy) -> int:
-    """Upper estimate of what autograd keeps of one node, in bytes."""
-    if hasattr(policy, "numbers_per_position"):  # it runs whole contexts again
-        own: int = policy.numbers_per_position * (world.prompts.shape[1] + world.horizon)
-    else:
-        own = _NUMBERS_PER_WIDTH * getattr(policy, "width", 1) * getattr(policy, "layers", 1)
-    return 8 * (own + 2 * world.V**2 + world.V * world.S)
-
-
-def check_size(world: TokenMDP, policy: TokenPolicy, roots: int, branching: bool, budget: int) -> None:
-    """Refuse a tree that needs more than `budget` bytes, naming its prefixes, its bytes and what would fit."""
-    each, steps = bytes_per_node(world, policy), world.horizon + (world.readout is not None)
-    sizes = list(accumulate(roots * (world.V**k if branching else 1) for k in range(steps)))
-    if sizes[-1] * each <= budget:
-        return
-    fitting = sum(size * each <= budget for size in sizes) - (world.readout is not None)
-    count, needed = Decimal(sizes[-1]), Decimal(sizes[-1] * each) / 2**30  # beyond what a float can hold
-    remedy = f"horizon={fitting}" if fitting > 0 else "no horizon"
-    if not branching:
-        remedy = f"{budget // (each * steps)} samples in all"
-    raise InputError(
-        f"horizon={world.horizon} with V={world.V} and {roots} {'prompts' if branching else 'samples'} makes {count:.6g} "
-        f"prefixes, about {needed:.3g} GiB of {budget / 2**30:.3g} allowed; {remedy} would fit"
-    )

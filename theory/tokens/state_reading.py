@@ -17,7 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from envs.token_mdp import TokenMDP
 from envs.world import InputError
 from theory.tokens.diameter import diameter
-from theory.tokens.dynamic_programming import tables
+from theory.tokens.dynamic_programming import tables, with_speech
 from theory.tokens.softmax_bounds import (
     covariance,
     entropy,
@@ -52,7 +52,8 @@ class StateReadingSplit:
 
     Spread bounds tier 1 by Cauchy and Schwarz, `v'Cov(w, Q) <= sd(v'w) sd(Q)`, and is at most tier 2 because
     `2 var(q) <= osc(q)^2 G` and `4 var(q) <= osc(q)^2`. Dealt is exact over all orders of Q, because the coefficients
-    `p (w - E w)` of Q in the covariance sum to zero. The rest are means over states and steps of a rollout.
+    `p (w - E w)` of Q in the covariance sum to zero. The rest are means over states and
+    steps of a rollout, those steps at which the policy speaks.
     """
 
     J: Float[Tensor, ""]
@@ -105,9 +106,9 @@ def state_reading_slopes(
         z = logits(delta, k).detach()
         if z.shape != pi[k].shape:
             raise InputError(f"logits must have shape {tuple(pi[k].shape)}, one row per state; got {tuple(z.shape)}")
-        pi[k] = torch.softmax(z, -1)
+        pi[k] = with_speech(world, torch.softmax(z, -1))
         with sdpa_kernel(SDPBackend.MATH):  # the fused attention kernels have no forward mode
-            w[k] = jacfwd(lambda x, k=k: logits(x, k))(delta).detach()
+            w[k] = jacfwd(lambda x, k=k: logits(x, k))(delta).detach() * ~world.speaking[:, None, None]
     return StateReadingSlopes(pi, w, diameter(w))
 
 
@@ -117,15 +118,27 @@ def split_of_slopes(world: TokenMDP, slopes: StateReadingSlopes, prompt: int = 0
     J = exact.V[0] @ d
     gradient = torch.zeros_like(slopes.w[0, 0, 0])
     sums, means = d.new_zeros(len(_SUMS)), d.new_zeros(len(_MEANS))
+    steps = _own_steps(world, slopes.pi, d)
     for k, (pi, w) in enumerate(zip(slopes.pi, slopes.w, strict=True)):
         cov, terms = _state_terms(pi, w, slopes.D[k], exact.Q[k])
         gradient += world.gamma**k * d @ cov
         sums += world.gamma**k * torch.stack([d @ terms[name] for name in _SUMS])
-        means += torch.stack([d @ terms[name] for name in _MEANS]) / world.horizon
+        means += torch.stack([(d * ~world.speaking) @ terms[name] for name in _MEANS]) / steps
         d = torch.einsum("z,za,zay->y", d, pi, world.P)
     tiers = torch.cat([gradient.norm()[None], sums[:3]])
     named = dict(zip((*_SUMS[3:], *_MEANS), torch.cat([sums[3:], means]), strict=True))
     return StateReadingSplit(J, gradient, tiers, **named)
+
+
+def _own_steps(world: TokenMDP, pi: Float[Tensor, "H S V"], d: Float[Tensor, "S"]) -> float:
+    """Expected number of the steps at which the policy speaks."""
+    if world.speech is None:
+        return world.horizon
+    total = 0.0
+    for law in pi:
+        total += float(d @ (~world.speaking).to(d))
+        d = torch.einsum("z,za,zay->y", d, law, world.P)
+    return total
 
 
 def state_reading_split(

@@ -17,17 +17,9 @@ from envs.policy import TokenPolicy
 from envs.token_mdp import TokenMDP
 from envs.world import InputError
 from theory.differences import flat_parameters
-from theory.tokens.prefix_tree import (
-    DEFAULT_BUDGET,
-    Mix,
-    Roots,
-    Tree,
-    bytes_per_node,
-    edge_values,
-    grow,
-    node_count,
-    prefix_roots,
-)
+from theory.tokens.environment import paid
+from theory.tokens.prefix_tree import Level, Mix, Roots, Tree, edge_values, grow, prefix_roots
+from theory.tokens.tree_size import DEFAULT_BUDGET, bytes_per_node, node_count
 
 Surrogate = Callable[[Tree], Tensor]
 DEFAULT_CHUNK = 2**28  # bytes at a time: larger pieces are slower, not faster
@@ -43,22 +35,33 @@ def path_surrogate(tree: Tree, own_token_averaged: bool = False) -> Float[Tensor
     for k, level in enumerate(tree.levels):
         rewards = (level.share * level.rewards).sum(-1)
         if own_token_averaged:
-            table = torch.einsum("nv,ncv->nc", level.belief @ tree.world.r[k], level.u)
-            rewards = rewards - (level.share * table).sum(-1) + tree.world.reward(k, level.belief, level.pi)
+            table = paid(tree.world, k, level.belief, level.heard, level.u)
+            rewards = rewards - (level.share * table).sum(-1) + _own_token_averaged(tree.world, k, level)
         total = total + tree.world.gamma**k * (level.reach @ rewards)
     return total
+
+
+def _own_token_averaged(world: TokenMDP, k: int, level: Level) -> Float[Tensor, "N"]:
+    """The table reward of every node, averaged over its token: `b' r pi`, or `sum_z b(z) sum_a speech(z, a) r(z, a)`."""
+    average = world.reward(k, level.belief, level.pi)
+    if world.speech is None:
+        return average
+    return torch.where(level.own, average, level.belief @ (world.speech * world.r[k]).sum(-1))
 
 
 def score_surrogate(tree: Tree, baseline: bool = True) -> Float[Tensor, ""]:
     """Surrogate of the score costate E2: its gradient is the mean slope of `sum_k gamma^k (Q - b) log pi(c_k)`.
 
     Q is the return after the token as a constant: exact in a whole tree, the realised return-to-go in a sample. The baseline
-    b is the node's V where all edges are followed, else 0; it does not change the mean.
+    b is the node's V where all edges are followed, else 0; it does not change the mean. The environment's tokens count with the
+    logarithm of its law, which no parameter moves at alpha = 1.
     """
     total = torch.zeros_like(tree.levels[0].reach[0])
     for k, (level, Q, V) in enumerate(zip(tree.levels, tree.Q, tree.V, strict=True)):
         advantage = Q - V[:, None] if baseline and Q.shape[1] > 1 else Q
         log_pi = torch.log_softmax(level.logits, -1).gather(1, level.tokens)
+        if tree.world.speech is not None:  # what the environment cannot say has the logarithm -inf, and no share
+            log_pi = torch.where(level.share > 0, log_pi, 0.0)
         total = total + tree.world.gamma**k * (level.reach @ (level.share * advantage * log_pi).sum(-1))
     return total
 

@@ -13,8 +13,9 @@ from tests.agents.cases import draws
 from tests.theory.token_cases import Recomputing, Recurrent, value_differences, with_readout
 from theory.tokens.costates import expected_costates
 from theory.tokens.error_split import error_split
-from theory.tokens.prefix_tree import bytes_per_node, grow, node_count
+from theory.tokens.prefix_tree import grow
 from theory.tokens.tree_gradients import node_gradients, total_surrogate
+from theory.tokens.tree_size import bytes_per_node, node_count
 
 WORLD = garnet(V=3, states=4, horizon=3, gamma=0.9, seed=1)
 close = torch.testing.assert_close

@@ -79,8 +79,8 @@ def test_log_probs_are_those_of_whole_contexts(build, prompts, copies):
     whole = log_probs_of_whole_contexts(policy, prompts, sample)
     close(sample.log_probs, whole, rtol=1e-11, atol=1e-12)
     for wrong in (
-        TokenSample(sample.tokens.roll(1, 1), sample.log_probs, sample.prompt),
-        TokenSample(sample.tokens, sample.log_probs, sample.prompt.roll(copies)),
+        TokenSample(sample.tokens.roll(1, 1), sample.log_probs, sample.prompt, sample.own),
+        TokenSample(sample.tokens, sample.log_probs, sample.prompt.roll(copies), sample.own),
     ):
         assert (log_probs_of_whole_contexts(policy, prompts, wrong) - sample.log_probs).abs().max() > 0.01
 

@@ -19,7 +19,8 @@ from tests.oracles import assert_mean_within, differs_by, numerical_gradient, si
 from tests.theory.token_cases import enumerate_rollouts, several_prompts, transformer
 from theory.continuous.lq_gradients import expected_return
 from theory.tokens.completions import mean_entropy
-from theory.tokens.prefix_tree import bytes_per_node, grow, node_count
+from theory.tokens.prefix_tree import grow
+from theory.tokens.tree_size import bytes_per_node, node_count
 
 WORLDS = {
     "several prompts": several_prompts(3),

@@ -21,8 +21,8 @@ from tests.theory.token_cases import (
 )
 from theory.tokens.error_split import error_split
 from theory.tokens.forward_mode import forward_value_gradient, logit_slopes
-from theory.tokens.prefix_tree import bytes_per_node
 from theory.tokens.softmax_bounds import entropy
+from theory.tokens.tree_size import bytes_per_node
 
 close = torch.testing.assert_close
 WORLDS = worlds()

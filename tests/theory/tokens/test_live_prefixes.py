@@ -12,8 +12,9 @@ from envs.token_tasks import arithmetic, combination_lock, copy, distractor, gar
 from envs.world import InputError
 from theory.differences import directional_slope, flat_parameters
 from theory.tokens.live_prefixes import live_prefixes, live_surrogate
-from theory.tokens.prefix_tree import grow, node_count
+from theory.tokens.prefix_tree import grow
 from theory.tokens.tree_gradients import score_surrogate
+from theory.tokens.tree_size import node_count
 
 
 def noisy_verifier():

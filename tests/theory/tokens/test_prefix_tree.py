@@ -18,8 +18,9 @@ from tests.theory.token_cases import (
     value_differences,
     worlds,
 )
-from theory.tokens.prefix_tree import grow, node_count, one_token
+from theory.tokens.prefix_tree import grow, one_token
 from theory.tokens.tree_gradients import node_gradients, path_surrogate, score_surrogate
+from theory.tokens.tree_size import node_count
 
 WORLDS = worlds()
 ALPHAS = (0.0, 0.3, 1.0)

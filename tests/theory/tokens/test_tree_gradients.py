@@ -24,7 +24,7 @@ from tests.theory.token_cases import (
 from theory.tokens.costates import expected_costates, sampled_costates
 from theory.tokens.error_split import error_split
 from theory.tokens.forward_mode import forward_value_gradient
-from theory.tokens.prefix_tree import bytes_per_node, grow, node_count, prefix_roots, token_roots
+from theory.tokens.prefix_tree import grow, prefix_roots, token_roots
 from theory.tokens.tree_gradients import (
     _answer_bytes,
     node_gradients,
@@ -33,6 +33,7 @@ from theory.tokens.tree_gradients import (
     total_surrogate,
     tree_gradients,
 )
+from theory.tokens.tree_size import bytes_per_node, node_count
 
 close = torch.testing.assert_close
 WORLDS = worlds()

@@ -1,0 +1,64 @@
+"""Tables that come in as lists, numpy arrays or tensors: float64 torch tensors, or an error in one line."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from envs.world import InputError
+
+_ROW_SUM = 1e-9  # how far a row of probabilities may be from summing to one
+
+
+def number_table(name: str, given: Any) -> Tensor:
+    """A float64 tensor of what is given; refuses what is no table of finite numbers, naming it."""
+    try:
+        table = torch.as_tensor(given.detach() if isinstance(given, Tensor) else np.asarray(given), dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError):
+        raise InputError(f"{name} must be a rectangular table of numbers") from None
+    if not bool(table.isfinite().all()):
+        raise InputError(f"{name} holds NaN or infinity; every entry must be a finite number")
+    return table
+
+
+def probabilities(name: str, given: Any) -> Tensor:
+    """A table whose rows are probabilities, to the rounding of the precision that it comes in.
+
+    Rows that come in less than double precision are divided by their sums, so that they sum to one here too.
+    """
+    table = number_table(name, given)
+    if bool((table < 0).any()):
+        raise InputError(f"{name} holds a negative probability, {float(table.min()):.3g}")
+    if not table.ndim or not table.shape[-1]:
+        return table
+    kind = given.dtype if isinstance(given, Tensor) else torch.as_tensor(np.asarray(given)).dtype
+    eps = torch.finfo(kind).eps if kind.is_floating_point else 0.0
+    sums = table.sum(-1)
+    allowed = max(_ROW_SUM, max(8, table.shape[-1]) * eps)
+    gap = (sums - 1).abs()
+    if gap.numel() and float(gap.max()) > allowed:
+        where = [int(i) for i in np.unravel_index(int(gap.argmax()), gap.shape)]
+        row = f"{name}[{', '.join(map(str, where))}]" if where else name
+        off = float(sums.flatten()[int(gap.argmax())]) - 1
+        raise InputError(
+            f"{row} misses a sum of one by {off:+.3g} ({allowed:.1g} is allowed); every row of probabilities must sum to one"
+        )
+    return table / sums[..., None] if eps > torch.finfo(torch.float64).eps else table
+
+
+def whole_numbers(name: str, given: Any, ndim: int, size: int, thing: str, where: str) -> Tensor:
+    """An int64 tensor of `ndim` dimensions with entries 0 ... size - 1; `thing` and `where` say in an error what they are."""
+    try:
+        numbers = np.asarray(given.cpu() if isinstance(given, Tensor) else given)
+        table = torch.as_tensor(given if isinstance(given, Tensor) else numbers, dtype=torch.int64)
+    except (TypeError, ValueError, RuntimeError):
+        raise InputError(f"{name} must be whole numbers, all prompts of one length") from None
+    if table.numel() and numbers.dtype.kind not in "iu":
+        raise InputError(f"{name} must be whole numbers; got {numbers.dtype}")
+    if table.ndim != ndim or not table.numel():
+        raise InputError(f"{name} must have {ndim} dimension(s) and at least one entry; got shape {tuple(table.shape)}")
+    bad = table[(table < 0) | (table >= size)]
+    if bad.numel():
+        raise InputError(f"{name}: {thing} {int(bad[0])} is outside the {where}: they are 0 ... {size - 1}")
+    return table
