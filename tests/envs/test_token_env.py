@@ -49,7 +49,18 @@ def play(env, tokens, seed=None):
 
 
 def test_all_ten_tasks_are_registered():
-    tasks = ("Lock", "Copy", "Reverse", "Arithmetic", "Parity", "Garnet", "Distractor", "SumAndStop", "Oracle", "Skills")
+    tasks = (
+        "Lock",
+        "Copy",
+        "Reverse",
+        "Arithmetic",
+        "Parity",
+        "Garnet",
+        "Distractor",
+        "SumAndStop",
+        "Oracle",
+        "Skills",
+    )
     assert set(NAMES) == {f"costate/Token{task}-v0" for task in tasks}
 
 

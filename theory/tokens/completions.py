@@ -46,7 +46,7 @@ class Words:
 
     @property
     def returns(self) -> Float[Tensor, "prompts W"]:
-        """`E[R | word]`."""
+        """`E[R | word]`; where the environment speaks, each reward given the tokens up to it, as later ones may tell more."""
         return self.rewards.sum(-1)
 
 
