@@ -18,11 +18,11 @@ def spoken_laws(given: Any, shape: tuple[int, ...]) -> Float[Tensor, "S V"]:
         raise InputError(
             f"speech must have shape {tuple(shape)}, a law of tokens for each state; got {tuple(table.shape)}"
         )
-    speaking = (table != 0).any(-1)
-    if bool(speaking.any()):
-        rows = given[speaking] if isinstance(given, Tensor) else np.asarray(given)[speaking.numpy()]
-        table[speaking] = probabilities("speech", rows)
-    return table
+    silent = (table == 0).all(-1, keepdim=True)
+    kind = given.dtype if isinstance(given, Tensor) else torch.as_tensor(np.asarray(given)).dtype
+    even = torch.full_like(table, 1 / table.shape[1])
+    filled = torch.where(silent, even, table).to(kind if kind.is_floating_point else table.dtype)
+    return torch.where(silent, 0.0, probabilities("speech", filled))
 
 
 def check_turns(

@@ -27,7 +27,7 @@ class TokenSample:
 
     Attributes:
         tokens: what was said.
-        log_probs: `log pi` of the policy's tokens, 0 for the environment's.
+        log_probs: `log pi` of each token, the environment's among them.
         prompt: index of the prompt that each row continues.
         own: True for the policy's tokens.
     """
@@ -72,7 +72,7 @@ def sample_tokens(
         V = _vocabulary(policy, prompts)
         extend = InPlace(policy, len(prompts), prompts.shape[1] + steps - 1).extend if plain else policy.extend
         tokens, log_probs, own = draw_tokens(policy.embed, extend, prompts, uniforms, copies, V, environment)
-    if not bool(log_probs.isfinite().all()):
+    if not bool((log_probs.isfinite() | ~own & ~log_probs.isnan()).all()):
         raise InputError("policy gives logits that are NaN or infinite: no token can be drawn from them")
     row_prompts = torch.arange(len(prompts), device=device).repeat_interleave(copies)
     return TokenSample(tokens.clone(), log_probs.clone(), row_prompts, own.clone())
@@ -99,11 +99,10 @@ def draw_tokens(
             raise InputError(f"policy must give logits of shape {(len(x), V)}; got {tuple(logits.shape)}")
         log_pi = torch.log_softmax(logits if k else logits.repeat_interleave(copies, 0), -1)
         chosen = first_beyond(log_pi.double().exp(), uniforms[:, k : k + 1])
-        log_prob, own = log_pi.gather(1, chosen), torch.ones_like(chosen, dtype=torch.bool)
+        own = torch.ones_like(chosen, dtype=torch.bool)
         if environment is not None:
             chosen, own = environment(k, chosen, uniforms[:, k : k + 1])
-            log_prob = torch.where(own, log_prob, 0.0)
-        steps.append((chosen, log_prob, own))
+        steps.append((chosen, log_pi.gather(1, chosen), own))
         x = embed(chosen)
     tokens, log_probs, owners = (torch.cat(column, 1) for column in zip(*steps, strict=True))
     return tokens, log_probs, owners

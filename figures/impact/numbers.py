@@ -105,7 +105,7 @@ def _each_once(spoken: Words) -> tuple[Tensor, Tensor]:
     A power of a sum is not the sum of powers, so rows that differ only after their end must be one.
     """
     once = ((spoken.tokens * ~spoken.span).sum(-1) == 0).all(0)
-    return (spoken.log_probs * spoken.span).sum(-1).exp()[:, once], spoken.returns[:, once]
+    return (spoken.log_law * spoken.span).sum(-1).exp()[:, once], spoken.returns[:, once]
 
 
 def _cap(at_prompts: Signal, answers: Completions, weights: Tensor) -> dict[str, float]:

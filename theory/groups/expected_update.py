@@ -7,7 +7,8 @@ lead by chance, the rewards are those that are drawn with the states: a completi
 
 The mean weight W of a row with a given outcome is a sum over all groups (`theory.groups.outcomes`), or over all batches of
 several groups where the recipe mixes them (`theory.groups.batches`). The mean update is then
-`sum_o p(o) sum_t W_t(o) grad log pi(c_t)`, which is the gradient of a surrogate on the prefix tree.
+`sum_o p(o) sum_t W_t(o) grad log pi(c_t)`, which is the gradient of a surrogate on the prefix tree. A recipe that ignores the
+mask gives weights to the environment's tokens too, and what this does to the mean is shown.
 For binary rewards `theory.groups.binary_rewards` has the same means in closed form.
 """
 
@@ -151,9 +152,11 @@ def _surrogate(tree: Tree, drawn: Tree, weights: list[Tensor], bonus: list[Tenso
     """`sum_k sum_edges P(edge) W log pi + sum_k sum_nodes P(node) U H(pi)`; P is that of the policy that draws the rows."""
     total = torch.zeros_like(tree.levels[0].reach[0]).double()
     for k, (level, source) in enumerate(zip(tree.levels, drawn.levels, strict=True)):
-        log_pi = torch.log_softmax(level.logits, -1).gather(1, level.tokens)
+        log_pi = torch.log_softmax(level.policy_logits, -1).gather(1, level.tokens)
         reach = source.reach.double()
         total = total + reach @ (source.share * weights[k] * log_pi).sum(-1)
         if bonus is not None:
-            total = total + reach @ ((source.share * bonus[k]).sum(-1) * entropy(level.pi))
+            total = total + reach @ (
+                (source.share * bonus[k]).sum(-1) * entropy(torch.softmax(level.policy_logits, -1))
+            )
     return total

@@ -30,7 +30,8 @@ class Words:
         tokens, rewards: of every step.
         span: True for the tokens of the completion, up to the end token.
         mask: True for those of them that the policy says.
-        log_probs: logarithm of the chance of every token: log pi, or the environment's.
+        log_probs: log pi of every token, the environment's among them.
+        log_law: logarithm of the chance of every token: log pi, or that of the environment's law where it speaks.
     """
 
     tokens: Int[Tensor, "prompts W H"]
@@ -38,11 +39,12 @@ class Words:
     span: Bool[Tensor, "prompts W H"]
     mask: Bool[Tensor, "prompts W H"]
     log_probs: Float[Tensor, "prompts W H"]
+    log_law: Float[Tensor, "prompts W H"]
 
     @cached_property
     def p(self) -> Float[Tensor, "prompts W"]:
         """Probability of every word."""
-        return self.log_probs.sum(-1).exp()
+        return self.log_law.sum(-1).exp()
 
     @property
     def returns(self) -> Float[Tensor, "prompts W"]:
@@ -105,11 +107,12 @@ def words(tree: Tree) -> Words:
     by_level = [_along(level.rewards.detach(), count) * g for level, g in zip(tree.levels, discount, strict=True)]
     rewards = torch.stack(by_level, -1)
     log_probs, span = completion_log_probs(tree).detach(), world.mask(tokens)
-    mask = span
+    log_law, mask = log_probs, span
     if world.speech is not None:
+        log_law = _log_probs(tree, [level.logits for level in tree.levels]).detach()
         mask = span & torch.stack([_along(level.own, count) for level in tree.levels], -1)
     tokens, rewards, span, mask = (x.unflatten(0, (prompts, -1)) for x in (tokens, rewards * span, span, mask))
-    return Words(tokens, rewards, span, mask, log_probs)
+    return Words(tokens, rewards, span, mask, log_probs, log_law)
 
 
 def completions(tree: Tree, budget: int = DEFAULT_BUDGET) -> Completions:
@@ -199,9 +202,14 @@ def _check_paid_by_tables(world: TokenMDP) -> None:
 
 
 def completion_log_probs(tree: Tree) -> Float[Tensor, "prompts W H"]:
-    """`log pi` of every token of every word, tokens after an end token included; attached to autograd's graph."""
+    """`log pi` of every token of every word, whoever says it and after an end token too; attached to autograd's graph."""
+    return _log_probs(tree, [level.policy_logits for level in tree.levels])
+
+
+def _log_probs(tree: Tree, logits: list[Tensor]) -> Float[Tensor, "prompts W H"]:
+    """Log-probabilities of every token of every word under laws with these logits, level by level."""
     count, prompts = tree.levels[-1].tokens.numel(), len(tree.levels[0].reach)
-    log_pi = [torch.log_softmax(level.logits, -1).gather(1, level.tokens) for level in tree.levels]
+    log_pi = [torch.log_softmax(z, -1).gather(1, level.tokens) for z, level in zip(logits, tree.levels, strict=True)]
     log_probs: Tensor = torch.stack([_along(x, count) for x in log_pi], -1).unflatten(0, (prompts, -1))
     return log_probs
 

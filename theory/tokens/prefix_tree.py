@@ -79,7 +79,8 @@ class Level:
 
     x: Float[Tensor, "N new D"]  # embeddings read at this level: one position, or all of the root's at level 0
     pi: Float[Tensor, "N V"]  # the law of the next token
-    logits: Float[Tensor, "N V"]
+    logits: Float[Tensor, "N V"]  # of that law
+    policy_logits: Float[Tensor, "N V"]  # the policy's, also where the environment speaks
     own: Bool[Tensor, "N"]  # whether the policy speaks
     belief: Float[Tensor, "N S"]
     reach: Float[Tensor, "N"]  # probability of the node, that of its root included; a constant
@@ -174,7 +175,7 @@ def grow(
         logits, cache = policy.extend(x, cache, leaves)
         if tuple(logits.shape) != (len(x), world.V):
             raise InputError(f"policy must give logits of shape {(len(x), world.V)}; got {tuple(logits.shape)}")
-        own, logits = spoken_logits(world, belief, logits)
+        policy_logits, (own, logits) = logits, spoken_logits(world, belief, logits)
         pi = torch.softmax(logits, -1)
         tokens, share = choose(pi)
         hard = one_hot(tokens, world.V).to(pi)
@@ -183,7 +184,7 @@ def grow(
             u = torch.where(own[:, None, None], u, hard)
             heard = torch.where(own[:, None, None], belief[:, None], world.heard(belief, tokens)[1])
         rewards = paid(world, k, belief, heard, u)
-        levels.append(Level(x, pi, logits, own, belief, reach, tokens, share, u, heard, rewards, leaves))
+        levels.append(Level(x, pi, logits, policy_logits, own, belief, reach, tokens, share, u, heard, rewards, leaves))
         if k + 1 < world.horizon:
             x, belief, reach = _children(world, policy, levels[-1])
     if world.readout is not None:
