@@ -11,7 +11,6 @@ from jaxtyping import Float
 
 from envs.arguments import (
     as_arrays,
-    check_bytes,
     check_gamma,
     check_horizon,
     check_joint_cost,
@@ -19,7 +18,6 @@ from envs.arguments import (
     check_semidefinite,
     check_spread,
     defaults,
-    whole,
 )
 from envs.noise import noise_family
 from envs.world import AnyArray, InputError, as_array, namespace, unknown, vecdot
@@ -32,8 +30,8 @@ CLOSED_FORMS = frozenset({"value", "state moments", "costate covariance", "optim
 class LinearQuadratic:
     """The world `s' = A s + B a + w`, `a = u + xi`, with a quadratic cost of states and actions.
 
-    Reward `r = -(s'Q s + a'R a + 2 s'N a + 2 q's + 2 q_a'a)`, terminal reward `-(s_T'Q_f s_T + 2 q_f's_T)`. Mind the factors 2: a
-    cost `(s - g)'Q (s - g)` of the distance to a goal g has `q = -Q g`, apart from a constant.
+    Reward `r = -(s'Q s + a'R a + 2 s'N a + 2 q's + 2 q_a'a)`, terminal reward `-(s_T'Q_f s_T + 2 q_f's_T)`. The
+    factors 2 belong to the definition: a cost `(s - g)'Q (s - g)` of the distance to a goal g has `q = -Q g`, up to a constant.
 
     Noise: `xi` has mean 0, covariance `S_x` and the law `noise`; `w ~ N(0, S_w)`; `s_0 ~ N(m_0, S_0)`; all
     independent. `horizon` T counts actions; None means discounted and endless. Matrices are given as lists, numpy
@@ -68,8 +66,8 @@ class LinearQuadratic:
     L_w: Any = field(init=False, repr=False)  # symmetric roots of S_w, S_x and S_0
     L_x: Any = field(init=False, repr=False)
     L_0: Any = field(init=False, repr=False)
-    has_cross: bool = field(init=False, repr=False)  # whether N counts: it is not zero, or a gradient in it may be asked for
-    has_linear: bool = field(init=False, repr=False)  # the same of q, q_a and q_f together
+    has_cross: bool = field(init=False, repr=False)  # whether N counts (`_counts`)
+    has_linear: bool = field(init=False, repr=False)  # whether one of q, q_a and q_f does
 
     def __init_subclass__(cls) -> None:
         """Forget what the parent keeps: a variant's closed forms are those that it names itself."""
@@ -172,7 +170,7 @@ _ARRAYS = ("A", "B", "Q", "R", "Q_f", "S_w", "S_x", "m_0", "S_0", "N", "q", "q_a
 
 
 def _counts(x: Any) -> bool:
-    """Whether a cost that is zero by default has to be added."""
+    """Whether a cost that is zero by default has to be added: it is not zero, or a gradient in it may be asked for."""
     return bool(x.any()) or bool(getattr(x, "requires_grad", False))
 
 
@@ -186,45 +184,12 @@ def symmetric_root(S: Float[AnyArray, "*batch k k"]) -> Float[AnyArray, "*batch 
 
 def _check_shapes(world: LinearQuadratic) -> None:
     n, m = world.A.shape[-1], world.B.shape[-1]
-    wanted = {"A": (n, n), "B": (n, m), "R": (m, m), "S_x": (m, m), "m_0": (n,), "N": (n, m), "q": (n,), "q_a": (m,), "q_f": (n,)}
+    wanted = {"B": (n, m), "R": (m, m), "S_x": (m, m), "m_0": (n,), "N": (n, m), "q": (n,), "q_a": (m,), "q_f": (n,)}
     for name in _ARRAYS:
         shape, tail = tuple(getattr(world, name).shape), wanted.get(name, (n, n))
         if shape[-len(tail) :] != tail:
             source = "A is square and B has one row per state" if name in "AB" else "it must fit A and B"
             raise InputError(f"{name} must have shape {tail}, got {shape}: {source} (n={n} states, m={m} actions)")
-
-
-def stack_history(world: LinearQuadratic, window: int) -> LinearQuadratic:
-    """The same world seen through its last `window` states: state `[s_t, s_{t-1}, ..., s_{t-window+1}]`.
-
-    A policy that attends to `window` past states is a plain linear policy here, so that every closed form applies to
-    it. The first block evolves as before, the others shift down; the blocks before time 0 are zero. Raises InputError
-    for a window below 1 and for a variant world, whose changes a plain stacked world would lose.
-    """
-    whole("window", window, 1)
-    if type(world) is not LinearQuadratic:
-        raise InputError(f"world must be a plain LinearQuadratic to be stacked; got a {type(world).__name__}")
-    n, size = world.n, world.n * window
-    check_bytes(8 * 5 * size**2, f"window={window} makes matrices of {size} x {size}", "take a shorter one")
-    lifted = {}
-    for name in ("Q", "Q_f", "S_w", "S_0", "A"):
-        block = np.zeros((size, size))
-        block[:n, :n] = np.asarray(getattr(world.numpy(), name))
-        lifted[name] = block
-    lifted["A"][n:, :-n] += np.eye(size - n) if window > 1 else 0
-    for name in ("B", "N", "m_0", "q", "q_f"):
-        block = np.asarray(getattr(world.numpy(), name))
-        lifted[name] = np.concatenate([block, np.zeros((size - n, *block.shape[1:]))])
-    plain = LinearQuadratic(
-        R=world.numpy().R,
-        S_x=world.numpy().S_x,
-        q_a=world.numpy().q_a,
-        **lifted,
-        gamma=world.gamma,
-        horizon=world.horizon,
-        noise=world.noise,
-    )
-    return plain.to(str(world.A.device), world.A.dtype) if isinstance(world.A, torch.Tensor) else plain
 
 
 def scalar(

@@ -283,7 +283,7 @@ def test_a_planted_error_in_the_theory_makes_the_claim_fail_and_the_exit_code_1(
 
     def doubled(world, K):
         value = truth(world, K)
-        return type(value)(1.02 * value.P, value.q, value.c)
+        return type(value)(1.02 * value.P, value.p, value.c)
 
     monkeypatch.setattr(costate_mean, "linear_value", doubled)
     assert run("check", "costate_mean", "--out", tmp_path, "--jobs", "1") == 1

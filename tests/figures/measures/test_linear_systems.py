@@ -22,7 +22,7 @@ def written(tmp_path, **changes):
 
 
 def test_an_own_system_is_read_as_it_stands(tmp_path):
-    world, K = build_system(read_system(written(tmp_path)))
+    world, K, _ = build_system(read_system(written(tmp_path)))
     assert (float(world.A), float(K), world.gamma, world.horizon) == (0.9, 0.3, 0.9, None)
 
 
@@ -66,6 +66,6 @@ def test_both_forms_of_a_memoryless_policy_give_the_same_commands(name, rng):
 
 
 def test_a_named_system_stands_at_its_share_of_the_optimal_gain():
-    _, K = build_system("double_integrator", 0.7)
-    _, optimal = build_system("double_integrator", 1.0)
+    _, K, _ = build_system("double_integrator", 0.7)
+    _, optimal, _ = build_system("double_integrator", 1.0)
     torch.testing.assert_close(K, 0.7 * optimal)

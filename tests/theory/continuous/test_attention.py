@@ -6,8 +6,9 @@ import torch
 
 from agents.policies.linear import ClosedPath, LinearPolicy, PositionAttention
 from agents.sampling.rollout import rollout
-from envs.linear_quadratic import random_system, stack_history
+from envs.linear_quadratic import random_system
 from envs.noise import Noise, draw_noise
+from envs.stacked_history import stack_history
 from tests.oracles import assert_mean_within, differs_by
 from tests.theory.cases import tensor
 from theory.continuous.attention import (
