@@ -107,7 +107,7 @@ def cut_endless(
     K: Float[Tensor, "*time m n"],
     last: int = 0,
     tolerance: float = 1e-8,
-    k: Float[Tensor, "*time m"] | None = None,
+    k: Float[Tensor, "*offset_time m"] | None = None,
 ) -> LinearQuadratic:
     """The world with a horizon of `last + steps_until_settled` steps and no last reward; one that has a horizon, as it is."""
     if world.horizon is not None:

@@ -15,7 +15,7 @@ def gain_at(K: Float[Tensor, "*time m n"], t: int) -> Float[Tensor, "m n"]:
     return K[t] if K.ndim == 3 else K
 
 
-def offset_at(k: Float[Tensor, "*time m"] | None, t: int) -> Float[Tensor, "m"] | None:
+def offset_at(k: Float[Tensor, "*offset_time m"] | None, t: int) -> Float[Tensor, "m"] | None:
     """k_t of an offset that may or may not change with time; None where the policy has none."""
     return k[t] if k is not None and k.ndim == 2 else k
 

@@ -21,7 +21,7 @@ from theory.continuous.lyapunov import (
 
 
 def expected_return(
-    world: LinearQuadratic, K: Float[Tensor, "*time m n"], k: Float[Tensor, "*time m"] | None = None
+    world: LinearQuadratic, K: Float[Tensor, "*time m n"], k: Float[Tensor, "*offset_time m"] | None = None
 ) -> Float[Tensor, ""]:
     """`J(K, k) = E V_0(s_0) = -(tr(P_0 Sigma_0) + 2 p_0'm_0 + c_0)` of the policy u = -K s - k."""
     value, here = linear_value(world, K, k), world.to()
@@ -31,7 +31,7 @@ def expected_return(
 
 
 def policy_gradient(
-    world: LinearQuadratic, K: Float[Tensor, "*time m n"], k: Float[Tensor, "*time m"] | None = None
+    world: LinearQuadratic, K: Float[Tensor, "*time m n"], k: Float[Tensor, "*offset_time m"] | None = None
 ) -> Float[Tensor, "*time m n"]:
     """Exact `grad_K J` of the policy u = -K s - k by the adjoint: one backward sweep for P and p, one forward for Sigma and m.
 
@@ -62,8 +62,8 @@ def policy_gradient(
 
 
 def offset_gradient(
-    world: LinearQuadratic, K: Float[Tensor, "*time m n"], k: Float[Tensor, "*time m"] | None = None
-) -> Float[Tensor, "*time m"]:
+    world: LinearQuadratic, K: Float[Tensor, "*time m n"], k: Float[Tensor, "*offset_time m"] | None = None
+) -> Float[Tensor, "*offset_time m"]:
     """Exact `grad_k J = -2 sum_t gamma^t (E_t m_t + e_t)` of the policy u = -K s - k, in the letters of `policy_gradient`.
 
     For a k that changes with time, (T, m), the terms are returned without the sum.

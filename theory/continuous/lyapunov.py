@@ -68,7 +68,7 @@ def discounted_sum(F: Float[Tensor, "n n"], M: Float[Tensor, "n n"]) -> Float[Te
 
 
 def linear_value(
-    world: LinearQuadratic, K: Float[Tensor, "*time m n"], k: Float[Tensor, "*time m"] | None = None
+    world: LinearQuadratic, K: Float[Tensor, "*time m n"], k: Float[Tensor, "*offset_time m"] | None = None
 ) -> QuadraticValue:
     """Value of the policy `u_t = -K_t s_t - k_t` with the world's additive noise.
 
@@ -182,7 +182,7 @@ def _scaled_sum(world: StateScaledNoise, F: Tensor, M: Tensor) -> Tensor:
 
 
 def mean_states(
-    world: LinearQuadratic, K: Float[Tensor, "*time m n"], k: Float[Tensor, "*time m"] | None = None
+    world: LinearQuadratic, K: Float[Tensor, "*time m n"], k: Float[Tensor, "*offset_time m"] | None = None
 ) -> Float[Tensor, "time n"]:
     """`m_t = E s_t` for t = 0..T under u = -K s - k: `m_{t+1} = Phi m_t - B k`. Finite horizon, additive noise."""
     K, k, world = _of_finite(world, K, k)
@@ -195,7 +195,7 @@ def mean_states(
 
 
 def second_moments(
-    world: LinearQuadratic, K: Float[Tensor, "*time m n"], k: Float[Tensor, "*time m"] | None = None
+    world: LinearQuadratic, K: Float[Tensor, "*time m n"], k: Float[Tensor, "*offset_time m"] | None = None
 ) -> Float[Tensor, "time n n"]:
     """`Sigma_t = E s_t s_t'` for t = 0..T under u = -K s - k.
 
