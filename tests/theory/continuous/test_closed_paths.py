@@ -41,6 +41,20 @@ def test_cutting_the_scale_leaves_the_mean_costate_of_plain_noise(horizon, steps
     assert plain.P.shape == value.P.shape
 
 
+def test_cutting_the_scale_leaves_the_cross_term_and_the_linear_costs(rng):
+    """The noise's own part of the costate has mean zero; one path without noise then gives the mean exactly."""
+    costs = {"N": [[0.2, 0.1], [-0.3, 0.2]], "q": [0.5, -0.7], "q_a": [0.9, 0.3], "q_f": [-0.4, 1.2]}
+    world, K = scaled(4, cut=True).replace(**costs), stable_gain(scaled(4, cut=True))
+    quiet = Noise(torch.zeros(1, 2).double(), torch.zeros(1, 4, 2).double(), torch.zeros(1, 4, 2).double())
+    costates, states = costates_of(world, LinearPolicy(K), quiet, tensor([0.5, -1.0]))
+    plain = closed_scale_costate(world, K)
+    for t in range(5):
+        torch.testing.assert_close(costates[:, t], plain.gradient(states[:, t], t), rtol=1e-11, atol=1e-13)
+    drawn, _ = costates_of(world, LinearPolicy(K), draw_noise(world, 10_000, 4, rng), tensor([0.5, -1.0]))
+    assert_mean_within(drawn[:, 0], plain.gradient(tensor([0.5, -1.0])))
+    assert differs_by(drawn[:, 0], linear_value(world, K).gradient(tensor([0.5, -1.0])))
+
+
 @pytest.mark.parametrize("steps", [None, 4])
 def test_cut_costate_is_the_costate_of_the_mean_path(steps):
     """With the scale closed the costate is linear in the noise, so one path without noise gives its mean exactly."""
