@@ -72,11 +72,11 @@ def linear_value(
 ) -> QuadraticValue:
     """Value of the policy `u_t = -K_t s_t - k_t` with the world's additive noise.
 
-    `P_T = Q_f`, `P_t = M + gamma Phi'P_{t+1}Phi`, `M = Q - N K - K'N' + K'RK`, `Phi = A - BK`, and with `b = -B k`
+    `P_T = Q_f`, `P_t = M + gamma Phi'P_{t+1}Phi`, `M = Q - N K - K'N' + K'RK`, `Phi = A - BK`, and with `h = -B k`
 
-        p_T = q_f,  p_t = q - K'q_a + (K'R - N) k + gamma Phi'(p_{t+1} + P_{t+1} b)
+        p_T = q_f,  p_t = q - K'q_a + (K'R - N) k + gamma Phi'(p_{t+1} + P_{t+1} h)
         c_T = 0,    c_t = tr(R S_x) + k'Rk - 2 q_a'k
-                          + gamma (c_{t+1} + tr(P_{t+1}(B S_x B' + S_w)) + b'P_{t+1}b + 2 p_{t+1}'b)
+                          + gamma (c_{t+1} + tr(P_{t+1}(B S_x B' + S_w)) + h'P_{t+1}h + 2 p_{t+1}'h)
 
     Endless: the fixed point. With noise scaled by `1 + C s` (StateScaledNoise): `W = (R + gamma B'P_{t+1}B) o S_x` (entrywise),
     `P_t` gains `C'W C`, `p_t` gains `C'W 1`.
@@ -108,13 +108,13 @@ def _within_range(value: QuadraticValue) -> QuadraticValue:
 
 
 class _Stage(NamedTuple):
-    """One step of the closed loop: what it costs by itself, `s'M s + 2 slope's + level`, and where it leads, `Phi s + b`."""
+    """One step of the closed loop: what it costs by itself, `s'M s + 2 slope's + level`, and where it leads, `Phi s + h`."""
 
     Phi: Tensor
     M: Tensor
     slope: Tensor
     level: Tensor | float
-    b: Tensor | None  # None where the policy has no offset
+    h: Tensor | None  # None where the policy has no offset
 
 
 def _stage(world: LinearQuadratic, K: Tensor, k: Tensor | None) -> _Stage:
@@ -135,14 +135,14 @@ def _value_step(
     world: LinearQuadratic, stage: _Stage, P: Tensor, p: Tensor, c: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(P, p, c) one step earlier."""
-    gamma, b = world.gamma, stage.b
-    back, ahead = gamma * stage.Phi.mT, p if b is None else p + P @ b
+    gamma, h = world.gamma, stage.h
+    back, ahead = gamma * stage.Phi.mT, p if h is None else p + P @ h
     W = (world.R + gamma * world.B.mT @ P @ world.B) * world.S_x
     cost = W.sum() + gamma * (c + (P @ world.S_w).trace()) + stage.level
     P_before, p_before = stage.M + back @ P @ stage.Phi, stage.slope + back @ ahead
     if isinstance(world, StateScaledNoise):
         P_before, p_before = P_before + world.C.mT @ W @ world.C, p_before + world.C.mT @ W.sum(-1)
-    return P_before, p_before, cost if b is None else cost + gamma * b @ (ahead + p)
+    return P_before, p_before, cost if h is None else cost + gamma * h @ (ahead + p)
 
 
 def endless_cost(world: LinearQuadratic, K: Float[Tensor, "m n"]) -> Float[Tensor, "n n"]:
@@ -188,9 +188,9 @@ def mean_states(
     K, k, world = _of_finite(world, K, k)
     means = [world.m_0]
     for t in range(world.horizon or 0):
-        b = offset_at(k, t)
+        offset = offset_at(k, t)
         following = (world.A - world.B @ gain_at(K, t)) @ means[-1]
-        means.append(following if b is None else following - world.B @ b)
+        means.append(following if offset is None else following - world.B @ offset)
     return torch.stack(means)
 
 
@@ -199,7 +199,7 @@ def second_moments(
 ) -> Float[Tensor, "time n n"]:
     """`Sigma_t = E s_t s_t'` for t = 0..T under u = -K s - k.
 
-    `Sigma_{t+1} = Phi Sigma_t Phi' + B S_x B' + S_w + b (Phi m_t)' + Phi m_t b' + b b'`, `b = -B k`, `m_t = E s_t`,
+    `Sigma_{t+1} = Phi Sigma_t Phi' + B S_x B' + S_w + h (Phi m_t)' + Phi m_t h' + h h'`, `h = -B k`, `m_t = E s_t`,
     `Sigma_0 = S_0 + m_0 m_0'`. Finite horizon, additive noise.
     """
     K, k, world = _of_finite(world, K, k)
@@ -208,7 +208,7 @@ def second_moments(
     for t in range(world.horizon or 0):
         Phi = world.A - world.B @ gain_at(K, t)
         following = Phi @ Sigma[-1] @ Phi.mT + world.B @ world.S_x @ world.B.mT + world.S_w
-        if means is not None:  # the difference of the outer products of both means is what b adds
+        if means is not None:  # the difference of the outer products of both means is what h adds
             carried = Phi @ means[t]
             following = following + torch.outer(means[t + 1], means[t + 1]) - torch.outer(carried, carried)
         Sigma.append(following)
@@ -248,7 +248,7 @@ def discounted_second_moment(
 ) -> Float[Tensor, "n n"]:
     """`X = sum_t gamma^t E s_t s_t'` of the endless world.
 
-    `X = Sigma_0 + gamma (Phi X Phi' + (B S_x B' + S_w + b b')/(1-gamma) + Phi y b' + b (Phi y)')`, `b = -B k`, y the discounted
+    `X = Sigma_0 + gamma (Phi X Phi' + (B S_x B' + S_w + h h')/(1-gamma) + Phi y h' + h (Phi y)')`, `h = -B k`, y the discounted
     mean.
 
     Raises:
@@ -264,7 +264,7 @@ def discounted_second_moment(
     if world.gamma < 1:
         source = source + world.gamma / (1 - world.gamma) * noise
     if k is not None:
-        b, carried = -world.B @ k, Phi @ discounted_mean(world, K, k)
-        constant = torch.outer(b, b) / (1 - world.gamma) if world.gamma < 1 else 0.0
-        source = source + world.gamma * (torch.outer(carried, b) + torch.outer(b, carried) + constant)
+        h, carried = -world.B @ k, Phi @ discounted_mean(world, K, k)
+        constant = torch.outer(h, h) / (1 - world.gamma) if world.gamma < 1 else 0.0
+        source = source + world.gamma * (torch.outer(carried, h) + torch.outer(h, carried) + constant)
     return discounted_sum(world.gamma**0.5 * Phi.mT, source)

@@ -69,7 +69,7 @@ def _endless(world: LinearQuadratic, P: Tensor) -> Optimum:
     if world.has_linear:
         eye = torch.eye(world.n, dtype=P.dtype, device=P.device)
         p = torch.linalg.solve(eye - world.gamma * (world.A - world.B @ K).mT, _slope_before(world, K, p))
-    return Optimum(K, P, _offset(world, P, p), p)
+    return Optimum(K, P, _offset(world, P, p).clone(), p)
 
 
 def _expanded(world: LinearQuadratic) -> LinearQuadratic:
@@ -105,7 +105,8 @@ def _gain(world: LinearQuadratic, P: Tensor) -> Tensor:
 def _offset(world: LinearQuadratic, P: Tensor, p: Tensor) -> Tensor:
     """k for the cost-to-go `s'P s + 2 p's` of the next step."""
     if not world.has_linear:
-        return torch.zeros_like(world.q_a)
+        zero: Tensor = world.q_a
+        return zero
     curved = world.R + world.gamma * world.B.mT @ P @ world.B
     return _solved(curved, (world.q_a + world.gamma * _times(world.B.mT, p))[..., None], _FREE)[..., 0]
 
