@@ -138,6 +138,20 @@ def test_both_gradients_are_the_slopes_of_the_plain_worlds_return(horizon, name)
         assert abs(policy_gradient(other, K, k).numpy() - in_K).max() > 1e-2, f"the control: {dropped} counts"
 
 
+@pytest.mark.parametrize("horizon", [5, None])
+def test_an_offset_counts_in_a_world_whose_cost_is_quadratic_alone(horizon):
+    world, K, k = case(horizon, "offset")
+    world = world.replace(N=None, q=None, q_a=None, q_f=None)
+    in_K = numerical_gradient(lambda x: expected_return(world, tensor(x), k), K)
+    in_k = numerical_gradient(lambda x: expected_return(world, K, tensor(x)), k)
+    np.testing.assert_allclose(policy_gradient(world, K, k), in_K, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(offset_gradient(world, K, k), in_k, rtol=1e-6, atol=1e-6)
+    assert abs(policy_gradient(world, K).numpy() - in_K).max() > 1e-2, "the control: the offset counts"
+    plain, extra, gain = plain_road(world, K, k)
+    bonus = extra * (10 if horizon is None else sum(0.9**i for i in range(6)))
+    torch.testing.assert_close(expected_return(world, K, k), expected_return(plain, gain) + bonus, rtol=1e-9, atol=1e-8)
+
+
 def test_an_offset_has_no_gradient_where_nothing_discounts():
     quiet = LinearQuadratic(A=[[0.5]], B=[[1.0]], Q=[[1.0]], R=[[1.0]], q=[3.0])
     with refused("gamma"):
