@@ -51,6 +51,7 @@ def defaults(arrays: dict[str, Any]) -> dict[str, Any]:
     identity = state.copy() if isinstance(state, np.ndarray) else state.clone()
     identity[..., range(min(state.shape[-2:])), range(min(state.shape[-2:]))] = 1.0
     filled = {"Q_f": state, "S_w": state, "S_x": action, "m_0": state[..., 0], "S_0": identity}
+    filled |= {"N": 0 * arrays["B"], "q": state[..., 0], "q_a": action[..., 0], "q_f": state[..., 0]}
     return {name: value for name, value in filled.items() if name not in arrays}
 
 
@@ -64,6 +65,33 @@ def check_semidefinite(name: str, S: Any) -> None:
     lowest = float(xp.linalg.eigvalsh(S).min())
     if lowest < -rounding * size:
         raise InputError(f"{name} must be positive semidefinite; its smallest eigenvalue is {lowest:.3g}")
+
+
+def check_joint_cost(Q: Any, N: Any, R: Any) -> None:
+    """Refuse an N that makes `[[Q, N], [N', R]]` indefinite: some state and action would then be paid for their size.
+
+    Each direction is measured in units of its own cost, so that a large Q does not hide a small R.
+    """
+    xp, (Q, N, R) = namespace(Q), (stop_gradient(x) for x in (Q, N, R))
+    weights = [abs(S[..., range(S.shape[-1]), range(S.shape[-1])]) ** 0.5 for S in (Q, R)]
+    units = [xp.where(weight > 0, weight, 1.0) for weight in weights]
+    free = (weights[0][..., :, None] * weights[1][..., None, :] == 0) & (N != 0)
+    lowest = -math.inf if bool(free.any()) else _lowest_scaled(xp, Q, N, R, *units)
+    if lowest < -max(_SYMMETRY_TOLERANCE, 8 * sum(N.shape[-2:]) * float(xp.finfo(N.dtype).eps)):
+        raise InputError(
+            "N must leave [[Q, N], [N', R]] positive semidefinite, else some states and actions are rewarded without "
+            f"bound; its smallest eigenvalue, each direction in units of its own cost, is {lowest:.3g}: take a smaller N"
+        )
+
+
+def _lowest_scaled(xp: Any, Q: Any, N: Any, R: Any, state: Any, action: Any) -> float:
+    """Smallest eigenvalue of `[[Q, N], [N', R]]` after rows and columns were divided by these units."""
+    Q, R = (S / (unit[..., :, None] * unit[..., None, :]) for S, unit in ((Q, state), (R, action)))
+    N = N / (state[..., :, None] * action[..., None, :])
+    batch = np.broadcast_shapes(*(tuple(S.shape[:-2]) for S in (Q, N, R)))
+    Q, N, R = (xp.broadcast_to(S, (*batch, *S.shape[-2:])) for S in (Q, N, R))
+    joint = xp.concatenate([xp.concatenate([Q, N], -1), xp.concatenate([N.mT, R], -1)], -2)
+    return float(xp.linalg.eigvalsh(joint).min())
 
 
 def check_gamma(gamma: float) -> None:

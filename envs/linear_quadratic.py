@@ -11,14 +11,13 @@ from jaxtyping import Float
 
 from envs.arguments import (
     as_arrays,
-    check_bytes,
     check_gamma,
     check_horizon,
+    check_joint_cost,
     check_seed,
     check_semidefinite,
     check_spread,
     defaults,
-    whole,
 )
 from envs.noise import noise_family
 from envs.world import AnyArray, InputError, as_array, namespace, unknown, vecdot
@@ -29,15 +28,18 @@ CLOSED_FORMS = frozenset({"value", "state moments", "costate covariance", "optim
 
 @dataclass(frozen=True, eq=False)
 class LinearQuadratic:
-    """The world `s' = A s + B a + w`, `a = u + xi`, `r = -(s'Q s + a'R a)`, terminal reward `-s_T'Q_f s_T`.
+    """The world `s' = A s + B a + w`, `a = u + xi`, with a quadratic cost of states and actions.
+
+    Reward `r = -(s'Q s + a'R a + 2 s'N a + 2 q's + 2 q_a'a)`, terminal reward `-(s_T'Q_f s_T + 2 q_f's_T)`. The
+    factors 2 belong to the definition: a cost `(s - g)'Q (s - g)` of the distance to a goal g has `q = -Q g`, up to a constant.
 
     Noise: `xi` has mean 0, covariance `S_x` and the law `noise`; `w ~ N(0, S_w)`; `s_0 ~ N(m_0, S_0)`; all
     independent. `horizon` T counts actions; None means discounted and endless. Matrices are given as lists, numpy
-    arrays or torch tensors; one torch tensor makes all of them torch. `A, B, Q, R, Q_f, S_w, S_x` may carry leading
-    batch dimensions for the solvers. Omitted: Q_f, S_w, S_x and m_0 are zero, S_0 is the identity.
+    arrays or torch tensors; one torch tensor makes all of them torch. `A, B, S_w, S_x` and the costs may carry leading
+    batch dimensions for the solvers. Omitted: S_0 is the identity, all else is zero.
 
-    Raises InputError, in one line, for shapes that do not fit, asymmetric or indefinite Q, R, Q_f or covariances,
-    gamma outside (0, 1], a horizon below 1, NaN or infinity, or an unknown noise family.
+    Raises InputError, in one line, for shapes that do not fit, asymmetric or indefinite Q, R, Q_f or covariances, an N that
+    makes `[[Q, N], [N', R]]` indefinite, gamma outside (0, 1], a horizon below 1, NaN or infinity, or an unknown noise family.
 
     A variant (subclass) names in its own `keeps` the closed forms that still hold for it. The others refuse it; a variant
     that names none is refused by all.
@@ -57,9 +59,15 @@ class LinearQuadratic:
     gamma: float = 1.0
     horizon: int | None = None
     noise: str = "gaussian"
+    N: Any = None  # (*worlds, n, m)
+    q: Any = None  # (*worlds, n)
+    q_a: Any = None  # (*worlds, m)
+    q_f: Any = None  # (*worlds, n)
     L_w: Any = field(init=False, repr=False)  # symmetric roots of S_w, S_x and S_0
     L_x: Any = field(init=False, repr=False)
     L_0: Any = field(init=False, repr=False)
+    has_cross: bool = field(init=False, repr=False)  # whether N counts (`_counts`)
+    has_linear: bool = field(init=False, repr=False)  # whether one of q, q_a and q_f does
 
     def __init_subclass__(cls) -> None:
         """Forget what the parent keeps: a variant's closed forms are those that it names itself."""
@@ -75,6 +83,10 @@ class LinearQuadratic:
         _check_shapes(self)
         for name in ("Q", "R", "Q_f", "S_w", "S_x", "S_0"):
             check_semidefinite(name, getattr(self, name))
+        object.__setattr__(self, "has_cross", _counts(self.N))
+        object.__setattr__(self, "has_linear", _counts(self.q) or _counts(self.q_a) or _counts(self.q_f))
+        if self.has_cross:
+            check_joint_cost(self.Q, self.N, self.R)
         check_gamma(self.gamma)
         check_horizon(self.horizon)
         noise_family(self.noise)
@@ -106,8 +118,13 @@ class LinearQuadratic:
     def reward(
         self, state: Float[AnyArray, "*batch n"], action: Float[AnyArray, "*batch m"]
     ) -> Float[AnyArray, "*batch"]:
-        """`r = -(s'Q s + a'R a)`."""
-        reward: AnyArray = as_array(-(vecdot(state @ self.Q, state) + vecdot(action @ self.R, action)))
+        """`r = -(s'Q s + a'R a + 2 s'N a + 2 q's + 2 q_a'a)`."""
+        cost = vecdot(state @ self.Q, state) + vecdot(action @ self.R, action)
+        if self.has_cross:
+            cost = cost + 2 * vecdot(state @ self.N, action)
+        if self.has_linear:
+            cost = cost + 2 * (state @ self.q + action @ self.q_a)
+        reward: AnyArray = as_array(-cost)
         return reward
 
     def transition(
@@ -118,8 +135,9 @@ class LinearQuadratic:
         return following
 
     def terminal_reward(self, state: Float[AnyArray, "*batch n"]) -> Float[AnyArray, "*batch"]:
-        """`-s'Q_f s`, paid once at the horizon."""
-        reward: AnyArray = as_array(-vecdot(state @ self.Q_f, state))
+        """`-(s'Q_f s + 2 q_f's)`, paid once at the horizon."""
+        cost = vecdot(state @ self.Q_f, state)
+        reward: AnyArray = as_array(-(cost + 2 * (state @ self.q_f) if self.has_linear else cost))
         return reward
 
     def to(self: AnyLQ, device: str = "cpu", dtype: torch.dtype = torch.float64) -> AnyLQ:
@@ -148,7 +166,12 @@ class LinearQuadratic:
         return self.replace(**arrays)
 
 
-_ARRAYS = ("A", "B", "Q", "R", "Q_f", "S_w", "S_x", "m_0", "S_0")
+_ARRAYS = ("A", "B", "Q", "R", "Q_f", "S_w", "S_x", "m_0", "S_0", "N", "q", "q_a", "q_f")
+
+
+def _counts(x: Any) -> bool:
+    """Whether a cost that is zero by default has to be added: it is not zero, or a gradient in it may be asked for."""
+    return bool(x.any()) or bool(getattr(x, "requires_grad", False))
 
 
 def symmetric_root(S: Float[AnyArray, "*batch k k"]) -> Float[AnyArray, "*batch k k"]:
@@ -161,45 +184,12 @@ def symmetric_root(S: Float[AnyArray, "*batch k k"]) -> Float[AnyArray, "*batch 
 
 def _check_shapes(world: LinearQuadratic) -> None:
     n, m = world.A.shape[-1], world.B.shape[-1]
-    wanted = {"A": (n, n), "B": (n, m), "R": (m, m), "S_x": (m, m), "m_0": (n,)}
+    wanted = {"B": (n, m), "R": (m, m), "S_x": (m, m), "m_0": (n,), "N": (n, m), "q": (n,), "q_a": (m,), "q_f": (n,)}
     for name in _ARRAYS:
         shape, tail = tuple(getattr(world, name).shape), wanted.get(name, (n, n))
         if shape[-len(tail) :] != tail:
             source = "A is square and B has one row per state" if name in "AB" else "it must fit A and B"
             raise InputError(f"{name} must have shape {tail}, got {shape}: {source} (n={n} states, m={m} actions)")
-
-
-def stack_history(world: LinearQuadratic, window: int) -> LinearQuadratic:
-    """The same world seen through its last `window` states: state `[s_t, s_{t-1}, ..., s_{t-window+1}]`.
-
-    A policy that attends to `window` past states is a plain linear policy here, so that every closed form applies to
-    it. The first block evolves as before, the others shift down; the blocks before time 0 are zero. Raises InputError
-    for a window below 1 and for a variant world, whose changes a plain stacked world would lose.
-    """
-    whole("window", window, 1)
-    if type(world) is not LinearQuadratic:
-        raise InputError(f"world must be a plain LinearQuadratic to be stacked; got a {type(world).__name__}")
-    n, size = world.n, world.n * window
-    check_bytes(8 * 5 * size**2, f"window={window} makes matrices of {size} x {size}", "take a shorter one")
-    lifted = {}
-    for name in ("Q", "Q_f", "S_w", "S_0", "A"):
-        block = np.zeros((size, size))
-        block[:n, :n] = np.asarray(getattr(world.numpy(), name))
-        lifted[name] = block
-    lifted["A"][n:, :-n] += np.eye(size - n) if window > 1 else 0
-    B = np.concatenate([world.numpy().B, np.zeros((size - n, world.m))])
-    m_0 = np.concatenate([world.numpy().m_0, np.zeros(size - n)])
-    plain = LinearQuadratic(
-        B=B,
-        R=world.numpy().R,
-        S_x=world.numpy().S_x,
-        m_0=m_0,
-        **lifted,
-        gamma=world.gamma,
-        horizon=world.horizon,
-        noise=world.noise,
-    )
-    return plain.to(str(world.A.device), world.A.dtype) if isinstance(world.A, torch.Tensor) else plain
 
 
 def scalar(

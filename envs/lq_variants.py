@@ -30,8 +30,8 @@ def uniform_noise(**settings: Any) -> LinearQuadratic:
 class StepReward(LinearQuadratic):
     """A linear world that pays -1 wherever the first state component leaves [-width, width], else 0.
 
-    The reward's derivative is zero almost everywhere, so every pathwise gradient is exactly zero; Q, R and Q_f are
-    not used. The last state is judged like the others.
+    The reward's derivative is zero almost everywhere, so every pathwise gradient is exactly zero; the costs
+    Q, R, Q_f, N, q, q_a and q_f are not used. The last state is judged like the others.
     """
 
     keeps = frozenset({"state moments"})

@@ -115,7 +115,7 @@ class Shell(gym.Env[np.ndarray, Any]):
         clock: whether the number of steps taken is the last entry of every observation.
         bound: of every component of a command, where commands are numbers; None leaves them unbounded. A command beyond it is
             cut to the bound, then the action noise is added. The value of every policy that stays within the bound is exact as
-            ever; the optimal gain leaves it where `|K s|` is larger, so that the Riccati value is an upper bound there.
+            ever; the optimal policy leaves it where `|K s + k|` is larger, so that the Riccati value is an upper bound there.
         settings: the builder's keywords.
     """
 

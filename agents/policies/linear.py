@@ -11,21 +11,35 @@ from envs.world import InputError
 
 
 class LinearPolicy(nn.Module):
-    """`u_t = -K s_t`, or `-K_t s_t` where K carries a leading time dimension. K is the parameter."""
+    """`u_t = -K s_t - k`, or `-K_t s_t - k_t` where they carry a leading time dimension; without k there is no offset.
+
+    K and k are the parameters.
+    """
 
     window = 1
 
-    def __init__(self, K: Any):
+    def __init__(self, K: Any, k: Any = None):
         super().__init__()
         gain = torch.as_tensor(K, dtype=torch.float64).detach().clone()
         if gain.ndim not in (2, 3) or not bool(gain.isfinite().all()):
             raise InputError(f"K must be a finite array of shape (m, n) or (T, m, n); got {tuple(gain.shape)}")
         self.K = nn.Parameter(gain)
+        offset = None if k is None else torch.as_tensor(k, dtype=torch.float64).detach().clone()
+        if offset is not None and (offset.ndim not in (1, 2) or not bool(offset.isfinite().all())):
+            raise InputError(f"k must be a finite array of shape (m,) or (T, m); got {tuple(offset.shape)}")
+        if offset is not None and offset.shape[-1] != gain.shape[-2]:
+            raise InputError(
+                f"k must have one number for each of the {gain.shape[-2]} rows of K; got {tuple(offset.shape)}"
+            )
+        self.k = None if offset is None else nn.Parameter(offset)
 
     def forward(self, history: Float[Tensor, "batch seen n"], t: int) -> Float[Tensor, "batch m"]:
         """Command for the last state."""
         K = self.K[t] if self.K.ndim == 3 else self.K
-        return -history[:, -1] @ K.mT
+        command = -history[:, -1] @ K.mT
+        if self.k is None:
+            return command
+        return command - (self.k[t] if self.k.ndim == 2 else self.k)
 
 
 class PositionAttention(nn.Module):

@@ -62,7 +62,10 @@ class Run:
 
 
 def build_policy(run: Run, world: TokenMDP | World, seed: int) -> Transformer | LinearPolicy:
-    """A small transformer for a token world; for a linear-quadratic one the linear policy with gain K = 0."""
+    """A small transformer for a token world; for a linear-quadratic one the linear policy with gain K = 0.
+
+    Where a cost is linear too, it has an offset, k = 0 at the start: the best policy there is not without one.
+    """
     if isinstance(world, TokenMDP):
         length = world.prompts.shape[1] + world.horizon
         return _transformer(run, world.V, None, length, seed)
@@ -70,7 +73,8 @@ def build_policy(run: Run, world: TokenMDP | World, seed: int) -> Transformer | 
         raise InputError(
             "--dtype float32 is for token worlds: the gain of a linear policy is judged in double precision"
         )
-    return LinearPolicy(torch.zeros(world.m, world.n)).to(run.device)
+    offset = torch.zeros(world.m) if getattr(world, "has_linear", False) else None
+    return LinearPolicy(torch.zeros(world.m, world.n), offset).to(run.device)
 
 
 def _transformer(run: Run, outputs: int, features: int | None, length: int, seed: int) -> Transformer:

@@ -29,7 +29,7 @@ def step_panel(axis: Any, rows: pd.DataFrame, starts: Sequence[float]) -> Any:
 def scale_panel(axis: Any, cut: pd.DataFrame, whole: pd.DataFrame, starts: Sequence[float]) -> Any:
     """Mean costates under state-scaled noise: with the path through the scale cut, and whole."""
     grid, world = _grid(starts, 161)[:, None], scaled_world()
-    biased = -2 * (grid @ closed_scale_costate(world, GAIN)[0])[:, 0]
+    biased = closed_scale_costate(world, GAIN).gradient(grid)[:, 0]
     truth = linear_value(world, GAIN).gradient(grid)[:, 0]
     points_with_curve(axis, cut, "knob", "control", "assumption removed", (grid, biased), line=BIASED)
     points_with_curve(axis, whole, "knob", "costate", "all paths open", (grid, truth), MARKERS[1])

@@ -32,9 +32,15 @@ class EstimatorSample:
 
 
 def sample_estimators(
-    world: LinearQuadratic, K: Tensor, samples: int, count: int, rng: torch.Generator, device: str
+    world: LinearQuadratic,
+    K: Tensor,
+    samples: int,
+    count: int,
+    rng: torch.Generator,
+    device: str,
+    k: Tensor | None = None,
 ) -> EstimatorSample:
-    """Draw `samples` paths of the policy u = -K s in `count` batches (or a few more) and apply `ESTIMATORS` to each path.
+    """Draw `samples` paths of the policy u = -K s - k in `count` batches (or a few more) and apply `ESTIMATORS` to each path.
 
     Args:
         world: of finite horizon.
@@ -43,8 +49,9 @@ def sample_estimators(
         count: number of batches.
         rng: a generator on the CPU.
         device: where the paths are run.
+        k: offset, (m,), or None.
     """
-    policy, value, T = LinearPolicy(K).to(device), linear_value(world, K), world.horizon or 1
+    policy, value, T = LinearPolicy(K, k).to(device), linear_value(world, K, k), world.horizon or 1
     pilot = rollout(world, policy, draw_noise(world, _PILOT, T, rng).to(device))
     constant = best_constant_baseline(world, policy, pilot)
     critic, variances = [], []

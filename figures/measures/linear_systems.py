@@ -15,7 +15,8 @@ from envs.linear_quadratic import LinearQuadratic, double_integrator, random_sys
 from envs.lq_variants import ChaoticMap, state_scaled_noise
 from envs.world import InputError
 from theory.continuous.endless import cut_endless
-from theory.continuous.lyapunov import check_gain, check_one_system, gain_at, linear_value, second_moments
+from theory.continuous.gains import check_gain, check_offset, check_one_system, gain_at, offset_at
+from theory.continuous.lyapunov import linear_value, second_moments
 from theory.continuous.riccati import riccati
 
 SYSTEMS: dict[str, Callable[[], LinearQuadratic]] = {
@@ -24,7 +25,8 @@ SYSTEMS: dict[str, Callable[[], LinearQuadratic]] = {
     "random_finite": lambda: random_system(size=3, actions=2, seed=1, horizon=10, gamma=0.95, noise="laplace"),
     "random_endless": lambda: random_system(size=4, actions=2, seed=0),
 }
-_FIELDS = ("A", "B", "Q", "R", "Q_f", "S_w", "S_x", "m_0", "S_0", "gamma", "horizon", "noise")
+_COSTS = ("A", "B", "Q", "R", "Q_f", "N", "q", "q_a", "q_f")
+_FIELDS = (*_COSTS, "S_w", "S_x", "m_0", "S_0", "gamma", "horizon", "noise")
 
 
 def check_system(name: str, known: Collection[str] = ()) -> None:
@@ -39,25 +41,26 @@ def check_system(name: str, known: Collection[str] = ()) -> None:
         raise InputError(f"system {short(name)} is unknown; there are {', '.join(names)}")
 
 
-def build_system(name: str, gain: float = 0.7) -> tuple[LinearQuadratic, Tensor]:
-    """Return the world and a gain K.
+def build_system(name: str, gain: float = 0.7) -> tuple[LinearQuadratic, Tensor, Tensor | None]:
+    """Return the world and a policy u = -K s - k: the gain K, and the offset k or None.
 
     Args:
         name: a key of `SYSTEMS`, or a user's own system as JSON text (see `read_system`).
-        gain: K is `gain` times the optimal gain; a user's own K stands in its place unless `gain` is 1.
+        gain: the policy is `gain` times the optimal one; a user's own K and k stand in its place unless `gain` is 1. Where no
+            cost is linear, and beside a user's own K without k, there is no offset.
 
     Raises:
-        InputError: the user's matrices or K are not valid.
+        InputError: the user's matrices, K or k are not valid.
     """
-    if name.startswith("{"):
-        world, own = parsed_system(name)
-        return world, gain * riccati(world).K if gain == 1.0 or own is None else own
-    world = SYSTEMS[name]().to()
-    return world, gain * riccati(world).K
+    world, K, k = parsed_system(name) if name.startswith("{") else (SYSTEMS[name]().to(), None, None)
+    if K is not None and gain != 1.0:
+        return world, K, k
+    best = riccati(world)
+    return world, gain * best.K, gain * best.k if world.has_linear else None
 
 
-def parsed_system(text: str) -> tuple[LinearQuadratic, Tensor | None]:
-    """The one system that a JSON text describes, and its gain K if it has one.
+def parsed_system(text: str) -> tuple[LinearQuadratic, Tensor | None, Tensor | None]:
+    """The one system that a JSON text describes, and its gain K and offset k if it has them.
 
     Raises:
         InputError: in one line, what is wrong with the text.
@@ -70,12 +73,15 @@ def parsed_system(text: str) -> tuple[LinearQuadratic, Tensor | None]:
         raise InputError("it is not JSON: its brackets are nested too deeply") from None
     except ValueError as error:
         raise InputError(f"it is not JSON: {short(str(error))}") from None
-    if not isinstance(fields, dict) or not {"A", "B", "Q", "R"} <= set(fields) <= {*_FIELDS, "K"}:
-        raise InputError(f"it must hold an object with A, B, Q, R and any of {', '.join((*_FIELDS[4:], 'K'))}")
+    if not isinstance(fields, dict) or not {"A", "B", "Q", "R"} <= set(fields) <= {*_FIELDS, "K", "k"}:
+        raise InputError(f"it must hold an object with A, B, Q, R and any of {', '.join((*_FIELDS[4:], 'K', 'k'))}")
     try:
         world = LinearQuadratic(**{key: fields[key] for key in _FIELDS if key in fields}).to()
         check_one_system(world)
-        return world, None if fields.get("K") is None else check_gain(world, as_numbers("K", fields["K"]))
+        K, k = (None if fields.get(name) is None else as_numbers(name, fields[name]) for name in ("K", "k"))
+        if K is None and k is not None:
+            raise InputError("k is the offset of the policy -K s - k: give K too")
+        return world, None if K is None else check_gain(world, K), check_offset(world, k)
     except (TypeError, OverflowError) as error:
         raise InputError(f"a field is no number: {short(str(error))}") from None
 
@@ -88,7 +94,8 @@ def read_system(path: Path) -> str:
     """Return a user's system as canonical JSON text, after building it once so that no later run can fail on it.
 
     Args:
-        path: a JSON file, an object with A, B, Q, R and any of Q_f, S_w, S_x, m_0, S_0, gamma, horizon, noise, K.
+        path: a JSON file, an object with A, B, Q, R and any of Q_f, N, q, q_a, q_f, S_w, S_x, m_0, S_0, gamma, horizon, noise,
+            K, k.
 
     Raises:
         InputError: in one line, what is wrong with the file.
@@ -97,9 +104,9 @@ def read_system(path: Path) -> str:
         text = path.read_text(encoding="utf-8-sig")
         parsed_system(text)
         canonical = json.dumps(json.loads(text), sort_keys=True)
-        world, K = build_system(canonical)
-        cut = cut_endless(world, K)
-        if not bool(linear_value(world, K).P.isfinite().all() and second_moments(cut, K).isfinite().all()):
+        world, K, k = build_system(canonical)
+        cut = cut_endless(world, K, k=k)
+        if not bool(linear_value(world, K, k).P.isfinite().all() and second_moments(cut, K, k).isfinite().all()):
             raise InputError("A and K make values or states beyond floating-point range: shorten the horizon")
     except OSError as error:
         raise InputError(f"--world {path} cannot be read: {error.strerror}") from None
@@ -140,10 +147,14 @@ def memoryless_system(name: str) -> MemorylessSystem:
         return MemorylessSystem(ChaoticMap(horizon=6), ConstantPolicy(theta), lambda s, t: theta.to(s))
     if name == "state-scaled noise":
         gain = torch.tensor([[0.8]], dtype=torch.float64)
-        return _linear_system(state_scaled_noise(horizon=10).to(), gain)
-    world, gain = build_system(name)
-    return _linear_system(cut_endless(world, gain), gain)
+        return _linear_system(state_scaled_noise(horizon=10).to(), gain, None)
+    world, K, k = build_system(name)
+    return _linear_system(cut_endless(world, K, k=k), K, k)
 
 
-def _linear_system(world: LinearQuadratic, K: Tensor) -> MemorylessSystem:
-    return MemorylessSystem(world, LinearPolicy(K), lambda s, t: -s @ gain_at(K, t).to(s).mT)
+def _linear_system(world: LinearQuadratic, K: Tensor, k: Tensor | None) -> MemorylessSystem:
+    def command(state: Tensor, t: int) -> Tensor:
+        u, offset = -state @ gain_at(K, t).to(state).mT, offset_at(k, t)
+        return u if offset is None else u - offset.to(state)
+
+    return MemorylessSystem(world, LinearPolicy(K, k), command)

@@ -9,8 +9,9 @@ from torch import Tensor
 from agents.policies.linear import ClosedPath, LinearPolicy, PositionAttention
 from agents.policies.transformer import Transformer, TransformerCommand
 from agents.sampling.rollout import rollout
-from envs.linear_quadratic import LinearQuadratic, random_system, scalar, stack_history
+from envs.linear_quadratic import LinearQuadratic, random_system, scalar
 from envs.noise import Noise
+from envs.stacked_history import stack_history
 from figures.measures.rollouts import costates_of
 from theory.continuous.attention import AttentionSplit, attention_split, history_gain, stacked_noise
 from theory.continuous.costates import autograd_costates

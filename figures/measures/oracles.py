@@ -14,7 +14,7 @@ from envs.linear_quadratic import LinearQuadratic
 from envs.policy import Policy, TokenPolicy
 from envs.token_mdp import TokenMDP
 from envs.world import InputError, World
-from theory.continuous.lq_gradients import expected_return, policy_gradient
+from theory.continuous.lq_gradients import expected_return, offset_gradient, policy_gradient
 from theory.continuous.lyapunov import linear_value
 from theory.continuous.riccati import riccati
 from theory.tokens.completions import mean_entropy
@@ -87,14 +87,16 @@ class CommandOracle:
         self.entropy = float(world.m * family(scale=scale).entropy() + log_det)
 
     def answers(self, actor: Copies) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """J, the differential entropy of the action noise, and `grad_K J`, for every copy of the policy."""
-        gains = [actor.network_of(i).K.detach().double().cpu() for i in range(actor.count)]
-        J = torch.stack([expected_return(self.world, K) for K in gains])
-        gradients = torch.stack([policy_gradient(self.world, K) for K in gains]).to(actor.like)
-        return J, torch.full_like(J, self.entropy), [gradients if actor.count > 1 else gradients[0]]
+        """J, the differential entropy of the action noise, and the gradient in K (and k), for every copy of the policy."""
+        policies = [_exact_policy(actor, i) for i in range(actor.count)]
+        J = torch.stack([expected_return(self.world, K, k) for K, k in policies])
+        by_copy = [policy_gradient(self.world, K, k) for K, k in policies]
+        columns = [by_copy, [offset_gradient(self.world, K, k) for K, k in policies if k is not None]]
+        gradients = [torch.stack(column).to(actor.like) for column in columns if column]
+        return J, torch.full_like(J, self.entropy), gradients if actor.count > 1 else [x[0] for x in gradients]
 
     def gradient(self, actor: Copies) -> tuple[Tensor, list[Tensor]]:
-        """J and `grad_K J`."""
+        """J and its gradient in K (and k)."""
         J, _, gradients = self.answers(actor)
         return J, gradients
 
@@ -102,10 +104,17 @@ class CommandOracle:
         """`gamma^t V_t(s_t)` of the states of every row."""
         by_copy = []
         for i, states in enumerate(rows.seen[0].double().cpu()):
-            value = linear_value(self.world, actor.network_of(i).K.detach().double().cpu())
+            value = linear_value(self.world, *_exact_policy(actor, i))
             columns = [self.world.gamma**t * value.value(states[:, t], t) for t in range(states.shape[1])]
             by_copy.append(torch.stack(columns, 1))
         return torch.stack(by_copy).to(rows.old.device)
+
+
+def _exact_policy(actor: Copies, index: int) -> tuple[Tensor, Tensor | None]:
+    """Gain and offset of one copy of a linear policy, float64."""
+    policy = actor.network_of(index)
+    k = policy.k
+    return policy.K.detach().double().cpu(), None if k is None else k.detach().double().cpu()
 
 
 def task_and_oracle(
@@ -139,4 +148,5 @@ def best_return(world: TokenMDP | World) -> float | None:
         return world.optimal_return
     if type(world) is not LinearQuadratic:
         return None
-    return float(expected_return(world.to(), riccati(world.to()).K))
+    best = riccati(world.to())
+    return float(expected_return(world.to(), best.K, best.k if world.has_linear else None))

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from envs import token_tasks
-from envs.linear_quadratic import scalar, stack_history
+from envs.linear_quadratic import scalar
 from envs.registry import make_world
 from envs.skills import skills
+from envs.stacked_history import stack_history
 from tests.envs.refusals import refused
 from tests.theory.groups.enumeration import unchecked
 

@@ -14,9 +14,9 @@ from envs.linear_quadratic import (
     double_integrator,
     random_system,
     scalar,
-    stack_history,
     symmetric_root,
 )
+from envs.stacked_history import stack_history
 
 few = settings(max_examples=25, deadline=None, derandomize=True, database=None)
 sizes = given(n=st.integers(1, 5), m=st.integers(1, 4), seed=st.integers(0, 2**32 - 1))

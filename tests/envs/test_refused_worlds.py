@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from envs.linear_quadratic import LinearQuadratic, random_system, scalar, stack_history
+from envs.linear_quadratic import LinearQuadratic, random_system, scalar
 from envs.lq_variants import ChaoticMap, quantised_action, state_scaled_noise, step_reward
+from envs.stacked_history import stack_history
 from tests.envs.refusals import refused
 
 SQUARE = ("Q", "R", "Q_f", "S_w", "S_x", "S_0")

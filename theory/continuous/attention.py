@@ -7,13 +7,16 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import pad
 
-from envs.linear_quadratic import LinearQuadratic, stack_history
+from envs.linear_quadratic import LinearQuadratic
 from envs.noise import Noise
+from envs.stacked_history import stack_history
 from theory.continuous.lyapunov import linear_value
 
 
 class AttentionSplit(NamedTuple):
     """Mean costates as maps of the stacked history `S_t = [s_t, s_{t-1}, ...]`: the mean is `-2 map_t S_t`.
+
+    Where the cost is linear too, `attention_offsets` says what comes on top.
 
     Attributes:
         total: of the whole costate, which is the value gradient.
@@ -31,12 +34,26 @@ def history_gain(gains: Float[Tensor, "T window m n"]) -> Float[Tensor, "T m win
     return gains.transpose(1, 2).reshape(gains.shape[0], gains.shape[2], -1)
 
 
+class AttentionOffsets(NamedTuple):
+    """What a linear cost adds to the mean costates: the mean is `-2 (map_t S_t + offset_t)`.
+
+    Attributes:
+        total: of the whole costate.
+        attention: of what reaches s_t through later actions.
+        closed: of the costate with attention to the past cut.
+    """
+
+    total: Float[Tensor, "times n"]
+    attention: Float[Tensor, "times n"]
+    closed: Float[Tensor, "times n"]
+
+
 def attention_split(world: LinearQuadratic, gains: Float[Tensor, "T window m n"]) -> AttentionSplit:
     """Mean costates of the policy `u_t = -sum_j K_{t,j} s_{t-j}`.
 
     `total_t` is the first block row of the stacked world's P_t. Its attention part is `gamma [P_{t+1}]_{row 1} Phi_t`: row 1
     belongs to the memory of s_t; the rest came through the dynamics. With attention to the past closed,
-    `C_t = [Q 0] + K_0'R K + gamma (A - B K_0)' C_{t+1} Phi_t`.
+    `C_t = [Q 0] - K_0'[N' 0] - (N - K_0'R) K + gamma (A - B K_0)' C_{t+1} Phi_t`.
     """
     window, n = gains.shape[1], world.n
     stacked, world = stack_history(world, window).to(), world.to()
@@ -46,10 +63,28 @@ def attention_split(world: LinearQuadratic, gains: Float[Tensor, "T window m n"]
     for t in reversed(range(gains.shape[0])):
         Phi, K_0 = stacked.A - stacked.B @ K[t], gains[t, 0]
         own = stacked.Q[:n] + K_0.mT @ world.R @ K[t]
+        if world.has_cross:
+            own = own - world.N @ K[t] - K_0.mT @ stacked.N.mT
         closed.insert(0, own + world.gamma * (world.A - world.B @ K_0).mT @ closed[0] @ Phi)
         seen_later = P[t + 1, n : 2 * n] if window > 1 else torch.zeros_like(P[t + 1, :n])
         attention.insert(0, world.gamma * seen_later @ Phi)
     return AttentionSplit(total, torch.stack(attention), torch.stack(closed))
+
+
+def attention_offsets(world: LinearQuadratic, gains: Float[Tensor, "T window m n"]) -> AttentionOffsets:
+    """What the linear costs q, q_a and q_f add to the mean costates of `attention_split`.
+
+    `total_t` is the first block of the stacked world's p_t, its attention part `gamma [p_{t+1}]_{row 1}`. With attention to the
+    past closed, `d_t = q - K_0'q_a + gamma (A - B K_0)' d_{t+1}`, `d_T = q_f`.
+    """
+    window, n = gains.shape[1], world.n
+    stacked, world = stack_history(world, window).to(), world.to()
+    p = linear_value(stacked, history_gain(gains)).p
+    later = world.gamma * p[1:, n : 2 * n] if window > 1 else torch.zeros_like(p[1:])
+    closed = [world.q_f]
+    for K_0 in gains[:, 0].flip(0):
+        closed.insert(0, world.q - K_0.mT @ world.q_a + world.gamma * (world.A - world.B @ K_0).mT @ closed[0])
+    return AttentionOffsets(p[:, :n], torch.cat([later, torch.zeros_like(p[:1, :n])]), torch.stack(closed))
 
 
 def stacked_noise(noise: Noise, size: int) -> Noise:

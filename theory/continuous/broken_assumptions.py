@@ -1,7 +1,7 @@
 """Exact answers in the worlds that break an assumption: values, value gradients and mean costates."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from jaxtyping import Float
@@ -10,7 +10,8 @@ from torch import Tensor
 from envs.linear_quadratic import LinearQuadratic
 from envs.lq_variants import QuantisedAction, StepReward
 from envs.world import InputError
-from theory.continuous.lyapunov import check_gain, gain_at, linear_value
+from theory.continuous.gains import check_gain, gain_at
+from theory.continuous.lyapunov import QuadraticValue, linear_value
 from theory.differences import central_gradient
 
 _LEVEL_REACH = 9.0  # standard deviations of xi that the enumeration of rounded actions covers; the mass beyond is 1e-18
@@ -120,25 +121,27 @@ def quantised_costates(
 ) -> QuantisedCostates:
     """Value gradient by central differences of the enumeration; mean costates by the recursion on the mean path.
 
-    Straight-through: `lambda_t = -2Qs + 2K'Ra + gamma Phi'lambda_{t+1}`. Rounding as autograd sees it (derivative 0):
-    `lambda_t = -2Qs + gamma A'lambda_{t+1}`. Both are linear in the path, so their means need the mean path only.
+    Straight-through: `lambda_t = -2(Qs + Na + q) + 2K'(Ra + N's + q_a) + gamma Phi'lambda_{t+1}`. Rounding as autograd sees it
+    (derivative 0): `lambda_t = -2(Qs + Na + q) + gamma A'lambda_{t+1}`. Both are affine in the path, so their means need
+    the mean path only.
     """
     K, here = check_gain(world, K), world.to()
     means = quantised_means(world, K, state)
-    straight = rounded = -2 * here.Q_f @ means.states[-1]
+    straight = rounded = -2 * here.Q_f @ means.states[-1] - 2 * here.q_f
     for t in reversed(range(means.actions.shape[0])):
-        K_t, own = gain_at(K, t), -2 * here.Q @ means.states[t]
-        Phi = here.A - here.B @ K_t
-        straight = own + 2 * K_t.mT @ here.R @ means.actions[t] + here.gamma * Phi.mT @ straight
+        K_t, s, a = gain_at(K, t), means.states[t], means.actions[t]
+        own, Phi = -2 * here.Q @ s - 2 * (here.N @ a + here.q), here.A - here.B @ K_t
+        by_action = 2 * K_t.mT @ here.R @ a + 2 * K_t.mT @ (here.N.mT @ s + here.q_a)
+        straight = own + by_action + here.gamma * Phi.mT @ straight
         rounded = own + here.gamma * here.A.mT @ rounded
     truth = central_gradient(lambda s: quantised_means(world, K, s).value, state, step)
     return QuantisedCostates(truth, straight, rounded)
 
 
-def closed_scale_costate(world: LinearQuadratic, K: Float[Tensor, "*time m n"]) -> Float[Tensor, "*times n n"]:
-    """P of `E[lambda_t | s] = -2 P_t s` when autograd does not see how the noise scale depends on the state.
+def closed_scale_costate(world: LinearQuadratic, K: Float[Tensor, "*time m n"]) -> QuadraticValue:
+    """Mean costates, as its `gradient`, when autograd does not see how the noise scale depends on the state.
 
-    The mean costate is then that of plain additive noise: `P_T = Q_f`, `P_t = M + gamma Phi'P_{t+1}Phi`.
+    They are then those of plain additive noise: `E[lambda_t | s] = -2 (P_t s + p_t)` with P and p of the plain world.
     """
-    names = ("A", "B", "Q", "R", "Q_f", "S_w", "S_x", "m_0", "S_0", "gamma", "horizon")
-    return linear_value(LinearQuadratic(**{name: getattr(world, name) for name in names}), K).P
+    plain = {f.name: getattr(world, f.name) for f in fields(LinearQuadratic) if f.init}
+    return linear_value(LinearQuadratic(**plain), K)

@@ -10,67 +10,82 @@ from torch import Tensor
 
 from envs.linear_quadratic import LinearQuadratic
 from envs.world import InputError
+from theory.continuous.gains import check_gain, check_offset, spectral_radius
 from theory.continuous.lq_gradients import costate_covariance
-from theory.continuous.lyapunov import check_gain, endless_cost, second_moments, spectral_radius
+from theory.continuous.lyapunov import linear_value, mean_states, second_moments
 
 MOST_STEPS = 2000
 SMALLEST_COMPONENT = 1e-9  # of the largest component of the value gradient: no component is judged on a smaller scale
 SMALLEST_SPREAD = 1e-4  # of the value gradient: a smaller spread of the costate counts as none
 
 
-def gradient_size(P: Float[Tensor, "n n"], Sigma: Float[Tensor, "n n"]) -> Float[Tensor, "n"]:
-    """Root mean square of every component of `grad V = -2 P s`, for states with `E s s' = Sigma`."""
-    size: Tensor = 2 * (P @ Sigma @ P).diagonal().clamp(min=0).sqrt()
+def gradient_size(
+    P: Float[Tensor, "n n"], Sigma: Float[Tensor, "n n"], p: Float[Tensor, "n"], mean: Float[Tensor, "n"]
+) -> Float[Tensor, "n"]:
+    """Root mean square of every component of `grad V = -2 (P s + p)`, for states with `E s = mean` and `E s s' = Sigma`."""
+    square = (P @ Sigma @ P).diagonal() + 2 * p * (P @ mean) + p.square()
+    size: Tensor = 2 * square.clamp(min=0).sqrt()
     return size
 
 
-def spread_scale(
-    covariance: Float[Tensor, "*times n n"], P: Float[Tensor, "n n"], Sigma: Float[Tensor, "n n"]
-) -> Float[Tensor, "*times n n"]:
+def spread_scale(covariance: Float[Tensor, "*times n n"], gradient: Float[Tensor, "n"]) -> Float[Tensor, "*times n n"]:
     """Products of the costate's standard deviations, none below `SMALLEST_SPREAD` of the value gradient's own size."""
-    least = SMALLEST_SPREAD * float(gradient_size(P, Sigma).max())
+    least = SMALLEST_SPREAD * float(gradient.max())
     sizes = covariance.diagonal(dim1=-2, dim2=-1).clamp(min=least**2).sqrt()
     return sizes[..., :, None] * sizes[..., None, :]
 
 
 def steps_until_settled(
-    world: LinearQuadratic, K: Float[Tensor, "m n"], last: int = 0, tolerance: float = 1e-8, most: int = MOST_STEPS
+    world: LinearQuadratic,
+    K: Float[Tensor, "m n"],
+    last: int = 0,
+    tolerance: float = 1e-8,
+    most: int = MOST_STEPS,
+    k: Float[Tensor, "m"] | None = None,
 ) -> int:
-    """A number of steps k so large that what follows them changes no value gradient and no costate covariance.
+    """A number of steps j so large that what follows them changes no value gradient and no costate covariance.
 
-    The first k steps leave `R_k = (F^k)' P F^k` of P, F = sqrt(gamma) Phi. It falls with k, and so does the bound
-    `2 sqrt(R_ii tr(R Sigma_t))` on the root mean square of what it adds to component i of the value gradient. The covariance of
-    the first k steps is compared with the endless one.
+    The first j steps leave `R_j = (F^j)' P F^j` of P, F = sqrt(gamma) Phi. It falls with j, and so does the bound
+    `2 sqrt(R_ii tr(R Sigma_t))` on the root mean square of what it adds to component i of the value gradient. Of p they leave
+    `p_j = gamma Phi'(p_{j-1} - R_{j-1} B k)`, `p_0 = p`, which adds `2 |p_ji|`. The covariance of the first j steps is compared
+    with the endless one.
 
     Args:
         world: an endless linear-quadratic world.
         K: a stable gain.
-        last: the bounds hold at times 0 ... `last`; a path that is looked at until then needs `last + k` steps.
+        last: the bounds hold at times 0 ... `last`; a path that is looked at until then needs `last + j` steps.
         tolerance: of a component of the value gradient in units of its root mean square, and of an entry of the covariance in
             units of the product of standard deviations.
-        most: largest k.
+        most: largest j.
+        k: offset of the policy u = -K s - k.
 
     Raises:
-        InputError: K does not fit or is unstable, or k would be larger than `most`.
+        InputError: K or k does not fit or K is unstable, or j would be larger than `most`.
     """
-    K, world = check_gain(world, K), world.to()
-    P, F = endless_cost(world, K), world.gamma**0.5 * (world.A - world.B @ K)
-    Sigma = second_moments(_cut(world, max(last, 1)), K)[: last + 1]
-    size = torch.stack([gradient_size(P, S) for S in Sigma])
-    size = size.clamp(min=SMALLEST_COMPONENT * float(size.max()))
-    k, R = 0, P
-    while bool((2 * (R.diagonal() * (R * Sigma).sum((1, 2))[:, None]).clamp(min=0).sqrt() > tolerance * size).any()):
-        k, R = k + 1, F.mT @ R @ F
-        _check(world, K, k, most)
-    while k == 0 or not _covariance_settled(world, K, P, k, tolerance):
-        k += 1 + k // 8
-        _check(world, K, k, most)
-    return k
+    K, k, world = check_gain(world, K), check_offset(world, k), world.to()
+    value, back, path = linear_value(world, K, k), world.gamma * (world.A - world.B @ K).mT, _cut(world, max(last, 1))
+    Sigma, means = second_moments(path, K, k)[: last + 1], mean_states(path, K, k)[: last + 1]
+    sizes = torch.stack([gradient_size(value.P, S, value.p, m) for S, m in zip(Sigma, means, strict=True)])
+    least = tolerance * sizes.clamp(min=SMALLEST_COMPONENT * float(sizes.max()))
+    j, R, p, F = 0, value.P, value.p, world.gamma**0.5 * (world.A - world.B @ K)
+    while bool((_left_over(R, p, Sigma) > least).any()):
+        j, R, p = j + 1, F.mT @ R @ F, back @ (p if k is None else p - R @ (world.B @ k))
+        _check(world, K, j, most)
+    while j == 0 or not _covariance_settled(world, K, sizes[0], j, tolerance):
+        j += 1 + j // 8
+        _check(world, K, j, most)
+    return j
 
 
-def _covariance_settled(world: LinearQuadratic, K: Tensor, P: Tensor, k: int, tolerance: float) -> bool:
-    whole, first = (torch.stack(costate_covariance(w, K)).sum(0) for w in (world, _cut(world, k)))
-    scale = spread_scale(whole, P, world.S_0 + torch.outer(world.m_0, world.m_0))
+def _left_over(R: Tensor, p: Tensor, Sigma: Tensor) -> Tensor:
+    """Bound on the root mean square of every component of `2 (R s + p)`, for each second moment of s."""
+    quadratic: Tensor = (R.diagonal() * (R * Sigma).sum((1, 2))[:, None]).clamp(min=0).sqrt()
+    return 2 * (quadratic + p.abs())
+
+
+def _covariance_settled(world: LinearQuadratic, K: Tensor, gradient: Tensor, j: int, tolerance: float) -> bool:
+    whole, first = (torch.stack(costate_covariance(w, K)).sum(0) for w in (world, _cut(world, j)))
+    scale = spread_scale(whole, gradient)
     return bool(((whole - first).abs() <= tolerance * scale).all())
 
 
@@ -84,13 +99,17 @@ def _check(world: LinearQuadratic, K: Tensor, k: int, most: int) -> None:
 
 
 def _cut(world: LinearQuadratic, steps: int) -> LinearQuadratic:
-    return world.replace(horizon=steps, Q_f=torch.zeros_like(world.Q))
+    return world.replace(horizon=steps, Q_f=torch.zeros_like(world.Q), q_f=torch.zeros_like(world.q))
 
 
 def cut_endless(
-    world: LinearQuadratic, K: Float[Tensor, "*time m n"], last: int = 0, tolerance: float = 1e-8
+    world: LinearQuadratic,
+    K: Float[Tensor, "*time m n"],
+    last: int = 0,
+    tolerance: float = 1e-8,
+    k: Float[Tensor, "*offset_time m"] | None = None,
 ) -> LinearQuadratic:
-    """The world with a horizon of `last + steps_until_settled` steps and Q_f = 0; one that has a horizon, as it is."""
+    """The world with a horizon of `last + steps_until_settled` steps and no last reward; one that has a horizon, as it is."""
     if world.horizon is not None:
         return world
-    return _cut(world.to(), last + steps_until_settled(world, K, last, tolerance))
+    return _cut(world.to(), last + steps_until_settled(world, K, last, tolerance, k=k))

@@ -10,26 +10,34 @@ from torch import Tensor
 
 from envs.linear_quadratic import LinearQuadratic
 from envs.world import InputError
-from theory.continuous.lyapunov import check_keeps, check_steps
+from theory.continuous.gains import check_keeps, check_steps
 
 _MAX_DOUBLINGS = 60  # covers 2^60 steps; a stabilisable system needs far fewer
+_FREE = "R must be positive definite where B'PB is not: this action is free and useless"
 
 
 @dataclass(frozen=True)
 class Optimum:
-    """Optimal gain K and cost-to-go P; both carry a leading time dimension when the horizon is finite."""
+    """Optimal policy `u = -K s - k` and its cost-to-go `s'P s + 2 p's` (+ a constant).
+
+    All carry a leading time dimension when the horizon is finite. k and p are zero where the cost has no linear term.
+    """
 
     K: Float[Tensor, "*steps m n"]
     P: Float[Tensor, "*times n n"]
+    k: Float[Tensor, "*steps m"]
+    p: Float[Tensor, "*times n"]
 
 
 def riccati(world: LinearQuadratic) -> Optimum:
-    """Gain that maximises the expected return, `u_t = -K_t s_t`, certainty equivalent for any noise of zero mean.
+    """Policy that maximises the expected return, `u_t = -K_t s_t - k_t`, certainty equivalent for any noise of zero mean.
 
-    `K_t = (R + gamma B'P_{t+1}B)^{-1} gamma B'P_{t+1}A`, `P_t = Q + gamma A'P_{t+1}(A - B K_t)`, `P_T = Q_f`;
-    endless: the fixed point of the same equation. Finite: K (T, ..., m, n), P (T+1, ..., n, n). Endless: K (..., m, n),
-    P (..., n, n); one system goes through scipy, a batch through doubling. Assumes R + gamma B'PB invertible and,
-    endless, (sqrt(gamma) A, sqrt(gamma) B) stabilisable and detectable through Q.
+    With `D = R + gamma B'P_{t+1}B`: `K_t = D^{-1} (N' + gamma B'P_{t+1}A)`, `k_t = D^{-1} (q_a + gamma B'p_{t+1})`,
+    `P_t = Q - N K_t + gamma A'P_{t+1}(A - B K_t)`, `p_t = q - K_t'q_a + gamma (A - B K_t)'p_{t+1}`, `P_T = Q_f`, `p_T = q_f`;
+    endless: the fixed point of the same equations. Finite: K (T, ..., m, n), P (T+1, ..., n, n). Endless: K (..., m, n),
+    P (..., n, n); one system goes through scipy, a batch through doubling. Assumes D invertible and, endless,
+    (sqrt(gamma) A, sqrt(gamma) B) stabilisable and, after `a = v - R^{-1}N's` has removed the cross term, detectable through
+    `Q - N R^{-1}N'`.
 
     Source: Bertsekas, Dynamic Programming and Optimal Control I, ch. 3.
 
@@ -40,33 +48,73 @@ def riccati(world: LinearQuadratic) -> Optimum:
     world = world.to(str(world.A.device)) if isinstance(world.A, Tensor) else world.to()
     world = _expanded(world)
     if world.horizon is None:
-        P = _solve_one(world) if world.A.ndim == 2 else _solve_batch(world)
-        return Optimum(_gain(world, P), P)
+        return _endless(world, _solve_one(world) if world.A.ndim == 2 else _solve_batch(world))
     check_steps(world)
-    P = world.Q_f
-    gains: list[Tensor] = []
-    values = [P]
+    gains: list[tuple[Tensor, Tensor]] = []
+    values = [(world.Q_f, world.q_f)]
     for _ in range(world.horizon):
-        K = _gain(world, P)
-        P = _symmetric(world.Q + world.gamma * world.A.mT @ P @ (world.A - world.B @ K))
-        gains.append(K)
-        values.append(P)
-    return Optimum(torch.stack(gains[::-1]), torch.stack(values[::-1]))
+        P, p = values[-1]
+        K, k = _gain(world, P), _offset(world, P, p)
+        gains.append((K, k))
+        values.append((_cost_before(world, K, P), _slope_before(world, K, p)))
+    K, k = (torch.stack(parts[::-1]) for parts in zip(*gains, strict=True))
+    P, p = (torch.stack(parts[::-1]) for parts in zip(*values, strict=True))
+    return Optimum(K, P, k, p)
+
+
+def _endless(world: LinearQuadratic, P: Tensor) -> Optimum:
+    """The optimum whose cost-to-go has the matrix P: `p = (I - gamma Phi')^{-1} (q - K'q_a)`."""
+    K = _gain(world, P)
+    p = torch.zeros_like(P[..., 0])
+    if world.has_linear:
+        eye = torch.eye(world.n, dtype=P.dtype, device=P.device)
+        p = torch.linalg.solve(eye - world.gamma * (world.A - world.B @ K).mT, _slope_before(world, K, p))
+    return Optimum(K, P, _offset(world, P, p).clone(), p)
 
 
 def _expanded(world: LinearQuadratic) -> LinearQuadratic:
     """The same world with the batch dimensions that some matrices carry on all of them."""
-    matrices = {name: getattr(world, name) for name in ("A", "B", "Q", "R", "Q_f")}
-    systems = torch.broadcast_shapes(*(x.shape[:-2] for x in matrices.values()))
-    expanded = {name: x.expand(*systems, *x.shape[-2:]) for name, x in matrices.items()}
+    sizes = dict.fromkeys(("A", "B", "Q", "R", "Q_f", "N"), 2) | dict.fromkeys(("q", "q_a", "q_f"), 1)
+    arrays = {name: getattr(world, name) for name in sizes}
+    systems = torch.broadcast_shapes(*(x.shape[: -sizes[name]] for name, x in arrays.items()))
+    expanded = {name: x.expand(*systems, *x.shape[-sizes[name] :]) for name, x in arrays.items()}
     return world.replace(**expanded) if systems else world
+
+
+def _cost_before(world: LinearQuadratic, K: Tensor, P: Tensor) -> Tensor:
+    """P of the step before."""
+    before = world.Q + world.gamma * world.A.mT @ P @ (world.A - world.B @ K)
+    return _symmetric(before - world.N @ K if world.has_cross else before)
+
+
+def _slope_before(world: LinearQuadratic, K: Tensor, p: Tensor) -> Tensor:
+    """p of the step before."""
+    if not world.has_linear:
+        return p
+    before: Tensor = world.q - _times(K.mT, world.q_a) + world.gamma * _times((world.A - world.B @ K).mT, p)
+    return before
 
 
 def _gain(world: LinearQuadratic, P: Tensor) -> Tensor:
     """K for the cost-to-go P of the next step."""
     weighted = world.gamma * world.B.mT @ P
-    refusal = "R must be positive definite where B'PB is not: this action is free and useless"
-    return _solved(world.R + weighted @ world.B, weighted @ world.A, refusal)
+    wanted = weighted @ world.A + world.N.mT if world.has_cross else weighted @ world.A
+    return _solved(world.R + weighted @ world.B, wanted, _FREE)
+
+
+def _offset(world: LinearQuadratic, P: Tensor, p: Tensor) -> Tensor:
+    """k for the cost-to-go `s'P s + 2 p's` of the next step."""
+    if not world.has_linear:
+        zero: Tensor = world.q_a
+        return zero
+    curved = world.R + world.gamma * world.B.mT @ P @ world.B
+    return _solved(curved, (world.q_a + world.gamma * _times(world.B.mT, p))[..., None], _FREE)[..., 0]
+
+
+def _times(A: Tensor, x: Tensor) -> Tensor:
+    """`A x` for one system or a batch."""
+    product: Tensor = (A @ x[..., None])[..., 0]
+    return product
 
 
 def _solved(A: Tensor, B: Tensor, refusal: str) -> Tensor:
@@ -86,18 +134,25 @@ def _solve_one(world: LinearQuadratic) -> Tensor:
     """Scipy's algebraic Riccati solver on the discount-scaled system sqrt(gamma) (A, B)."""
     root = world.gamma**0.5
     matrices = [np.asarray(x.detach().cpu()) for x in (root * world.A, root * world.B, world.Q, world.R)]
+    N = np.asarray(world.N.detach().cpu()) if world.has_cross else None
     try:
-        P = scipy.linalg.solve_discrete_are(*matrices)
+        P = scipy.linalg.solve_discrete_are(*matrices, s=N)
     except (np.linalg.LinAlgError, ValueError) as error:
         raise InputError(f"A, B, Q, R have no stabilising optimal gain for horizon=None: {error}") from None
     return _symmetric(torch.as_tensor(P, dtype=world.A.dtype, device=world.A.device))
 
 
 def _solve_batch(world: LinearQuadratic) -> Tensor:
-    """Structure-preserving doubling: k steps make the Riccati recursion of 2^k steps. Needs R positive definite."""
-    eye = torch.eye(world.n, dtype=world.A.dtype, device=world.A.device)
-    F, H = world.gamma**0.5 * world.A, world.Q
-    G = world.gamma * world.B @ _solved(world.R, world.B.mT, "R must be positive definite in every system of a batch")
+    """Structure-preserving doubling: i rounds make the Riccati recursion of 2^i steps. Needs R positive definite.
+
+    A cross term is removed first, by the command `a = v - R^{-1}N's`.
+    """
+    eye, A, H = torch.eye(world.n, dtype=world.A.dtype, device=world.A.device), world.A, world.Q
+    refusal = "R must be positive definite in every system of a batch"
+    if world.has_cross:
+        shift = _solved(world.R, world.N.mT, refusal)
+        A, H = A - world.B @ shift, _symmetric(H - world.N @ shift)
+    F, G = world.gamma**0.5 * A, world.gamma * world.B @ _solved(world.R, world.B.mT, refusal)
     for _ in range(_MAX_DOUBLINGS):
         X = torch.linalg.solve(eye + G @ H, torch.cat(torch.broadcast_tensors(F, G), -1))
         F_step, G_step = X[..., : world.n], X[..., world.n :]

@@ -88,7 +88,7 @@ def _state_scaled(setting: AssumptionRemovedSetting, rng: torch.Generator, devic
     """Path s -> noise scale open: unbiased. Cut: the mean of plain additive noise, biased by a known amount."""
     world, start = scaled_world(), torch.tensor([setting.knob], dtype=torch.float64)
     truth = linear_value(world, GAIN).gradient(start)
-    predicted, size = -2 * closed_scale_costate(world, GAIN)[0] @ start, truth.abs().max()
+    predicted, size = closed_scale_costate(world, GAIN).gradient(start), truth.abs().max()
     cut = mean_costate(world.replace(cut_scale_path=True), start, setting.samples, rng, device)
     whole = mean_costate(world, start, setting.samples, rng, device)
     rows = _rows(_CUT, cut, truth, size, setting) + _rows(_PREDICTED, cut, predicted, size, setting)

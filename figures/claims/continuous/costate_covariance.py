@@ -16,7 +16,7 @@ from figures.harness.claim import Claim, Part, Preset
 from figures.harness.rows import Row, equals, vanishes
 from figures.measures.linear_systems import SYSTEMS, build_system, check_system, label
 from figures.measures.rollouts import costates_of, sampled
-from theory.continuous.endless import cut_endless, spread_scale
+from theory.continuous.endless import cut_endless, gradient_size, spread_scale
 from theory.continuous.lq_gradients import costate_covariance
 from theory.continuous.lyapunov import linear_value
 
@@ -52,11 +52,11 @@ def settings(preset: Preset) -> list[CostateCovarianceSetting]:
 
 def measure(setting: CostateCovarianceSetting, rng: torch.Generator, device: str) -> list[Row]:
     """Products e_i e_j of the residual e = lambda_t - grad V_t(s_t) against the closed form, and matched-noise runs."""
-    endless, K = build_system(setting.system, setting.gain)
-    world = cut_endless(endless, K, 2)
-    value, T = linear_value(endless, K), world.horizon or 1
+    endless, K, k = build_system(setting.system, setting.gain)
+    world = cut_endless(endless, K, 2, k=k)
+    value, T = linear_value(endless, K, k), world.horizon or 1
     times = sorted({0, T // 4, T // 2, T - 1}) if endless.horizon else [0, 2]
-    policy = LinearPolicy(K).to(device)
+    policy = LinearPolicy(K, k).to(device)
 
     def products(noise: Noise) -> torch.Tensor:
         costates, trajectory = costates_of(world, policy, noise)
@@ -69,7 +69,8 @@ def measure(setting: CostateCovarianceSetting, rng: torch.Generator, device: str
     pairs = [costate_covariance(endless, K, t) for t in times]
     action, process = (torch.stack([pair[i] for pair in pairs]) for i in (0, 1))
     Sigma = world.S_0 + torch.outer(world.m_0, world.m_0)
-    scale = spread_scale(action + process, value.at(0)[0], Sigma)
+    P, p, _ = value.at(0)
+    scale = spread_scale(action + process, gradient_size(P, Sigma, p, world.m_0))
     labels = {"system": label(setting.system), "gain": setting.gain}
     shared: dict[str, Any] = {"margin": setting.margin, "labels": labels, "axes": ("time", "i", "j")}
     shared["tolerance"] = _ROUNDING * scale

@@ -16,7 +16,7 @@ from figures.harness.rows import Row, equals
 from figures.measures.linear_systems import SYSTEMS, build_system, check_system, label
 from figures.measures.rollouts import costates_of, residual_moments, sampled
 from theory.continuous.endless import SMALLEST_COMPONENT, cut_endless, gradient_size, steps_until_settled
-from theory.continuous.lyapunov import linear_value, second_moments
+from theory.continuous.lyapunov import linear_value, mean_states, second_moments
 
 _ROUNDING = 1e-6  # of the gradient: rounding at t = T, and the tail of an endless world cut at 1e-8
 _TOTAL, _CUT = "total derivative", "policy path cut"
@@ -51,13 +51,14 @@ def settings(preset: Preset) -> list[CostateMeanSetting]:
 
 def measure(setting: CostateMeanSetting, rng: torch.Generator, device: str) -> list[Row]:
     """Moments of `lambda_t - grad V_t(s_t)` against 1 and s_t, in units of the value gradient's own size."""
-    endless, K = build_system(setting.system)
-    last = 0 if endless.horizon else 5 * max(2, steps_until_settled(endless, K) // 5)
-    world = cut_endless(endless, K, last)
-    value, Sigma, T = linear_value(endless, K), second_moments(world, K), world.horizon or 1
+    endless, K, k = build_system(setting.system)
+    last = 0 if endless.horizon else 5 * max(2, steps_until_settled(endless, K, k=k) // 5)
+    world = cut_endless(endless, K, last, k=k)
+    value, Sigma, T = linear_value(endless, K, k), second_moments(world, K, k), world.horizon or 1
+    means = mean_states(world, K, k)
     times = list(range(T + 1)) if endless.horizon else list(range(0, last + 1, 5))
     rms = Sigma.diagonal(dim1=1, dim2=2).clamp(min=1e-300).sqrt()
-    size = torch.stack([gradient_size(value.at(t)[0], Sigma[t]) for t in times])
+    size = torch.stack([gradient_size(value.at(t)[0], Sigma[t], value.at(t)[1], means[t]) for t in times])
     size = size.clamp(min=SMALLEST_COMPONENT * float(size.max()))
 
     def moments(policy: Policy) -> Callable[[Noise], torch.Tensor]:
@@ -72,7 +73,7 @@ def measure(setting: CostateMeanSetting, rng: torch.Generator, device: str) -> l
 
         return residuals
 
-    policy = LinearPolicy(K).to(device)
+    policy = LinearPolicy(K, k).to(device)
     labels = {"system": label(setting.system), "gamma": world.gamma}
     rows: list[Row] = []
     variants: list[tuple[str, Policy, int]]

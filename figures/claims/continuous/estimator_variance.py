@@ -21,6 +21,7 @@ from figures.measures.gradient_estimators import ESTIMATORS, sample_estimators
 from figures.measures.linear_systems import SYSTEMS, build_system, check_system, label
 from figures.measures.rollouts import sampled
 from theory.continuous.endless import cut_endless
+from theory.continuous.gains import offset_at
 from theory.continuous.lq_gradients import one_step_variances, one_step_world, policy_gradient
 
 _R, _SIGMA = 1.0, 0.5
@@ -88,11 +89,11 @@ def _one_step(setting: EstimatorVarianceSetting, ratio: float, rng: torch.Genera
 
 def _many_steps(setting: EstimatorVarianceSetting, rng: torch.Generator, device: str) -> list[Row]:
     """The critic keeps the mean; total variance of every estimator over the pathwise one, from independent batches."""
-    endless, K = build_system(setting.system)
-    world = cut_endless(endless, K, tolerance=1e-4)
-    K = K if K.ndim == 2 else K[0]
-    exact = policy_gradient(world, K)
-    sample = sample_estimators(world, K, setting.samples, min(_BATCHES, setting.samples // 2), rng, device)
+    endless, K, k = build_system(setting.system)
+    world = cut_endless(endless, K, tolerance=1e-4, k=k)
+    K, k = K if K.ndim == 2 else K[0], offset_at(k, 0)
+    exact = policy_gradient(world, K, k)
+    sample = sample_estimators(world, K, setting.samples, min(_BATCHES, setting.samples // 2), rng, device, k)
     labels: dict[str, Any] = {"system": label(setting.system), "T": world.horizon or 1}
     rows = equals(
         _KEEPS,

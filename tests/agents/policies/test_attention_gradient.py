@@ -6,7 +6,7 @@ import torch
 from agents.policies.linear import PositionAttention
 from agents.sampling.pathwise import pathwise_gradient
 from agents.sampling.score_function import score_function_gradient
-from envs.linear_quadratic import stack_history
+from envs.stacked_history import stack_history
 from tests.agents.cases import MANY, T, attention, sample, world
 from tests.oracles import assert_mean_within, differs_by, numerical_gradient
 from theory.continuous.attention import history_gain

@@ -8,6 +8,7 @@ from agents.policies.linear import ClosedPath, ConstantPolicy, LinearPolicy, Pos
 from envs.policy import Policy
 from envs.world import InputError
 from tests.agents.cases import POLICIES, SCORES, attention, draws
+from tests.envs.refusals import refused
 
 
 def test_the_linear_policy_answers_the_last_state_alone():
@@ -24,6 +25,26 @@ def test_a_gain_that_changes_with_time_uses_its_own_row():
         expected = LinearPolicy(K[t])(history, 0)
         torch.testing.assert_close(LinearPolicy(K)(history, t), expected, rtol=1e-13, atol=0)
     assert not torch.allclose(LinearPolicy(K)(history, 0), LinearPolicy(K)(history, 1))
+
+
+@pytest.mark.parametrize("changes", [(False, False), (True, False), (False, True), (True, True)])
+def test_an_offset_is_taken_off_the_command_and_is_a_parameter(changes):
+    K, k, history = draws(4, 2, 3), draws(4, 2, seed=3), draws(5, 1, 3, seed=1)
+    policy = LinearPolicy(K if changes[0] else K[0], k if changes[1] else k[0])
+    for t in range(4):
+        gain, offset = (x[t if own else 0].numpy() for x, own in zip((K, k), changes, strict=True))
+        expected = -history[:, -1].numpy() @ gain.T - offset
+        np.testing.assert_allclose(policy(history, t).detach(), expected, rtol=1e-12)
+    assert [name for name, _ in policy.named_parameters()] == ["K", "k"]
+    assert [name for name, _ in LinearPolicy(K).named_parameters()] == ["K"]
+    policy(history, 1).sum().backward()
+    assert float(policy.k.grad.sum()) == -5 * 2
+
+
+@pytest.mark.parametrize("k", [[[0.0, 1.0, 2.0]], [np.nan, 0.0], 1.0, [1.0]])
+def test_an_offset_that_does_not_fit_is_refused(k):
+    with refused("k"):
+        LinearPolicy(draws(2, 3), k)
 
 
 def naive_attention(scores, W, history, window):

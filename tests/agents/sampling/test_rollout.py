@@ -8,9 +8,9 @@ import torch
 
 from agents.policies.linear import LinearPolicy
 from agents.sampling.rollout import rollout
-from envs.linear_quadratic import stack_history
 from envs.lq_variants import quantised_action
 from envs.noise import Noise, draw_noise
+from envs.stacked_history import stack_history
 from envs.world import InputError
 from tests.agents.cases import POLICIES, T, attention, draws, plain_path, return_from, sample, small, world
 from tests.oracles import numerical_gradient

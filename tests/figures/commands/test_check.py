@@ -281,9 +281,9 @@ def test_a_control_that_spares_one_system_leaves_the_claim_undecided(tmp_path, m
 def test_a_planted_error_in_the_theory_makes_the_claim_fail_and_the_exit_code_1(tmp_path, monkeypatch, capsys):
     truth = costate_mean.linear_value
 
-    def doubled(world, K):
-        value = truth(world, K)
-        return type(value)(1.02 * value.P, value.q, value.c)
+    def doubled(world, K, k=None):
+        value = truth(world, K, k)
+        return type(value)(1.02 * value.P, value.p, value.c)
 
     monkeypatch.setattr(costate_mean, "linear_value", doubled)
     assert run("check", "costate_mean", "--out", tmp_path, "--jobs", "1") == 1

@@ -8,11 +8,15 @@ import pandas as pd
 import pytest
 import torch
 
-from agents.training.settings import Record
+from agents.training.settings import Record, TrainingSettings
 from agents.training.trainer import Trainer
+from envs.registry import WORLDS, Entry
 from figures.cli import main
 from figures.commands.options import pairs
 from figures.commands.training_run import Run, build_trainer
+from figures.measures.oracles import best_return
+from tests.theory.cases import priced
+from theory.continuous.lq_gradients import expected_return, offset_gradient
 
 TINY = ("--width", 4, "--heads", 1, "--layers", 1, "--prompts", 4, "--group", 4, "--every", 2, "--steps", 5)
 TOKENS = ("train", "--learner", "grpo", "--world", "TokenSumAndStop", "--set", "horizon=3", *TINY)
@@ -264,3 +268,19 @@ def test_a_seed_begins_with_the_same_networks_in_whatever_company(learner, world
 
 def test_of_a_key_that_comes_twice_the_last_value_counts():
     assert pairs("--set", ["b=2", "a=9", "b=x"]) == (("a", 9), ("b", "x"))
+
+
+def test_training_in_a_world_with_linear_costs_finds_the_offset_too(monkeypatch):
+    monkeypatch.setitem(WORLDS, "LQPriced", Entry(priced, "every cost there is"))
+    setting = TrainingSettings(steps=150, prompts=1, group=1, rate=0.05, every=149)
+    trainer, world, _ = build_trainer(Run("value_gradient", "LQPriced", setting=setting))
+    first, *_ = list(trainer.run())
+    (policy,) = trainer.actor.networks()
+    K, k = policy.K.detach(), policy.k.detach()
+    J = float(expected_return(world, K, k))
+    assert float(first.J) == pytest.approx(float(expected_return(world, 0 * K)))
+    assert float(first.J) + 20 < J < best_return(world)
+    assert float(expected_return(world, K)) + 0.5 < J, "the control: without its offset it is worse"
+    assert float(offset_gradient(world, K, k).norm()) < 0.02 * float(offset_gradient(world, 0 * K).norm())
+    plain, _, _ = build_trainer(Run("value_gradient", "LQScalar", setting=setting))
+    assert [name for name, _ in plain.actor.network.named_parameters()] == ["K"]

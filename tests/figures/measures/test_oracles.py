@@ -16,8 +16,10 @@ from figures.measures.oracles import CommandOracle, TokenOracle, best_return, ta
 from tests.agents.cases import draws, small
 from tests.envs.refusals import refused
 from tests.oracles import assert_mean_within, differs_by, numerical_gradient, simulate_lq
+from tests.theory.cases import priced
 from tests.theory.token_cases import enumerate_rollouts, several_prompts, transformer
 from theory.continuous.lq_gradients import expected_return
+from theory.continuous.riccati import riccati
 from theory.tokens.completions import mean_entropy
 from theory.tokens.prefix_tree import grow
 from theory.tokens.tree_size import bytes_per_node, node_count
@@ -113,6 +115,27 @@ def test_commanded_return_and_gradient_are_closed_forms_and_simulation(world):
         assert_mean_within(returns, J)
 
 
+@pytest.mark.parametrize("copies", [1, 2])
+def test_an_affine_policy_in_a_world_with_every_cost_has_both_gradients_and_its_own_values(copies):
+    world = priced(5)
+    networks = [LinearPolicy(0.3 * draws(2, 3, seed=i), draws(2, seed=9 + i)) for i in range(copies)]
+    actor = Copies.of(networks)
+    J, _, gradients = CommandOracle(world).answers(actor)
+    assert [g.shape for g in gradients] == [p.shape for p in actor.parameters]
+    rows = CommandTask(world).draw(actor, 4_000, 1, [torch.Generator().manual_seed(4 + i) for i in range(copies)])
+    values = CommandOracle(world).values(actor, rows)
+    for i, network in enumerate(networks):
+        K, k = network.K.detach(), network.k.detach()
+        lifted = [g if copies == 1 else g[i] for g in gradients]
+        in_K = numerical_gradient(lambda x, k=k: float(expected_return(world, torch.as_tensor(x), k)), K)
+        in_k = numerical_gradient(lambda x, K=K: float(expected_return(world, K, torch.as_tensor(x))), k)
+        for gradient, slope in zip(lifted, (in_K, in_k), strict=True):
+            torch.testing.assert_close(gradient, torch.as_tensor(slope), rtol=1e-6, atol=1e-7)
+        assert_mean_within(rows.rewards[i].sum(1), J[i])
+        assert_mean_within(rows.rewards[i].flip(1).cumsum(1).flip(1) - values[i], 0.0)
+        assert differs_by(rows.rewards[i].sum(1), expected_return(world.replace(N=None), K, k))
+
+
 @pytest.mark.parametrize("noise", ["gaussian", "gumbel"])
 def test_commanded_values_are_the_mean_of_what_follows(noise):
     world = small(noise)
@@ -197,3 +220,11 @@ def test_the_budget_is_shared_by_the_copies():
     need = bytes_per_node(world, policy(world)) * node_count(world)
     assert isinstance(task_and_oracle(world, policy(world), copies=3, budget=3 * need)[1], TokenOracle)
     assert task_and_oracle(world, policy(world), copies=4, budget=3 * need)[1] is None
+
+
+@pytest.mark.parametrize("horizon", [4, None])
+def test_the_best_return_of_a_world_with_linear_costs_is_that_of_an_affine_policy(horizon):
+    world = priced(horizon)
+    best, optimum = best_return(world), riccati(world)
+    assert best == pytest.approx(float(expected_return(world, optimum.K, optimum.k)))
+    assert best > float(expected_return(world, optimum.K)) + 0.1

@@ -6,11 +6,13 @@ import torch
 
 from agents.policies.linear import ClosedPath, LinearPolicy, PositionAttention
 from agents.sampling.rollout import rollout
-from envs.linear_quadratic import random_system, stack_history
+from envs.linear_quadratic import random_system
 from envs.noise import Noise, draw_noise
+from envs.stacked_history import stack_history
 from tests.oracles import assert_mean_within, differs_by
 from tests.theory.cases import tensor
 from theory.continuous.attention import (
+    attention_offsets,
     attention_split,
     history_gain,
     mean_costate_norm,
@@ -155,3 +157,29 @@ def test_sizes_are_root_mean_squares_over_histories(rng):
     assert_mean_within(costates.square(), mean_costate_size(P, Sigma)[0].square())
     assert_mean_within(costates.square().sum(1), mean_costate_norm(P[0], Sigma[0]).square())
     assert differs_by(costates.square(), mean_costate_size(P, Sigma)[1].square())
+
+
+PRICED = WORLD.replace(N=[[0.3], [-0.4]], q=[0.7, -0.2], q_a=[1.1], q_f=[-0.6, 0.9])
+
+
+@pytest.mark.parametrize("name", ATTENTION)
+def test_cross_term_and_linear_costs_enter_all_three_parts_exactly(name):
+    policy, start = ATTENTION[name], tensor([0.8, -0.5])
+    quiet = Noise(torch.zeros(1, 2).double(), torch.zeros(1, 5, 1).double(), torch.zeros(1, 5, 2).double())
+    costates, states = costates_of(PRICED, policy, quiet, start)
+    cut, _ = costates_of(PRICED, ClosedPath(policy, "past"), quiet, start)
+    gains = policy.gains(5).detach()
+    parts = list(zip(attention_split(PRICED, gains), attention_offsets(PRICED, gains), strict=True))
+    for t in range(6):
+        history = stacked(states, t, policy.window)
+        total, attention, closed = (-2 * (split[t] @ history + offset[t]) for split, offset in parts)
+        without, _ = costates_of(PRICED, HiddenLater(policy, t), quiet, start)
+        torch.testing.assert_close(total, costates[0, t], rtol=1e-10, atol=1e-13)
+        torch.testing.assert_close(attention, (costates - without)[0, t], rtol=1e-10, atol=1e-13)
+        torch.testing.assert_close(closed, cut[0, t], rtol=1e-10, atol=1e-13)
+    for dropped in ({"N": None}, {"q": None}, {"q_a": None}, {"q_f": None}):  # the control: each of them counts
+        other = PRICED.replace(**dropped)
+        gap = (attention_split(other, gains).closed - attention_split(PRICED, gains).closed).abs().max()
+        gap += (attention_offsets(other, gains).closed - attention_offsets(PRICED, gains).closed).abs().max()
+        assert float(gap) > 1e-2, dropped
+    assert not attention_offsets(WORLD, gains).total.any()

@@ -142,6 +142,21 @@ def test_mean_costates_of_both_treatments_are_those_of_autograd(straight_through
     assert differs_by(costates, exact.value_gradient), "neither treatment gives the value gradient at a coarse quantum"
 
 
+@pytest.mark.parametrize("steps", [None, 3])
+def test_quantised_values_and_costates_with_cross_term_and_linear_costs(steps, rng):
+    costs = {"N": [[0.2], [-0.3]], "q": [0.5, -0.7], "q_a": [0.9], "q_f": [-0.4, 1.2]}
+    for straight_through, field in ((True, "straight_through"), (False, "rounded")):
+        world, K = quantised(0.7, straight_through, steps)
+        world = world.replace(**costs)
+        costates, trajectory = mean_costate(world, K, START, rng)
+        exact = quantised_costates(world, K, START)
+        assert_mean_within(costates, getattr(exact, field))
+        assert_mean_within(trajectory.returns, quantised_means(world, K, START).value)
+        for name in costs if straight_through else ("N", "q", "q_f"):
+            other = quantised_costates(world.replace(**{name: None}), K, START)
+            assert differs_by(costates, getattr(other, field)), f"the control: {name} counts"
+
+
 @pytest.mark.parametrize("state", [0.3, 1.1, -2.0])
 def test_one_quantised_step_equals_its_sum_over_levels(state):
     world, k, q, sd = quantised_action(horizon=1, quantum=0.8), 0.9, 0.8, 0.3

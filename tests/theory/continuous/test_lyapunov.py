@@ -15,16 +15,13 @@ from envs.noise import draw_noise
 from envs.world import InputError
 from tests.oracles import assert_mean_within, differs_by, numerical_gradient, simulate_lq
 from tests.theory.cases import endless_cases, finite_cases, forward_return, stable_gain, tensor
+from theory.continuous.gains import check_gain, check_stable, gain_at, spectral_radius
 from theory.continuous.lyapunov import (
-    check_gain,
-    check_stable,
     discounted_second_moment,
     discounted_sum,
     endless_cost,
-    gain_at,
     linear_value,
     second_moments,
-    spectral_radius,
 )
 
 systems = given(
@@ -52,7 +49,7 @@ def test_endless_value_satisfies_its_equation_scipy_and_a_long_sum(size, actions
     state = np.random.default_rng(seed).standard_normal(size)
     summed = forward_return(world, K, state, 0 * M, steps=3000)
     assert float(value.value(tensor(state))) == pytest.approx(summed, rel=1e-8)
-    assert not value.q.any()
+    assert not value.p.any()
     torch.testing.assert_close(endless_cost(world, K), value.P, rtol=0, atol=0)
 
 

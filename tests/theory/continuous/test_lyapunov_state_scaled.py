@@ -63,7 +63,7 @@ def test_endless_value_is_a_fixed_point_of_the_finite_step(gamma):
     step = linear_value(world.replace(horizon=1, Q_f=value.P.numpy()), K)
     torch.testing.assert_close(step.P[0], value.P, rtol=1e-9, atol=1e-11)
     Phi = tensor(world.A) - tensor(world.B) @ K
-    torch.testing.assert_close(step.q[0] + gamma * Phi.mT @ value.q, value.q, rtol=1e-9, atol=1e-11)
+    torch.testing.assert_close(step.p[0] + gamma * Phi.mT @ value.p, value.p, rtol=1e-9, atol=1e-11)
     torch.testing.assert_close(step.c[0] + gamma * value.c, value.c, rtol=1e-9, atol=1e-11)
     if gamma == 0.9:
         long = linear_value(world.replace(horizon=400, Q_f=0 * world.Q), K)
@@ -102,4 +102,4 @@ def test_undiscounted_endless_world_without_noise_is_plain():
     world, K = state_scaled_noise(horizon=None, gamma=1.0, action_noise=0.0), tensor([[0.8]])
     value = linear_value(world.replace(S_w=[[0.0]]), K)
     assert float(value.P) == pytest.approx((1 + 0.2 * 0.64) / (1 - 0.65**2))
-    assert float(value.c) == float(value.q) == 0
+    assert float(value.c) == float(value.p) == 0

@@ -7,14 +7,16 @@ import pytest
 import torch
 
 from agents.policies.linear import PositionAttention
-from envs.linear_quadratic import double_integrator, random_system, scalar, stack_history
+from envs.linear_quadratic import double_integrator, random_system, scalar
 from envs.lq_variants import ChaoticMap
+from envs.stacked_history import stack_history
 from envs.world import InputError
 from tests.oracles import assert_mean_within, differs_by, numerical_gradient
 from tests.theory.cases import stable_gain, tensor
 from theory.continuous.attention import history_gain
 from theory.continuous.chaotic_map import circle_moments
-from theory.continuous.lyapunov import gain_at, linear_value
+from theory.continuous.gains import gain_at
+from theory.continuous.lyapunov import linear_value
 from theory.continuous.quadrature import gauss_hermite, noise_grid, quadrature_value, quadrature_value_gradient
 
 
