@@ -26,6 +26,7 @@ from theory.tokens.prefix_tree import (
     edge_values,
     grow,
     node_count,
+    possible_log_probs,
     prefix_roots,
 )
 
@@ -58,7 +59,7 @@ def score_surrogate(tree: Tree, baseline: bool = True) -> Float[Tensor, ""]:
     total = torch.zeros_like(tree.levels[0].reach[0])
     for k, (level, Q, V) in enumerate(zip(tree.levels, tree.Q, tree.V, strict=True)):
         advantage = Q - V[:, None] if baseline and Q.shape[1] > 1 else Q
-        log_pi = torch.log_softmax(level.logits, -1).gather(1, level.tokens)
+        log_pi = possible_log_probs(level.logits).gather(1, level.tokens)
         total = total + tree.world.gamma**k * (level.reach @ (level.share * advantage * log_pi).sum(-1))
     return total
 

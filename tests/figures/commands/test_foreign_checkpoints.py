@@ -141,7 +141,9 @@ def test_a_number_that_is_not_finite_is_named_and_not_written(users, capsys):
     users.write_text(USERS.replace("x.cumsum(1))", "x + (x - x.detach()).abs().sqrt())").replace("FAULT", "pass"))
     assert impact(users.parent, *COPY, "--model", f"{users}:build") == 2
     said = capsys.readouterr().err.strip().splitlines()[-1]
-    assert said.startswith("costate: checkpoint a: policy has no finite")
+    assert said.startswith(
+        "costate: checkpoint a: policy has logits whose derivatives at embedding are NaN or infinite"
+    )
     assert not (users.parent / "impact.csv").exists()
 
 
