@@ -98,7 +98,7 @@ def test_a_full_disk_is_one_line_that_names_the_place(arguments, tmp_path, monke
     monkeypatch.setattr(records.os, "fdopen", full_disk)
     assert run(*arguments, "--out", tmp_path / "out") == 2
     said = capsys.readouterr().err.strip().splitlines()[-1]
-    assert said.startswith(f"costate: {tmp_path / 'out'}")
+    assert said.startswith(f"costate: {tmp_path / 'out'}/"), "the file in the folder"
     assert "No space left on device" in said
     assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()], "no half of a file is left"
 
@@ -152,13 +152,17 @@ def test_streams_are_put_back_also_after_an_error(capsys):
 
 
 SCRIPT = """
+import os
 import sys
+from contextlib import suppress
 from figures.commands.streams import tolerant_streams
 with tolerant_streams():
     with open(sys.argv[1], "w") as file:
         for i in range(20_000):
             print("a line of the table")
         print("said", file=sys.stderr)
+        with suppress(OSError):
+            os.write(2, b"by C\\n")
         file.write("result")
 sys.exit(3)
 """
@@ -168,19 +172,20 @@ def shell(line, *arguments):
     """A script or the command at the beginning of a line of bash: what is heard, and its own exit code."""
     line += '; echo "code ${PIPESTATUS[0]}" >&2'
     command = ["bash", "-c", f'"$0" "$@" {line}', sys.executable, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=ROOT)
+    buffered = {**os.environ, "PYTHONUNBUFFERED": ""}
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=ROOT, env=buffered)
 
 
 @pytest.mark.parametrize(
     ("line", "out", "err"),
     [
-        ("| head -1", "a line of the table\n", "said\ncode 3\n"),
-        ("| head -0", "", "said\ncode 3\n"),
+        ("| head -1", "a line of the table\n", "said\nby C\ncode 3\n"),
+        ("| head -0", "", "said\nby C\ncode 3\n"),
         ("2>&1 | head -0", "", "code 3\n"),
-        (">&-", "", "said\ncode 3\n"),
+        (">&-", "", "said\nby C\ncode 3\n"),
         (">&- 2>&-", "", "code 3\n"),
         ("<&- >&- 2>&-", "", "code 3\n"),
-        (">/dev/full", "", "said\ncode 3\n"),
+        (">/dev/full", "", "said\nby C\ncode 3\n"),
     ],
 )
 def test_a_process_writes_its_file_and_keeps_its_exit_code(line, out, err, tmp_path):
