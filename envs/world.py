@@ -12,15 +12,31 @@ Array = np.ndarray | torch.Tensor
 AnyArray = TypeVar("AnyArray", np.ndarray, torch.Tensor)  # the same library in, the same library out
 
 
+MOST_CHARACTERS = 1000  # of an error; the list of all claims needs 650
+
+
+def one_line(text: str, most: int = MOST_CHARACTERS) -> str:
+    """A text as one line of printable characters, its middle left out where it has more than `most` of them.
+
+    Control characters, which a terminal would obey, are written as escapes.
+    """
+    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in " ".join(text.split()))
+    kept = (most - 3) // 2
+    return text if len(text) <= most else f"{text[:kept]}...{text[-kept:]}"
+
+
 class InputError(ValueError):
     """Bad input, said in one line that names the argument and the remedy; the command exits with 2."""
+
+    def __init__(self, message: str):
+        super().__init__(one_line(message))
 
 
 def unknown(what: str, name: str, known: Iterable[str], more: str = "") -> InputError:
     """The error for a name that does not exist: the nearest ones there are, or all where none is near."""
     names = list(known)
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.4) or names
-    return InputError(f"{what} {name!r} is unknown; did you mean {' or '.join(near)}?{more}")
+    return InputError(f"{what} {one_line(repr(name), 80)} is unknown; did you mean {' or '.join(near)}?{more}")
 
 
 def namespace(x: Array) -> Any:

@@ -7,6 +7,8 @@ import sys
 from types import ModuleType
 from typing import Any, NoReturn
 
+from figures.commands.streams import lost, tolerant_streams
+
 # name -> module with `add_options(parser)` and `run(options) -> exit code`, loaded when the command is called; one line of help
 COMMANDS = {
     "list": ("figures.commands.list_claims", "the claims, what is documented of each, and the assumptions"),
@@ -25,7 +27,9 @@ class _OneLineParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong and how to get help."""
-        self.exit(2, f"costate: {message} (see `{self.prog} --help`)\n")
+        from envs.world import one_line  # here, so that `costate --help` answers at once
+
+        self.exit(2, f"costate: {one_line(message, 400)} (see `{self.prog} --help`)\n")
 
 
 def _parse(arguments: list[str]) -> tuple[argparse.Namespace, ModuleType]:
@@ -46,23 +50,35 @@ def _parse(arguments: list[str]) -> tuple[argparse.Namespace, ModuleType]:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command and exit."""
-    options, module = _parse(sys.argv[1:] if arguments is None else arguments)
-    from envs.world import InputError  # here, so that `costate --help` answers at once
+    with tolerant_streams() as (stdout, _):
+        code = _run(sys.argv[1:] if arguments is None else arguments)
+        stdout.flush()
+        reason = lost(stdout)
+        if reason:
+            print(f"costate: stdout cannot be written: {reason}; everything else was done", file=sys.stderr)
+            code = code or 2
+    sys.exit(code)
+
+
+def _run(arguments: list[str]) -> int:
+    """The exit code of a command."""
+    options, module = _parse(arguments)
+    from envs.world import InputError, one_line  # here, so that `costate --help` answers at once
 
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        code = module.run(options)
+        code: int = module.run(options)
+        return code
     except InputError as error:
         print(f"costate: {error}", file=sys.stderr)
-        code = 2
+        return 2
     except OSError as error:
-        print(f"costate: {error.filename or 'a file'}: {error.strerror}; nothing finished was lost", file=sys.stderr)
-        code = 2
+        where = one_line(str(error.filename or getattr(options, "out", None) or "a file"), 300)
+        print(f"costate: {where}: {error.strerror or error}; nothing finished was lost", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("\ncostate: stopped; finished points are kept, the same command goes on from here", file=sys.stderr)
-        code = 130
-    sys.stdout.flush()
-    sys.exit(code)
+        return 130
 
 
 def _interrupt(*_: Any) -> NoReturn:

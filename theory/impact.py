@@ -55,9 +55,14 @@ def _ratio(x: Tensor, y: Tensor) -> Tensor:
 
 
 def signal(world: TokenMDP, policy: TokenPolicy, site: str, budget: int = DEFAULT_BUDGET) -> Signal:
-    """Exact signal at the prompts, by enumeration. Raises InputError for worlds too large and for a hidden readout."""
+    """Exact signal at the prompts, by enumeration.
+
+    Raises InputError for worlds too large, a hidden readout, and logits without derivatives at the site.
+    """
     tree = grow(world, policy, budget=budget)
     rows, s = completions(tree, budget), word_scores(tree, policy, site, budget)
+    if not bool(s.isfinite().all()):
+        raise InputError(f"policy has logits whose derivatives at {site} are NaN or infinite: it has no signal there")
     p, R, of_row = words(tree).p, rows.returns, s[:, rows.word]
     spread = R - (rows.p * R).sum(-1, keepdim=True)
     mean = torch.einsum("il,ild->id", rows.p * spread, of_row)

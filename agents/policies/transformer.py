@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from agents.policies.knobs import entropy_knobs
+from envs.arguments import check_bytes
 from envs.world import InputError
 
 Chunk = tuple[Tensor, Tensor]
@@ -138,6 +139,8 @@ class Transformer(nn.Module):
             raise InputError(f"width must be a multiple of heads; got width={width}, heads={heads}")
         if tied and inputs is not None:
             raise InputError("tied embeddings need the token head: leave inputs out")
+        numbers = layers * 12 * width**2 + (2 * outputs + length) * width
+        check_bytes(8 * numbers, f"width={width}, layers={layers} and length={length} make parameters", "take fewer")
         self.temperature, knob = entropy_knobs(temperature, offset, outputs)
         self.width, self.layers, self.length = width, layers, length
         self.register_buffer("offset", knob)

@@ -144,4 +144,5 @@ def context_log_probs(
     logits = policy(policy.embed(contexts[:, :-1]), probes or {})[:, -steps:]
     log_pi = torch.log_softmax(logits, -1)
     chosen = log_pi.gather(-1, contexts[:, -steps:, None])[..., 0]
-    return chosen, -(log_pi.exp() * log_pi).sum(-1)
+    possible = log_pi.masked_fill(log_pi == -torch.inf, 0.0)  # 0 log 0 = 0, for tokens that are forbidden
+    return chosen, -(log_pi.exp() * possible).sum(-1)

@@ -55,7 +55,22 @@ class Copies:
         return self.parameters[0]
 
     def run(self, function: Callable[..., Any], *given: Tensor) -> Any:
-        """`function(network, *given)` for every copy; tensors in and out carry the copies on their first axis."""
+        """`function(network, *given)` for every copy; tensors in and out carry the copies on their first axis.
+
+        Raises InputError where a copy's numbers are NaN. Under `vmap` nothing that `function` calls can see that.
+        """
+        out = self._run(function, *given)
+        bad = sum(
+            x.detach().isnan().reshape(self.count, -1).any(1) for x in (out if isinstance(out, tuple) else (out,))
+        )
+        if bool((bad > 0).any()):
+            which = int((bad > 0).nonzero()[0])
+            raise InputError(
+                f"network {which} of {self.count}, counted from 0, gives NaN: its logits or parameters are NaN or infinite"
+            )
+        return out
+
+    def _run(self, function: Callable[..., Any], *given: Tensor) -> Any:
         if self.count == 1:
             out = function(self.network, *(x[0] for x in given))
             return tuple(x[None] for x in out) if isinstance(out, tuple) else out[None]

@@ -10,9 +10,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from agents.training.copies import Copies
+from envs.arguments import check_bytes
 from envs.corpus import Corpus
 from envs.policy import ContextPolicy
 from envs.world import InputError
+
+_MOST_CHECKPOINTS = 10_000
 
 
 @dataclass(frozen=True)
@@ -27,8 +30,11 @@ class Checkpoint:
 
 def log_grid(first: int, last: int, count: int) -> list[int]:
     """0 and about `count` numbers of updates from `first` to `last`, even in the logarithm, each once."""
-    if not 1 <= first <= last or count < 1:
-        raise InputError(f"first and last must be rising whole numbers >= 1, count >= 1; got {first}, {last}, {count}")
+    if not 1 <= first <= last or not 1 <= count <= _MOST_CHECKPOINTS:
+        raise InputError(
+            f"first and last must be rising whole numbers >= 1, count (checkpoints) from 1 to {_MOST_CHECKPOINTS}; "
+            f"got {first}, {last}, {count}"
+        )
     steps = [first * (last / first) ** (i / max(1, count - 1)) for i in range(count)]
     return sorted({0, *(round(step) for step in steps), last})
 
@@ -59,6 +65,8 @@ def pretrain(
         raise InputError(f"noise must be {len(networks)} generators, one a network; got {len(noise)}")
     if batch < 1 or not 0 < rate < math.inf:
         raise InputError(f"batch must be >= 1 and rate > 0; got {batch} and {rate}")
+    needed = 8 * len(networks) * batch * corpus.length * corpus.world.V
+    check_bytes(needed, f"batch={batch} makes documents", "take a smaller one")
     return _trajectory(Copies([_copy(network) for network in networks]), corpus, grid, noise, batch, rate)
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from agents.training.copies import Copies
 from agents.training.tasks import Rollouts
+from envs.arguments import check_bytes
 from envs.world import InputError
 
 
@@ -72,6 +73,14 @@ class TrainingSettings:
             raise InputError(f"optimiser must be adam or sgd; got {self.optimiser!r}")
         if self.sampler not in ("", "float64", "float32", "bfloat16"):
             raise InputError(f"sampler must be float64, float32 or bfloat16; got {self.sampler!r}")
+
+    def check_size(self, steps: int, features: int, copies: int = 1) -> None:
+        """Refuse rows whose observations, `copies * rows * steps * features` numbers, need more memory than is allowed."""
+        rows = self.prompts * self.group
+        remedy = "take fewer prompts (or start states) or a smaller group"
+        check_bytes(
+            8 * copies * rows * steps * features, f"prompts={self.prompts} of group={self.group} make rows", remedy
+        )
 
 
 @dataclass(frozen=True)

@@ -58,6 +58,7 @@ class Trainer:
         _check(learner, policies, seeds, oracle, critics)
         if setting.group < learner.least:
             raise InputError(f"group must be >= {learner.least}: learner {learner.name!r} compares the rows of a group")
+        setting.check_size(task.steps, task.features, len(policies))
         _try_smallest(learner, setting)
         if setting.sampler and not task.any_precision:
             raise InputError(

@@ -2,6 +2,9 @@
 
 import argparse
 import dataclasses
+import sys
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +15,15 @@ from agents.recipes.learners import grpo
 from agents.training.settings import TrainingSettings
 from envs.registry import make_world
 from envs.token_mdp import TokenMDP
+from envs.user_files import users_code
 from envs.world import InputError
-from figures.commands.options import add_device, add_seed, device_of, pairs
+from figures.commands.options import add_device, add_seed, device_of, pairs, whole_number
 from figures.commands.progress_bar import progress_bar
 from figures.drawing.checkpoints import draw_impact
+from figures.harness.code import other_parts
 from figures.harness.records import check_writable, write_atomically
-from figures.impact.checkpoints import MODEL_FILE, Loaded, Source, checkpoint_files, read_checkpoints, read_model
+from figures.impact.checkpoint_files import MODEL_FILE, WRITER, checkpoint_files, read_model
+from figures.impact.checkpoints import Loaded, Source, read_checkpoints
 from figures.impact.contest import CRITERION, POWER
 from figures.impact.numbers import PREDICTORS, Definitions, describe_policy
 from figures.impact.runs import MAIN, Recipe, gains
@@ -48,13 +54,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--model", metavar="MODULE:FUNCTION", help="builds your network, given the world; or FILE.py:FUNCTION")
     add("--embedding", metavar="NAME", help="its table of embeddings (default: embedding.weight)")
     add("--site", metavar="PATH", help="submodule whose output is where the costate is read")
-    add("--heads", type=int, metavar="N", help="attention heads of this suite's transformer")
-    add("--k", type=int, default=8, metavar="N", help="k of pass@k (default: 8)")
+    count = partial(whole_number, 1)
+    add("--heads", type=count, metavar="N", help="attention heads of this suite's transformer")
+    add("--k", type=count, default=8, metavar="N", help="k of pass@k (default: 8)")
     add("--eps", type=float, default=0.5, metavar="X", help="radius of the KL ball (default: 0.5)")
     add("--alpha", type=float, default=4.0, metavar="X", help="power of p^alpha (default: 4)")
-    add("--budget", type=int, metavar="N", help="also run N updates of GRPO from each and measure the gain")
-    add("--group", type=int, default=8, metavar="N", help="rows of a group (default: 8)")
-    add("--rows", type=int, default=64, metavar="N", help="rows an update (default: 64)")
+    add("--budget", type=count, metavar="N", help="also run N updates of GRPO from each and measure the gain")
+    add("--group", type=count, default=8, metavar="N", help="rows of a group (default: 8)")
+    add("--rows", type=count, default=64, metavar="N", help="rows an update (default: 64)")
     add("--rate", type=float, default=0.001, metavar="X", help="learning rate of RL (default: 0.001)")
     add_device(parser)
     add_seed(parser, "of RL's noise")
@@ -64,22 +71,17 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Read the checkpoints, measure them, print and draw the numbers, and name the checkpoint to start RL from."""
     torch.set_num_threads(1)
-    device = device_of(options.device)
-    setting, definitions = _rl(options), Definitions(k=options.k, eps=options.eps, alpha=options.alpha)
+    device, definitions = device_of(options.device), Definitions(k=options.k, eps=options.eps, alpha=options.alpha)
     world = _world(options)
+    setting = _rl(options, world)
     if options.embedding is not None and options.model is None:
         raise InputError("--embedding is for a network of your own: name it with --model, or leave --embedding out")
     source = Source(options.model, options.embedding or "embedding.weight", options.site, options.heads)
     loaded = read_checkpoints(options.checkpoints, world, source, device)
+    _name_other_writers(loaded)
     out = options.out or options.checkpoints
     check_writable(out, ())
-    rows = []
-    with progress_bar("checkpoints", len(loaded)) as bar:
-        for checkpoint in loaded:
-            rows.append(_row(world, checkpoint, definitions, setting, options.seed))
-            bar.update()
-    table = pd.DataFrame(rows)
-    table["predicted"] = table[CRITERION] / max(table[CRITERION].max(), 1e-300)
+    table = _measured(world, loaded, definitions, setting, options)
     write_atomically(out / "impact.csv", table.to_csv(index=False))
     draw_impact(table, _SHOWN, f"{len(table)} checkpoints in {_world_name(options)}", out / "impact")
     print(_printed(table))
@@ -88,22 +90,52 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _rl(options: argparse.Namespace) -> ImpactSetting | None:
+def _rl(options: argparse.Namespace, world: TokenMDP) -> ImpactSetting | None:
     """How RL is run, None where it is not asked for. Whatever cannot be run is refused here, before anything is measured."""
-    if options.budget is None:
-        return None
-    if options.budget < 1:
-        raise InputError(
-            f"--budget must be a whole number of updates >= 1; got {options.budget} (leave it out to only predict)"
+    budget = options.budget or 1
+    setting = ImpactSetting(budgets=(budget,), groups=(options.group,), rows=options.rows, rate=options.rate)
+    training = TrainingSettings(budget, options.rows // options.group, options.group, rate=options.rate)
+    training.check_size(world.horizon, world.V)
+    return None if options.budget is None else setting
+
+
+def _name_other_writers(loaded: list[Loaded]) -> None:
+    """Say on stderr which of the suite's own checkpoints other code or other library versions wrote."""
+    others = {
+        checkpoint.name: other_parts(checkpoint.written_by, WRITER) for checkpoint in loaded if checkpoint.written_by
+    }
+    names = [name for name, parts in others.items() if parts]
+    if names:
+        parts = sorted({part for name in names for part in others[name]})
+        which = names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
+        print(
+            f"costate: checkpoint {which} was written with other {', '.join(parts)}; it is judged all the same",
+            file=sys.stderr,
         )
-    setting = ImpactSetting(budgets=(options.budget,), groups=(options.group,), rows=options.rows, rate=options.rate)
-    TrainingSettings(options.budget, options.rows // options.group, options.group, rate=options.rate)
-    return setting
+
+
+def _measured(
+    world: TokenMDP,
+    loaded: list[Loaded],
+    definitions: Definitions,
+    setting: ImpactSetting | None,
+    options: argparse.Namespace,
+) -> pd.DataFrame:
+    """A row for each checkpoint, and the criterion as a share of its largest."""
+    rows = []
+    with progress_bar("checkpoints", len(loaded)) as bar:
+        for checkpoint in loaded:
+            with nullcontext() if options.model is None else users_code(options.model, "--model", measuring=True):
+                rows.append(_row(world, checkpoint, definitions, setting, options.seed))
+            bar.update()
+    table = pd.DataFrame(rows)
+    table["predicted"] = table[CRITERION] / max(table[CRITERION].max(), 1e-300)
+    return table
 
 
 def _world_name(options: argparse.Namespace) -> str:
-    name = options.world or read_model(options.checkpoints).get("world")
-    if not isinstance(name, str):
+    name: str | None = options.world or read_model(options.checkpoints).get("world")
+    if not name:
         raise InputError(f"--world is missing, and {options.checkpoints} has no {MODEL_FILE} that names one")
     return name
 
@@ -123,7 +155,10 @@ def _row(
     world: TokenMDP, checkpoint: Loaded, definitions: Definitions, setting: ImpactSetting | None, seed: int
 ) -> dict[str, Any]:
     """Everything exact of one checkpoint, and its gain where RL is run."""
-    known = describe_policy(world, checkpoint.policy, dataclasses.replace(definitions, site=checkpoint.site))
+    try:
+        known = describe_policy(world, checkpoint.policy, dataclasses.replace(definitions, site=checkpoint.site))
+    except InputError as error:
+        raise InputError(f"checkpoint {checkpoint.name}: {error}") from None
     tokens = {} if checkpoint.tokens is None else {"tokens": checkpoint.tokens}
     row = {"checkpoint": checkpoint.name, **tokens, **known}
     if setting is None:

@@ -3,6 +3,9 @@
 import argparse
 import io
 import json
+import sys
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +18,12 @@ from envs.corpus import Corpus
 from envs.registry import make_world
 from envs.token_mdp import TokenMDP
 from envs.world import InputError
-from figures.commands.options import add_device, add_seed, device_of, pairs
+from figures.commands.options import add_device, add_seed, device_of, pairs, whole_number
 from figures.commands.progress_bar import progress_bar
 from figures.drawing.checkpoints import draw_pretraining
+from figures.harness.code import writer
 from figures.harness.records import check_writable, write_atomically
-from figures.impact.checkpoints import MODEL_FILE
+from figures.impact.checkpoint_files import MODEL_FILE, WRITER
 from figures.impact.numbers import describe_policy, reader_return
 from figures.impact.runs import DOCUMENTS
 from theory.tokens.dynamic_programming import best_words
@@ -48,41 +52,55 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     for name, (share, text) in _CORPUS.items():
         add(f"--{name}", type=float, default=share, metavar="X", help=f"{text} (default: {share})")
     for name, (size, text) in _SIZES.items():
-        add(f"--{name}", type=int, default=size, metavar="N", help=f"{text} (default: {size})")
+        add(f"--{name}", type=partial(whole_number, 1), default=size, metavar="N", help=f"{text} (default: {size})")
     add("--rate", type=float, default=0.005, metavar="X", help="learning rate (default: 0.005)")
     add_device(parser)
     add_seed(parser, "of the network and the documents")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Train, write every checkpoint when it is reached, and show its exact numbers in a table and a picture."""
+    """Train, write every checkpoint when it is reached, and show its exact numbers in a table and a picture.
+
+    Exit code 1 where a number was no longer finite; what was before that is kept and shown.
+    """
     torch.set_num_threads(1)
     device = device_of(options.device)
     corpus = _corpus(options)
-    _check_sizes(options)
     sizes = (options.width, options.layers, options.heads, corpus.length)
     network = Transformer(corpus.world.V, None, *sizes, seed=options.seed).to(device)
     grid = log_grid(min(4, options.updates), options.updates, options.checkpoints)
-    noise, rows = torch.Generator().manual_seed(DOCUMENTS + options.seed), list[dict[str, Any]]()
+    noise = torch.Generator().manual_seed(DOCUMENTS + options.seed)
     points = pretrain([network], corpus, grid, [noise], options.batch, options.rate)
     describe_policy(corpus.world, network)  # a world too large is refused before earlier checkpoints are removed
+    earlier = _earlier(options.out)
     check_writable(options.out, ())
-    _write_model(options)
-    with progress_bar("pretraining", options.updates) as bar:
-        for point in points:
-            bar.update(point.updates - bar.n)
-            known = describe_policy(corpus.world, point.networks[0])
-            _save(options.out, point)
-            rows.append({"updates": point.updates, "tokens": point.tokens, "loss": float(point.loss[0]), **known})
-            bar.set_postfix_str(f"J {known['J']:.4f} H {known['H']:.3f}")
+    _write_model(options, earlier)
+    rows = list[dict[str, Any]]()
+    diverged = _measure(points, corpus, options, rows)
     _report(pd.DataFrame(rows), corpus, options)
-    return 0
+    if diverged is not None:
+        where, remedy = f"pretraining diverged after update {rows[-1]['updates']}", "a smaller --rate may help"
+        print(f"costate: {where}: {diverged}; what was before it is kept: {remedy}", file=sys.stderr)
+    return 0 if diverged is None else 1
 
 
-def _check_sizes(options: argparse.Namespace) -> None:
-    for name in _SIZES:
-        if getattr(options, name) < 1:
-            raise InputError(f"--{name} must be a whole number >= 1; got {getattr(options, name)}")
+def _measure(
+    points: Iterator[Checkpoint], corpus: Corpus, options: argparse.Namespace, rows: list[dict[str, Any]]
+) -> InputError | None:
+    """Write and describe every checkpoint when it is reached; the error of a run that diverged after the first."""
+    with progress_bar("pretraining", options.updates) as bar:
+        try:
+            for point in points:
+                bar.update(point.updates - bar.n)
+                known = describe_policy(corpus.world, point.networks[0])
+                _save(options.out, point)
+                rows.append({"updates": point.updates, "tokens": point.tokens, "loss": float(point.loss[0]), **known})
+                bar.set_postfix_str(f"J {known['J']:.4f} H {known['H']:.3f}")
+        except InputError as error:
+            if not rows:
+                raise
+            return error
+    return None
 
 
 def _corpus(options: argparse.Namespace) -> Corpus:
@@ -92,11 +110,23 @@ def _corpus(options: argparse.Namespace) -> Corpus:
     return Corpus(world, best_words(world), options.quality, options.noise, options.coverage)
 
 
-def _write_model(options: argparse.Namespace) -> None:
+def _earlier(out: Path) -> list[Path]:
+    """The checkpoints of an earlier run, which this one replaces. Raises InputError for files that no such run wrote."""
+    earlier = sorted(out.glob("update-*.pt"))
+    foreign = [path for path in earlier if not path.is_file() or not (out / MODEL_FILE).is_file()]
+    if foreign:
+        raise InputError(
+            f"--out {out} holds {foreign[0].name}, which is no checkpoint of an earlier run (without {MODEL_FILE}): "
+            "it would be lost; name another folder"
+        )
+    return earlier
+
+
+def _write_model(options: argparse.Namespace, earlier: list[Path]) -> None:
     """Write model.json, which `costate impact` reads, and remove the checkpoints of an earlier run."""
     world = {"world": options.world, "world_options": dict(pairs("--set", options.set))}
     knobs = {name: getattr(options, name) for name in ("seed", *_CORPUS, *_SIZES, "rate")}
-    for old in options.out.glob("update-*.pt"):
+    for old in earlier:
         old.unlink()
     write_atomically(options.out / MODEL_FILE, json.dumps({**world, **knobs}, indent=1))
 
@@ -104,7 +134,8 @@ def _write_model(options: argparse.Namespace) -> None:
 def _save(out: Path, point: Checkpoint) -> None:
     buffer = io.BytesIO()
     state = {name: p.detach().cpu() for name, p in point.networks[0].state_dict().items()}
-    torch.save({"state": state, "updates": point.updates, "tokens": point.tokens}, buffer)
+    kept = {"state": state, "updates": point.updates, "tokens": point.tokens, "written by": writer(WRITER)}
+    torch.save(kept, buffer)
     write_atomically(out / f"update-{point.updates:06d}.pt", buffer.getvalue())
 
 

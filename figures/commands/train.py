@@ -3,6 +3,7 @@
 import argparse
 import sys
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 
 from agents.training.settings import Record, TrainingSettings
 from envs.world import InputError
-from figures.commands.options import add_device, add_seed, device_of, pairs
+from figures.commands.options import add_device, add_seed, device_of, pairs, whole_number
 from figures.commands.progress_bar import progress_bar
 from figures.commands.training_run import DivergedError, Run, build_trainer, summary, train
 from figures.drawing.training_run import draw_run
@@ -47,7 +48,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--kl-loss", metavar="K:BETA", help="KL penalty in the loss, k3:0.1 for instance")
     add("--entropy", type=float, default=0.0, metavar="C", help="entropy bonus (default: 0)")
     for name, (kind, default, text) in (_NUMBERS | _SIZES).items():
-        add(f"--{name}", type=kind, default=default, metavar="N", help=f"{text} (default: {default})")
+        reader = partial(whole_number, 1) if kind is int else float
+        add(f"--{name}", type=reader, default=default, metavar="N", help=f"{text} (default: {default})")
     add("--optimiser", choices=("adam", "sgd"), default="adam")
     add("--sampler", choices=("float64", "float32", "bfloat16"), default="", help="precision rows are drawn in")
     add("--dtype", choices=("float64", "float32"), default="float64")
@@ -100,7 +102,6 @@ def _run_of(options: argparse.Namespace, device: str) -> Run:
     """The run that the options describe."""
     numbers = {name.replace("-", "_"): getattr(options, name.replace("-", "_")) for name in _NUMBERS}
     sizes = {name: getattr(options, name) for name in _SIZES}
-    _at_least_one(sizes)
     return Run(
         learner=options.learner,
         world=options.world,
@@ -115,12 +116,6 @@ def _run_of(options: argparse.Namespace, device: str) -> Run:
         setting=TrainingSettings(**numbers, optimiser=options.optimiser, sampler=options.sampler),
         **sizes,
     )
-
-
-def _at_least_one(sizes: dict[str, int]) -> None:
-    for name, size in sizes.items():
-        if size < 1:
-            raise InputError(f"--{name} must be a whole number >= 1; got {size}")
 
 
 def _penalty(option: str, text: str | None) -> tuple[str, float] | None:

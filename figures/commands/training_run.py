@@ -19,12 +19,10 @@ from agents.training.trainer import Trainer
 from envs.registry import make_world
 from envs.token_mdp import TokenMDP
 from envs.world import InputError, World
-from figures.commands.run_checkpoint import resume, save_checkpoint
+from figures.commands.run_checkpoint import PER_SEED, resume, save_checkpoint
 from figures.harness.code import digest
 from figures.harness.records import canonical, write_atomically
 from figures.measures.oracles import task_and_oracle
-
-_PER_SEED = [f.name for f in dataclasses.fields(Record) if f.name not in ("step", "rows")]
 
 
 class DivergedError(Exception):
@@ -145,9 +143,9 @@ def train(run: Run, out: Path, report: Callable[[Record, int], None]) -> pd.Data
 
 def _rows(record: Record, run: Run) -> list[dict[str, Any]]:
     """One row for each seed."""
-    plain = {name: getattr(record, name).tolist() for name in _PER_SEED}
+    plain = {name: getattr(record, name).tolist() for name in PER_SEED}
     return [
-        {"step": record.step, "rows": record.rows, "seed": run.seed + i, **{name: plain[name][i] for name in _PER_SEED}}
+        {"step": record.step, "rows": record.rows, "seed": run.seed + i, **{name: plain[name][i] for name in PER_SEED}}
         for i in range(run.seeds)
     ]
 

@@ -7,6 +7,7 @@ import platform
 import subprocess
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 # Every module of these folders can change numbers. A claim's own file is added to them, and the study's folder.
@@ -62,6 +63,17 @@ def _syntax_of(path: Path) -> str:
 def versions() -> dict[str, str]:
     """Versions of Python and of the libraries that make the numbers."""
     return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in _LIBRARIES}}
+
+
+def writer(module: str) -> dict[str, str]:
+    """The program that writes a file now: digest of the code that `module` runs, and the versions."""
+    return {"code": code_digest(module), **versions()}
+
+
+def other_parts(written_by: Any, module: str) -> list[str]:
+    """Which parts of `writer(module)` differ from those that a file names as its own; all where it names none."""
+    known = written_by if isinstance(written_by, dict) else {}
+    return sorted(name for name, value in writer(module).items() if known.get(name) != value)
 
 
 @cache

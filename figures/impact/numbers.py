@@ -24,6 +24,8 @@ PRODUCTS = {f"{s} x {h}": f"{SIGNALS[s]} x {_FACTORS[h]}" for s in SIGNALS for h
 OURS = {"gradient^2": "|grad J|^2 (first order, SGD)"}
 PREDICTORS = PRODUCTS | SIGNALS | HEADROOMS | NULLS | OURS
 SITE = "layer1"
+SMALLEST_BALL = 1e-8  # nats; a divergence has an absolute error of about 1e-16
+LARGEST_POWER = 1e9
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,11 @@ class Definitions:
         for name, least in (("eps", 0.0), ("alpha", 1.0)):
             if not least < getattr(self, name) < math.inf:
                 raise InputError(f"{name} must be a finite number > {least:g}; got {getattr(self, name)!r}")
+        if self.eps < SMALLEST_BALL or self.alpha > LARGEST_POWER:
+            raise InputError(
+                f"eps must be >= {SMALLEST_BALL:g} and alpha <= {LARGEST_POWER:g}: beyond them rounding decides; "
+                f"got {self.eps!r} and {self.alpha!r}"
+            )
 
 
 def describe_policy(
@@ -62,7 +69,8 @@ def describe_policy(
     that the law `R = -a e^H + b` promises when the entropy is spent, over a.
 
     Raises:
-        InputError: the world pays a hidden readout, or is too large.
+        InputError: the world pays a hidden readout, or is too large; or a number is not finite, as it is where the policy's
+            logits are too far apart for the digits of a float.
     """
     definitions = definitions or Definitions()
     with torch.no_grad():
@@ -74,7 +82,13 @@ def describe_policy(
     means = {name: float(weights @ x) for name, x in per_prompt.items()}
     means |= {"J": float(tree.J), "H": float(H), "entropy_law": float(H.exp() - 1)}
     means |= {"gradient^2": at_prompts.gradient**2, "pass_at_k": means["best_of"] + float(tree.J)}
-    return means | _cap(at_prompts, answers, weights) | _by_skill(world, (answers.p * answers.returns).sum(-1))
+    known = means | _cap(at_prompts, answers, weights) | _by_skill(world, (answers.p * answers.returns).sum(-1))
+    undefined = [name for name, number in known.items() if not math.isfinite(number)]
+    if undefined:
+        raise InputError(
+            f"policy has no finite {', '.join(undefined[:3])}: its weights are too large or its logits too far apart"
+        )
+    return known
 
 
 def _per_prompt(

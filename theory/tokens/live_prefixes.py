@@ -16,6 +16,7 @@ from torch import Tensor
 from envs.policy import ContextPolicy
 from envs.token_mdp import TokenMDP
 from envs.world import InputError
+from theory.tokens.prefix_tree import possible_log_probs
 
 
 @dataclass(frozen=True)
@@ -164,9 +165,6 @@ def live_surrogate(live: LivePrefixes, policy: ContextPolicy) -> tuple[Float[Ten
     V, Q, reach = live_values(live, logits)
     total = torch.zeros_like(logits[0][..., 0].sum())
     for k, (z, value, quality, weight) in enumerate(zip(logits, V, Q, reach, strict=True)):
-        log_pi = torch.log_softmax(z, -1)
-        advantage = log_pi.detach().exp() * (quality - value[:, None])
-        if live.world.speech is not None:  # what the environment cannot say has the logarithm -inf, and no weight
-            log_pi = torch.where(log_pi > -torch.inf, log_pi, 0.0)
-        total = total + live.world.gamma**k * (weight @ (advantage * log_pi).sum(-1))
+        advantage = torch.log_softmax(z.detach(), -1).exp() * (quality - value[:, None])
+        total = total + live.world.gamma**k * (weight @ (advantage * possible_log_probs(z)).sum(-1))
     return reach[0] @ V[0], total

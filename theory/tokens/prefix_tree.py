@@ -226,6 +226,12 @@ def _readout(world: TokenMDP, policy: TokenPolicy, level: Level, cache: Any) -> 
     return rewards
 
 
+def possible_log_probs(logits: Float[Tensor, "*batch V"]) -> Float[Tensor, "*batch V"]:
+    """`log pi`, and 0 for a token that a logit of -infinity forbids: times its probability it is 0 either way, not NaN."""
+    log_pi = torch.log_softmax(logits, -1)
+    return log_pi.masked_fill(log_pi == -torch.inf, 0.0)
+
+
 def edge_values(
     world: TokenMDP, levels: list[Level], after: Float[Tensor, "N"] | None = None
 ) -> tuple[list[Tensor], list[Tensor]]:

@@ -18,7 +18,7 @@ from envs.token_mdp import TokenMDP
 from envs.world import InputError
 from theory.differences import flat_parameters
 from theory.tokens.environment import paid
-from theory.tokens.prefix_tree import Level, Mix, Roots, Tree, edge_values, grow, prefix_roots
+from theory.tokens.prefix_tree import Level, Mix, Roots, Tree, edge_values, grow, possible_log_probs, prefix_roots
 from theory.tokens.tree_size import DEFAULT_BUDGET, bytes_per_node, node_count
 
 Surrogate = Callable[[Tree], Tensor]
@@ -59,9 +59,7 @@ def score_surrogate(tree: Tree, baseline: bool = True) -> Float[Tensor, ""]:
     total = torch.zeros_like(tree.levels[0].reach[0])
     for k, (level, Q, V) in enumerate(zip(tree.levels, tree.Q, tree.V, strict=True)):
         advantage = Q - V[:, None] if baseline and Q.shape[1] > 1 else Q
-        log_pi = torch.log_softmax(level.logits, -1).gather(1, level.tokens)
-        if tree.world.speech is not None:  # what the environment cannot say has the logarithm -inf, and no share
-            log_pi = torch.where(level.share > 0, log_pi, 0.0)
+        log_pi = possible_log_probs(level.logits).gather(1, level.tokens)
         total = total + tree.world.gamma**k * (level.reach @ (level.share * advantage * log_pi).sum(-1))
     return total
 

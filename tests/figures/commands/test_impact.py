@@ -398,6 +398,10 @@ BAD_PRETRAINING = {
     "a rate without end": ((*COPY, "--rate", "inf"), "rate"),
     "too large": (("--world", "TokenSkills", "--set", "horizon=12"), "horizon=12"),
     "a seed below 0": ((*COPY, "--seed", -1), "--seed"),
+    "documents for which there is no memory": ((*COPY, "--batch", 10**12), "batch=1000000000000"),
+    "a width for which there is no memory": ((*COPY, "--width", 10**6), "width=1000000"),
+    "checkpoints without end": ((*COPY, "--updates", 10**9, "--checkpoints", 10**9), "checkpoints"),
+    "digits of another script": ((*COPY, "--updates", "\u0663"), "--updates"),
     "nowhere to write": ((*COPY, "--out", "/dev/null/x"), "--out"),
 }
 
@@ -430,10 +434,15 @@ BAD_IMPACT = {
     "a model without a colon": (("--model", "user"), "--model user"),
     "a group that does not divide": (("--budget", 2, "--group", 7), "group"),
     "a group of 1": (("--budget", 2, "--group", 1), "group"),
-    "no rows": (("--budget", 2, "--rows", 0), "prompts"),
+    "no rows": (("--budget", 2, "--rows", 0), "--rows"),
     "a rate of 0": (("--budget", 2, "--rate", 0), "rate"),
     "no number for the rate": (("--budget", 2, "--rate", "nan"), "rate"),
     "no whole number": (("--budget", 1.5), "--budget"),
+    "a ball below rounding": (("--eps", "1e-300"), "eps must"),
+    "a power beyond floats": (("--alpha", "1e308"), "alpha <="),
+    "rows for which there is no memory": (("--budget", 2, "--rows", 8 * 10**12), "group=8 make rows"),
+    "a rate that is none, before RL is asked for": (("--rate", "nan"), "rate"),
+    "digits of another script": (("--budget", "\u0663"), "--budget"),
 }
 
 

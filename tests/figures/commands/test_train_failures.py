@@ -1,6 +1,7 @@
 """`costate train` where it goes wrong: runs that diverge, and checkpoints that are damaged or of another program."""
 
 import json
+import os
 import pickle
 
 import pandas as pd
@@ -9,7 +10,7 @@ import torch
 
 from agents.training.trainer import Trainer
 from envs.world import InputError
-from figures.commands import run_checkpoint
+from figures.harness import code
 from tests.figures.commands.test_train import TOKENS, folder, run, undrawn  # noqa: F401  (a fixture)
 
 DIVERGING = (
@@ -95,11 +96,16 @@ FORMS = {
     "an empty dict": lambda kept: {},
     "no rows": lambda kept: {**kept, "rows": []},
     "rows without steps": lambda kept: {**kept, "rows": [{"loss": 1.0}]},
+    "rows without numbers": lambda kept: {**kept, "rows": [{"step": 1}]},
+    "rows of another program": lambda kept: {**kept, "rows": [{**row, "more": 1} for row in kept["rows"]]},
     "rows that are no rows": lambda kept: {**kept, "rows": 3},
     "no state": lambda kept: {"rows": kept["rows"]},
     "another network": lambda kept: {**kept, "state": {**kept["state"], "actor": kept["state"]["actor"][:-1]}},
     "another shape": lambda kept: {**kept, "state": {**kept["state"], "actor": [torch.zeros(1)] * 99}},
     "no noise": lambda kept: {**kept, "state": {**kept["state"], "noise": []}},
+    "a state that is none": lambda kept: {**kept, "state": [1]},
+    "updates that are none": lambda kept: {**kept, "state": {**kept["state"], "taken": "many"}},
+    "an optimiser of another program": lambda kept: {**kept, "state": {**kept["state"], "optimiser": [1]}},
     "no optimiser": lambda kept: {**kept, "state": {k: x for k, x in kept["state"].items() if k != "optimiser"}},
 }
 
@@ -123,10 +129,37 @@ def test_a_damaged_checkpoint_is_named_in_one_line(stopped, form, capsys):
 
 
 @pytest.mark.usefixtures("undrawn")
+@pytest.mark.parametrize("kind", ["a pipe", "a folder", "a device"])
+def test_a_checkpoint_that_is_no_file_is_named_and_does_not_hang(stopped, kind, capsys, tmp_path):
+    path = folder(stopped) / "checkpoint.pt"
+    path.rename(tmp_path / "kept")
+    try:
+        {"a pipe": os.mkfifo, "a folder": os.mkdir, "a device": lambda p: os.symlink("/dev/zero", p)}[kind](path)
+        assert run(*TOKENS, "--out", stopped) == 2
+        assert f"checkpoint.pt is {kind}, not a file" in capsys.readouterr().err.strip().splitlines()[-1]
+    finally:
+        path.rmdir() if kind == "a folder" else path.unlink()
+        (tmp_path / "kept").rename(path)
+
+
+@pytest.mark.usefixtures("undrawn")
+@pytest.mark.parametrize("writer", [[1], "me", None, 3])
+def test_a_checkpoint_that_does_not_say_who_wrote_it_is_taken_but_not_silently(stopped, writer, capsys):
+    path = folder(stopped) / "checkpoint.pt"
+    whole = path.read_bytes()
+    try:
+        torch.save({**torch.load(path, weights_only=True), "written by": writer}, path)
+        assert run(*TOKENS, "--out", stopped) == 0
+        assert "was written with other code" in capsys.readouterr().err
+    finally:
+        path.write_bytes(whole)
+
+
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("other", ["code", "torch"])
 def test_a_checkpoint_of_other_code_or_libraries_is_taken_but_not_silently(stopped, other, capsys, monkeypatch):
-    writer = run_checkpoint._writer()
-    monkeypatch.setattr(run_checkpoint, "_writer", lambda: writer | {other: "another"})
+    writer = code.writer("figures.commands.training_run")
+    monkeypatch.setattr(code, "writer", lambda module: writer | {other: "another"})
     assert run(*TOKENS, "--out", stopped) == 0
     assert f"was written with other {other}; the run goes on from it" in capsys.readouterr().err
     monkeypatch.undo()

@@ -10,7 +10,8 @@ from agents.policies.module_policy import ModulePolicy
 from agents.policies.transformer import Transformer
 from envs.skills import skills
 from envs.world import InputError
-from figures.impact.checkpoints import MODEL_FILE, Source, checkpoint_files, read_checkpoints, read_model
+from figures.impact.checkpoint_files import MODEL_FILE, checkpoint_files, read_model
+from figures.impact.checkpoints import Source, read_checkpoints
 from figures.impact.numbers import Definitions, describe_policy
 from tests.envs.refusals import refused
 
@@ -183,7 +184,7 @@ def test_what_else_a_training_script_saves_is_passed_over(tmp_path):
     assert torch.equal(logits(loaded.policy), logits(network))
 
 
-@pytest.mark.parametrize("tokens", ["many", float("nan"), float("inf"), None])
+@pytest.mark.parametrize("tokens", ["many", ["a", "b"], {}, None, torch.zeros(3)])
 def test_tokens_that_are_no_number_are_none(tmp_path, tokens):
     (loaded,) = read_checkpoints(save(tmp_path, "a", transformer().state_dict(), "state", tokens=tokens), WORLD, OWN)
     assert loaded.tokens is None
@@ -387,9 +388,10 @@ def test_heads_must_be_known_and_fit(tmp_path):
     save(tmp_path, "one", STATE)
     with refused("--heads"):
         read_checkpoints(tmp_path, WORLD, Source())
-    write_model(tmp_path, heads="two")
-    with refused("--heads"):
-        read_checkpoints(tmp_path, WORLD, Source())
+    for heads in ("two", True, 0, -1, 2.5, [2]):
+        write_model(tmp_path, heads=heads)
+        with refused(str(tmp_path / MODEL_FILE)):
+            read_checkpoints(tmp_path, WORLD, Source())
     write_model(tmp_path, heads=2)
     for heads in (0, 3):
         with refused("width"):
