@@ -44,6 +44,14 @@ class Penalty:
 
 
 @dataclass(frozen=True)
+class Target:
+    """What a recipe is meant to climb: `max@k - beta KL(pi || ref)`, `max@k = E max(R_1 ... R_k)`; by default J."""
+
+    k: int = 1
+    beta: float = 0.0
+
+
+@dataclass(frozen=True)
 class Learner:
     """One recipe.
 
@@ -68,6 +76,7 @@ class Learner:
             `P_e (1 - (1 - P_e)^{G-1}) grad E[R | ended]` at each prompt, `P_e = P(ended)`.
         exact: True for the recipe that follows the exact gradient and samples nothing.
         least: smallest group size that the advantage can handle.
+        best_of: k of the max@k that the advantage is meant for; 1 for the expected return.
     """
 
     name: str
@@ -84,6 +93,19 @@ class Learner:
     compare_dropped: bool = True
     exact: bool = False
     least: int = 1
+    best_of: int = 1
+
+    @property
+    def target(self) -> Target | None:
+        """What the recipe is meant to climb: max@k, and less a KL divergence where k1 is in the reward.
+
+        None where a penalty in the reward is compared among k rows: no objective is known then.
+        """
+        if self.exact or self.kl_reward is None:
+            return Target(self.best_of)
+        if self.best_of > 1:
+            return None
+        return Target(1, self.kl_reward.beta if self.kl_reward.estimator == "k1" else 0.0)
 
     @property
     def needs_reference(self) -> bool:

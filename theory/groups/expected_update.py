@@ -22,6 +22,7 @@ from envs.policy import TokenPolicy
 from envs.token_mdp import TokenMDP
 from theory.groups.batches import PromptOutcomes, mean_weights
 from theory.groups.outcomes import Recipe, distinct_outcomes
+from theory.groups.targets import Target, checked_value
 from theory.tokens.completions import completions, words
 from theory.tokens.prefix_tree import DEFAULT_BUDGET, Tree, grow
 from theory.tokens.softmax_bounds import entropy
@@ -30,17 +31,19 @@ from theory.tokens.tree_gradients import TreeGradients, score_surrogate, whole_t
 
 @dataclass(frozen=True)
 class ExpectedUpdate:
-    """The mean update and the true gradient.
+    """The mean update and the gradient of what it is meant to climb.
 
     Attributes:
         mean: the mean update, with costates at every prefix.
-        truth: the gradient of the expected return, likewise.
+        truth: the gradient of the target, likewise.
         weights: `weights[k]` (N_k, C) is E[w_t | prefix, token] of every edge of level k.
+        value: the target's value; J where none was given.
     """
 
     mean: TreeGradients
     truth: TreeGradients
     weights: list[Tensor]
+    value: Float[Tensor, ""]
 
     @property
     def J(self) -> Float[Tensor, ""]:
@@ -59,6 +62,7 @@ def expected_update(
     reference: TokenPolicy | None = None,
     values: Sequence[Tensor] | None = None,
     prompts: int | Sequence[int] | None = None,
+    target: Target | None = None,
     budget: int = DEFAULT_BUDGET,
 ) -> ExpectedUpdate:
     """The exact mean of a recipe's update of `policy`, beside the exact gradient.
@@ -77,11 +81,13 @@ def expected_update(
         values: a critic's V_k of every node, level by level, as in `Tree.V`; the recipe gets `values`, which are `gamma^k V_k`.
         prompts: the groups of a batch, for a recipe that mixes them: a number of prompts that are drawn by the world's weights,
             or the indices of the prompts that a batch always holds. A recipe that weighs every group by itself needs none.
+        target: whose gradient is the truth, by default the expected return; others are in `theory.groups.targets`.
         budget: bytes that the multisets, or the prefixes, may take.
 
     Raises:
-        InputError: the group is below 1, the recipe mixes the groups of a batch and `prompts` is missing, or more than `budget`
-            bytes or too many batches would be needed (seen before anything is allocated).
+        InputError: the group is below 1, the target is not one finite number, the recipe mixes the groups of a batch and
+            `prompts` is missing, or more than `budget` bytes or too many batches would be needed (seen before anything is
+            allocated).
     """
     tree = grow(world, policy, 1.0, sites, budget=budget)
     with torch.no_grad():
@@ -101,7 +107,9 @@ def expected_update(
     edges, bonus = (None if w is None else _edge_means(drawn, rows.over_states(w)) for w in weights)
     assert edges is not None
     mean = whole_tree_gradients(tree, policy, sites, _surrogate(tree, drawn, edges, bonus), keep=True)
-    return ExpectedUpdate(mean, whole_tree_gradients(tree, policy, sites, score_surrogate(tree)), edges)
+    climbed = score_surrogate(tree) if target is None else checked_value(target, tree)
+    truth = whole_tree_gradients(tree, policy, sites, climbed)
+    return ExpectedUpdate(mean, truth, edges, truth.J if target is None else climbed.detach())
 
 
 def _along_words(tree: Tree, values: Sequence[Tensor]) -> Float[Tensor, "prompts W H"]:

@@ -71,9 +71,7 @@ class Completions:
 
     def success(self) -> Float[Tensor, "prompts"]:
         """Success probability P of every prompt; raises InputError unless all returns are 0 or 1."""
-        R = self.returns[self.given > 0]
-        if not bool(((R - R.round()).abs() < 1e-9).all() and (R > -0.5).all() and (R < 1.5).all()):
-            raise InputError("rewards are not binary: only returns of 0 and 1 have a success probability")
+        check_binary(self.given, self.rewards)
         return (self.p * self.returns).sum(-1)
 
     def over_states(self, x: Float[Tensor, "prompts L *rest"]) -> Float[Tensor, "prompts W *rest"]:
@@ -81,6 +79,13 @@ class Completions:
         weights = self.given.reshape(*self.given.shape, *[1] * (x.ndim - 2))
         total = x.new_zeros(len(x), int(self.word[-1]) + 1, *x.shape[2:])
         return total.index_add_(1, self.word, weights.to(x) * x)
+
+
+def check_binary(given: Float[Tensor, "prompts L"], rewards: Float[Tensor, "prompts L H"]) -> None:
+    """Refuse rewards whose sum is neither 0 nor 1 in some completion that is possible."""
+    R = rewards.sum(-1)[given > 0]
+    if not bool(((R - R.round()).abs() < 1e-9).all() and (R > -0.5).all() and (R < 1.5).all()):
+        raise InputError("rewards are not binary: only returns of 0 and 1 have a success probability")
 
 
 def words(tree: Tree) -> Words:

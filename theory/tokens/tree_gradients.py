@@ -59,6 +59,7 @@ def score_surrogate(tree: Tree, baseline: bool = True) -> Float[Tensor, ""]:
     for k, (level, Q, V) in enumerate(zip(tree.levels, tree.Q, tree.V, strict=True)):
         advantage = Q - V[:, None] if baseline and Q.shape[1] > 1 else Q
         log_pi = torch.log_softmax(level.logits, -1).gather(1, level.tokens)
+        log_pi = torch.where(level.share > 0, log_pi, 0.0)  # a forbidden token has none
         total = total + tree.world.gamma**k * (level.reach @ (level.share * advantage * log_pi).sum(-1))
     return total
 
