@@ -186,8 +186,8 @@ def pass_k_training(k: int = 2, length: str = "row sum", clip: float = 0.2) -> L
     `c = E[(1 - M_{j+1}) / S_{j+1} - (1 - M_j - C(G-1-j, k-1) / C(G-1, k-1)) / S_j]`, j ~ Bin(G-1, P) successes among the other
     rows, `M_j = 1 - C(G-j, k) / C(G, k)`, `S_j = sqrt(M_j (1 - M_j))`, and 0 for a quotient by 0. Undivided by S it would be
     `(1/k - 1/G) grad pass@k`; as G grows it tends to `(1/k) grad 2 arcsin sqrt(pass@k)`. So it climbs pass@k at every prompt
-    but weighs the prompts otherwise, as GRPO's std does in J. At k = G it is 0. Departs from its paper: no length factor by
-    default, and rewards other than 0 and 1 are taken.
+    but weighs the prompts otherwise, as GRPO's std does in J. At G = k it is 0, at G = k + 1 `k^{-3/2} grad pass@k`. Departs
+    from its paper: no length factor by default, and rewards other than 0 and 1 are taken.
 
     Args:
         k: of pass@k.
