@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from agents.recipes.learner import Learner
+from agents.recipes.learner import Learner, Target
 from agents.training.copies import Copies
 from agents.training.diagnostics import SAMPLED, StepDiagnostics
 from agents.training.settings import Oracle, Record, SamplerMismatch, TrainingSettings
@@ -87,13 +87,13 @@ class Trainer:
         """Records of the steps that are left, and one more of the policies as they are in the end."""
         while self.taken < self.setting.steps:
             yield self.step()
-        yield self._record(self._answers(), None, dict.fromkeys(SAMPLED, self._nothing()))
+        yield self._record(self._answers(), [self._nothing()] * 2, dict.fromkeys(SAMPLED, self._nothing()))
 
     def step(self) -> Record:
         """One update of every copy."""
         if self.learner.exact:
             return self._exact_step()
-        answers = self._answers() if self._is_recorded() else None
+        answers, aim = (self._answers(), self._target_gradient()) if self._is_recorded() else (None, None)
         rows = self._draw()
         fields: Fields = {"reference": self._reference(rows), "values": self._values(rows)}
         diagnostics = StepDiagnostics(rows)
@@ -102,8 +102,8 @@ class Trainer:
                 self._move(diagnostics.keep_first(self._gradient(rows, part, fields, diagnostics)))
         self._fit_critic(rows, fields["reference"])
         self._compare_sampler(diagnostics)
-        cosine = None if answers is None else self._cosine(diagnostics.gradient, answers[2])
-        record = self._record(answers, cosine, diagnostics.summary())
+        cosines = [self._cosine(diagnostics.gradient, truth) for truth in (answers and answers[2], aim)]
+        record = self._record(answers, cosines, diagnostics.summary())
         self.taken += 1
         return record
 
@@ -163,7 +163,9 @@ class Trainer:
             J, gradients = self.oracle.gradient(self.actor)
             answers = J.double().cpu(), self._nothing(), gradients
         self._move([-g for g in answers[2]])
-        record = self._record(answers, torch.ones_like(answers[0]), dict.fromkeys(SAMPLED, self._nothing()))
+        record = self._record(
+            answers, [torch.ones_like(answers[0]), self._nothing()], dict.fromkeys(SAMPLED, self._nothing())
+        )
         self.taken += 1
         return record
 
@@ -209,8 +211,17 @@ class Trainer:
         J, H, gradients = self.oracle.answers(self.actor)
         return J.double().cpu(), H.double().cpu(), gradients
 
-    def _cosine(self, gradient: list[Tensor], truth: list[Tensor]) -> Float[Tensor, "S"]:
-        """Of the update, minus the loss's gradient, to the true gradient; NaN where either is 0."""
+    def _target_gradient(self) -> list[Tensor] | None:
+        """The exact gradient of what the recipe is meant to climb, where that is not the return and is known."""
+        target = self.learner.target
+        if self.oracle is None or target is None or target == Target():
+            return None
+        return self.oracle.target_gradient(self.actor, target, self.reference)
+
+    def _cosine(self, gradient: list[Tensor], truth: list[Tensor] | None) -> Float[Tensor, "S"]:
+        """Of the update, minus the loss's gradient, to an exact gradient; NaN where either is 0 or the exact one not known."""
+        if truth is None:
+            return self._nothing()
         x, y = -self.actor.flattened(gradient).double().cpu(), self.actor.flattened(truth).double().cpu()
         cosine: Tensor = (x * y).sum(1) / (x.norm(dim=1) * y.norm(dim=1))
         return cosine
@@ -229,11 +240,10 @@ class Trainer:
     def _nothing(self) -> Float[Tensor, "S"]:
         return torch.full((self.actor.count,), torch.nan, dtype=torch.float64)
 
-    def _record(self, answers: Answers | None, cosine: Tensor | None, sampled: dict[str, Tensor]) -> Record:
+    def _record(self, answers: Answers | None, cosines: list[Tensor], sampled: dict[str, Tensor]) -> Record:
         J, H = (self._nothing(), self._nothing()) if answers is None else answers[:2]
         rows = 0 if self.learner.exact else self.taken * self.setting.prompts * self.setting.group
-        known = self._nothing() if cosine is None else cosine
-        return Record(self.taken, rows, J=J, entropy=H, cosine=known, **sampled)
+        return Record(self.taken, rows, J=J, entropy=H, cosine=cosines[0], target_cosine=cosines[1], **sampled)
 
     def state(self) -> dict[str, Any]:
         """Everything that the next step depends on, for `torch.save`."""
