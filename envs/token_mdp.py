@@ -5,6 +5,7 @@ its abstract states, a row vector (S,): `b' = sum_a u(a) b P_a`, and pays `rbar(
 deterministic tables the belief is one-hot too and this is the plain tabular world.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -14,9 +15,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from envs.arguments import check_gamma, check_horizon
+from envs.arguments import check_gamma, check_horizon, short
 from envs.world import InputError
 
+TAKEN_NAMES = ("rewards", "mask", "group", "log_probs", "old", "reference", "values", "ended", "extras")  # of a batch
 _ROW_SUM = 1e-9  # how far a row of probabilities may be from summing to one
 
 
@@ -31,10 +33,12 @@ class TokenMDP:
     hidden state once its last token was fed on. No Gymnasium shell can pay it: it belongs to world and policy together.
     `end`, if given, is the end token: a completion is what was said up to it, and one without it is *truncated* at the
     horizon. What is said after it must change nothing: it leads to states that pay nothing and that nothing leaves.
+    `signals`, if given, are further tables of r's form by name, which a recipe may see beside the rewards: a completion's
+    signal is the sum of its entries along the way, not discounted. "accuracy" is 1 for a success and 0 for a failure.
 
     Raises InputError, in one line, for tables that do not fit or hold NaN, rows of P that do not sum to one, a token
-    outside the vocabulary, a start state that does not exist, gamma outside (0, 1], a horizon below 1, or an end token
-    after which something is still paid.
+    outside the vocabulary, a start state that does not exist, gamma outside (0, 1], a horizon below 1, an end token
+    after which something is still paid, or a signal whose name is no Python name or means something else to a recipe.
     """
 
     P: Any  # (S, V, S)
@@ -47,6 +51,7 @@ class TokenMDP:
     optimal_return: float | None = None
     readout: Any = None  # (D,)
     end: Any = None  # a token
+    signals: Any = None  # name -> (H, S, V)
 
     def __post_init__(self) -> None:
         """Convert and check the tables."""
@@ -55,9 +60,8 @@ class TokenMDP:
             raise InputError("horizon must be a whole number >= 1 for a token world")
         check_gamma(self.gamma)
         object.__setattr__(self, "P", _probabilities("P", self.P))
-        object.__setattr__(self, "r", _table("r", self.r))
-        if self.r.ndim == 2:
-            object.__setattr__(self, "r", self.r.expand(self.horizon, *self.r.shape).clone())
+        object.__setattr__(self, "r", _by_step("r", self.r, self.horizon))
+        object.__setattr__(self, "signals", _signals(self.signals, self.horizon))
         _check_tables(self)
         object.__setattr__(self, "prompts", _whole("prompts", self.prompts, 2, self.V, "token", "vocabulary"))
         object.__setattr__(self, "starts", _whole("starts", self.starts, 1, self.S, "state", "world"))
@@ -117,13 +121,24 @@ class TokenMDP:
         """The same world from a step on: the reward tables of the steps before it are dropped."""
         if not 0 <= step < self.horizon:
             raise InputError(f"step must lie in 0 ... {self.horizon - 1}; got {step}")
-        return self if step == 0 else self._with(r=self.r[step:], horizon=self.horizon - step)
+        if step == 0:
+            return self
+        signals = {name: table[step:] for name, table in self.signals.items()}
+        return self._with(r=self.r[step:], horizon=self.horizon - step, signals=signals)
 
     def first(self, steps: int) -> "TokenMDP":
         """The first `steps` steps of the same world, and nothing paid after them."""
         if not 1 <= steps <= self.horizon:
             raise InputError(f"steps must lie in 1 ... {self.horizon}; got {steps}")
-        return self._with(r=self.r[:steps], horizon=steps, readout=None)
+        signals = {name: table[:steps] for name, table in self.signals.items()}
+        return self._with(r=self.r[:steps], horizon=steps, readout=None, signals=signals)
+
+    def paying(self, name: str) -> "TokenMDP":
+        """The same world with a signal in the place of its rewards, not discounted: its returns are the signal."""
+        if name not in self.signals:
+            known = ", ".join(self.signals) or "none"
+            raise InputError(f"signals of the world lack {name!r}; it has {known}: give it a table of that name")
+        return self._with(r=self.signals[name], gamma=1.0, readout=None, signals={})
 
     def _with(self, **changes: Any) -> "TokenMDP":
         """A copy whose tables, sound already, are not checked (or moved) again."""
@@ -138,7 +153,8 @@ class TokenMDP:
             return self
         tables = {name: value for name, value in self.__dict__.items() if isinstance(value, Tensor)}
         moved = {name: t.to(device, dtype if t.is_floating_point() else None) for name, t in tables.items()}
-        return self._with(**moved, optimal_return=self.optimal_return)
+        signals = {name: table.to(device, dtype) for name, table in self.signals.items()}
+        return self._with(**moved, signals=signals, optimal_return=self.optimal_return)
 
 
 def check_tokens(world: TokenMDP, tokens: Int[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:
@@ -157,6 +173,21 @@ def _table(name: str, given: Any) -> Tensor:
     if not bool(table.isfinite().all()):
         raise InputError(f"{name} holds NaN or infinity; every entry must be a finite number")
     return table
+
+
+def _by_step(name: str, given: Any, horizon: int) -> Tensor:
+    """A table for every step; one table is that of all steps."""
+    table = _table(name, given)
+    return table.expand(horizon, *table.shape).clone() if table.ndim == 2 else table
+
+
+def _signals(given: Any, horizon: int) -> dict[str, Tensor]:
+    if given is not None and not isinstance(given, Mapping):
+        raise InputError(f"signals must be tables by name, a dictionary; got {type(given).__name__}")
+    for name in given or {}:
+        if not (isinstance(name, str) and name.isidentifier()) or name in TAKEN_NAMES:
+            raise InputError(f"signals must have names of their own, like 'accuracy'; got {short(name)}")
+    return {name: _by_step(f"signals[{name!r}]", table, horizon) for name, table in (given or {}).items()}
 
 
 def _probabilities(name: str, given: Any) -> Tensor:
@@ -189,8 +220,9 @@ def _check_tables(world: TokenMDP) -> None:
     if P.ndim != 3 or P.shape[0] != P.shape[2]:
         raise InputError(f"P must have shape (S, V, S); got {tuple(P.shape)}")
     wanted = (world.horizon, P.shape[0], P.shape[1])
-    if tuple(r.shape) != wanted:
-        raise InputError(f"r must have shape {wanted[1:]} or {wanted}; got {tuple(r.shape)}")
+    for name, table in {"r": r, **{f"signals[{name!r}]": table for name, table in world.signals.items()}}.items():
+        if tuple(table.shape) != wanted:
+            raise InputError(f"{name} must have shape {wanted[1:]} or {wanted}; got {tuple(table.shape)}")
 
 
 def _check_end(world: TokenMDP) -> None:
@@ -200,7 +232,8 @@ def _check_end(world: TokenMDP) -> None:
         raise InputError(f"end must be a token, 0 ... {world.V - 1}; got {world.end!r}")
     over = (world.P[:, world.end] > 0).any(0)
     leaving = world.P[over][:, :, ~over].sum()
-    if float(leaving) > 0 or bool(world.r[:, over].any()) or world.readout is not None:
+    paid = any(bool(table[:, over].any()) for table in (world.r, *world.signals.values()))
+    if float(leaving) > 0 or paid or world.readout is not None:
         raise InputError(
             f"end must be a token that leads to states that pay nothing and that nothing leaves; {world.end} does not"
         )

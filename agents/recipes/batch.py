@@ -23,6 +23,7 @@ class Batch:
         reference: log pi_ref of the same tokens, for a KL penalty.
         values: a critic's `gamma^k V_k` before each step.
         ended: False for completions that were cut at the horizon.
+        extras: further numbers of every row by name, such as "accuracy": what an advantage may see beside the rewards.
 
     Raises:
         InputError: naming the field: shapes disagree, a reward or log-probability is not finite, the mask has a hole or an
@@ -36,6 +37,7 @@ class Batch:
     reference: Float[Tensor, "rows T"] | None = None
     values: Float[Tensor, "rows T"] | None = None
     ended: Bool[Tensor, "rows"] | None = None
+    extras: dict[str, Tensor] | None = None
 
     def __post_init__(self) -> None:
         """Check the fields."""
@@ -46,11 +48,18 @@ class Batch:
                 raise InputError(f"{name} must be finite, of the rewards' shape {tuple(self.rewards.shape)}")
         if self.ended is not None and self.ended.shape != self.group.shape:
             raise InputError(f"ended must have one entry per row, {len(self.group)}; got {tuple(self.ended.shape)}")
+        for name, x in (self.extras or {}).items():
+            if x.shape != self.group.shape or not bool(x.isfinite().all()):
+                raise InputError(
+                    f"extras must be finite, one entry per row, {len(self.group)}; {name} has {tuple(x.shape)}"
+                )
 
     def rows(self, index: Tensor | slice) -> "Batch":
         """The rows at `index` as a batch of their own, their groups numbered anew."""
-        chosen: dict[str, Any] = {name: None if x is None else x[index] for name, x in self.__dict__.items()}
-        return Batch(**chosen | {"group": torch.unique(chosen["group"], return_inverse=True)[1]})
+        tables = {name: x for name, x in self.__dict__.items() if name != "extras"}
+        chosen: dict[str, Any] = {name: None if x is None else x[index] for name, x in tables.items()}
+        extras = None if self.extras is None else {name: x[index] for name, x in self.extras.items()}
+        return Batch(**chosen | {"group": torch.unique(chosen["group"], return_inverse=True)[1]}, extras=extras)
 
 
 def check_rows(

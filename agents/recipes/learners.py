@@ -24,6 +24,7 @@ from agents.recipes.advantages import (
 from agents.recipes.best_of import best_of, best_of_standardised
 from agents.recipes.learner import Learner as Learner
 from agents.recipes.learner import Penalty as Penalty
+from agents.recipes.selections import SELECTIONS
 from agents.recipes.surrogates import (
     NORMALISERS,
     clipped,
@@ -103,15 +104,30 @@ def grpo(std: str = "population", length: str = "row mean", clip: float = 0.2, e
 
 
 @recipe
-def dapo(low: float = 0.2, high: float = 0.28, drop_truncated: bool = False) -> Learner:
+def dapo(low: float = 0.2, high: float = 0.28, drop_truncated: bool = False, dynamic_sampling: str = "none") -> Learner:
     """DAPO (arXiv:2503.14476): GRPO's advantage, clip-higher, mean over the group's tokens.
 
-    Mean: GRPO's at token level; the wider clip acts from the second step on. Departs from its paper: there is no dynamic
-    sampling (groups without a signal stay in, with weight 0), and truncated rows are kept or left out, not penalised by length.
-    Where they are left out, the mean over tokens is one over the tokens that are kept; their rewards stay in mean and std.
-    `Learner.count_dropped` and `Learner.compare_dropped` change either.
+    Mean: GRPO's at token level, u for a group; the wider clip acts from the second step on. With dynamic sampling by the
+    accuracy of a batch of N groups, the groups with successes and failures alone are in the update, and its mean is
+    `(1 - (1 - s)^N) E[u | kept]`, s the probability that a group is kept. This has the direction of the paper's,
+    `E[u | kept]`, which draws until the batch is full. Where the reward is the accuracy itself, u is 0 in the other groups, and
+    the mean is `(1 - (1 - s)^N) / s` times that without. Departs from its paper: a batch is not filled up, and truncated
+    rows are kept or left out, not penalised by length. Where they are left out, the mean over tokens is one over the tokens
+    that are kept; their rewards stay in mean and std. `Learner.count_dropped` and `Learner.compare_dropped` change either.
+
+    Args:
+        low: how far below 1 the ratio may go.
+        high: how far above.
+        drop_truncated: whether rows that were cut are left out of the loss.
+        dynamic_sampling: "none", "accuracy" (needs that signal of the world) or "reward" (by returns that differ).
+
+    Raises:
+        InputError: dynamic_sampling is unknown, or low or high is negative.
     """
-    return Learner("dapo", standardised(), clipped(low, high), group_token_mean, drop_truncated=drop_truncated, least=2)
+    if dynamic_sampling not in SELECTIONS:
+        raise InputError(f"dynamic_sampling must be one of {', '.join(SELECTIONS)}; got {dynamic_sampling!r}")
+    built = Learner("dapo", standardised(), clipped(low, high), group_token_mean, least=2)
+    return replace(built, drop_truncated=drop_truncated, select=SELECTIONS[dynamic_sampling])
 
 
 @recipe

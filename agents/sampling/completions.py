@@ -5,7 +5,7 @@ Rewards are `gamma^k r_k` along drawn abstract states, what each step adds to th
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -30,6 +30,7 @@ class SampledCompletions:
         log_probs: `log pi` of the tokens, from the pass that drew them.
         group: number of the row's group.
         ended: False for rows that were cut at the horizon of a world with an end token.
+        extras: the world's signals of every row by name.
     """
 
     prompt: Int[Tensor, "rows"]
@@ -39,10 +40,11 @@ class SampledCompletions:
     log_probs: Float[Tensor, "rows H"]
     group: Int[Tensor, "rows"]
     ended: Bool[Tensor, "rows"]
+    extras: dict[str, Tensor] = field(default_factory=dict)
 
     def batch(self) -> Batch:
         """The rows as the batch of an on-policy update."""
-        return Batch(self.rewards, self.mask, self.group)
+        return Batch(self.rewards, self.mask, self.group, extras=self.extras)
 
 
 def sample_completions(
@@ -73,7 +75,8 @@ def sample_completions(
     mask, ended = completed(world, sample.tokens)
     contexts = torch.cat([world.prompts.to(prompt.device)[prompt], sample.tokens], 1)
     rewards = step_rewards(world, prompt, sample.tokens, of_states)
-    return SampledCompletions(prompt, contexts, rewards, mask, sample.log_probs, sample.prompt, ended)
+    extras = {name: drawn_signal(world, name, prompt, sample.tokens, of_states) for name in world.signals}
+    return SampledCompletions(prompt, contexts, rewards, mask, sample.log_probs, sample.prompt, ended, extras)
 
 
 def _split(world: TokenMDP, uniforms: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -100,6 +103,17 @@ def step_rewards(
     rewards = drawn_rewards(world, prompt, tokens, None if uniforms is None else uniforms.to(tokens.device))
     discount = world.gamma ** torch.arange(world.horizon, device=rewards.device, dtype=rewards.dtype)
     return rewards * discount * world.mask(tokens)
+
+
+def drawn_signal(
+    world: TokenMDP,
+    name: str,
+    prompt: Int[Tensor, "rows"],
+    tokens: Int[Tensor, "rows H"],
+    uniforms: Float[Tensor, "rows H"] | None = None,
+) -> Float[Tensor, "rows"]:
+    """A signal of the world, by name, along the states that the same uniforms draw for `step_rewards`; errors as there."""
+    return step_rewards(world.paying(name), prompt, tokens, uniforms).sum(1)
 
 
 def completed(

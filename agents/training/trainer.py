@@ -15,11 +15,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from agents.recipes.learner import Learner, Target
+from agents.training.checks import check_answers, check_rows_of
 from agents.training.copies import Copies
 from agents.training.diagnostics import SAMPLED, StepDiagnostics
 from agents.training.settings import Oracle, Record, SamplerMismatch, TrainingSettings
 from agents.training.tasks import Rollouts, Task
-from envs.world import InputError
 
 _SAME = {torch.float64: 1e-9, torch.float32: 1e-4}  # how far a ratio may be from 1 before the first step
 Answers = tuple[Tensor, Tensor, list[Tensor]]  # J, entropy, gradients of every copy
@@ -55,14 +55,8 @@ class Trainer:
         oracle: Oracle | None = None,
         critics: Sequence[nn.Module] | None = None,
     ):
-        _check(learner, policies, seeds, oracle, critics)
-        if setting.group < learner.least:
-            raise InputError(f"group must be >= {learner.least}: learner {learner.name!r} compares the rows of a group")
-        _try_smallest(learner, setting)
-        if setting.sampler and not task.any_precision:
-            raise InputError(
-                "sampler must be left out in a linear-quadratic world: its rows are drawn in double precision"
-            )
+        check_answers(learner, policies, seeds, oracle, critics)
+        check_rows_of(task, learner, setting)
         self.task, self.learner, self.setting, self.oracle, self.taken = task, learner, setting, oracle, 0
         self.actor, self.warned = Copies.of(policies), False
         self.reference = self.actor.frozen() if learner.needs_reference else None
@@ -113,7 +107,7 @@ class Trainer:
     def _draw(self) -> Rollouts:
         precision = getattr(torch, self.setting.sampler) if self.setting.sampler else None
         sampler = self.actor.frozen(precision) if precision else self.actor
-        return self.task.draw(sampler, self.setting.prompts, self.setting.group, self.noise)
+        return self.task.draw(sampler, self.setting.prompts, self.setting.group, self.noise, self.learner.signals)
 
     def _minibatches(self) -> list[Tensor | slice]:
         """Whole groups, in a random order that is the same for all copies and runs."""
@@ -268,30 +262,3 @@ class Trainer:
         if self.critic is not None:
             self.critic_optimiser.load_state_dict(state["critic_optimiser"])
         self.taken = int(state["taken"])
-
-
-def _try_smallest(learner: Learner, setting: TrainingSettings) -> None:
-    """Let the learner refuse what is too small for it before anything is drawn."""
-    groups = 1 if learner.exact else setting.prompts // setting.minibatches
-    none = torch.zeros(groups * setting.group, 1, dtype=torch.float64)
-    index = torch.arange(groups).repeat_interleave(setting.group)
-    learner(none, none == 0, index, none, reference=none, values=none, ended=none[:, 0] == 0)
-
-
-def _check(
-    learner: Learner,
-    policies: Sequence[nn.Module],
-    seeds: Sequence[int],
-    oracle: Oracle | None,
-    critics: Sequence[nn.Module] | None,
-) -> None:
-    if len(seeds) != len(policies) or len(set(seeds)) != len(seeds):
-        raise InputError(f"seeds must be {len(policies)} different numbers, one per policy; got {list(seeds)}")
-    if oracle is None and (learner.exact or learner.critic == "exact"):
-        raise InputError(f"oracle is missing: learner {learner.name!r} needs exact answers")
-    if learner.critic == "exact" and learner.kl_reward is not None and learner.lam < 1:
-        raise InputError(
-            "critic must be learned, or lam 1, with a KL penalty in the reward: the exact one knows the world's alone"
-        )
-    if learner.critic == "learned" and (critics is None or len(critics) != len(policies)):
-        raise InputError(f"critics must be {len(policies)} networks: learner {learner.name!r} learns its values")

@@ -21,7 +21,7 @@ from torch import Tensor
 from envs.policy import TokenPolicy
 from envs.token_mdp import TokenMDP
 from theory.groups.batches import PromptOutcomes, mean_weights
-from theory.groups.outcomes import Recipe, distinct_outcomes
+from theory.groups.outcomes import Recipe, distinct_outcomes, further_fields
 from theory.groups.targets import Target, checked_value
 from theory.tokens.completions import completions, words
 from theory.tokens.prefix_tree import DEFAULT_BUDGET, Tree, grow
@@ -67,7 +67,8 @@ def expected_update(
 ) -> ExpectedUpdate:
     """The exact mean of a recipe's update of `policy`, beside the exact gradient.
 
-    The recipe gets the field `ended` where the world has an end token, and more fields as said below. Every further field makes
+    The recipe gets the field `ended` where the world has an end token, the world's signals that it asks for by name
+    (`theory.groups.outcomes.further_fields`), and more fields as said below. Every further field makes
     more outcomes; in the end every completion is one.
 
     Args:
@@ -101,8 +102,7 @@ def expected_update(
         fields["reference"] = compared.log_probs[:, rows.word]
     if values is not None:
         fields["values"] = _along_words(tree, values)[:, rows.word]
-    if tree.world.end is not None:
-        fields["ended"] = (rows.tokens == tree.world.end).any(-1)
+    fields |= further_fields(recipe, tree.world, rows, budget)
     weights = _row_weights(recipe, rows.p, fields, world.weights, group, prompts, budget)
     edges, bonus = (None if w is None else _edge_means(drawn, rows.over_states(w)) for w in weights)
     assert edges is not None

@@ -6,6 +6,7 @@ of this form can be used in place of these.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
@@ -59,13 +60,16 @@ def success(tree: Tree) -> Float[Tensor, ""]:
 def pass_at_k(k: int) -> Target:
     """`E[1 - (1 - P)^k]` over prompts: whether one of k independent completions of a prompt succeeds.
 
-    The gradient is `E[k (1 - P)^{k-1} grad P]`. Raises InputError for k < 1; the target, for returns that are not 0 or 1.
+    The gradient is `E[k (1 - P)^{k-1} grad P]`. A success is what the world's signal "accuracy" says; in a world without it, a
+    return of 1. Raises InputError for k < 1; the target, where the signal or the return is neither 0 nor 1.
     """
     k = whole("k", k, 1)
 
     def target(tree: Tree) -> Float[Tensor, ""]:
-        check_binary(*state_paths(tree.world)[1:])
-        return max_at_k(k)(tree)
+        known = "accuracy" in tree.world.signals
+        judged = tree.world.paying("accuracy") if known else tree.world
+        check_binary("signals" if known else "rewards", *state_paths(judged)[1:])
+        return max_at_k(k)(replace(tree, world=judged))
 
     return target
 

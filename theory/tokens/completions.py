@@ -71,7 +71,7 @@ class Completions:
 
     def success(self) -> Float[Tensor, "prompts"]:
         """Success probability P of every prompt; raises InputError unless all returns are 0 or 1."""
-        check_binary(self.given, self.rewards)
+        check_binary("rewards", self.given, self.rewards)
         return (self.p * self.returns).sum(-1)
 
     def over_states(self, x: Float[Tensor, "prompts L *rest"]) -> Float[Tensor, "prompts W *rest"]:
@@ -81,11 +81,11 @@ class Completions:
         return total.index_add_(1, self.word, weights.to(x) * x)
 
 
-def check_binary(given: Float[Tensor, "prompts L"], rewards: Float[Tensor, "prompts L H"]) -> None:
-    """Refuse rewards whose sum is neither 0 nor 1 in some completion that is possible."""
+def check_binary(name: str, given: Float[Tensor, "prompts L"], rewards: Float[Tensor, "prompts L H"]) -> None:
+    """Refuse rewards (or signals) whose sum is neither 0 nor 1 in some completion that is possible."""
     R = rewards.sum(-1)[given > 0]
     if not bool(((R - R.round()).abs() < 1e-9).all() and (R > -0.5).all() and (R < 1.5).all()):
-        raise InputError("rewards are not binary: only returns of 0 and 1 have a success probability")
+        raise InputError(f"{name} are not binary: only sums of 0 and 1 have a success probability")
 
 
 def words(tree: Tree) -> Words:
@@ -146,6 +146,11 @@ def state_paths(
         rewards = [x[:, possible] for x in rewards]
     order = word.sort(stable=True).indices
     return word[order], given[:, order], torch.stack(rewards, -1)[:, order]
+
+
+def drawn_signal(world: TokenMDP, name: str, budget: int = DEFAULT_BUDGET) -> Float[Tensor, "prompts L"]:
+    """A signal of the world for every row of `completions`; raises InputError where the world has no such signal."""
+    return state_paths(world.paying(name), budget)[2].sum(-1)
 
 
 def _successors(world: TokenMDP) -> tuple[Int[Tensor, "S V B"], Float[Tensor, "S V B"]]:
