@@ -145,6 +145,15 @@ def takes_numbers(*names: str) -> Callable[[Callable[P, Answer]], Callable[P, An
     return decorate
 
 
+def asked_for(function: Callable[..., Any]) -> tuple[str, ...]:
+    """Names of the keyword-only parameters without a default: what a function asks for beside its usual arguments."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # some built-in functions have none
+        return ()
+    return tuple(p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty)
+
+
 def whole(name: str, given: Any, least: int, why: str = "") -> int:
     """A whole number >= least, numpy's included; True and False are none."""
     try:
@@ -166,6 +175,12 @@ def check_spread(name: str, value: Any) -> None:
     """Refuse a standard deviation that is negative or no finite number."""
     if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not 0 <= float(value) < math.inf:
         raise InputError(f"{name} must be a finite number >= 0, a standard deviation; got {short(value)}")
+
+
+def check_finite(name: str, value: Any) -> None:
+    """Refuse what is no finite number."""
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not math.isfinite(value):
+        raise InputError(f"{name} must be a finite number; got {short(value)}")
 
 
 def check_seed(seed: Any) -> int:

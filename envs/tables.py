@@ -1,13 +1,17 @@
 """Tables that come in as lists, numpy arrays or tensors: float64 torch tensors, or an error in one line."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from envs.arguments import short
 from envs.world import InputError
 
+# fields of a batch, which no signal may be called by
+TAKEN_NAMES = ("rewards", "mask", "group", "log_probs", "old", "reference", "values", "ended", "span", "extras")
 _ROW_SUM = 1e-9  # how far a row of probabilities may be from summing to one
 
 
@@ -20,6 +24,22 @@ def number_table(name: str, given: Any) -> Tensor:
     if not bool(table.isfinite().all()):
         raise InputError(f"{name} holds NaN or infinity; every entry must be a finite number")
     return table
+
+
+def by_step(name: str, given: Any, horizon: int) -> Tensor:
+    """A table for every step; one table is that of all steps."""
+    table = number_table(name, given)
+    return table.expand(horizon, *table.shape).clone() if table.ndim == 2 else table
+
+
+def signal_tables(given: Any, horizon: int) -> dict[str, Tensor]:
+    """The signals of a token world by name, a table for every step each."""
+    if given is not None and not isinstance(given, Mapping):
+        raise InputError(f"signals must be tables by name, a dictionary; got {type(given).__name__}")
+    for name in given or {}:
+        if not (isinstance(name, str) and name.isidentifier()) or name in TAKEN_NAMES:
+            raise InputError(f"signals must have names of their own, like 'accuracy'; got {short(name)}")
+    return {name: by_step(f"signals[{name!r}]", table, horizon) for name, table in (given or {}).items()}
 
 
 def probabilities(name: str, given: Any) -> Tensor:

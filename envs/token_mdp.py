@@ -19,7 +19,7 @@ from torch import Tensor
 
 from envs.arguments import check_gamma, check_horizon
 from envs.speech import check_turns, spoken_laws
-from envs.tables import number_table, probabilities, whole_numbers
+from envs.tables import by_step, number_table, probabilities, signal_tables, whole_numbers
 from envs.world import InputError
 
 
@@ -37,10 +37,13 @@ class TokenMDP:
     `speech` (S, V), if given, holds the law of the environment's token in the states in which it speaks, and rows of zeros for
     the states in which the policy does. Its tokens are steps like all others: they take one step of the horizon and of the
     discount, and `r` may pay for them. The tokens said so far must tell whose turn it is.
+    `signals`, if given, are further tables of r's form by name, which a recipe may see beside the rewards: a completion's
+    signal is the sum of its entries along the way, not discounted. "accuracy" is 1 for a success and 0 for a failure.
 
     Raises InputError, in one line, for tables that do not fit or hold NaN, rows of P that do not sum to one, a token
     outside the vocabulary, a start state that does not exist, gamma outside (0, 1], a horizon below 1, an end token
-    after which something is still paid, or turns that the tokens do not tell.
+    after which something is still paid, turns that the tokens do not tell, or a signal whose name is no Python name or means
+    something else to a recipe.
     """
 
     P: Any  # (S, V, S)
@@ -54,6 +57,7 @@ class TokenMDP:
     readout: Any = None  # (D,)
     end: Any = None  # a token
     speech: Any = None  # (S, V)
+    signals: Any = None  # name -> (H, S, V)
 
     def __post_init__(self) -> None:
         """Convert and check the tables."""
@@ -62,9 +66,8 @@ class TokenMDP:
             raise InputError("horizon must be a whole number >= 1 for a token world")
         check_gamma(self.gamma)
         object.__setattr__(self, "P", probabilities("P", self.P))
-        object.__setattr__(self, "r", number_table("r", self.r))
-        if self.r.ndim == 2:
-            object.__setattr__(self, "r", self.r.expand(self.horizon, *self.r.shape).clone())
+        object.__setattr__(self, "r", by_step("r", self.r, self.horizon))
+        object.__setattr__(self, "signals", signal_tables(self.signals, self.horizon))
         _check_tables(self)
         object.__setattr__(self, "prompts", whole_numbers("prompts", self.prompts, 2, self.V, "token", "vocabulary"))
         object.__setattr__(self, "starts", whole_numbers("starts", self.starts, 1, self.S, "state", "world"))
@@ -152,13 +155,24 @@ class TokenMDP:
         """The same world from a step on: the reward tables of the steps before it are dropped."""
         if not 0 <= step < self.horizon:
             raise InputError(f"step must lie in 0 ... {self.horizon - 1}; got {step}")
-        return self if step == 0 else self._with(r=self.r[step:], horizon=self.horizon - step)
+        if step == 0:
+            return self
+        signals = {name: table[step:] for name, table in self.signals.items()}
+        return self._with(r=self.r[step:], horizon=self.horizon - step, signals=signals)
 
     def first(self, steps: int) -> "TokenMDP":
         """The first `steps` steps of the same world, and nothing paid after them."""
         if not 1 <= steps <= self.horizon:
             raise InputError(f"steps must lie in 1 ... {self.horizon}; got {steps}")
-        return self._with(r=self.r[:steps], horizon=steps, readout=None)
+        signals = {name: table[:steps] for name, table in self.signals.items()}
+        return self._with(r=self.r[:steps], horizon=steps, readout=None, signals=signals)
+
+    def paying(self, name: str) -> "TokenMDP":
+        """The same world with a signal in the place of its rewards, not discounted: its returns are the signal."""
+        if name not in self.signals:
+            known = ", ".join(self.signals) or "none"
+            raise InputError(f"signals of the world lack {name!r}; it has {known}: give it a table of that name")
+        return self._with(r=self.signals[name], gamma=1.0, readout=None, signals={})
 
     def _with(self, **changes: Any) -> "TokenMDP":
         """A copy whose tables, sound already, are not checked (or moved) again."""
@@ -173,7 +187,8 @@ class TokenMDP:
             return self
         tables = {name: value for name, value in self.__dict__.items() if isinstance(value, Tensor)}
         moved = {name: t.to(device, dtype if t.is_floating_point() else None) for name, t in tables.items()}
-        return self._with(**moved, optimal_return=self.optimal_return)
+        signals = {name: table.to(device, dtype) for name, table in self.signals.items()}
+        return self._with(**moved, signals=signals, optimal_return=self.optimal_return)
 
 
 def check_tokens(world: TokenMDP, tokens: Int[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:
@@ -189,8 +204,9 @@ def _check_tables(world: TokenMDP) -> None:
     if P.ndim != 3 or P.shape[0] != P.shape[2]:
         raise InputError(f"P must have shape (S, V, S); got {tuple(P.shape)}")
     wanted = (world.horizon, P.shape[0], P.shape[1])
-    if tuple(r.shape) != wanted:
-        raise InputError(f"r must have shape {wanted[1:]} or {wanted}; got {tuple(r.shape)}")
+    for name, table in {"r": r, **{f"signals[{name!r}]": table for name, table in world.signals.items()}}.items():
+        if tuple(table.shape) != wanted:
+            raise InputError(f"{name} must have shape {wanted[1:]} or {wanted}; got {tuple(table.shape)}")
 
 
 def _check_end(world: TokenMDP) -> None:
@@ -200,7 +216,8 @@ def _check_end(world: TokenMDP) -> None:
         raise InputError(f"end must be a token, 0 ... {world.V - 1}; got {world.end!r}")
     over = (world.P[:, world.end] > 0).any(0)
     leaving = world.P[over][:, :, ~over].sum()
-    if float(leaving) > 0 or bool(world.r[:, over].any()) or world.readout is not None:
+    paid = any(bool(table[:, over].any()) for table in (world.r, *world.signals.values()))
+    if float(leaving) > 0 or paid or world.readout is not None:
         raise InputError(
             f"end must be a token that leads to states that pay nothing and that nothing leaves; {world.end} does not"
         )

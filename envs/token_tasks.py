@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from envs.arguments import check_bytes, check_seed, whole
+from envs.arguments import check_bytes, check_finite, check_seed, whole
 from envs.token_mdp import TokenMDP
 from envs.world import InputError
 
@@ -49,8 +49,8 @@ def _all_or_nothing(V: int, prompts: Sequence[Sequence[int]], answers: np.ndarra
             P[z, token, [wrong, z + 1]] = 0, 1
         else:
             r[H - 1, z, token] = 1
-    starts = [i * H for i in range(count)]
-    return TokenMDP(P, r, prompts, starts, H, gamma, optimal_return=gamma ** (H - 1))
+    starts, best = [i * H for i in range(count)], gamma ** (H - 1)
+    return TokenMDP(P, r, prompts, starts, H, gamma, optimal_return=best, signals={"accuracy": r})
 
 
 def _token_by_token(V: int, prompts: Sequence[Sequence[int]], answers: np.ndarray, gamma: float) -> TokenMDP:
@@ -113,17 +113,19 @@ def parity(V: int = 2, horizon: int = 4, gamma: float = 1.0) -> TokenMDP:
     for z, a in np.ndindex(2, V):
         P[z, a, (z + a) % 2] = 1
     r[horizon - 1, [0, 1], [0, 1]] = 1
-    return TokenMDP(P, r, [[0]], [0], horizon, gamma, optimal_return=gamma ** (horizon - 1))
+    best = gamma ** (horizon - 1)
+    return TokenMDP(P, r, [[0]], [0], horizon, gamma, optimal_return=best, signals={"accuracy": r})
 
 
-def sum_and_stop(modulus: int = 2, horizon: int = 4, gamma: float = 1.0) -> TokenMDP:
+def sum_and_stop(modulus: int = 2, horizon: int = 4, gamma: float = 1.0, bonus: float = 0.0) -> TokenMDP:
     """Say numbers until their sum is the prompt's, modulo `modulus`, then stop: answers of many lengths.
 
     Tokens 0 ... modulus - 1 are numbers, token `modulus` is the end token. Prompts are the wanted sums 1 ... modulus - 1,
     and 0 where modulus is 1. The end token pays 1 if the sum is right; without it within `horizon` tokens (truncated)
     nothing is paid. States: what is missing of the sum, and "over". Optimal return gamma (one number, then stop), and 1
-    for the prompt 0.
+    for the prompt 0. Every number is paid `bonus` besides, a reward for length; the signal "accuracy" does not see it.
     """
+    check_finite("bonus", bonus)
     _at_least(1, modulus=modulus)
     _at_least(2, horizon=horizon)
     over, V = modulus, modulus + 1
@@ -133,9 +135,13 @@ def sum_and_stop(modulus: int = 2, horizon: int = 4, gamma: float = 1.0) -> Toke
     for missing, number in np.ndindex(modulus, modulus):
         P[missing, number, (missing - number) % modulus] = 1
     r[0, modulus] = 1
+    accuracy = r.copy()
+    r[:over, :modulus] = bonus
     prompts = list(range(min(1, modulus - 1), modulus))
-    best = 1.0 if modulus == 1 else gamma
-    return TokenMDP(P, r, [[p] for p in prompts], prompts, horizon, gamma, optimal_return=best, end=modulus)
+    paid = [bonus * sum(gamma**k for k in range(n)) for n in range(horizon + 1)]  # for n numbers
+    best = max(paid[-1], *(gamma**n + paid[n] for n in range(min(1, modulus - 1), horizon)))
+    words, signals = [[p] for p in prompts], {"accuracy": accuracy}
+    return TokenMDP(P, r, words, prompts, horizon, gamma, optimal_return=best, end=modulus, signals=signals)
 
 
 def distractor(V: int = 4, horizon: int = 5, gamma: float = 1.0) -> TokenMDP:
@@ -153,7 +159,8 @@ def distractor(V: int = 4, horizon: int = 5, gamma: float = 1.0) -> TokenMDP:
         r[0, 0, 1] = 1
     else:
         r[horizon - 1, 1, :] = 1
-    return TokenMDP(P, r, [[0]], [0], horizon, gamma, optimal_return=gamma ** (horizon - 1))
+    best = gamma ** (horizon - 1)
+    return TokenMDP(P, r, [[0]], [0], horizon, gamma, optimal_return=best, signals={"accuracy": r})
 
 
 def garnet(

@@ -72,7 +72,7 @@ def test_every_option_of_the_table_is_taken(name):
 
 
 def test_the_python_of_the_readme_runs(rng, uses_global_rng):
-    """Both blocks, one after the other, on a network of the form that they name."""
+    """All blocks, one after the other, on a network of the form that they name."""
     network = nn.Sequential()
     network.embedding = nn.Embedding(4, 8)
     network.blocks = nn.ModuleList([nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True)])
@@ -87,12 +87,14 @@ def test_the_python_of_the_readme_runs(rng, uses_global_rng):
 
     network.forward = forward
     blocks = re.findall(r"```python\n(.*?)```", README, re.S)
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     names = {"network": network}
     first = blocks[0].replace("parity(V=2, horizon=5)", "parity(V=4, horizon=2)")
-    exec(first + blocks[1].replace("modulus=2", "modulus=3"), names)
+    exec(first + blocks[1].replace("modulus=2", "modulus=3") + blocks[2], names)
     assert names["exact"].J > 0
     assert names["cosine"] < 1 - 1e-6
+    assert names["cosine_to_its_own"] == pytest.approx(1, abs=1e-12)
+    assert names["cosine_to_J"] < 1 - 1e-4
 
 
 def test_the_assumptions_of_the_readme_are_those_of_the_claims():

@@ -17,6 +17,7 @@ from envs.arguments import takes_numbers, whole
 from envs.policy import TokenPolicy
 from envs.token_mdp import TokenMDP
 from envs.world import InputError
+from theory.groups.targets import expected_maximum
 from theory.tokens.completions import completions, words
 from theory.tokens.forward_mode import logit_slopes
 from theory.tokens.prefix_tree import Tree, grow
@@ -98,14 +99,9 @@ def word_scores(
 def best_of(p: Chances, R: Chances, k: int) -> Float[Tensor, "*batch"]:
     """`E max(R_1 ... R_k)` of k independent completions; for returns of 0 and 1 this is pass@k, `1 - (1 - P)^k`.
 
-    `sum_j r_j (F_j^k - F_{j-1}^k)` over the sorted returns, F their distribution function.
+    As `theory.groups.targets.expected_maximum`, probabilities divided by their sum.
     """
-    k = whole("k", k, 1)
-    order = R.argsort(-1)
-    sorted_R, F = R.gather(-1, order), p.gather(-1, order).cumsum(-1)
-    F = F / F[..., -1:]
-    before = torch.cat([torch.zeros_like(F[..., :1]), F[..., :-1]], -1)
-    return (sorted_R * (F**k - before**k)).sum(-1)
+    return expected_maximum(p / p.sum(-1, keepdim=True), R, whole("k", k, 1))
 
 
 @takes_numbers("p", "R")

@@ -24,6 +24,7 @@ class Batch:
         ended: False for completions that were cut at the horizon.
         span: True for the steps of the completion, from the first to the last, the environment's among them; it may speak
             first and last. None where the policy takes all steps, which then run from the first to the end token.
+        extras: further numbers of every row by name, such as "accuracy": what an advantage may see beside the rewards.
 
     Raises:
         InputError: naming the field: shapes disagree, a reward or log-probability is not finite, a row of the mask is
@@ -39,6 +40,7 @@ class Batch:
     values: Float[Tensor, "rows T"] | None = None
     ended: Bool[Tensor, "rows"] | None = None
     span: Bool[Tensor, "rows T"] | None = None
+    extras: dict[str, Tensor] | None = None
 
     def __post_init__(self) -> None:
         """Check the fields."""
@@ -50,11 +52,18 @@ class Batch:
                 raise InputError(f"{name} must be finite, of the rewards' shape {tuple(self.rewards.shape)}")
         if self.ended is not None and self.ended.shape != self.group.shape:
             raise InputError(f"ended must have one entry per row, {len(self.group)}; got {tuple(self.ended.shape)}")
+        for name, x in (self.extras or {}).items():
+            if x.shape != self.group.shape or not bool(x.isfinite().all()):
+                raise InputError(
+                    f"extras must be finite, one entry per row, {len(self.group)}; {name} has {tuple(x.shape)}"
+                )
 
     def rows(self, index: Tensor | slice) -> "Batch":
         """The rows at `index` as a batch of their own, their groups numbered anew."""
-        chosen: dict[str, Any] = {name: None if x is None else x[index] for name, x in self.__dict__.items()}
-        return Batch(**chosen | {"group": torch.unique(chosen["group"], return_inverse=True)[1]})
+        tables = {name: x for name, x in self.__dict__.items() if name != "extras"}
+        chosen: dict[str, Any] = {name: None if x is None else x[index] for name, x in tables.items()}
+        extras = None if self.extras is None else {name: x[index] for name, x in self.extras.items()}
+        return Batch(**chosen | {"group": torch.unique(chosen["group"], return_inverse=True)[1]}, extras=extras)
 
 
 def _check_span(rewards: Tensor, mask: Tensor, span: Tensor) -> None:

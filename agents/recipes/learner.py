@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -12,7 +12,10 @@ from torch import Tensor
 from agents.recipes.advantages import Advantage, gae, is_group_wise
 from agents.recipes.batch import Batch
 from agents.recipes.surrogates import KL_ESTIMATORS, Normaliser, Surrogate, row_sum, score
+from envs.arguments import asked_for
 from envs.world import InputError
+
+Selection = Callable[..., Tensor]  # (rewards, mask, group, *, extras asked for) -> (rows,) booleans, alike in a group
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,14 @@ class Penalty:
 
 
 @dataclass(frozen=True)
+class Target:
+    """What a recipe is meant to climb: `max@k - beta KL(pi || ref)`, `max@k = E max(R_1 ... R_k)`; by default J."""
+
+    k: int = 1
+    beta: float = 0.0
+
+
+@dataclass(frozen=True)
 class Learner:
     """One recipe.
 
@@ -69,6 +80,14 @@ class Learner:
             `P_e (1 - (1 - P_e)^{G-1}) grad E[R | ended]` at each prompt, `P_e = P(ended)`.
         exact: True for the recipe that follows the exact gradient and samples nothing.
         least: smallest group size that the advantage can handle.
+        best_of: k of the max@k that the advantage is meant for; 1 for the expected return.
+        select: which groups the update is made of, a function `(rewards, mask, group) -> booleans` of the rows; the others are
+            left out as if they had never been drawn, and the normaliser counts the groups that are left. Where it keeps groups
+            apart and N groups are drawn independently, the mean is `(1 - (1 - s)^N) E[u | kept]`, u the update of a group
+            alone, s the probability that a group is kept.
+
+    An advantage or selection that needs more than rewards asks for it by keyword-only parameters, `(..., *, accuracy)`: extras
+    of the batch, one number a row.
     """
 
     name: str
@@ -86,6 +105,26 @@ class Learner:
     compare_dropped: bool = True
     exact: bool = False
     least: int = 1
+    best_of: int = 1
+    select: Selection | None = None
+
+    @property
+    def signals(self) -> tuple[str, ...]:
+        """Names of the extras that the advantage and the selection ask for."""
+        parts = [part for part in (self.advantage, self.select) if part is not None]
+        return tuple(dict.fromkeys(name for part in parts for name in asked_for(part)))
+
+    @property
+    def target(self) -> Target | None:
+        """What the recipe is meant to climb: max@k, and less a KL divergence where k1 is in the reward.
+
+        None where a penalty in the reward is compared among k rows: no objective is known then.
+        """
+        if self.exact or self.kl_reward is None:
+            return Target(self.best_of)
+        if self.best_of > 1:
+            return None
+        return Target(1, self.kl_reward.beta if self.kl_reward.estimator == "k1" else 0.0)
 
     @property
     def needs_reference(self) -> bool:
@@ -95,6 +134,8 @@ class Learner:
     @property
     def keeps_groups_apart(self) -> bool:
         """Whether a row's weight depends on its own group alone and on the number of groups."""
+        if self.select is not None:
+            return False
         parts: list[Callable[..., Tensor] | None] = [self.surrogate, self.normalise, self.advantage]
         return all(part is None or is_group_wise(part) for part in parts)
 
@@ -115,7 +156,16 @@ class Learner:
         """Advantages of some rows, which are compared with each other alone."""
         advantage = self.advantage or gae(self._needed(batch, "values")[rows], self.lam)
         group = batch.group if isinstance(rows, slice) else torch.unique(batch.group[rows], return_inverse=True)[1]
-        return _checked(advantage(rewards[rows], batch.mask[rows], group), rewards[rows])
+        extras = {name: x[rows] for name, x in self._asked(advantage, batch).items()}
+        return _checked(advantage(rewards[rows], batch.mask[rows], group, **extras), rewards[rows])
+
+    def _asked(self, part: Callable[..., Tensor], batch: Batch) -> dict[str, Tensor]:
+        """The extras of the batch that a part asks for."""
+        names, extras = asked_for(part), batch.extras or {}
+        for name in names:
+            if name not in extras:
+                raise InputError(f"extras lack {name!r}, which learner {self.name!r} asks for: give it with the batch")
+        return {name: extras[name] for name in names}
 
     def penalised_rewards(self, batch: Batch, old: Float[Tensor, "rows T"]) -> Float[Tensor, "rows T"]:
         """Rewards minus the KL penalty, if there is one in the reward; a critic must predict these."""
@@ -153,6 +203,8 @@ class Learner:
         Raises:
             InputError: the batch lacks a field that the recipe needs, or the advantages are not finite.
         """
+        if self.select is not None:
+            return self._selected_losses(self.select, log_probs, entropy, batch)
         old = log_probs.detach() if batch.old is None else batch.old
         mask = batch.mask
         log_probs, old = torch.where(mask, log_probs, 0.0), torch.where(mask, old, 0.0)  # padding may be -inf or NaN
@@ -170,6 +222,18 @@ class Learner:
             counted = counted if self.count_dropped else counted & batch.ended[:, None]
         weights = self.normalise(counted, batch.group).to(terms)
         return -(torch.where(kept, terms, 0.0) * weights).sum(1)
+
+    def _selected_losses(
+        self, select: Selection, log_probs: Tensor, entropy: Tensor | None, batch: Batch
+    ) -> Float[Tensor, "rows"]:
+        """The losses of the rows that are selected, as a batch of their own, and 0 for the others."""
+        kept = select(batch.rewards, batch.mask, batch.group, **self._asked(select, batch))
+        losses = 0.0 * torch.where(batch.mask & log_probs.isfinite(), log_probs, 0.0).sum(1)  # 0, with a gradient
+        if not bool(kept.any()):
+            return losses
+        own = None if entropy is None else entropy[kept]
+        rest = replace(self, select=None).row_losses(log_probs[kept], own, batch.rows(kept))
+        return losses.to(rest).index_put((kept,), rest)
 
     def slopes(
         self, log_probs: Float[Tensor, "rows T"], entropy: Float[Tensor, "rows T"] | None, batch: Batch
@@ -192,10 +256,12 @@ class Learner:
     ) -> tuple[Float[Tensor, "rows T"], Float[Tensor, "rows T"] | None]:
         """The update's weights of `grad log pi(c_it)` and of `grad H_it`, from which exact expectations are taken.
 
-        Without `log_probs` the ratio pi / pi_old is 1 everywhere. `fields` are further fields of the batch.
+        Without `log_probs` the ratio pi / pi_old is 1 everywhere. `fields` are further fields of the batch, and its extras.
         """
         current = torch.zeros_like(rewards) if log_probs is None else log_probs
-        _, weights, entropies = self.slopes(current, torch.zeros_like(rewards), Batch(rewards, mask, group, **fields))
+        extras = {name: fields.pop(name) for name in self.signals if name in fields}
+        batch = Batch(rewards, mask, group, extras=extras or None, **fields)
+        _, weights, entropies = self.slopes(current, torch.zeros_like(rewards), batch)
         return weights, entropies
 
 

@@ -21,8 +21,10 @@ from agents.recipes.advantages import (
     standardised,
     whitened,
 )
+from agents.recipes.best_of import best_of, best_of_standardised
 from agents.recipes.learner import Learner as Learner
 from agents.recipes.learner import Penalty as Penalty
+from agents.recipes.selections import SELECTIONS
 from agents.recipes.surrogates import (
     NORMALISERS,
     clipped,
@@ -103,15 +105,30 @@ def grpo(std: str = "population", length: str = "row mean", clip: float = 0.2, e
 
 
 @recipe
-def dapo(low: float = 0.2, high: float = 0.28, drop_truncated: bool = False) -> Learner:
+def dapo(low: float = 0.2, high: float = 0.28, drop_truncated: bool = False, dynamic_sampling: str = "none") -> Learner:
     """DAPO (arXiv:2503.14476): GRPO's advantage, clip-higher, mean over the group's tokens.
 
-    Mean: GRPO's at token level; the wider clip acts from the second step on. Departs from its paper: there is no dynamic
-    sampling (groups without a signal stay in, with weight 0), and truncated rows are kept or left out, not penalised by length.
-    Where they are left out, the mean over tokens is one over the tokens that are kept; their rewards stay in mean and std.
-    `Learner.count_dropped` and `Learner.compare_dropped` change either.
+    Mean: GRPO's at token level, u for a group; the wider clip acts from the second step on. With dynamic sampling by the
+    accuracy of a batch of N groups, the groups with successes and failures alone are in the update, and its mean is
+    `(1 - (1 - s)^N) E[u | kept]`, s the probability that a group is kept. This has the direction of the paper's,
+    `E[u | kept]`, which draws until the batch is full. Where the reward is the accuracy itself, u is 0 in the other groups, and
+    the mean is `(1 - (1 - s)^N) / s` times that without. Departs from its paper: a batch is not filled up, and truncated
+    rows are kept or left out, not penalised by length. Where they are left out, the mean over tokens is one over the tokens
+    that are kept; their rewards stay in mean and std. `Learner.count_dropped` and `Learner.compare_dropped` change either.
+
+    Args:
+        low: how far below 1 the ratio may go.
+        high: how far above.
+        drop_truncated: whether rows that were cut are left out of the loss.
+        dynamic_sampling: "none", "accuracy" (needs that signal of the world) or "reward" (by returns that differ).
+
+    Raises:
+        InputError: dynamic_sampling is unknown, or low or high is negative.
     """
-    return Learner("dapo", standardised(), clipped(low, high), group_token_mean, drop_truncated=drop_truncated, least=2)
+    if dynamic_sampling not in SELECTIONS:
+        raise InputError(f"dynamic_sampling must be one of {', '.join(SELECTIONS)}; got {dynamic_sampling!r}")
+    built = Learner("dapo", standardised(), clipped(low, high), group_token_mean, least=2)
+    return replace(built, drop_truncated=drop_truncated, select=SELECTIONS[dynamic_sampling])
 
 
 @recipe
@@ -158,6 +175,49 @@ def ppo(lam: float = 0.95, clip: float = 0.2, critic: str = "learned") -> Learne
     if not 0 <= lam <= 1:
         raise InputError(f"lam must lie in [0, 1]; got {lam!r}")
     return Learner("ppo", None, clipped(clip, clip), critic=critic, lam=lam)
+
+
+@recipe
+def pkpo(k: int = 2, baseline: str = "loo-1") -> Learner:
+    """PKPO (arXiv:2505.15201): every row is paid what it adds to the best of k rows of its group, a sum over tokens.
+
+    Mean: grad max@k, `max@k = E max(R_1 ... R_k)`, for any rewards and any group of k rows or more; grad pass@k =
+    `k (1 - P)^{k-1} grad P` where rewards are 0 and 1. It is no multiple of grad J, unless there is one prompt and rewards are
+    binary. Departs from its paper: its "loo" baseline is weighed like the row's own term (every weight has the same mean).
+
+    Args:
+        k: of max@k.
+        baseline: "none", "loo" or "loo-1", as in `agents.recipes.best_of.best_of`.
+
+    Raises:
+        InputError: as there.
+    """
+    return Learner("pkpo", best_of(k, baseline), least=k + (baseline == "loo"), best_of=k)
+
+
+@recipe
+def pass_k_training(k: int = 2, length: str = "row sum", clip: float = 0.2) -> Learner:
+    """Pass@k training (arXiv:2508.10751) by its analytical advantage: best of k, standardised over the subsets of a group.
+
+    Mean for binary rewards, with `length="row sum"`: `c(P) grad P`,
+    `c = E[(1 - M_{j+1}) / S_{j+1} - (1 - M_j - C(G-1-j, k-1) / C(G-1, k-1)) / S_j]`, j ~ Bin(G-1, P) successes among the other
+    rows, `M_j = 1 - C(G-j, k) / C(G, k)`, `S_j = sqrt(M_j (1 - M_j))`, and 0 for a quotient by 0. Undivided by S it would be
+    `(1/k - 1/G) grad pass@k`; as G grows it tends to `(1/k) grad 2 arcsin sqrt(pass@k)`. So it climbs pass@k at every prompt
+    but weighs the prompts otherwise, as GRPO's std does in J. At G = k it is 0, at G = k + 1 `k^{-3/2} grad pass@k`. Departs
+    from its paper: no length factor by default, and rewards other than 0 and 1 are taken.
+
+    Args:
+        k: of pass@k.
+        length: the normaliser.
+        clip: epsilon of PPO's clip.
+
+    Raises:
+        InputError: k < 1, the length is unknown, or clip is negative.
+    """
+    if length not in NORMALISERS:
+        raise InputError(f"length must be one of {', '.join(NORMALISERS)}; got {length!r}")
+    advantage = best_of_standardised(k)
+    return Learner("pass_k_training", advantage, clipped(clip, clip), NORMALISERS[length], least=max(2, k), best_of=k)
 
 
 @recipe

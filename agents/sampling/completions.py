@@ -5,7 +5,7 @@ Rewards are `gamma^k r_k` along drawn abstract states, what each step adds to th
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -32,6 +32,7 @@ class SampledCompletions:
         log_probs: `log pi` of the tokens, from the pass that drew them.
         group: number of the row's group.
         ended: False for rows that were cut at the horizon of a world with an end token.
+        extras: the world's signals of every row by name.
     """
 
     prompt: Int[Tensor, "rows"]
@@ -42,10 +43,11 @@ class SampledCompletions:
     log_probs: Float[Tensor, "rows H"]
     group: Int[Tensor, "rows"]
     ended: Bool[Tensor, "rows"]
+    extras: dict[str, Tensor] = field(default_factory=dict)
 
     def batch(self) -> Batch:
         """The rows as the batch of an on-policy update."""
-        return Batch(self.rewards, self.mask, self.group, span=self.span)
+        return Batch(self.rewards, self.mask, self.group, span=self.span, extras=self.extras)
 
 
 def sample_completions(
@@ -77,9 +79,9 @@ def sample_completions(
     span, ended = completed(world, sample.tokens)
     contexts = torch.cat([world.prompts[prompt], sample.tokens], 1)
     rewards = step_rewards(world, prompt, sample.tokens, of_states)
-    return SampledCompletions(
-        prompt, contexts, rewards, span & sample.own, span, sample.log_probs, sample.prompt, ended
-    )
+    extras = {name: drawn_signal(world, name, prompt, sample.tokens, of_states) for name in world.signals}
+    mask, group_of = span & sample.own, sample.prompt
+    return SampledCompletions(prompt, contexts, rewards, mask, span, sample.log_probs, group_of, ended, extras)
 
 
 def _uniforms(
@@ -116,6 +118,17 @@ def step_rewards(
     rewards = drawn_rewards(world, prompt, tokens, None if uniforms is None else uniforms.to(tokens.device))
     discount = world.gamma ** torch.arange(world.horizon, device=rewards.device, dtype=rewards.dtype)
     return rewards * discount * world.mask(tokens)
+
+
+def drawn_signal(
+    world: TokenMDP,
+    name: str,
+    prompt: Int[Tensor, "rows"],
+    tokens: Int[Tensor, "rows H"],
+    uniforms: Float[Tensor, "rows H"] | None = None,
+) -> Float[Tensor, "rows"]:
+    """A signal of the world, by name, along the states that the same uniforms draw for `step_rewards`; errors as there."""
+    return step_rewards(world.paying(name), prompt, tokens, uniforms).sum(1)
 
 
 def completed(

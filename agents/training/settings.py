@@ -7,6 +7,7 @@ from typing import Protocol, runtime_checkable
 from jaxtyping import Float
 from torch import Tensor
 
+from agents.recipes.learner import Target
 from agents.training.copies import Copies
 from agents.training.tasks import Rollouts
 from envs.arguments import check_bytes
@@ -27,6 +28,10 @@ class Oracle(Protocol):
 
     def gradient(self, actor: Copies) -> tuple[Float[Tensor, "S"], list[Tensor]]:
         """Expected returns and their gradients alone, which may take less time."""
+        ...
+
+    def target_gradient(self, actor: Copies, target: Target, reference: Copies | None) -> list[Tensor] | None:
+        """The gradients of another target than the returns, against a reference policy's copies; None where it is not known."""
         ...
 
     def values(self, actor: Copies, rows: Rollouts) -> Float[Tensor, "S rows T"]:
@@ -89,7 +94,8 @@ class Record:
 
     `sampled` is the mean return of the rows drawn; `clipped` the share of tokens whose first slope was not 0 and that
     some pass found silenced; `silent` the share of groups without a signal; `ratio_error` how far the largest ratio was
-    from 1 before the first step; `cosine` that of the step's first gradient to the true one.
+    from 1 before the first step; `cosine` that of the step's first gradient to the true one, `target_cosine` that to the exact
+    gradient of what the recipe is meant to climb, NaN where that is the return or is not known.
     """
 
     step: int
@@ -102,3 +108,4 @@ class Record:
     J: Float[Tensor, "S"]
     entropy: Float[Tensor, "S"]
     cosine: Float[Tensor, "S"]
+    target_cosine: Float[Tensor, "S"]

@@ -4,7 +4,8 @@
 Shapes: S copies (seeds) on the first axis, rows = prompts x group, T steps.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
@@ -15,7 +16,7 @@ from torch.nn.functional import one_hot
 
 from agents.recipes.batch import Batch
 from agents.recipes.learner import Learner
-from agents.sampling.completions import completed, context_log_probs, state_uniforms, step_rewards
+from agents.sampling.completions import completed, context_log_probs, drawn_signal, state_uniforms, step_rewards
 from agents.sampling.environment import speaker
 from agents.sampling.rollout import rollout
 from agents.sampling.score_function import check_additive
@@ -40,6 +41,7 @@ class Rollouts:
     ended: Bool[Tensor, "S rows"]
     prompt: Int[Tensor, "S rows"]
     span: Bool[Tensor, "S rows T"]
+    extras: dict[str, Tensor] = field(default_factory=dict)  # name -> (S, rows), what a learner asked for
 
     @property
     def groups(self) -> int:
@@ -49,8 +51,9 @@ class Rollouts:
     def batch(self, copy: int, rows: Tensor | slice = slice(None), **fields: Tensor | None) -> Batch:
         """Some rows of one copy, as a learner takes them; `fields` are (S, rows, T)."""
         chosen = {name: None if x is None else x[copy] for name, x in fields.items()}
-        own = {"old": self.old[copy], "ended": self.ended[copy], "span": self.span[copy]}
-        whole = Batch(self.rewards[copy], self.mask[copy], self.group, **own, **chosen)
+        chosen |= {"old": self.old[copy], "ended": self.ended[copy], "span": self.span[copy]}
+        extras = {name: x[copy] for name, x in self.extras.items()}
+        whole = Batch(self.rewards[copy], self.mask[copy], self.group, extras=extras, **chosen)
         return whole if isinstance(rows, slice) else whole.rows(rows)
 
     def joined(self, rows: Tensor | slice = slice(None), **fields: Tensor | None) -> Batch:
@@ -66,7 +69,7 @@ class Rollouts:
         own = self.group[rows] if isinstance(rows, slice) else torch.unique(self.group[rows], return_inverse=True)[1]
         count = int(own.max()) + 1
         group = (own + count * torch.arange(len(self.rewards), device=own.device)[:, None]).flatten()
-        return Batch(group=group, **flat)
+        return Batch(group=group, **flat, extras={name: x[:, rows].flatten() for name, x in self.extras.items()})
 
     def slopes(
         self,
@@ -101,9 +104,12 @@ class Task(Protocol):
     steps: int  # T
     features: int  # numbers a critic reads at each place
     any_precision: bool  # whether rows may be drawn in another precision than the policy's own
+    signals: Sequence[str]  # what it can tell of a row beside its rewards
 
-    def draw(self, actor: Copies, prompts: int, group: int, noise: list[torch.Generator]) -> Rollouts:
-        """`group` rows for each of `prompts` prompts (or start states), every copy from its own generator."""
+    def draw(
+        self, actor: Copies, prompts: int, group: int, noise: list[torch.Generator], signals: Sequence[str] = ()
+    ) -> Rollouts:
+        """`group` rows for each of `prompts` prompts (or start states), every copy from its own generator; and some signals."""
         ...
 
     def log_probs(self, network: Any, *seen: Tensor) -> tuple[Tensor, Tensor]:
@@ -120,8 +126,11 @@ class TokenTask:
         if world.readout is not None:
             raise InputError("world pays a hidden readout, which sampled tokens do not tell: use a world without it")
         self.world, self.steps, self.features = world, world.horizon, world.V
+        self.signals: Sequence[str] = tuple(world.signals)
 
-    def draw(self, actor: Copies, prompts: int, group: int, noise: list[torch.Generator]) -> Rollouts:
+    def draw(
+        self, actor: Copies, prompts: int, group: int, noise: list[torch.Generator], signals: Sequence[str] = ()
+    ) -> Rollouts:
         """Sampled completions; `old` are the sampler's own log-probabilities."""
         like = actor.like
         world, rows = self.world.to(str(like.device), torch.float64), prompts * group
@@ -133,12 +142,15 @@ class TokenTask:
         prompt = index.repeat_interleave(group, 1)
         tokens, old, own = self._sample(actor, world, index, group, uniforms.to(like.device), of_states)
         contexts = torch.cat([world.prompts[prompt], tokens], -1)
-        flat = None if of_states is None else of_states.flatten(0, 1)
-        rewards = step_rewards(world, prompt.flatten(), tokens.flatten(0, 1), flat).unflatten(0, prompt.shape)
+        said = (prompt.flatten(), tokens.flatten(0, 1), None if of_states is None else of_states.flatten(0, 1))
+        rewards = step_rewards(world, *said).unflatten(0, prompt.shape)
+        extras = {name: drawn_signal(world, name, *said).reshape(prompt.shape) for name in signals}
         span, ended = completed(world, tokens)
         slots = torch.arange(prompts, device=like.device).repeat_interleave(group)
         observations = one_hot(contexts[..., :-1], world.V).double()
-        return Rollouts((contexts,), observations, rewards, span & own, old.double(), slots, ended, prompt, span)
+        return Rollouts(
+            (contexts,), observations, rewards, span & own, old.double(), slots, ended, prompt, span, extras
+        )
 
     def _sample(
         self, actor: Copies, world: TokenMDP, index: Tensor, group: int, uniforms: Tensor, of_states: Tensor | None
@@ -180,6 +192,7 @@ class CommandTask:
     """
 
     any_precision = False
+    signals: Sequence[str] = ()
 
     def __init__(self, world: World):
         if world.horizon is None:
@@ -191,8 +204,10 @@ class CommandTask:
             )
         self.world, self.steps, self.features = world, world.horizon, world.n
 
-    def draw(self, actor: Copies, prompts: int, group: int, noise: list[torch.Generator]) -> Rollouts:
-        """Noisy rollouts; `old` is the density of the noise that was drawn."""
+    def draw(
+        self, actor: Copies, prompts: int, group: int, noise: list[torch.Generator], signals: Sequence[str] = ()
+    ) -> Rollouts:
+        """Noisy rollouts; `old` is the density of the noise that was drawn. There are no signals."""
         device, parts = str(actor.like.device), []
         for i, g in enumerate(noise):
             drawn = draw_noise(self.world, prompts * group, self.steps, g).to(device)

@@ -14,12 +14,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from agents.recipes.learner import Learner
+from agents.recipes.learner import Learner, Target
+from agents.training.checks import check_answers, check_rows_of
 from agents.training.copies import Copies
 from agents.training.diagnostics import SAMPLED, StepDiagnostics
 from agents.training.settings import Oracle, Record, SamplerMismatch, TrainingSettings
 from agents.training.tasks import Rollouts, Task
-from envs.world import InputError
 
 _SAME = {torch.float64: 1e-9, torch.float32: 1e-4}  # how far a ratio may be from 1 before the first step
 Answers = tuple[Tensor, Tensor, list[Tensor]]  # J, entropy, gradients of every copy
@@ -55,15 +55,8 @@ class Trainer:
         oracle: Oracle | None = None,
         critics: Sequence[nn.Module] | None = None,
     ):
-        _check(learner, policies, seeds, oracle, critics)
-        if setting.group < learner.least:
-            raise InputError(f"group must be >= {learner.least}: learner {learner.name!r} compares the rows of a group")
-        setting.check_size(task.steps, task.features, len(policies))
-        _try_smallest(learner, setting)
-        if setting.sampler and not task.any_precision:
-            raise InputError(
-                "sampler must be left out in a linear-quadratic world: its rows are drawn in double precision"
-            )
+        check_answers(learner, policies, seeds, oracle, critics)
+        check_rows_of(task, learner, setting)
         self.task, self.learner, self.setting, self.oracle, self.taken = task, learner, setting, oracle, 0
         self.actor, self.warned = Copies.of(policies), False
         self.reference = self.actor.frozen() if learner.needs_reference else None
@@ -88,13 +81,13 @@ class Trainer:
         """Records of the steps that are left, and one more of the policies as they are in the end."""
         while self.taken < self.setting.steps:
             yield self.step()
-        yield self._record(self._answers(), None, dict.fromkeys(SAMPLED, self._nothing()))
+        yield self._record(self._answers(), [self._nothing()] * 2, dict.fromkeys(SAMPLED, self._nothing()))
 
     def step(self) -> Record:
         """One update of every copy."""
         if self.learner.exact:
             return self._exact_step()
-        answers = self._answers() if self._is_recorded() else None
+        answers, aim = (self._answers(), self._target_gradient()) if self._is_recorded() else (None, None)
         rows = self._draw()
         fields: Fields = {"reference": self._reference(rows), "values": self._values(rows)}
         diagnostics = StepDiagnostics(rows)
@@ -103,8 +96,8 @@ class Trainer:
                 self._move(diagnostics.keep_first(self._gradient(rows, part, fields, diagnostics)))
         self._fit_critic(rows, fields["reference"])
         self._compare_sampler(diagnostics)
-        cosine = None if answers is None else self._cosine(diagnostics.gradient, answers[2])
-        record = self._record(answers, cosine, diagnostics.summary())
+        cosines = [self._cosine(diagnostics.gradient, truth) for truth in (answers and answers[2], aim)]
+        record = self._record(answers, cosines, diagnostics.summary())
         self.taken += 1
         return record
 
@@ -114,7 +107,7 @@ class Trainer:
     def _draw(self) -> Rollouts:
         precision = getattr(torch, self.setting.sampler) if self.setting.sampler else None
         sampler = self.actor.frozen(precision) if precision else self.actor
-        return self.task.draw(sampler, self.setting.prompts, self.setting.group, self.noise)
+        return self.task.draw(sampler, self.setting.prompts, self.setting.group, self.noise, self.learner.signals)
 
     def _minibatches(self) -> list[Tensor | slice]:
         """Whole groups, in a random order that is the same for all copies and runs."""
@@ -164,7 +157,9 @@ class Trainer:
             J, gradients = self.oracle.gradient(self.actor)
             answers = J.double().cpu(), self._nothing(), gradients
         self._move([-g for g in answers[2]])
-        record = self._record(answers, torch.ones_like(answers[0]), dict.fromkeys(SAMPLED, self._nothing()))
+        record = self._record(
+            answers, [torch.ones_like(answers[0]), self._nothing()], dict.fromkeys(SAMPLED, self._nothing())
+        )
         self.taken += 1
         return record
 
@@ -210,8 +205,17 @@ class Trainer:
         J, H, gradients = self.oracle.answers(self.actor)
         return J.double().cpu(), H.double().cpu(), gradients
 
-    def _cosine(self, gradient: list[Tensor], truth: list[Tensor]) -> Float[Tensor, "S"]:
-        """Of the update, minus the loss's gradient, to the true gradient; NaN where either is 0."""
+    def _target_gradient(self) -> list[Tensor] | None:
+        """The exact gradient of what the recipe is meant to climb, where that is not the return and is known."""
+        target = self.learner.target
+        if self.oracle is None or target is None or target == Target():
+            return None
+        return self.oracle.target_gradient(self.actor, target, self.reference)
+
+    def _cosine(self, gradient: list[Tensor], truth: list[Tensor] | None) -> Float[Tensor, "S"]:
+        """Of the update, minus the loss's gradient, to an exact gradient; NaN where either is 0 or the exact one not known."""
+        if truth is None:
+            return self._nothing()
         x, y = -self.actor.flattened(gradient).double().cpu(), self.actor.flattened(truth).double().cpu()
         cosine: Tensor = (x * y).sum(1) / (x.norm(dim=1) * y.norm(dim=1))
         return cosine
@@ -230,11 +234,10 @@ class Trainer:
     def _nothing(self) -> Float[Tensor, "S"]:
         return torch.full((self.actor.count,), torch.nan, dtype=torch.float64)
 
-    def _record(self, answers: Answers | None, cosine: Tensor | None, sampled: dict[str, Tensor]) -> Record:
+    def _record(self, answers: Answers | None, cosines: list[Tensor], sampled: dict[str, Tensor]) -> Record:
         J, H = (self._nothing(), self._nothing()) if answers is None else answers[:2]
         rows = 0 if self.learner.exact else self.taken * self.setting.prompts * self.setting.group
-        known = self._nothing() if cosine is None else cosine
-        return Record(self.taken, rows, J=J, entropy=H, cosine=known, **sampled)
+        return Record(self.taken, rows, J=J, entropy=H, cosine=cosines[0], target_cosine=cosines[1], **sampled)
 
     def state(self) -> dict[str, Any]:
         """Everything that the next step depends on, for `torch.save`."""
@@ -259,30 +262,3 @@ class Trainer:
         if self.critic is not None:
             self.critic_optimiser.load_state_dict(state["critic_optimiser"])
         self.taken = int(state["taken"])
-
-
-def _try_smallest(learner: Learner, setting: TrainingSettings) -> None:
-    """Let the learner refuse what is too small for it before anything is drawn."""
-    groups = 1 if learner.exact else setting.prompts // setting.minibatches
-    none = torch.zeros(groups * setting.group, 1, dtype=torch.float64)
-    index = torch.arange(groups).repeat_interleave(setting.group)
-    learner(none, none == 0, index, none, reference=none, values=none, ended=none[:, 0] == 0)
-
-
-def _check(
-    learner: Learner,
-    policies: Sequence[nn.Module],
-    seeds: Sequence[int],
-    oracle: Oracle | None,
-    critics: Sequence[nn.Module] | None,
-) -> None:
-    if len(seeds) != len(policies) or len(set(seeds)) != len(seeds):
-        raise InputError(f"seeds must be {len(policies)} different numbers, one per policy; got {list(seeds)}")
-    if oracle is None and (learner.exact or learner.critic == "exact"):
-        raise InputError(f"oracle is missing: learner {learner.name!r} needs exact answers")
-    if learner.critic == "exact" and learner.kl_reward is not None and learner.lam < 1:
-        raise InputError(
-            "critic must be learned, or lam 1, with a KL penalty in the reward: the exact one knows the world's alone"
-        )
-    if learner.critic == "learned" and (critics is None or len(critics) != len(policies)):
-        raise InputError(f"critics must be {len(policies)} networks: learner {learner.name!r} learns its values")

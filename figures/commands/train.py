@@ -93,6 +93,7 @@ def _show(bar: Any, record: Record, before: int) -> None:
         bar.update(before)
     bar.update(min(1, bar.total - bar.n) if record.step < bar.total else 0)
     numbers = {"J": (record.J, ".4f"), "H": (record.entropy, ".3f"), "cos": (record.cosine, ".2f")}
+    numbers["own cos"] = (record.target_cosine, ".2f")
     exact = {name: (x, digits) for name, (x, digits) in numbers.items() if not bool(x.isnan().any())}
     if "J" in exact:
         bar.set_postfix_str(" ".join(f"{name} {float(x.mean()):{digits}}" for name, (x, digits) in exact.items()))

@@ -151,7 +151,7 @@ def _rows(record: Record, run: Run) -> list[dict[str, Any]]:
 
 
 def _written(folder: Path, rows: list[dict[str, Any]]) -> pd.DataFrame:
-    table = pd.DataFrame(rows)
+    table = pd.DataFrame(rows, columns=["step", "rows", "seed", *PER_SEED])  # an older log may lack one of them
     write_atomically(folder / "log.csv", table.to_csv(index=False))
     return table
 
@@ -161,5 +161,6 @@ def summary(table: pd.DataFrame) -> str:
     is_last = table["step"] == table["step"].max()
     last, updates = table[is_last].mean(numeric_only=True), table[~is_last].mean(numeric_only=True)
     means = {"J": last["J"], "entropy": last["entropy"], "cosine": updates["cosine"], "clipped": updates["clipped"]}
+    means["cosine to its own target"] = updates["target_cosine"]
     means["silent groups"] = updates["silent"]
     return ", ".join(f"{name} {value:.4g}" for name, value in means.items() if not math.isnan(value))

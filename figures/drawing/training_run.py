@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from figures.drawing.panels import legend_above
@@ -11,8 +10,9 @@ from figures.drawing.style import COLOURS, EXACT, add_caption, house_style, new_
 
 _HOW_TO_READ = (
     "Left, exact expected return (blue: mean over seeds; thin: each seed; grey: mean return of the drawn rows); dashed, the "
-    "largest possible. Middle, cosine of each update to the true gradient (dashed: 1): noise and bias together. Right, "
-    "share of groups whose rewards are all equal and of tokens whose gradient the clip sets to 0; entropy per step, in nats."
+    "largest possible. Middle, cosine of each update to grad J (dashed: 1) and, where the recipe is meant to climb something "
+    "else, to the exact gradient of that: noise and bias together. Right, share of groups whose rewards are all equal and of "
+    "tokens whose gradient the clip sets to 0; entropy per step, in nats."
 )
 
 
@@ -44,13 +44,18 @@ def _return_panel(axis: Any, table: pd.DataFrame, best: float | None) -> None:
 
 
 def _cosine_panel(axis: Any, table: pd.DataFrame) -> None:
-    shown = table.dropna(subset="cosine")
-    axis.plot(shown["step"], shown["cosine"], ".", color=COLOURS["score"], ms=3, alpha=0.5)
-    mean = shown.groupby("step")["cosine"].mean()
-    axis.plot(mean.index, mean, color=COLOURS["score"], lw=1.5)
+    low = 0.0
+    for column, colour, label in (("cosine", "score", "to grad J"), ("target_cosine", "control", "to its own target")):
+        shown = table.dropna(subset=column)
+        if len(shown):
+            axis.plot(shown["step"], shown[column], ".", color=COLOURS[colour], ms=3, alpha=0.5)
+            mean = shown.groupby("step")[column].mean()
+            axis.plot(mean.index, mean, color=COLOURS[colour], lw=1.5, label=label)
+            low = min(low, float(shown[column].min()))
+    if bool(table["target_cosine"].notna().any()):
+        axis.legend(loc="lower right")
     axis.axhline(1, **EXACT)
-    low = float(np.nanmin(shown["cosine"])) if len(shown) else 0.0
-    axis.set(xlabel="update", ylabel="cosine to the true gradient", ylim=(min(-0.05, low - 0.05), 1.05))
+    axis.set(xlabel="update", ylabel="cosine to exact gradients", ylim=(min(-0.05, low - 0.05), 1.05))
 
 
 def _signal_panel(axis: Any, table: pd.DataFrame) -> None:

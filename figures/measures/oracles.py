@@ -7,6 +7,7 @@ from jaxtyping import Float
 from scipy import stats
 from torch import Tensor
 
+from agents.recipes.learner import Target
 from agents.training.copies import Copies
 from agents.training.settings import Oracle
 from agents.training.tasks import CommandTask, Rollouts, Task, TokenTask
@@ -17,6 +18,8 @@ from envs.world import InputError, World
 from theory.continuous.lq_gradients import expected_return, offset_gradient, policy_gradient
 from theory.continuous.lyapunov import linear_value
 from theory.continuous.riccati import riccati
+from theory.groups.kl import sequence_kl
+from theory.groups.targets import max_at_k
 from theory.tokens.completions import mean_entropy
 from theory.tokens.live_prefixes import LivePrefixes, live_prefixes, live_surrogate
 from theory.tokens.prefix_tree import grow
@@ -50,6 +53,19 @@ class TokenOracle:
             return J, gradients
         J, surrogate = actor.run(partial(live_surrogate, live.to(actor.like)))
         return J.detach(), list(torch.autograd.grad(surrogate.sum(), actor.parameters))
+
+    def target_gradient(self, actor: Copies, target: Target, reference: Copies | None) -> list[Tensor] | None:
+        """The gradient of `max@k - beta KL(pi || ref)`, for every copy of the policy against its own copy of the reference."""
+
+        def logits(policy: TokenPolicy) -> tuple[Tensor, ...]:
+            return tuple(level.logits for level in grow(self.world, policy, budget=self.budget).levels)
+
+        def climbed(policy: TokenPolicy, *compared: Tensor) -> Tensor:
+            tree = grow(self.world, policy, budget=self.budget)
+            return max_at_k(target.k)(tree) - (target.beta * sequence_kl(tree, compared) if compared else 0.0)
+
+        compared: tuple[Tensor, ...] = () if reference is None or not target.beta else reference.run(logits)
+        return list(torch.autograd.grad(actor.run(climbed, *compared).sum(), actor.parameters))
 
     @cached_property
     def _live(self) -> LivePrefixes | None:
@@ -99,6 +115,10 @@ class CommandOracle:
         """J and its gradient in K (and k)."""
         J, _, gradients = self.answers(actor)
         return J, gradients
+
+    def target_gradient(self, actor: Copies, target: Target, reference: Copies | None) -> list[Tensor] | None:
+        """None: other targets than the return have no closed form here."""
+        return None
 
     def values(self, actor: Copies, rows: Rollouts) -> Float[Tensor, "S rows T"]:
         """`gamma^t V_t(s_t)` of the states of every row."""

@@ -22,7 +22,8 @@ from torch import Tensor
 from envs.policy import TokenPolicy
 from envs.token_mdp import TokenMDP
 from theory.groups.batches import PromptOutcomes, mean_weights
-from theory.groups.outcomes import Recipe, distinct_outcomes
+from theory.groups.outcomes import Recipe, distinct_outcomes, further_fields
+from theory.groups.targets import Target, checked_value
 from theory.tokens.completions import completions, words
 from theory.tokens.prefix_tree import Tree, grow
 from theory.tokens.softmax_bounds import entropy
@@ -32,17 +33,19 @@ from theory.tokens.tree_size import DEFAULT_BUDGET
 
 @dataclass(frozen=True)
 class ExpectedUpdate:
-    """The mean update and the true gradient.
+    """The mean update and the gradient of what it is meant to climb.
 
     Attributes:
         mean: the mean update, with costates at every prefix.
-        truth: the gradient of the expected return, likewise.
+        truth: the gradient of the target, likewise.
         weights: `weights[k]` (N_k, C) is E[w_t | prefix, token] of every edge of level k.
+        value: the target's value; J where none was given.
     """
 
     mean: TreeGradients
     truth: TreeGradients
     weights: list[Tensor]
+    value: Float[Tensor, ""]
 
     @property
     def J(self) -> Float[Tensor, ""]:
@@ -61,13 +64,15 @@ def expected_update(
     reference: TokenPolicy | None = None,
     values: Sequence[Tensor] | None = None,
     prompts: int | Sequence[int] | None = None,
+    target: Target | None = None,
     budget: int = DEFAULT_BUDGET,
 ) -> ExpectedUpdate:
     """The exact mean of a recipe's update of `policy`, beside the exact gradient.
 
     The recipe gets the field `ended` where the world has an end token, `span` where the environment speaks (True for all tokens
-    of the completion; the mask has the policy's alone), and more fields as said below. Every further field makes more
-    outcomes; in the end every completion is one.
+    of the completion; the mask has the policy's alone), the world's signals that it asks for by name
+    (`theory.groups.outcomes.further_fields`), and more fields as said below. Every further field makes more outcomes; in the
+    end every completion is one.
 
     Args:
         world: a token world small enough for its prefix tree.
@@ -80,11 +85,13 @@ def expected_update(
         values: a critic's V_k of every node, level by level, as in `Tree.V`; the recipe gets `values`, which are `gamma^k V_k`.
         prompts: the groups of a batch, for a recipe that mixes them: a number of prompts that are drawn by the world's weights,
             or the indices of the prompts that a batch always holds. A recipe that weighs every group by itself needs none.
+        target: whose gradient is the truth, by default the expected return; others are in `theory.groups.targets`.
         budget: bytes that the multisets, or the prefixes, may take.
 
     Raises:
-        InputError: the group is below 1, the recipe mixes the groups of a batch and `prompts` is missing, or more than `budget`
-            bytes or too many batches would be needed (seen before anything is allocated).
+        InputError: the group is below 1, the target is not one finite number, the recipe mixes the groups of a batch and
+            `prompts` is missing, or more than `budget` bytes or too many batches would be needed (seen before anything is
+            allocated).
     """
     tree = grow(world, policy, 1.0, sites, budget=budget)
     with torch.no_grad():
@@ -98,15 +105,14 @@ def expected_update(
         fields["reference"] = compared.log_probs[:, rows.word]
     if values is not None:
         fields["values"] = _along_words(tree, values)[:, rows.word]
-    if tree.world.end is not None:
-        fields["ended"] = (rows.tokens == tree.world.end).any(-1)
-    if tree.world.speech is not None:
-        fields["span"] = rows.span
+    fields |= further_fields(recipe, tree.world, rows, budget)
     weights = _row_weights(recipe, rows.p, fields, world.weights, group, prompts, budget)
     edges, bonus = (None if w is None else _edge_means(drawn, rows.over_states(w)) for w in weights)
     assert edges is not None
     mean = whole_tree_gradients(tree, policy, sites, _surrogate(tree, drawn, edges, bonus), keep=True)
-    return ExpectedUpdate(mean, whole_tree_gradients(tree, policy, sites, score_surrogate(tree)), edges)
+    climbed = score_surrogate(tree) if target is None else checked_value(target, tree)
+    truth = whole_tree_gradients(tree, policy, sites, climbed)
+    return ExpectedUpdate(mean, truth, edges, truth.J if target is None else climbed.detach())
 
 
 def _along_words(tree: Tree, values: Sequence[Tensor]) -> Float[Tensor, "prompts W H"]:

@@ -1,6 +1,6 @@
 """Exact KL divergences of a policy from a reference, summed over prefixes, and the gradients of these sums."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -22,12 +22,34 @@ def prefixes_alive(tree: Tree) -> list[Float[Tensor, "N"]]:
     return [mask[:: len(mask) // len(level.reach), k] for k, level in enumerate(tree.levels)]
 
 
-def _divergences(level: Level, reference: Level, estimators: Mapping[str, Estimator]) -> dict[str, Float[Tensor, "N"]]:
-    """At every prefix: "KL" for KL(pi || ref), "forward" for KL(ref || pi), and the mean of each estimator under pi."""
-    log_pi, log_ref = torch.log_softmax(level.logits, -1), torch.log_softmax(reference.logits, -1).detach()
-    log_ratio = torch.where(level.own[:, None], log_pi - log_ref, 0.0)  # the environment's law is that of both
-    means = {name: (level.pi * estimator(log_ratio)).sum(-1) for name, estimator in estimators.items()}
-    return means | {"KL": (level.pi * log_ratio).sum(-1), "forward": (log_ref.exp() * -log_ratio).sum(-1)}
+def _divergences(
+    level: Level, reference: Float[Tensor, "N V"], estimators: Mapping[str, Estimator]
+) -> dict[str, Float[Tensor, "N"]]:
+    """At every prefix: "KL" for KL(pi || ref), "forward" for KL(ref || pi), and the mean of each estimator under pi.
+
+    `reference` are the logits of ref. A token that a law forbids adds nothing to a mean under that law.
+    """
+    log_pi = torch.log_softmax(level.logits, -1)
+    log_ref = torch.log_softmax(reference, -1).detach().to(log_pi)
+    own = level.own[:, None]  # where the environment speaks, its law is that of both
+    ratio = torch.where(own & (level.pi > 0), log_pi - log_ref, 0.0)
+    means = {name: (level.pi * estimator(ratio)).sum(-1) for name, estimator in estimators.items()}
+    forward = torch.where(~own | log_ref.isneginf(), 0.0, log_ref - log_pi)
+    return means | {"KL": (level.pi * ratio).sum(-1), "forward": (log_ref.exp() * forward).sum(-1)}
+
+
+def sequence_kl(tree: Tree, reference: Sequence[Tensor]) -> Float[Tensor, ""]:
+    """KL(pi || ref) of whole completions, `sum over prefixes of P(prefix) KL`, P moving with the policy.
+
+    Args:
+        tree: of the policy pi.
+        reference: logits (N, V) of ref at the prefixes of every level, constants.
+    """
+    total, reach = torch.zeros_like(tree.J), tree.levels[0].reach
+    for alive, level, logits in zip(prefixes_alive(tree), tree.levels, reference, strict=True):
+        total = total + (alive * reach) @ _divergences(level, logits, {})["KL"]
+        reach = (reach[:, None] * level.pi).flatten()
+    return total
 
 
 def kl_at_prefixes(tree: Tree, reference: Tree, visits: Tree, forward: bool) -> Float[Tensor, ""]:
@@ -42,7 +64,7 @@ def kl_at_prefixes(tree: Tree, reference: Tree, visits: Tree, forward: bool) -> 
     total, name = torch.zeros_like(tree.J), "forward" if forward else "KL"
     levels = zip(prefixes_alive(tree), tree.levels, reference.levels, visits.levels, strict=True)
     for alive, level, other, visited in levels:
-        total = total + (alive * visited.reach) @ _divergences(level, other, {})[name]
+        total = total + (alive * visited.reach) @ _divergences(level, other.logits, {})[name]
     return total
 
 
@@ -78,7 +100,7 @@ def exact_kl(
     alive, reach = prefixes_alive(tree), tree.levels[0].reach
     moving, fixed = dict[str, Tensor](), dict[str, Tensor]()
     for k, (level, other) in enumerate(zip(tree.levels, compared.levels, strict=True)):
-        for name, divergence in _divergences(level, other, estimators).items():
+        for name, divergence in _divergences(level, other.logits, estimators).items():
             moving[name] = moving.get(name, 0) + (alive[k] * reach) @ divergence
             fixed[name] = fixed.get(name, 0) + (alive[k] * level.reach) @ divergence
         reach = (reach[:, None] * level.pi).flatten()

@@ -2,7 +2,8 @@
 
 A *recipe* is a plain callable `recipe(rewards, mask, group, **fields) -> (weights, entropy weights or None)`, all (rows, T). It
 sees a completion only through its rewards, its length and the fields that it takes, so completions that agree in these are one
-*outcome*. Groups are independent draws, so only the multiset of a group's outcomes counts.
+*outcome*. Signals of the world, such as "accuracy", are among the fields where a recipe asks for them by name. Groups are
+independent draws, so only the multiset of a group's outcomes counts.
 """
 
 import itertools
@@ -14,8 +15,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from envs.arguments import whole
+from envs.arguments import asked_for, whole
+from envs.tables import TAKEN_NAMES
+from envs.token_mdp import TokenMDP
 from envs.world import InputError
+from theory.tokens.completions import Completions, drawn_signal
 from theory.tokens.tree_size import DEFAULT_BUDGET
 
 Weights = tuple[Tensor, Tensor | None]
@@ -24,6 +28,21 @@ _CHUNK = 2**19  # numbers of one field in one call of a recipe
 _ROUNDING = (
     64 * torch.finfo(torch.float64).eps
 )  # of an entry: numbers that are nearer to each other than this are one value
+
+
+def further_fields(recipe: Recipe, world: TokenMDP, rows: Completions, budget: int) -> dict[str, Tensor]:
+    """What a recipe sees of completions beside rewards and mask, (prompts, L) each.
+
+    `ended` where the world has an end token, `span` (prompts, L, H) where the environment speaks, and the world's signals that
+    the recipe asks for: those named in its attribute `signals`, or else by its keyword-only parameters. Raises InputError for a
+    signal that the world does not have.
+    """
+    names = getattr(recipe, "signals", None)
+    names = [name for name in asked_for(recipe) if name not in TAKEN_NAMES] if names is None else names
+    own = {} if world.end is None else {"ended": (rows.tokens == world.end).any(-1)}
+    if world.speech is not None:
+        own["span"] = rows.span
+    return own | {name: drawn_signal(world, name, budget).to(rows.rewards) for name in names}
 
 
 def distinct_outcomes(fields: dict[str, Tensor]) -> tuple[Int[Tensor, "L"], dict[str, Tensor]]:

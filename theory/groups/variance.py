@@ -15,8 +15,15 @@ from torch import Tensor
 
 from envs.policy import TokenPolicy
 from envs.world import InputError
-from theory.groups.outcomes import Recipe, apply_recipe, distinct_outcomes, group_multisets, keeps_groups_apart
-from theory.tokens.completions import Completions, completion_log_probs, completions, words
+from theory.groups.outcomes import (
+    Recipe,
+    apply_recipe,
+    distinct_outcomes,
+    further_fields,
+    group_multisets,
+    keeps_groups_apart,
+)
+from theory.tokens.completions import completion_log_probs, completions, words
 from theory.tokens.prefix_tree import Tree
 from theory.tokens.tree_size import DEFAULT_BUDGET
 
@@ -96,7 +103,9 @@ def group_variance(
     """
     rows = completions(tree, budget)
     s = s[rows.word]
-    of, outcomes = distinct_outcomes(_fields(tree, rows))
+    more = further_fields(recipe, tree.world, rows, budget)
+    seen = {"rewards": rows.rewards, "mask": rows.mask} | more
+    of, outcomes = distinct_outcomes({name: x[0] for name, x in seen.items()})
     p = rows.p[0].new_zeros(len(outcomes["mask"])).index_add_(0, of, rows.p[0])
     first = s.new_zeros(len(p), s.shape[1]).index_add_(0, of, rows.p[0][:, None] * s) / p[:, None]
     square = p.new_zeros(len(p)).index_add_(0, of, rows.p[0] * s.square().sum(1)) / p
@@ -110,14 +119,6 @@ def group_variance(
     cross = torch.einsum("mi,mj,mij->m", w, w, gram[multisets[:, :, None], multisets[:, None]])
     own = (w.square() * (square - gram.diagonal())[multisets]).sum(1)
     return float(chance @ (cross + own) - mean.square().sum()), mean
-
-
-def _fields(tree: Tree, rows: Completions) -> dict[str, Tensor]:
-    """What a recipe sees of the completions of the one prompt."""
-    fields = {"rewards": rows.rewards[0], "mask": rows.mask[0]}
-    if tree.world.end is not None:
-        fields["ended"] = (rows.tokens[0] == tree.world.end).any(-1)
-    return fields if tree.world.speech is None else fields | {"span": rows.span[0]}
 
 
 def _one_number_a_row(weights: Tensor | None, mask: Tensor) -> Float[Tensor, "M G"]:

@@ -85,9 +85,7 @@ class Completions:
 
     def success(self) -> Float[Tensor, "prompts"]:
         """Success probability P of every prompt; raises InputError unless all returns are 0 or 1."""
-        R = self.returns[self.given > 0]
-        if not bool(((R - R.round()).abs() < 1e-9).all() and (R > -0.5).all() and (R < 1.5).all()):
-            raise InputError("rewards are not binary: only returns of 0 and 1 have a success probability")
+        check_binary("rewards", self.given, self.rewards)
         return (self.p * self.returns).sum(-1)
 
     def over_states(self, x: Float[Tensor, "prompts L *rest"]) -> Float[Tensor, "prompts W *rest"]:
@@ -95,6 +93,13 @@ class Completions:
         weights = self.given.reshape(*self.given.shape, *[1] * (x.ndim - 2))
         total = x.new_zeros(len(x), self.words, *x.shape[2:])
         return total.index_add_(1, self.word, weights.to(x) * x)
+
+
+def check_binary(name: str, given: Float[Tensor, "prompts L"], rewards: Float[Tensor, "prompts L H"]) -> None:
+    """Refuse rewards (or signals) whose sum is neither 0 nor 1 in some completion that is possible."""
+    R = rewards.sum(-1)[given > 0]
+    if not bool(((R - R.round()).abs() < 1e-9).all() and (R > -0.5).all() and (R < 1.5).all()):
+        raise InputError(f"{name} are not binary: only sums of 0 and 1 have a success probability")
 
 
 def words(tree: Tree) -> Words:
@@ -178,6 +183,11 @@ def _said(world: TokenMDP) -> Float[Tensor, "S V"]:
     if world.speech is None:
         return torch.ones_like(world.r[0])
     return torch.where(world.speaking[:, None], world.speech, 1.0)
+
+
+def drawn_signal(world: TokenMDP, name: str, budget: int = DEFAULT_BUDGET) -> Float[Tensor, "prompts L"]:
+    """A signal of the world for every row of `completions`; raises InputError where the world has no such signal."""
+    return state_paths(world.paying(name), budget)[2].sum(-1)
 
 
 def _successors(world: TokenMDP) -> tuple[Int[Tensor, "S V B"], Float[Tensor, "S V B"]]:

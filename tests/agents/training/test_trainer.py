@@ -26,6 +26,7 @@ from tests.oracles import assert_mean_within, differs_by, numerical_gradient
 from tests.theory.token_cases import several_prompts
 from theory.continuous.lq_gradients import expected_return
 from theory.groups.expected_update import expected_update
+from theory.groups.targets import kl_regularised, max_at_k, target_gradients
 from theory.tokens.exact_ascent import exact_ascent
 from theory.tokens.prefix_tree import grow
 
@@ -298,6 +299,45 @@ def test_recorded_return_entropy_and_cosine_are_computed_directly(kind):
         mine, truth = (torch.cat([x.flatten() for x in part]) for part in (mine, truth))
         cosine = torch.nn.functional.cosine_similarity(mine, truth, dim=0)
         assert float(first.cosine[i]) == pytest.approx(float(cosine), abs=1e-9)
+
+
+@pytest.mark.parametrize("made", [("pkpo", {"k": 3}), ("rloo", {"kl_reward": Penalty("k1", 0.5)})])
+def test_the_cosine_to_a_recipes_own_target_is_recorded_beside_that_to_the_return(made):
+    """After a step, so that policy and reference differ; the gradients are those of the exact mean's own road."""
+    mine, seeds = build_learner(made[0], **made[1]), (1, 2)
+    run = trainer("tokens", mine, TrainingSettings(steps=4, prompts=3, group=4, every=2, rate=0.1), seeds)
+    starts = [policy("tokens", seed) for seed in seeds]
+    run.step()
+    assert bool(run.step().target_cosine.isnan().all())
+    before, noise = run.policies, [g.get_state() for g in run.noise]
+    record = run.step()
+    for i, network in enumerate(before):
+        generator = torch.Generator()
+        generator.set_state(noise[i])
+        rows = TASKS["tokens"][0].draw(Copies([network]), 3, 4, [generator])
+        log_probs, entropy = TASKS["tokens"][0].log_probs(network, rows.seen[0][0])
+        reference = TASKS["tokens"][0].log_probs(starts[i], rows.seen[0][0])[0].detach()[None]
+        loss = mine.loss(log_probs, entropy, rows.batch(0, reference=reference))
+        own = parameters_to_vector(torch.autograd.grad(-loss, list(network.parameters())))
+        target = max_at_k(3) if made[0] == "pkpo" else kl_regularised(starts[i], 0.5)
+        truth = target_gradients(STOP, network, target)[1].flat
+        cosine = torch.nn.functional.cosine_similarity(own, truth, dim=0)
+        assert float(record.target_cosine[i]) == pytest.approx(float(cosine), abs=1e-9)
+        assert abs(float(record.cosine[i]) - float(cosine)) > 1e-6, "the control: the return is another target"
+
+
+def test_no_cosine_to_an_own_target_is_recorded_where_it_is_the_return_or_not_known():
+    for kind, mine in (
+        ("tokens", build_learner("grpo")),
+        ("tokens", build_learner("pkpo", kl_reward=Penalty("k1", 0.1))),
+        ("commands", build_learner("pkpo")),
+        ("tokens", build_learner("value_gradient")),
+    ):
+        record = trainer(kind, mine, TrainingSettings(steps=1, prompts=2, group=2)).step()
+        assert bool(record.target_cosine.isnan().all())
+        assert bool(record.cosine.isfinite().all())
+    unknown = trainer("tokens", "pkpo", TrainingSettings(steps=1), oracle=None).step()
+    assert bool(unknown.target_cosine.isnan().all())
 
 
 def test_clip_and_silent_shares_are_counts_by_hand():

@@ -105,6 +105,22 @@ def test_a_run_leaves_its_log_its_picture_and_its_settings(whole, capsys, undraw
     assert f"training in {whole}" in printed.err
 
 
+def test_a_recipe_with_a_target_of_its_own_shows_its_cosine_to_that_as_well(tmp_path, capsys):
+    """It goes on from a log that knows no such column, too."""
+    recipe = ("train", "--learner", "pkpo", "--option", "k=3", *TOKENS[3:], "--out", tmp_path)
+    assert run(*recipe) == 0
+    own, printed = folder(tmp_path), capsys.readouterr().out
+    log = pd.read_csv(own / "log.csv")
+    assert f"cosine to its own target {log['target_cosine'][:5].mean():.4g}" in printed
+    assert "to its own target" in (own / "curves.svg").read_text()
+    kept = torch.load(own / "checkpoint.pt", weights_only=True)
+    kept["rows"] = [{k: v for k, v in row.items() if k != "target_cosine"} for row in kept["rows"]]
+    torch.save(kept, own / "checkpoint.pt")
+    assert run(*recipe) == 0
+    assert "its own target" not in capsys.readouterr().out
+    assert bool(pd.read_csv(own / "log.csv")["target_cosine"].isna().all())
+
+
 def test_the_log_is_what_the_trainer_records(plain):
     settings = json.loads((plain / "settings.json").read_text())
     settings["setting"] = type(Run("rloo", "TokenCopy").setting)(**settings["setting"])

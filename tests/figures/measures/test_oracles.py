@@ -6,6 +6,7 @@ import torch
 from scipy import optimize, stats
 
 from agents.policies.linear import LinearPolicy
+from agents.recipes.learner import Target
 from agents.training.copies import Copies
 from agents.training.tasks import CommandTask, TokenTask
 from envs.linear_quadratic import random_system, scalar
@@ -20,6 +21,7 @@ from tests.theory.cases import priced
 from tests.theory.token_cases import enumerate_rollouts, several_prompts, transformer
 from theory.continuous.lq_gradients import expected_return
 from theory.continuous.riccati import riccati
+from theory.groups.targets import kl_regularised, max_at_k, target_gradients
 from theory.tokens.completions import mean_entropy
 from theory.tokens.prefix_tree import grow
 from theory.tokens.tree_size import bytes_per_node, node_count
@@ -59,6 +61,32 @@ def test_return_and_gradient_are_sums_over_all_completions_and_their_differences
         slope = sum(float((g * d).sum()) for g, d in zip(gradient, way, strict=True))
         assert slope == pytest.approx((ends[0] - ends[1]) / (2 * h), rel=1e-5, abs=1e-8)
         assert abs(slope) > 1e-3
+
+
+@pytest.mark.parametrize("name", ["several prompts", "end token"])
+def test_other_targets_have_each_copys_own_gradient_against_its_own_reference(name):
+    world = WORLDS[name]
+    networks, references = ([transformer(world, 0.4, seed=s) for s in seeds] for seeds in ((1, 2), (3, 4)))
+    for target, climbed in (
+        (Target(k=3), lambda reference: max_at_k(3)),
+        (Target(beta=0.3), lambda reference: kl_regularised(reference, 0.3)),
+    ):
+        for chosen in (slice(0, 2), slice(1, 2)):  # together in one call, and one alone
+            copies, compared = Copies(networks[chosen]), Copies(references[chosen]).frozen()
+            gradient = copies.flattened(TokenOracle(world).target_gradient(copies, target, compared))
+            for ours, network, reference in zip(gradient, networks[chosen], references[chosen], strict=True):
+                truth = target_gradients(world, network, climbed(reference))[1].flat
+                torch.testing.assert_close(ours, truth, rtol=1e-9, atol=1e-12)
+                assert float((ours - grow_gradient(world, network)).norm()) > 1e-2 * float(ours.norm()), (
+                    "the control: J"
+                )
+    command = Copies([LinearPolicy([[0.1]])])
+    assert CommandOracle(scalar(3)).target_gradient(command, Target(k=2), None) is None
+
+
+def grow_gradient(world, network):
+    copies = Copies([network])
+    return copies.flattened(TokenOracle(world).answers(copies)[2])[0]
 
 
 @EACH

@@ -21,6 +21,8 @@ RECIPES = {
     "reinforce_pp, baseline": ("reinforce_pp", {"baseline": True}),
     "gspo": ("gspo", {}),
     "cispo": ("cispo", {}),
+    "pkpo": ("pkpo", {"k": 1, "baseline": "loo"}),
+    "pass_k_training": ("pass_k_training", {"k": 1, "length": "group token mean"}),
     "value_gradient": ("value_gradient", {}),
 }
 

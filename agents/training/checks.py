@@ -1,0 +1,49 @@
+"""What a trainer refuses before anything is drawn."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from agents.recipes.learner import Learner
+from agents.training.settings import Oracle, TrainingSettings
+from agents.training.tasks import Task
+from envs.world import InputError
+
+
+def check_rows_of(task: Task, learner: Learner, setting: TrainingSettings) -> None:
+    """Refuse rows that the learner cannot use, or the task not draw; the learner itself is tried on the smallest batch."""
+    if setting.group < learner.least:
+        raise InputError(f"group must be >= {learner.least}: learner {learner.name!r} compares the rows of a group")
+    for name in learner.signals:
+        if name not in task.signals:
+            raise InputError(f"signals of the world lack {name!r}, which learner {learner.name!r} asks for")
+    if setting.sampler and not task.any_precision:
+        raise InputError("sampler must be left out in a linear-quadratic world: its rows are drawn in double precision")
+    groups = 1 if learner.exact else setting.prompts // setting.minibatches
+    none = torch.zeros(groups * setting.group, 1, dtype=torch.float64)
+    index = torch.arange(groups).repeat_interleave(setting.group)
+    extras = {name: none[:, 0] for name in learner.signals}
+    every = replace(learner, select=None)
+    every(none, none == 0, index, none, reference=none, values=none, ended=none[:, 0] == 0, **extras)
+
+
+def check_answers(
+    learner: Learner,
+    policies: Sequence[nn.Module],
+    seeds: Sequence[int],
+    oracle: Oracle | None,
+    critics: Sequence[nn.Module] | None,
+) -> None:
+    """Refuse seeds that do not fit the policies, and a learner without the oracle or the critics that it needs."""
+    if len(seeds) != len(policies) or len(set(seeds)) != len(seeds):
+        raise InputError(f"seeds must be {len(policies)} different numbers, one per policy; got {list(seeds)}")
+    if oracle is None and (learner.exact or learner.critic == "exact"):
+        raise InputError(f"oracle is missing: learner {learner.name!r} needs exact answers")
+    if learner.critic == "exact" and learner.kl_reward is not None and learner.lam < 1:
+        raise InputError(
+            "critic must be learned, or lam 1, with a KL penalty in the reward: the exact one knows the world's alone"
+        )
+    if learner.critic == "learned" and (critics is None or len(critics) != len(policies)):
+        raise InputError(f"critics must be {len(policies)} networks: learner {learner.name!r} learns its values")
