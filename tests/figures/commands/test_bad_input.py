@@ -1,6 +1,7 @@
 """What is wrong with an option or a file is said in one line, exit code 2, before anything is run or written."""
 
 import json
+import os
 
 import pytest
 import torch
@@ -128,6 +129,12 @@ def test_world_files_with_a_fault_are_refused_in_one_line(name, tmp_path, capsys
     path = tmp_path / "own.json"
     path.write_text(written)
     assert named in refusal(capsys, tmp_path, "check", "costate_mean", "--world", str(path))
+
+
+def test_a_world_file_that_is_no_file_is_refused_and_does_not_hang(tmp_path, capsys):
+    os.mkfifo(tmp_path / "own.json")
+    for path, named in ((tmp_path / "own.json", "is a pipe"), ("/dev/zero", "is a device"), (tmp_path, "is a folder")):
+        assert named in refusal(capsys, tmp_path, "check", "costate_mean", "--world", str(path))
 
 
 def test_a_file_that_is_no_text_is_refused_and_a_byte_order_mark_is_taken(tmp_path):
