@@ -12,24 +12,33 @@ Array = np.ndarray | torch.Tensor
 AnyArray = TypeVar("AnyArray", np.ndarray, torch.Tensor)  # the same library in, the same library out
 
 
-MOST_CHARACTERS = 1000  # of an error; the list of all claims needs 650
+_LONGEST, _CUT = (
+    1000,
+    380,
+)  # characters of an error: the list of all claims needs 650; a longer one echoes what was given
 
 
-def one_line(text: str, most: int = MOST_CHARACTERS) -> str:
+def one_line(text: str, most: int | None = None) -> str:
     """A text as one line of printable characters, its middle left out where it has more than `most` of them.
 
     Control characters, which a terminal would obey, are written as escapes.
     """
     text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in " ".join(text.split()))
+    if most is None or len(text) <= most:
+        return text
     kept = (most - 3) // 2
-    return text if len(text) <= most else f"{text[:kept]}...{text[-kept:]}"
+    return f"{text[:kept]}...{text[-kept:]}"
 
 
 class InputError(ValueError):
-    """Bad input, said in one line that names the argument and the remedy; the command exits with 2."""
+    """Bad input, said in one line that names the argument and the remedy; the command exits with 2.
+
+    The message becomes one printable line, its middle left out where it is very long.
+    """
 
     def __init__(self, message: str):
-        super().__init__(one_line(message))
+        line = one_line(message)
+        super().__init__(line if len(line) <= _LONGEST else one_line(line, _CUT))
 
 
 def unknown(what: str, name: str, known: Iterable[str], more: str = "") -> InputError:

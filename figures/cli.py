@@ -29,7 +29,7 @@ class _OneLineParser(argparse.ArgumentParser):
         """Say what is wrong and how to get help."""
         from envs.world import one_line  # here, so that `costate --help` answers at once
 
-        self.exit(2, f"costate: {one_line(message, 400)} (see `{self.prog} --help`)\n")
+        self.exit(2, f"costate: {one_line(message, 300)} (see `{self.prog} --help`)\n")
 
 
 def _parse(arguments: list[str]) -> tuple[argparse.Namespace, ModuleType]:

@@ -11,15 +11,16 @@ from typing import Any, NoReturn
 import torch
 
 from envs.arguments import short
-from envs.world import InputError
+from envs.world import InputError, one_line
 
 DEFAULT_OUT = Path("runs")
+_MOST_JOBS = 1024  # processes; no system bears many more
 
 
-def whole_number(least: int, text: str) -> int:
-    """A whole number >= least that fits into 64 bits, in plain digits, for argparse."""
-    if not (text.isascii() and text.isdecimal() and len(text) < 20 and least <= int(text) < 2**63):
-        raise argparse.ArgumentTypeError(f"must be a whole number from {least} to {2**63 - 1}; got {short(text)}")
+def whole_number(least: int, text: str, most: int = 2**63 - 1) -> int:
+    """A whole number from least to most, in plain digits, for argparse."""
+    if not (text.isascii() and text.isdecimal() and len(text) < 20 and least <= int(text) <= most):
+        raise argparse.ArgumentTypeError(f"must be a whole number from {least} to {most}; got {short(text)}")
     return int(text)
 
 
@@ -45,7 +46,7 @@ def add_run_options(parser: argparse.ArgumentParser, preset: str, out: Path) -> 
     parser.add_argument("--preset", choices=presets, default=preset, help=f"settings (default: {preset})")
     parser.add_argument("--out", type=Path, default=out, metavar="DIR", help=f"results (default: {out})")
     add_device(parser)
-    jobs = partial(whole_number, 1)
+    jobs = partial(whole_number, 1, most=_MOST_JOBS)
     parser.add_argument("--jobs", type=jobs, default=None, metavar="N", help="processes (default: one per core)")
     add_seed(parser, "seed of all noise")
 
@@ -69,7 +70,7 @@ def pairs(option: str, given: list[str]) -> tuple[tuple[str, Any], ...]:
     for text in given:
         key, equals, value = text.partition("=")
         if not equals or not key:
-            raise InputError(f"{option} {text}: give KEY=VALUE")
+            raise InputError(f"{option} {one_line(text, 80)}: give KEY=VALUE")
         try:
             values[key] = json.loads(
                 value.lower() if value in ("True", "False") else value, parse_constant=refuse_constant

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from agents.training.settings import Record, TrainingSettings
-from envs.world import InputError
+from envs.world import InputError, one_line
 from figures.commands.options import add_device, add_seed, device_of, pairs, whole_number
 from figures.commands.progress_bar import progress_bar
 from figures.commands.training_run import DivergedError, Run, build_trainer, summary, train
@@ -126,4 +126,6 @@ def _penalty(option: str, text: str | None) -> tuple[str, float] | None:
     try:
         return kind, float(beta if colon else "x")
     except ValueError:
-        raise InputError(f"{option} {text}: give an estimator and its weight, k3:0.1 for instance") from None
+        raise InputError(
+            f"{option} {one_line(text, 80)}: give an estimator and its weight, k3:0.1 for instance"
+        ) from None

@@ -23,7 +23,8 @@ _CORPUS_COLOURS = ("costate", "score", "score_best")
 
 def token_axis(axis: Any, tokens: Any) -> Any:
     """Logarithmic tokens, with the first draw (0 tokens) at the left edge."""
-    first, last = sorted(set(tokens))[1], max(tokens)
+    first = min((n for n in tokens if n > 0), default=1.0)  # a run that diverged may have its first draw alone
+    last = max(first, *tokens)
     axis.set_xscale("symlog", linthresh=first, linscale=0.5)
     decades = [10.0**k for k in range(20) if first <= 10.0**k <= 1.15 * last]
     axis.set_xticks([0, *decades])  # a decade below the first checkpoint would stand on the label of 0

@@ -4,7 +4,7 @@ import dataclasses
 import math
 from typing import Any
 
-from envs.world import InputError
+from envs.world import InputError, one_line
 
 
 def select(settings: list[Any], only: list[str], changes: list[str]) -> list[Any]:
@@ -18,13 +18,16 @@ def select(settings: list[Any], only: list[str], changes: list[str]) -> list[Any
         name, value = _split("--only", text, settings[0])
         if value not in {_text(getattr(s, name)) for s in settings}:
             have = dict.fromkeys(_text(getattr(s, name)) for s in settings)
-            raise InputError(f"--only {text}: no setting has it; {name} is one of {' | '.join(have)}")
+            raise InputError(f"--only {one_line(text, 80)}: no setting has it; {name} is one of {' | '.join(have)}")
         wanted.setdefault(name, []).append(value)
     kept = [s for s in settings if all(_text(getattr(s, name)) in values for name, values in wanted.items())]
     if not kept:
         raise InputError(f"--only {' --only '.join(only)}: no setting has all of these together")
     new = [_split("--set", text, settings[0]) for text in changes]
-    changed = [dataclasses.replace(s, **{n: _read(v, getattr(s, n), f"--set {n}={v}") for n, v in new}) for s in kept]
+    changed = [
+        dataclasses.replace(s, **{n: _read(v, getattr(s, n), f"--set {one_line(f'{n}={v}', 80)}") for n, v in new})
+        for s in kept
+    ]
     return list(dict.fromkeys(changed))
 
 
@@ -32,7 +35,7 @@ def _split(option: str, text: str, example: Any) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     fields = [field.name for field in dataclasses.fields(example)]
     if not equals or name not in fields:
-        raise InputError(f"{option} {text}: give FIELD=VALUE, FIELD one of {', '.join(fields)}")
+        raise InputError(f"{option} {one_line(text, 80)}: give FIELD=VALUE, FIELD one of {', '.join(fields)}")
     return name, value
 
 

@@ -13,6 +13,7 @@ from agents.policies.linear import ConstantPolicy, LinearPolicy
 from envs.arguments import as_numbers, short
 from envs.linear_quadratic import LinearQuadratic, double_integrator, random_system, scalar
 from envs.lq_variants import ChaoticMap, state_scaled_noise
+from envs.user_files import check_file
 from envs.world import InputError
 from theory.continuous.endless import cut_endless
 from theory.continuous.gains import check_gain, check_offset, check_one_system, gain_at, offset_at
@@ -100,6 +101,7 @@ def read_system(path: Path) -> str:
     Raises:
         InputError: in one line, what is wrong with the file.
     """
+    check_file(path, "--world")
     try:
         text = path.read_text(encoding="utf-8-sig")
         parsed_system(text)

@@ -192,6 +192,16 @@ def test_only_regular_files_are_opened(tmp_path, monkeypatch):
 def test_a_line_is_one_line_and_its_middle_is_left_out():
     assert one_line("a\n b\t\x1b[2Jc\u202e\udcff") == r"a b \x1b[2Jc\u202e\udcff"
     assert one_line("Grüße, 世界") == "Grüße, 世界"
-    assert len(one_line("x" * 5000)) <= 1000
+    assert one_line("x" * 5000) == "x" * 5000
     assert one_line("begin" + "x" * 500 + "end", 40).startswith("begin")
     assert one_line("begin" + "x" * 500 + "end", 40).endswith("end")
+
+
+def test_every_refusal_is_one_printable_line_with_its_beginning_and_its_end():
+    said = str(InputError(f"K must be a matrix; got {list(range(5000))}\n\x1b[31m: pass one"))
+    assert said.startswith("K must be a matrix; got [0, 1, 2")
+    assert said.endswith(r"4999] \x1b[31m: pass one")
+    assert len(said) < 400
+    names = ", ".join(f"claim_{i:02d}_with_a_name" for i in range(40))
+    assert str(InputError(f"claim 'x' is unknown; there are {names}")).endswith(names), "a list of names is left whole"
+    assert str(InputError("plain")) == "plain"

@@ -1,6 +1,7 @@
 """What is wrong with an option or a file is said in one line, exit code 2, before anything is run or written."""
 
 import json
+import os
 
 import pytest
 import torch
@@ -27,6 +28,7 @@ def refusal(capsys, tmp_path, *arguments):
     assert len(said) == 1, said
     assert not out.exists(), "nothing is written"
     assert len(said[0]) < 400
+    assert said[0].isprintable()
     return said[0]
 
 
@@ -57,6 +59,43 @@ def refusal(capsys, tmp_path, *arguments):
 )
 def test_options_that_cannot_be_run_are_refused_before_a_folder_is_made(arguments, named, capsys, tmp_path):
     assert named in refusal(capsys, tmp_path, *arguments)
+
+
+LONG = "x" * 5000 + "\n\x1b[2J\u202e" + "y"
+ARRAY = str(list(range(3000)))
+TRAIN = ("train", "--learner", "grpo", "--world", "TokenCopy")
+PRETRAIN = ("pretrain", "--world", "TokenSkills")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("check", "bellman_costate", "--world", LONG),
+        ("check", "bellman_costate", "--preset", LONG),
+        ("check", "bellman_costate", "--jobs", "1000000000000"),
+        ("sweep", "bellman_costate", "--only", LONG),
+        ("sweep", "bellman_costate", "--only", f"world={LONG}"),
+        ("sweep", "bellman_costate", "--set", f"temperature={ARRAY}"),
+        (*TRAIN, "--set", LONG),
+        (*TRAIN, "--set", f"{LONG}=1"),
+        (*TRAIN, "--set", f"V={ARRAY}"),
+        (*TRAIN, "--option", f"clip={LONG}"),
+        (*TRAIN, "--option", f"{LONG}={ARRAY}"),
+        (*TRAIN, "--kl-loss", f"k3:{LONG}"),
+        (*TRAIN, "--kl-loss", f"{LONG}:1"),
+        (*TRAIN, "--width", "9" * 5000),
+        (*TRAIN, "--width", "1000000000"),
+        (*TRAIN, "--prompts", "1000000000000"),
+        (*TRAIN[:-1], LONG),
+        (*PRETRAIN, "--set", f"names={LONG}"),
+        (*PRETRAIN, "--quality", LONG),
+        ("impact", "--checkpoints", LONG),
+        ("impact", "--checkpoints", ".", "--model", f"{LONG}.py:{LONG}"),
+    ],
+    ids=lambda x: " ".join(part[:20] for part in x if part.isprintable()),
+)
+def test_what_is_echoed_is_short_and_printable_and_nothing_is_written(arguments, capsys, tmp_path):
+    assert refusal(capsys, tmp_path, *arguments).startswith("costate: ")
 
 
 def text(**changes):
@@ -90,6 +129,12 @@ def test_world_files_with_a_fault_are_refused_in_one_line(name, tmp_path, capsys
     path = tmp_path / "own.json"
     path.write_text(written)
     assert named in refusal(capsys, tmp_path, "check", "costate_mean", "--world", str(path))
+
+
+def test_a_world_file_that_is_no_file_is_refused_and_does_not_hang(tmp_path, capsys):
+    os.mkfifo(tmp_path / "own.json")
+    for path, named in ((tmp_path / "own.json", "is a pipe"), ("/dev/zero", "is a device"), (tmp_path, "is a folder")):
+        assert named in refusal(capsys, tmp_path, "check", "costate_mean", "--world", str(path))
 
 
 def test_a_file_that_is_no_text_is_refused_and_a_byte_order_mark_is_taken(tmp_path):

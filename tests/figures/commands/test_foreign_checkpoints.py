@@ -91,13 +91,13 @@ def test_pretrain_needs_nothing_of_the_damaged_files_that_it_replaces(folder, te
     assert impact(folder) == 0
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_pretraining_that_diverges_says_where_and_keeps_what_was_before(tmp_path, capsys):
     assert run("pretrain", *COPY, *SIZES, "--rate", 1e300, "--out", tmp_path) == 1
     said = capsys.readouterr().err.strip().splitlines()[-1]
     assert said.startswith("costate: pretraining diverged after update 0: ")
     assert said.endswith("what was before it is kept: a smaller --rate may help")
     assert pd.read_csv(tmp_path / "pretraining.csv")["updates"].tolist() == [0]
+    assert (tmp_path / "pretraining.png").stat().st_size > 5000, "a picture of one point"
     assert impact(tmp_path) == 0, "the checkpoint of before is sound"
 
 
