@@ -72,9 +72,10 @@ class TokenMDP:
         object.__setattr__(self, "prompts", whole_numbers("prompts", self.prompts, 2, self.V, "token", "vocabulary"))
         object.__setattr__(self, "starts", whole_numbers("starts", self.starts, 1, self.S, "state", "world"))
         _check_prompts(self)
-        _check_end(self)
         if self.speech is not None:
             object.__setattr__(self, "speech", spoken_laws(self.speech, self.P.shape[:2]))
+        _check_end(self)
+        if self.speech is not None:
             check_turns(self.P, self.speech, self.starts, self.horizon)
         if self.readout is not None:
             object.__setattr__(self, "readout", number_table("readout", self.readout))
@@ -217,9 +218,10 @@ def _check_end(world: TokenMDP) -> None:
     over = (world.P[:, world.end] > 0).any(0)
     leaving = world.P[over][:, :, ~over].sum()
     paid = any(bool(table[:, over].any()) for table in (world.r, *world.signals.values()))
-    if float(leaving) > 0 or paid or world.readout is not None:
+    if float(leaving) > 0 or paid or world.readout is not None or bool(world.speaking[over].any()):
         raise InputError(
-            f"end must be a token that leads to states that pay nothing and that nothing leaves; {world.end} does not"
+            f"end must be a token that leads to states that pay nothing, that nothing leaves and in which the environment is "
+            f"silent; {world.end} does not"
         )
 
 

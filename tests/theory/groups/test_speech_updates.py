@@ -12,6 +12,7 @@ from tests.theory.tokens.test_speech import slope_of, true_gradient
 from theory.groups.binary_rewards import alignment
 from theory.groups.expected_update import expected_update
 from theory.groups.kl import exact_kl
+from theory.groups.targets import kl_regularised, max_at_k, target_gradients
 from theory.tokens.prefix_tree import grow
 
 close = torch.testing.assert_close
@@ -147,3 +148,24 @@ def test_divergences_are_those_of_the_policys_own_steps():
     plain = true_gradient(every, policy)
     undiscounted = exact.total["KL"]
     close(mean, plain - 0.3 * undiscounted, rtol=1e-7, atol=1e-11)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_other_targets_are_those_of_plain_loops(name):
+    world = SMALL[name]
+    policy, every = policy_of(world), Conversations(world)
+    p, R = every.p(policy), every.rewards.sum(1)
+    value = torch.zeros((), dtype=torch.float64)
+    for q, weight in enumerate(world.weights):
+        rows = (every.prompt == q).nonzero()[:, 0]
+        best = torch.maximum(R[rows][:, None], R[rows])
+        value = value + weight * (p[rows] @ best @ p[rows])
+    exact, gradients = target_gradients(world, policy, max_at_k(2))
+    close(exact, value.detach())
+    close(gradients.flat, slope_of(value, policy), rtol=1e-8, atol=1e-12)
+    other = policy_of(world, seed=3)
+    ratio = every.log_probs(policy)[0] - every.log_probs(other)[0].detach()
+    J = every.J(policy) - 0.4 * ((every.p(policy) * world.weights[every.prompt]) @ (ratio * every.mask).sum(1))
+    exact, gradients = target_gradients(world, policy, kl_regularised(other, 0.4))
+    close(exact, J.detach())
+    close(gradients.flat, slope_of(J, policy), rtol=1e-8, atol=1e-12)

@@ -107,6 +107,7 @@ def as_prompt(world, prompt, tokens):
         prompts=[context],
         starts=[state],
         weights=None,
+        signals=None,
     )
 
 
