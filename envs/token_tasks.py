@@ -140,8 +140,8 @@ def sum_and_stop(modulus: int = 2, horizon: int = 4, gamma: float = 1.0, bonus: 
     prompts = list(range(min(1, modulus - 1), modulus))
     paid = [bonus * sum(gamma**k for k in range(n)) for n in range(horizon + 1)]  # for n numbers
     best = max(paid[-1], *(gamma**n + paid[n] for n in range(min(1, modulus - 1), horizon)))
-    words, signals = [[p] for p in prompts], {"accuracy": accuracy}
-    return TokenMDP(P, r, words, prompts, horizon, gamma, optimal_return=best, end=modulus, signals=signals)
+    asked, signals = [[p] for p in prompts], {"accuracy": accuracy}
+    return TokenMDP(P, r, asked, prompts, horizon, gamma, optimal_return=best, end=modulus, signals=signals)
 
 
 def distractor(V: int = 4, horizon: int = 5, gamma: float = 1.0) -> TokenMDP:

@@ -24,8 +24,8 @@ def check_rows_of(task: Task, learner: Learner, setting: TrainingSettings) -> No
     groups = 1 if learner.exact else setting.prompts // setting.minibatches
     none = torch.zeros(groups * setting.group, 1, dtype=torch.float64)
     index = torch.arange(groups).repeat_interleave(setting.group)
-    extras = {name: none[:, 0] for name in learner.signals}
     every = replace(learner, select=None)
+    extras = {name: none[:, 0] for name in every.signals}
     every(none, none == 0, index, none, reference=none, values=none, ended=none[:, 0] == 0, **extras)
 
 

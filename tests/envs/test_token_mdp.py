@@ -1,11 +1,14 @@
 """Token tables: belief and reward against plain look-ups, bilinearity, simulation; every refusal of the docstring."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from envs.token_mdp import TokenMDP, check_tokens
 from envs.token_tasks import garnet, sum_and_stop
+from envs.world import InputError
 from tests.envs.refusals import refused
 from tests.oracles import assert_mean_within, differs_by
 
@@ -228,3 +231,50 @@ def test_the_rest_pays_what_the_later_steps_pay_and_the_first_steps_what_they_pa
         whole.rest(3)
     with refused("steps"):
         whole.first(4)
+
+
+def test_signals_go_with_the_world_wherever_it_goes():
+    """One table is that of all steps; later steps, first steps, another precision; the world that pays a signal."""
+    plain, rng = world(), torch.Generator().manual_seed(3)
+    table = torch.rand(3, plain.S, plain.V, generator=rng, dtype=torch.float64)
+    told = replace(plain, gamma=0.5, signals={"accuracy": table, "style": table[0].tolist()})
+    assert torch.equal(told.signals["style"], table[:1].expand(3, -1, -1))
+    assert torch.equal(told.rest(1).signals["accuracy"], table[1:])
+    assert torch.equal(told.first(2).signals["accuracy"], table[:2])
+    assert told.to("cpu", torch.float32).signals["accuracy"].dtype == torch.float32
+    paid = told.paying("accuracy")
+    assert torch.equal(paid.r, table)
+    assert (paid.gamma, paid.horizon, paid.signals, paid.optimal_return) == (1.0, 3, {}, None)
+    assert torch.equal(paid.P, plain.P)
+    assert plain.signals == {}
+    assert told.gamma == 0.5
+
+
+@pytest.mark.parametrize(
+    "signals",
+    [
+        [1.0],
+        {"accuracy": [1.0]},
+        {"accuracy": [[[0.0]]]},
+        {"two words": 0.0},
+        {1: 0.0},
+        {"rewards": 0.0},
+        {"ended": 0.0},
+        {"accuracy": "x"},
+        {"accuracy": [[float("nan")] * 3] * 3},
+    ],
+)
+def test_signals_that_are_no_tables_of_their_own_names_are_refused(signals):
+    base = sum_and_stop(2, 3)
+    with pytest.raises(InputError, match=r"^signals"):
+        replace(base, signals=signals)
+    with refused("signals"):
+        base.paying("style")
+
+
+def test_a_signal_after_the_end_is_refused():
+    base = sum_and_stop(2, 3)
+    late = base.r.clone()
+    late[2, 2, 0] = 1
+    with refused("end"):
+        replace(base, signals={"accuracy": late})

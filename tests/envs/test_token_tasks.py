@@ -1,6 +1,7 @@
 """Named tasks: their optimal return by backward induction and by brute force; their prompts ask for the right answers."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from envs.token_tasks import (
     sum_and_stop,
 )
 from tests.envs.refusals import refused
+from tests.theory.groups.enumeration import unchecked
 
 DETERMINISTIC = {
     "lock": combination_lock(3, 4, gamma=0.9, seed=5),
@@ -37,6 +39,9 @@ DETERMINISTIC = {
     "sum and stop": sum_and_stop(2, 4, gamma=0.9),
     "sum of three and stop": sum_and_stop(3, 3, gamma=0.8),
     "stop at once": sum_and_stop(1, 2, gamma=0.8),
+    "sum and stop, paid for length": sum_and_stop(2, 4, gamma=0.9, bonus=0.15),
+    "sum and stop, paid to go on": sum_and_stop(3, 3, gamma=0.8, bonus=2.0),
+    "sum and stop, fined for length": sum_and_stop(1, 3, gamma=0.9, bonus=-0.2),
 }
 TASKS = DETERMINISTIC | {
     "garnet": garnet(gamma=0.9),
@@ -184,3 +189,28 @@ def test_sum_and_stop_pays_for_the_right_sum_when_it_is_ended(word):
     said = list(itertools.takewhile(lambda token: token != 2, word))
     assert return_of(world, 0, word) == (len(said) < 4 and sum(said) % 2 == 1)
     assert world.mask(torch.tensor(word)).sum() == min(len(said) + 1, 4)
+
+
+@pytest.mark.parametrize("name", [name for name, world in DETERMINISTIC.items() if world.signals])
+def test_accuracy_is_whether_a_word_is_right_whatever_it_is_paid(name):
+    """1 for a word that earns the plain reward of the task, by loops; neither discount nor bonus moves it."""
+    world = DETERMINISTIC[name]
+    bonus = float(world.r[0, 0, 0]) if world.end is not None else 0.0
+    judge, free = world.paying("accuracy"), replace(world, gamma=1.0)
+    assert judge.gamma == 1
+    for prompt in range(len(world.prompts)):
+        for word in itertools.product(range(world.V), repeat=world.horizon):
+            n = word.index(world.end) if world.end in word else world.horizon
+            plain = return_of(free, prompt, word) - n * bonus
+            assert return_of(judge, prompt, word) == pytest.approx(plain, abs=1e-12)
+            assert round(plain, 12) in (0, 1)
+
+
+@unchecked()
+def test_dense_tasks_have_no_accuracy_and_a_bonus_is_a_number():
+    assert not copy(2, 2, sparse=False).signals
+    assert not garnet().signals
+    for wrong in (np.nan, np.inf, "1", True, None):
+        with refused("bonus"):
+            sum_and_stop(2, 3, bonus=wrong)
+    assert sum_and_stop(2, 3, bonus=np.float32(0.5)).r[0, 0, 0] == 0.5

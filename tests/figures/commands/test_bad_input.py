@@ -49,6 +49,13 @@ def refusal(capsys, tmp_path, *arguments):
         (("train", "--learner", "grpo", "--world", "TokenCopy", "--option", "clip=NaN"), "clip"),
         (("train", "--learner", "grpo", "--world", "TokenCopy", "--option", "clip=1e999"), "clip"),
         (("train", "--learner", "grpo", "--world", "TokenGarnet", "--set", "seed=-1"), "seed"),
+        (("train", "--learner", "dapo", "--world", "TokenGarnet", "--option", "dynamic_sampling=accuracy"), "signals"),
+        (
+            ("train", "--learner", "dapo", "--world", "TokenCopy", "--option", "dynamic_sampling=often"),
+            "dynamic_sampling",
+        ),
+        (("train", "--learner", "pkpo", "--world", "TokenCopy", "--option", "k=9"), "group"),
+        (("train", "--learner", "grpo", "--world", "TokenSumAndStop", "--set", "bonus=NaN"), "bonus"),
         (("train", "--learner", "grpo", "--world", "LQScalar", "--set", "action_noise=-1"), "action_noise"),
         (("check", "bellman_costate", "--seed", "12345678901234567890"), "--seed"),
         (("check", "bellman_costate", "--seed", "-1"), "--seed"),

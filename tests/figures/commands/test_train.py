@@ -195,6 +195,14 @@ def test_options_and_keywords_reach_learner_and_world(tmp_path, undrawn):
     assert settings["setting"]["optimiser"] == "sgd"
 
 
+def test_groups_are_filtered_by_accuracy_where_the_reward_is_another(tmp_path, undrawn):
+    bonus = ("--set", "bonus=0.4", "--option", "dynamic_sampling=accuracy", "--out", tmp_path, "--seeds", 2)
+    assert run("train", "--learner", "dapo", *TOKENS[3:], *bonus) == 0
+    log = pd.read_csv(folder(tmp_path) / "log.csv")
+    assert 0 < log["silent"].mean() < 1, "filtered groups count as silent"
+    assert log["sampled"].max() > 1e-3
+
+
 def assert_trained(out, learner):
     """In the scalar world, two seeds."""
     command = ("train", "--learner", learner, "--world", "LQScalar", "--set", "horizon=5", "--seeds", 2, *TINY)
