@@ -21,6 +21,8 @@ class WorldAdapter:
     """A `World` for the shells: commands and states are boxes of float64."""
 
     def __init__(self, world: World, bound: float | None = None):
+        if not isinstance(world, World):
+            raise InputError(f"world must be one with additive noise in this shell; got {type(world).__name__}")
         if bound is not None and (not isinstance(bound, int | float | np.number) or not 0 < float(bound) < np.inf):
             raise InputError(f"bound must be a finite number > 0, or None for no bound; got {short(bound)}")
         self.world, self.bound = world.numpy(), None if bound is None else float(bound)

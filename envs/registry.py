@@ -9,6 +9,7 @@ from typing import Any
 import gymnasium
 
 from envs import linear_quadratic, lq_variants, skills, token_tasks, tool_tasks
+from envs.own_world import load_own_world, names_own_world
 from envs.world import InputError, unknown
 
 
@@ -85,10 +86,12 @@ WORLDS = {
 
 
 def make_world(name: str, **options: Any) -> Any:
-    """The world called `name` with its builder's options.
+    """The world called `name` with its builder's options, or a user's own world (`envs.own_world`).
 
     Raises InputError for a name that does not exist (with the near ones) and for an option that the builder does not have.
     """
+    if names_own_world(name):
+        return load_own_world(name, **options)
     if name not in WORLDS:
         raise unknown("world", name, WORLDS)
     try:
@@ -103,7 +106,9 @@ def gymnasium_id(name: str) -> str:
 
 
 def register() -> None:
-    """Register every world of the table with Gymnasium."""
+    """Register every world of the table with Gymnasium, and "costate/World-v0", which takes any `world`."""
+    shells = "envs.own_env:make_env", "envs.own_env:make_vector_env"
+    gymnasium.register(id=gymnasium_id("World"), entry_point=shells[0], vector_entry_point=shells[1])
     for name, entry in WORLDS.items():
         single, vector = _SHELLS[entry.shell]
         gymnasium.register(

@@ -19,8 +19,9 @@ import numpy as np
 from gymnasium.envs.registration import EnvSpec, load_env_creator
 
 from envs.arguments import whole
+from envs.registry import make_world
 from envs.token_mdp import TokenMDP
-from envs.world import World
+from envs.world import InputError, World
 
 BLOCK = 256  # rows of noise drawn at once; part of what a seed means
 
@@ -74,9 +75,19 @@ class Adapter(Protocol):
         ...
 
 
-def build(make_world: str, settings: dict[str, Any]) -> Any:
-    """The world that a builder, named as "module:function", makes of these keywords."""
-    builder: Any = load_env_creator(make_world)
+def build(world: Any, settings: dict[str, Any]) -> Any:
+    """A world: itself, or what its builder makes of these keywords.
+
+    The builder is named as "module:function", as a registered world or as a user's file (`envs.registry.make_world`).
+    """
+    if not isinstance(world, str):
+        if settings:
+            raise InputError(f"world is built already and takes no options: leave out {', '.join(settings)}")
+        return world
+    module, colon, _ = world.partition(":")
+    if not colon or module.endswith(".py"):
+        return make_world(world, **settings)
+    builder: Any = load_env_creator(world)
     return builder(**settings)
 
 
@@ -106,17 +117,18 @@ def shown(observation: np.ndarray, t: Clock, clock: bool) -> np.ndarray:
 
 
 class Shell(gym.Env[np.ndarray, Any]):
-    """One copy of the world built by `make_world` ("module:function"), with the builder's keywords as keywords.
+    """One copy of a world.
 
     Args:
-        make_world: the builder.
+        make_world: the world itself, or what builds it: "module:function", the name of a registered world, `my_world.py:build`,
+            or the JSON file of a linear-quadratic system.
         render_mode: None; nothing is drawn.
         limit: an endless world is truncated after so many steps, None for never; a world with a horizon terminates there.
         clock: whether the number of steps taken is the last entry of every observation.
         bound: of every component of a command, where commands are numbers; None leaves them unbounded. A command beyond it is
             cut to the bound, then the action noise is added. The value of every policy that stays within the bound is exact as
             ever; the optimal policy leaves it where `|K s + k|` is larger, so that the Riccati value is an upper bound there.
-        settings: the builder's keywords.
+        settings: the builder's keywords; none where the world is built already.
     """
 
     metadata: dict[str, Any] = {"render_modes": []}
@@ -124,7 +136,7 @@ class Shell(gym.Env[np.ndarray, Any]):
 
     def __init__(
         self,
-        make_world: str,
+        make_world: Any,
         render_mode: str | None = None,
         limit: int | None = None,
         clock: bool = False,

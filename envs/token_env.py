@@ -24,6 +24,8 @@ class TokenAdapter:
     """A `TokenMDP` for the shells; a state is the padded context with the abstract state as last entry."""
 
     def __init__(self, world: TokenMDP, bound: float | None = None):
+        if not isinstance(world, TokenMDP):
+            raise InputError(f"world must be a TokenMDP in this shell: take WorldEnv for {type(world).__name__}")
         if bound is not None:
             raise InputError(f"bound must be left out: the actions of a token world are tokens; got {bound!r}")
         if world.readout is not None:

@@ -30,14 +30,14 @@ def _step_limit(steps: int | None) -> int | None:
 class VectorShell(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     """`num_envs` copies of a world in one batched call; autoreset modes and `reset_mask` as in Gymnasium 1.x.
 
-    `limit`, `clock` and `bound` as in the single form; `max_episode_steps` truncates earlier.
+    `make_world`, `limit`, `clock` and `bound` as in the single form; `max_episode_steps` truncates earlier.
     """
 
     adapter: type[Any]  # makes an Adapter of a world
 
     def __init__(
         self,
-        make_world: str,
+        make_world: Any,
         num_envs: int = 1,
         max_episode_steps: int | None = None,
         autoreset_mode: str | AutoresetMode = AutoresetMode.NEXT_STEP,

@@ -9,14 +9,14 @@ from typing import Any
 
 from envs.world import InputError
 from figures.commands.options import DEFAULT_OUT, add_run_options, default_jobs, device_of
-from figures.harness.claim import Claim
+from figures.commands.own_world import own_world, takers
+from figures.harness.claim import Claim, OwnKind
 from figures.harness.forecast import Forecast
 from figures.harness.judge import Verdict
 from figures.harness.records import Point, check_writable
 from figures.harness.registry import load_claims
 from figures.harness.runner import missing, plan, run_missing
 from figures.harness.verdicts import judge_claim, read_verdicts, table, write_verdicts
-from figures.measures.linear_systems import read_system
 from figures.report.report import draw_all, draw_claim, write_report
 
 
@@ -24,13 +24,16 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """The claims, and what is common to check and sweep."""
     parser.add_argument("claims", nargs="*", metavar="CLAIM", help="claims to check (default: all)")
     add_run_options(parser, "quick", DEFAULT_OUT)
-    parser.add_argument("--world", type=Path, metavar="FILE", help="also check your own linear-quadratic system (JSON)")
+    text = "also check your own world: a system's JSON file, or FILE.py:FUNCTION"
+    parser.add_argument("--world", metavar="FILE", help=text)
 
 
 def run(options: argparse.Namespace) -> int:
     """Exit code 0 where every claim came out as documented, else 1; the tiny preset asks no verdict."""
     began, claims = time.perf_counter(), load_claims(options.claims)
-    own = None if options.world is None else read_system(options.world)
+    own = None if options.world is None else own_world(options.world)
+    if own is not None:
+        print(f"costate: your own world is taken by {', '.join(takers(claims, own))}", file=sys.stderr)
     jobs, points = measure(claims, options, own, list)
     verdicts = judge_and_show(claims, points, options)
     draw_and_report(verdicts, options.out, jobs)
@@ -42,7 +45,10 @@ def run(options: argparse.Namespace) -> int:
 
 
 def measure(
-    claims: list[Claim], options: argparse.Namespace, own: str | None, choose: Callable[[list[Any]], list[Any]]
+    claims: list[Claim],
+    options: argparse.Namespace,
+    own: tuple[OwnKind, str] | None,
+    choose: Callable[[list[Any]], list[Any]],
 ) -> tuple[int, list[Point]]:
     """Plan, say how long, run what is missing: the number of jobs and the points."""
     device = device_of(options.device)

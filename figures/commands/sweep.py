@@ -5,6 +5,7 @@ import time
 
 from figures.commands.check import draw_and_report, judge_and_show, measure
 from figures.commands.options import DEFAULT_OUT, add_run_options
+from figures.commands.own_world import own_value
 from figures.harness.registry import load_claims
 from figures.harness.selection import select
 from figures.harness.verdicts import write_rows
@@ -22,7 +23,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Exit code 0: a sweep asks no verdict."""
     began, claims = time.perf_counter(), load_claims([options.claim])
-    jobs, points = measure(claims, options, None, lambda settings: select(settings, options.only, options.set))
+    jobs, points = measure(
+        claims, options, None, lambda settings: select(settings, options.only, options.set, own_value)
+    )
     (verdict,) = judge_and_show(claims, points, options, partial=True)
     draw_and_report([verdict], options.out, jobs)
     figures, rows = 1 + draw_each(verdict, options.out), write_rows(verdict, options.out)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from agents.training.settings import Record, TrainingSettings
+from envs.own_world import fingerprint, load_own_world, names_own_world
 from envs.world import InputError, one_line
 from figures.commands.options import add_device, add_seed, device_of, pairs, whole_number
 from figures.commands.progress_bar import progress_bar
@@ -29,6 +30,7 @@ _NUMBERS = {
     "max-norm": (float, 0.0, "largest norm of a gradient, 0 for none"),
     "every": (int, 10, "updates between exact answers (and checkpoints)"),
 }
+_WORLD = "a registered world, or your own: FILE.py:FUNCTION or FILE.json"
 _SIZES = {
     "seeds": (int, 1, "policies trained at once"),
     "width": (int, 32, "of the transformer"),
@@ -41,7 +43,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """The recipe, the world, the run."""
     add = parser.add_argument
     add("--learner", required=True, metavar="NAME", help="grpo, rloo, ppo, ... (a wrong name lists them)")
-    add("--world", required=True, metavar="NAME", help="a registered world, TokenArithmetic or LQScalar")
+    add(
+        "--world",
+        required=True,
+        metavar="NAME",
+        help="a registered world, LQScalar for instance, or your own: FILE.py:FUNCTION or FILE.json",
+    )
     for option, text in (("--set", "keyword of the world's builder"), ("--option", "option of the learner")):
         add(option, action="append", default=[], metavar="KEY=VALUE", help=text)
     add("--kl-reward", metavar="K:BETA", help="KL penalty in the reward, k1:0.1 for instance")
@@ -103,11 +110,14 @@ def _run_of(options: argparse.Namespace, device: str) -> Run:
     """The run that the options describe."""
     numbers = {name.replace("-", "_"): getattr(options, name.replace("-", "_")) for name in _NUMBERS}
     sizes = {name: getattr(options, name) for name in _SIZES}
+    built = pairs("--set", options.set)
+    own = names_own_world(options.world)
     return Run(
         learner=options.learner,
         world=options.world,
         options=pairs("--option", options.option),
-        world_options=pairs("--set", options.set),
+        world_options=built,
+        world_mark=fingerprint(load_own_world(options.world, "--world", **dict(built))) if own else "",
         kl_reward=_penalty("--kl-reward", options.kl_reward),
         kl_loss=_penalty("--kl-loss", options.kl_loss),
         entropy=options.entropy,

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ from agents.policies.transformer import Transformer
 from agents.recipes.learners import Learner, Penalty, build_learner
 from agents.training.settings import Record, TrainingSettings
 from agents.training.trainer import Trainer
+from envs.own_world import fingerprint
 from envs.registry import make_world
 from envs.token_mdp import TokenMDP
 from envs.world import InputError, World
@@ -52,11 +54,14 @@ class Run:
     dtype: str = "float64"
     device: str = "cpu"
     setting: TrainingSettings = field(default_factory=TrainingSettings)
+    world_mark: str = ""  # fingerprint of a user's own world: a changed file is another run
 
     @property
     def name(self) -> str:
         """The folder's name: readable, and the hash of all settings."""
-        return f"{self.learner}-{self.world}-{digest(canonical(dataclasses.asdict(self)))[:8]}"
+        settings = {name: x for name, x in dataclasses.asdict(self).items() if name != "world_mark" or x}
+        world = re.sub(r"[^\w.-]+", "-", Path(self.world).name)
+        return f"{self.learner}-{world}-{digest(canonical(settings))[:8]}"
 
 
 def build_policy(run: Run, world: TokenMDP | World, seed: int) -> Transformer | LinearPolicy:
@@ -87,6 +92,8 @@ def build_trainer(run: Run) -> tuple[Trainer, TokenMDP | World, str]:
         InputError: learner, world or options cannot be run, or the learner needs exact answers that are not known.
     """
     world = make_world(run.world, **dict(run.world_options))
+    if run.world_mark and fingerprint(world) != run.world_mark:
+        raise InputError(f"--world {run.world} builds another world at every call: it must always build the same")
     seeds = [run.seed + i for i in range(run.seeds)]
     policies = [build_policy(run, world, seed) for seed in seeds]
     task, oracle, reason = task_and_oracle(world, policies[0], run.seeds)

@@ -10,6 +10,7 @@ import torch
 from figures.harness.rows import Row
 from figures.harness.statistics import Outcome
 
+OwnKind = Literal["system", "tokens"]
 Preset = Literal["tiny", "quick", "full"]
 Role = Literal["claim", "control"]
 
@@ -55,7 +56,9 @@ class Claim:
         settings: preset -> the points, frozen dataclasses that say everything about a run.
         measure: (setting, generator, device) -> the rows of a point (`figures.harness.rows`).
         draw: (rows, figure) -> None; draws the rows with the exact answer dashed.
-        own_settings: (preset, system) -> the same points for a user's own system, where the claim takes one.
+        own_settings: (preset, name) -> the same points for a user's own world, where the claim takes one.
+        own_kind: which: a linear-quadratic system, whose name is its JSON text, or a token world, whose name is a marked one
+            (`envs.own_world`).
         height: of the figure, in inches.
         figure_for_each: a column; `costate sweep` draws one more figure for each of its values.
         advice: rows -> what follows for a practitioner, computed from the rows, for the report.
@@ -76,6 +79,7 @@ class Claim:
     measure: Callable[[Any, torch.Generator, str], list[Row]]
     draw: Callable[[pd.DataFrame, Any], None]
     own_settings: Callable[[Preset, str], list[Any]] | None = None
+    own_kind: OwnKind = "system"
     height: float = 5.5
     figure_for_each: str | None = None
     advice: Callable[[pd.DataFrame], str] | None = None

@@ -11,7 +11,7 @@ from joblib import Parallel, delayed
 from joblib.externals.loky import get_reusable_executor
 
 from envs.world import InputError
-from figures.harness.claim import Claim, Preset
+from figures.harness.claim import Claim, OwnKind, Preset
 from figures.harness.code import code_digest
 from figures.harness.forecast import Forecast
 from figures.harness.memory import keep_freed_memory
@@ -25,10 +25,10 @@ def plan(
     preset: Preset,
     seed: int,
     device: str,
-    own: str | None = None,
+    own: tuple[OwnKind, str] | None = None,
     choose: Callable[[list[Any]], list[Any]] = list,
 ) -> list[Point]:
-    """Every point of the claims at this preset, as `choose` leaves them, and a user's own system where one is taken.
+    """Every point of the claims at this preset, as `choose` leaves them, and a user's own world where one is taken.
 
     Claims on one study share its points. These come first: they take longest. Raises InputError for settings that cannot be
     run, before anything is written.
@@ -36,8 +36,8 @@ def plan(
     points = []
     for claim in {claim.recorded_as: claim for claim in claims}.values():
         settings = choose(claim.settings(preset))
-        if own is not None and claim.own_settings is not None:
-            settings = settings + claim.own_settings(preset, own)
+        if own is not None and claim.own_settings is not None and claim.own_kind == own[0]:
+            settings = settings + claim.own_settings(preset, own[1])
         for setting in settings:
             _check_sampling(setting)
         code = code_digest(module_name(claim.recorded_as))

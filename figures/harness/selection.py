@@ -2,15 +2,19 @@
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any
 
 from envs.world import InputError, one_line
 
 
-def select(settings: list[Any], only: list[str], changes: list[str]) -> list[Any]:
+def select(
+    settings: list[Any], only: list[str], changes: list[str], convert: Callable[[str, str], str] = lambda _, text: text
+) -> list[Any]:
     """The settings whose fields match every `only` ("field=value"), with every change ("field=value") made; each once.
 
-    Several `only` of one field are alternatives. Lists are separated by commas. Raises InputError for a field that the
+    Several `only` of one field are alternatives. Lists are separated by commas. `convert` (field, text) may replace the text
+    of a change, a file by what it holds for instance. Raises InputError for a field that the
     settings do not have, a value that none of them has, and a value that cannot be read.
     """
     wanted: dict[str, list[str]] = {}
@@ -23,7 +27,7 @@ def select(settings: list[Any], only: list[str], changes: list[str]) -> list[Any
     kept = [s for s in settings if all(_text(getattr(s, name)) in values for name, values in wanted.items())]
     if not kept:
         raise InputError(f"--only {' --only '.join(only)}: no setting has all of these together")
-    new = [_split("--set", text, settings[0]) for text in changes]
+    new = [(name, convert(name, value)) for name, value in (_split("--set", text, settings[0]) for text in changes)]
     changed = [
         dataclasses.replace(s, **{n: _read(v, getattr(s, n), f"--set {one_line(f'{n}={v}', 80)}") for n, v in new})
         for s in kept

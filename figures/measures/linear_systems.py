@@ -4,7 +4,6 @@ import json
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
 
 import torch
 from torch import Tensor
@@ -13,7 +12,7 @@ from agents.policies.linear import ConstantPolicy, LinearPolicy
 from envs.arguments import as_numbers, short
 from envs.linear_quadratic import LinearQuadratic, double_integrator, random_system, scalar
 from envs.lq_variants import ChaoticMap, state_scaled_noise
-from envs.user_files import check_file
+from envs.own_world import SYSTEM_FIELDS, parse_fields, read_fields, system_of
 from envs.world import InputError
 from theory.continuous.endless import cut_endless
 from theory.continuous.gains import check_gain, check_offset, check_one_system, gain_at, offset_at
@@ -26,8 +25,6 @@ SYSTEMS: dict[str, Callable[[], LinearQuadratic]] = {
     "random_finite": lambda: random_system(size=3, actions=2, seed=1, horizon=10, gamma=0.95, noise="laplace"),
     "random_endless": lambda: random_system(size=4, actions=2, seed=0),
 }
-_COSTS = ("A", "B", "Q", "R", "Q_f", "N", "q", "q_a", "q_f")
-_FIELDS = (*_COSTS, "S_w", "S_x", "m_0", "S_0", "gamma", "horizon", "noise")
 
 
 def check_system(name: str, known: Collection[str] = ()) -> None:
@@ -66,18 +63,9 @@ def parsed_system(text: str) -> tuple[LinearQuadratic, Tensor | None, Tensor | N
     Raises:
         InputError: in one line, what is wrong with the text.
     """
+    fields = parse_fields(text)
+    world = system_of({name: x for name, x in fields.items() if name in SYSTEM_FIELDS})
     try:
-        fields = json.loads(text, parse_constant=_refuse_constant)
-    except InputError:
-        raise
-    except RecursionError:
-        raise InputError("it is not JSON: its brackets are nested too deeply") from None
-    except ValueError as error:
-        raise InputError(f"it is not JSON: {short(str(error))}") from None
-    if not isinstance(fields, dict) or not {"A", "B", "Q", "R"} <= set(fields) <= {*_FIELDS, "K", "k"}:
-        raise InputError(f"it must hold an object with A, B, Q, R and any of {', '.join((*_FIELDS[4:], 'K', 'k'))}")
-    try:
-        world = LinearQuadratic(**{key: fields[key] for key in _FIELDS if key in fields}).to()
         check_one_system(world)
         K, k = (None if fields.get(name) is None else as_numbers(name, fields[name]) for name in ("K", "k"))
         if K is None and k is not None:
@@ -87,35 +75,29 @@ def parsed_system(text: str) -> tuple[LinearQuadratic, Tensor | None, Tensor | N
         raise InputError(f"a field is no number: {short(str(error))}") from None
 
 
-def _refuse_constant(name: str) -> NoReturn:
-    raise InputError(f"it holds {name}; every entry must be a finite number")
-
-
-def read_system(path: Path) -> str:
+def read_system(path: Path, what: str = "--world") -> str:
     """Return a user's system as canonical JSON text, after building it once so that no later run can fail on it.
 
     Args:
         path: a JSON file, an object with A, B, Q, R and any of Q_f, N, q, q_a, q_f, S_w, S_x, m_0, S_0, gamma, horizon, noise,
             K, k.
+        what: what named the file; every error begins with it.
 
     Raises:
         InputError: in one line, what is wrong with the file.
     """
-    check_file(path, "--world")
+    return checked_system(json.dumps(read_fields(path, what), sort_keys=True), f"{what} {path}")
+
+
+def checked_system(canonical: str, where: str) -> str:
+    """The JSON text of a system, once it has been built and its values found finite; errors begin with `where`."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
-        parsed_system(text)
-        canonical = json.dumps(json.loads(text), sort_keys=True)
         world, K, k = build_system(canonical)
         cut = cut_endless(world, K, k=k)
         if not bool(linear_value(world, K, k).P.isfinite().all() and second_moments(cut, K, k).isfinite().all()):
             raise InputError("A and K make values or states beyond floating-point range: shorten the horizon")
-    except OSError as error:
-        raise InputError(f"--world {path} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise InputError(f"--world {path}: it is not a text in UTF-8") from None
     except InputError as error:
-        raise InputError(f"--world {path}: {error}") from None
+        raise InputError(f"{where}: {error}") from None
     return canonical
 
 

@@ -1,22 +1,27 @@
 """Token worlds and policies that claims are checked on, by name."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from agents.policies.transformer import Transformer
+from envs.own_world import load_marked, names_own_world
 from envs.policy import ContextPolicy, TokenPolicy
+from envs.registry import WORLDS as REGISTERED
+from envs.registry import make_world
 from envs.token_mdp import TokenMDP
 from envs.token_tasks import arithmetic, combination_lock, copy, distractor, garnet, parity, sum_and_stop
-from envs.world import InputError
+from envs.world import InputError, one_line
 from figures.harness.claim import Preset
 from theory.tokens.exact_ascent import exact_ascent
 from theory.tokens.prefix_tree import grow
 from theory.tokens.softmax_bounds import entropy
 
+Setting = TypeVar("Setting")  # of a claim
 WORLDS = {
     "garnet": lambda: garnet(V=4, horizon=4, seed=1, gamma=0.9),
     "lock": lambda: combination_lock(V=3, horizon=4, seed=2),
@@ -53,11 +58,34 @@ REWARDS = ("dense", "terminal", "readout")
 
 
 def build_world(name: str) -> TokenMDP:
-    """The named world; raises InputError with the names there are for another."""
+    """The named world, a registered one, or a user's own by its marked name (`envs.own_world.marked`).
+
+    Raises InputError, with the names there are, for another.
+    """
+    if names_own_world(name) or name in REGISTERED:
+        world = make_world(name) if name in REGISTERED else load_marked(name)
+        if not isinstance(world, TokenMDP):
+            raise InputError(f"world {one_line(name, 80)} has no tokens: this claim needs a token world")
+        return world
     known = WORLDS | SIZED | GROUPED
     if name not in known:
         raise InputError(f"world {name!r} is unknown; there are {' | '.join(known)}")
     return known[name]()
+
+
+def with_own_world(settings: Callable[[Preset], list[Setting]]) -> Callable[[Preset, str], list[Setting]]:
+    """The settings that a claim has for its first world, for a user's own world by its marked name.
+
+    Where the environment speaks, alpha = 1 alone: a relaxed token may leave open whose turn it is.
+    """
+
+    def of_own(preset: Preset, name: str) -> list[Setting]:
+        known: list[Any] = settings(preset)
+        own = [replace(s, world=name) for s in known if s.world == known[0].world]
+        speaks = build_world(name).speech is not None
+        return [s for s in own if not speaks or getattr(s, "alpha", 1.0) == 1]
+
+    return of_own
 
 
 def with_reward(world: TokenMDP, kind: str, seed: int) -> TokenMDP:

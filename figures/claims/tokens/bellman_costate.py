@@ -11,7 +11,7 @@ from envs.token_mdp import TokenMDP
 from figures.drawing.panels import gap_panel, legend_above
 from figures.harness.claim import Claim, Part, Preset
 from figures.harness.rows import Row, vanishes
-from figures.measures.token_systems import WORLDS, build_world
+from figures.measures.token_systems import WORLDS, build_world, with_own_world
 from theory.tokens.dynamic_programming import bellman_costates, tables
 
 _ROUNDING = 1e-10  # of the largest value
@@ -96,6 +96,8 @@ CLAIM = Claim(
         Part(_TRANSPOSED, "control", "fails", every="world"),
     ),
     settings=settings,
+    own_settings=with_own_world(settings),
+    own_kind="tokens",
     measure=measure,
     draw=draw,
 )

@@ -9,7 +9,7 @@ from figures.drawing.panels import legend_above
 from figures.drawing.style import COLOURS, EXACT, MARKERS
 from figures.harness.claim import Claim, Part
 from figures.harness.rows import Row, at_most, vanishes
-from figures.measures.token_systems import SplitSetting, split_settings, split_world
+from figures.measures.token_systems import SplitSetting, split_settings, split_world, with_own_world
 from theory.tokens.error_split import error_split
 
 _ROUNDING = 1e-10  # of the value gradient
@@ -94,6 +94,8 @@ CLAIM = Claim(
         Part(_HALF, "control", "fails"),
     ),
     settings=split_settings,
+    own_settings=with_own_world(split_settings),
+    own_kind="tokens",
     measure=measure,
     draw=draw,
 )

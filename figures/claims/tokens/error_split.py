@@ -8,7 +8,7 @@ import torch
 from figures.drawing.panels import gap_panel, legend_above
 from figures.harness.claim import Claim, Part
 from figures.harness.rows import Row, vanishes
-from figures.measures.token_systems import SplitSetting, split_settings, split_world
+from figures.measures.token_systems import SplitSetting, split_settings, split_world, with_own_world
 from theory.tokens.error_split import ErrorSplit, error_split
 from theory.tokens.forward_mode import forward_value_gradient
 
@@ -70,6 +70,8 @@ CLAIM = Claim(
         Part(_INCOMPLETE, "control", "fails", every="world"),
     ),
     settings=split_settings,
+    own_settings=with_own_world(split_settings),
+    own_kind="tokens",
     measure=measure,
     draw=draw,
 )

@@ -11,7 +11,7 @@ from figures.drawing.panels import deviations_panel, gap_panel, legend_above
 from figures.harness.claim import Claim, Part, Preset
 from figures.harness.rows import Row, equals, vanishes
 from figures.harness.statistics import estimate
-from figures.measures.token_systems import LAYERS, build_policy, build_world, prompt_entropy
+from figures.measures.token_systems import LAYERS, build_policy, build_world, prompt_entropy, with_own_world
 from theory.tokens.costates import expected_costates, sampled_costates
 from theory.tokens.forward_mode import forward_gradients
 
@@ -114,6 +114,8 @@ CLAIM = Claim(
         Part(_DETACHED, "control", "fails", every="world"),
     ),
     settings=settings,
+    own_settings=with_own_world(settings),
+    own_kind="tokens",
     measure=measure,
     draw=draw,
 )

@@ -1,0 +1,135 @@
+"""A user's own world: a function in a Python file that builds it, or the JSON of a linear-quadratic system."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import torch
+
+from envs.arguments import short
+from envs.linear_quadratic import LinearQuadratic
+from envs.token_mdp import TokenMDP
+from envs.user_files import check_file, load_user_function
+from envs.world import InputError, World, one_line
+
+SYSTEM_FIELDS = (
+    *("A", "B", "Q", "R", "Q_f", "N", "q", "q_a", "q_f"),
+    *("S_w", "S_x", "m_0", "S_0", "gamma", "horizon", "noise"),
+)
+_NEEDED = SYSTEM_FIELDS[:4]
+
+
+def names_own_world(name: str) -> bool:
+    """Whether a name means a file or function of the user's, and not a world of the suite."""
+    return ":" in name or name.endswith(".json")
+
+
+def load_own_world(spec: str, what: str = "world", **options: Any) -> Any:
+    """Build a user's world.
+
+    Args:
+        spec: `my_world.py:build`, `package.module:build`, or `my.json`.
+        what: what named it; every error begins with it.
+        options: keywords of the function; a JSON file takes none.
+
+    Returns:
+        What the function returns, a `TokenMDP` or a `World`; of a JSON file the `LinearQuadratic` (its fields K and k are left
+        out).
+
+    Raises:
+        InputError: in one line, why there is no such world.
+    """
+    if spec.endswith(".json"):
+        if options:
+            raise InputError(f"{what} {one_line(spec, 200)} takes no options: {', '.join(options)}")
+        fields = {name: x for name, x in read_fields(Path(spec), what).items() if name in SYSTEM_FIELDS}
+        return system_of(fields, f"{what} {one_line(spec, 200)}")
+    world = load_user_function(spec, what, "the options of its world as keywords")(**options)
+    if not isinstance(world, TokenMDP | World):
+        kind = type(world).__name__
+        raise InputError(f"{what} {one_line(spec, 200)} must return a TokenMDP or a World (envs.world); got {kind}")
+    return world
+
+
+def read_fields(path: Path, what: str) -> dict[str, Any]:
+    """The fields of a linear-quadratic system in a JSON file; InputError, in one line, for a file that holds none."""
+    check_file(path, what)
+    try:
+        return parse_fields(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise InputError(f"{what} {path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{what} {path}: it is not a text in UTF-8") from None
+    except InputError as error:
+        raise InputError(f"{what} {path}: {error}") from None
+
+
+def parse_fields(text: str) -> dict[str, Any]:
+    """The fields that a JSON text holds: A, B, Q, R, any other of `SYSTEM_FIELDS`, and a policy's K and k."""
+    try:
+        fields = json.loads(text, parse_constant=_refuse_constant)
+    except InputError:
+        raise
+    except RecursionError:
+        raise InputError("it is not JSON: its brackets are nested too deeply") from None
+    except ValueError as error:
+        raise InputError(f"it is not JSON: {short(str(error))}") from None
+    if not isinstance(fields, dict) or not set(_NEEDED) <= set(fields) <= {*SYSTEM_FIELDS, "K", "k"}:
+        raise InputError(
+            f"it must hold an object with A, B, Q, R and any of {', '.join((*SYSTEM_FIELDS[4:], 'K', 'k'))}"
+        )
+    return fields
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise InputError(f"it holds {name}; every entry must be a finite number")
+
+
+def system_of(fields: dict[str, Any], where: str = "") -> LinearQuadratic:
+    """The linear-quadratic system with these fields; errors begin with `where`."""
+    begin = f"{where}: " if where else ""
+    try:
+        return LinearQuadratic(**fields).to()
+    except InputError as error:
+        raise InputError(f"{begin}{error}") from None
+    except (TypeError, OverflowError) as error:
+        raise InputError(f"{begin}a field is no number: {short(str(error))}") from None
+
+
+def system_text(world: LinearQuadratic) -> str:
+    """A system as canonical JSON text; raises InputError for a variant, whose fields say too little."""
+    if type(world) is not LinearQuadratic:
+        raise InputError(f"world must be a plain LinearQuadratic here; got {type(world).__name__}")
+    values = {name: getattr(world, name) for name in SYSTEM_FIELDS}
+    plain = {
+        name: np.asarray(x).tolist() if isinstance(x, torch.Tensor | np.ndarray) else x for name, x in values.items()
+    }
+    return json.dumps({name: x for name, x in plain.items() if x is not None}, sort_keys=True)
+
+
+def fingerprint(world: Any) -> str:
+    """Eight letters that differ where two worlds do: a digest of their kind, numbers and tables."""
+    content = hashlib.sha256(type(world).__name__.encode())
+    for name, value in sorted(vars(world).items()):
+        tables = value.items() if isinstance(value, dict) else [("", value)]
+        for key, x in tables:
+            plain = np.asarray(x.cpu()) if isinstance(x, torch.Tensor) else x
+            data = plain.tobytes() if isinstance(plain, np.ndarray) else repr(plain).encode()
+            content.update(f"{name} {key} ".encode() + data)
+    return content.hexdigest()[:8]
+
+
+def marked(spec: str, what: str = "world") -> str:
+    """`spec#digest`: a name under which records are kept, so that a changed file is another world."""
+    return f"{spec}#{fingerprint(load_own_world(spec, what))}"
+
+
+def load_marked(name: str, what: str = "world") -> Any:
+    """The world of a marked name; InputError where the file builds another world by now."""
+    spec, _, mark = name.rpartition("#")
+    world = load_own_world(spec or name, what)
+    if spec and fingerprint(world) != mark:
+        raise InputError(f"{what} {one_line(spec, 200)} builds another world at every call, or was changed meanwhile")
+    return world
