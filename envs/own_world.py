@@ -1,5 +1,6 @@
 """A user's own world: a function in a Python file that builds it, or the JSON of a linear-quadratic system."""
 
+import dataclasses
 import hashlib
 import json
 from pathlib import Path
@@ -80,6 +81,9 @@ def parse_fields(text: str) -> dict[str, Any]:
         raise InputError(
             f"it must hold an object with A, B, Q, R and any of {', '.join((*SYSTEM_FIELDS[4:], 'K', 'k'))}"
         )
+    for name, x in fields.items():
+        if "Infinity" in json.dumps(x):
+            raise InputError(f"{name} holds a number beyond floating-point range; every entry must be a finite number")
     return fields
 
 
@@ -111,8 +115,10 @@ def system_text(world: LinearQuadratic) -> str:
 
 def fingerprint(world: Any) -> str:
     """Eight letters that differ where two worlds do: a digest of their kind, numbers and tables."""
-    content = hashlib.sha256(type(world).__name__.encode())
-    for name, value in sorted(vars(world).items()):
+    content, known = hashlib.sha256(type(world).__name__.encode()), vars(world)
+    if dataclasses.is_dataclass(world):  # without what it has computed of its fields
+        known = {field.name: getattr(world, field.name) for field in dataclasses.fields(world)}
+    for name, value in sorted(known.items()):
         tables = value.items() if isinstance(value, dict) else [("", value)]
         for key, x in tables:
             plain = np.asarray(x.cpu()) if isinstance(x, torch.Tensor) else x

@@ -45,7 +45,7 @@ def unknown(what: str, name: str, known: Iterable[str], more: str = "") -> Input
     """The error for a name that does not exist: the nearest ones there are, or all where none is near."""
     names = list(known)
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.4) or names
-    return InputError(f"{what} {one_line(repr(name), 80)} is unknown; did you mean {' or '.join(near)}?{more}")
+    return InputError(f"{what} {one_line(repr(name), 50)} is unknown; did you mean {' or '.join(near)}?{more}")
 
 
 def namespace(x: Array) -> Any:

@@ -12,10 +12,11 @@ from agents.training.tasks import Task
 from envs.world import InputError
 
 
-def check_rows_of(task: Task, learner: Learner, setting: TrainingSettings) -> None:
+def check_rows_of(task: Task, learner: Learner, setting: TrainingSettings, copies: int) -> None:
     """Refuse rows that the learner cannot use, or the task not draw; the learner itself is tried on the smallest batch."""
     if setting.group < learner.least:
         raise InputError(f"group must be >= {learner.least}: learner {learner.name!r} compares the rows of a group")
+    setting.check_size(task.steps, task.features, copies)
     for name in learner.signals:
         if name not in task.signals:
             raise InputError(f"signals of the world lack {name!r}, which learner {learner.name!r} asks for")

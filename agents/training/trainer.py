@@ -56,7 +56,7 @@ class Trainer:
         critics: Sequence[nn.Module] | None = None,
     ):
         check_answers(learner, policies, seeds, oracle, critics)
-        check_rows_of(task, learner, setting)
+        check_rows_of(task, learner, setting, len(policies))
         self.task, self.learner, self.setting, self.oracle, self.taken = task, learner, setting, oracle, 0
         self.actor, self.warned = Copies.of(policies), False
         self.reference = self.actor.frozen() if learner.needs_reference else None

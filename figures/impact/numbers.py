@@ -69,10 +69,13 @@ def describe_policy(
     that the law `R = -a e^H + b` promises when the entropy is spent, over a.
 
     Raises:
-        InputError: the world pays a hidden readout, or is too large; or a number is not finite, as it is where the policy's
-            logits are too far apart for the digits of a float.
+        InputError: the world pays a hidden readout, is too large, or its environment speaks: headrooms are over words, which
+            the policy alone must say; or a number is not finite, as it is where the policy's logits are too far apart for the
+            digits of a float.
     """
     definitions = definitions or Definitions()
+    if world.speech is not None:
+        raise InputError("world must be one in which the policy alone speaks: here the environment speaks too")
     with torch.no_grad():
         tree = grow(world, policy, budget=budget)
         answers, spoken = completions(tree, budget), words(tree)

@@ -1,0 +1,102 @@
+"""A user's own world in every command: the same numbers as by hand, kept apart when the file changes, refused in one line."""
+
+import json
+
+import pandas as pd
+import pytest
+import torch
+
+from agents.policies.transformer import Transformer
+from envs.own_world import load_own_world
+from figures.measures.token_systems import build_world
+from tests.envs.test_own_world import own  # noqa: F401
+from tests.figures.commands.test_train import TINY, run, undrawn  # noqa: F401
+from theory.tokens.prefix_tree import grow
+
+TOOL = """
+from envs.tool_tasks import ask_oracle
+
+def tool(noise=0.2):
+    return ask_oracle(2, noise=noise)
+"""
+
+
+@pytest.mark.usefixtures("own", "undrawn")
+def test_training_takes_files_and_a_changed_file_is_another_run(own):  # noqa: F811
+    command = ("train", "--learner", "rloo", *TINY, "--out", own / "runs")
+    for spec in ("own.py:tokens", "own.py:system", "own.json"):
+        assert run(*command, "--world", spec) == 0
+    log = pd.read_csv(next((own / "runs").glob("rloo-own.py-tokens-*/log.csv")))
+    policy = Transformer(3, width=4, layers=1, heads=1, length=3, seed=0)
+    assert log["J"][0] == pytest.approx(float(grow(load_own_world("own.py:tokens"), policy).J), rel=1e-12)
+    assert run(*command, "--world", "own.py:tokens") == 0
+    assert len(list((own / "runs").iterdir())) == 3
+    (own / "own.py").write_text((own / "own.py").read_text().replace("seed=1", "seed=2"))
+    assert run(*command, "--world", "own.py:tokens") == 0
+    assert len(list((own / "runs").iterdir())) == 4
+
+
+@pytest.mark.usefixtures("own")
+def test_a_builder_that_builds_another_world_at_every_call_is_refused(own, capsys, monkeypatch):  # noqa: F811
+    (own / "fickle.py").write_text(
+        "import itertools\nfrom envs.token_tasks import garnet\nn = itertools.count()\n"
+        "def build():\n    return garnet(V=2, states=2, horizon=2, seed=next(n))\n"
+    )
+    monkeypatch.setattr("envs.own_world.load_user_function", lambda *a, n=[0]: lambda: _next(n))
+    assert run("train", "--learner", "rloo", "--world", "fickle.py:build", *TINY, "--out", own / "runs") == 2
+    assert "builds another world at every call" in capsys.readouterr().err
+    assert not (own / "runs").exists()
+
+
+def _next(n):
+    from envs.token_tasks import garnet
+
+    n[0] += 1
+    return garnet(V=2, states=2, horizon=2, seed=n[0])
+
+
+@pytest.mark.usefixtures("own")
+def test_claims_take_worlds_of_their_kind(own, capsys):  # noqa: F811
+    (own / "tool.py").write_text(TOOL)
+    tiny = ("--preset", "tiny", "--jobs", 1, "--out", own / "r")
+    assert run("check", "error_split", "bellman_costate", "--world", "tool.py:tool", *tiny) == 0
+    settings = [json.loads(path.read_text())["setting"] for path in (own / "r" / "records").glob("*/*.json")]
+    mine = [setting for setting in settings if setting["world"].startswith("tool.py:tool#")]
+    assert {setting.get("alpha", 1.0) for setting in mine} == {1.0}
+    assert "taken by bellman_costate, error_split" in capsys.readouterr().err
+    assert run("check", "costate_mean", "--world", "tool.py:tool", *tiny[:4], "--out", own / "none") == 2
+    assert "none of the claims" in capsys.readouterr().err
+    assert run("check", "error_split", "--world", "own.json", *tiny[:4], "--out", own / "none") == 2
+    assert not (own / "none").exists()
+
+
+@pytest.mark.usefixtures("own")
+def test_a_sweep_takes_a_file_as_the_value_of_a_field(own, capsys):  # noqa: F811
+    tiny = ("--preset", "tiny", "--jobs", 1, "--out", own / "r")
+    assert run("sweep", "bellman_costate", "--set", "world=own.py:tokens", *tiny) == 0
+    rows = pd.read_csv(own / "r" / "bellman_costate.csv")
+    assert set(rows["world"].str.split("#").str[0]) == {"own.py:tokens"}
+    assert run("sweep", "costate_recursion", "--set", "system=own.json", *tiny) == 0
+    for claim, change in [("costate_mean", "system=own.py:tokens"), ("bellman_costate", "world=own.json")]:
+        assert run("sweep", claim, "--set", change, *tiny[:4], "--out", own / "none") == 2
+        assert change.split("=")[1] in capsys.readouterr().err
+    assert not (own / "none").exists()
+
+
+@pytest.mark.usefixtures("own")
+def test_checkpoints_are_judged_in_a_users_world(own, capsys):  # noqa: F811
+    (own / "tool.py").write_text(TOOL)
+    (own / "ck").mkdir()
+    torch.save(Transformer(3, width=4, layers=1, heads=1, length=8, seed=1).state_dict(), own / "ck" / "a.pt")
+    judge = ("impact", "--checkpoints", own / "ck", "--heads", 1)
+    assert run(*judge, "--world", "own.py:tokens") == 0
+    table = pd.read_csv(own / "ck" / "impact.csv")
+    policy = Transformer(3, width=4, layers=1, heads=1, length=8, seed=1)
+    assert table["J"][0] == pytest.approx(float(grow(load_own_world("own.py:tokens"), policy).J), rel=1e-9)
+    torch.save(Transformer(4, width=4, layers=1, heads=1, length=8, seed=1).state_dict(), own / "ck" / "a.pt")
+    assert run(*judge, "--world", "tool.py:tool") == 2
+    assert "environment speaks" in capsys.readouterr().err
+
+
+def test_registered_worlds_serve_claims_by_their_names():
+    assert build_world("TokenOracle").speech is not None
