@@ -18,7 +18,7 @@ from tests.envs.refusals import refused
 from tests.oracles import assert_mean_within, differs_by
 from tests.theory.groups.enumeration import unchecked
 from tests.theory.speech_cases import WORLDS, Conversations, policy_of, talking, world_of
-from tests.theory.tokens.test_speech import true_gradient
+from tests.theory.tokens.test_environment import true_gradient
 
 close = torch.testing.assert_close
 EACH = pytest.mark.parametrize("name", WORLDS)

@@ -8,7 +8,7 @@ from agents.recipes.learners import Penalty, build_learner
 from envs.tool_tasks import ask_oracle
 from tests.theory.groups.enumeration import unchecked
 from tests.theory.speech_cases import Conversations, by_the_clock, policy_of, talking
-from tests.theory.tokens.test_speech import slope_of, true_gradient
+from tests.theory.tokens.test_environment import slope_of, true_gradient
 from theory.groups.binary_rewards import alignment
 from theory.groups.expected_update import expected_update
 from theory.groups.kl import exact_kl
