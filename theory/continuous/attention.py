@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import pad
 
+from envs.arguments import takes_numbers
 from envs.linear_quadratic import LinearQuadratic
 from envs.noise import Noise
 from envs.stacked_history import stack_history
@@ -29,6 +30,7 @@ class AttentionSplit(NamedTuple):
     closed: Float[Tensor, "times n wn"]
 
 
+@takes_numbers("gains")
 def history_gain(gains: Float[Tensor, "T window m n"]) -> Float[Tensor, "T m window*n"]:
     """The gain on the stacked history `[s_t, s_{t-1}, ...]` of a policy `u_t = -sum_j K_{t,j} s_{t-j}`."""
     return gains.transpose(1, 2).reshape(gains.shape[0], gains.shape[2], -1)
@@ -48,6 +50,7 @@ class AttentionOffsets(NamedTuple):
     closed: Float[Tensor, "times n"]
 
 
+@takes_numbers("gains")
 def attention_split(world: LinearQuadratic, gains: Float[Tensor, "T window m n"]) -> AttentionSplit:
     """Mean costates of the policy `u_t = -sum_j K_{t,j} s_{t-j}`.
 
@@ -71,6 +74,7 @@ def attention_split(world: LinearQuadratic, gains: Float[Tensor, "T window m n"]
     return AttentionSplit(total, torch.stack(attention), torch.stack(closed))
 
 
+@takes_numbers("gains")
 def attention_offsets(world: LinearQuadratic, gains: Float[Tensor, "T window m n"]) -> AttentionOffsets:
     """What the linear costs q, q_a and q_f add to the mean costates of `attention_split`.
 
@@ -93,6 +97,7 @@ def stacked_noise(noise: Noise, size: int) -> Noise:
     return Noise(pad(noise.s_0, older), noise.xi, pad(noise.w, older))
 
 
+@takes_numbers("P", "Sigma")
 def mean_costate_size(
     P: Float[Tensor, "*times n wn"], Sigma: Float[Tensor, "*times wn wn"]
 ) -> Float[Tensor, "*times n"]:
@@ -100,6 +105,7 @@ def mean_costate_size(
     return 2 * (P @ Sigma @ P.mT).diagonal(dim1=-2, dim2=-1).clamp(min=1e-300).sqrt()
 
 
+@takes_numbers("P", "Sigma")
 def mean_costate_norm(P: Float[Tensor, "n wn"], Sigma: Float[Tensor, "wn wn"]) -> Float[Tensor, ""]:
     """Root mean square of the norm of `-2 P S`, where `Sigma = E S S'`."""
     return mean_costate_size(P, Sigma).square().sum().sqrt()

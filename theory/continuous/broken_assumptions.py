@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from envs.arguments import takes_numbers
 from envs.linear_quadratic import LinearQuadratic
 from envs.lq_variants import QuantisedAction, StepReward
 from envs.world import InputError
@@ -18,6 +19,7 @@ _LEVEL_REACH = 9.0  # standard deviations of xi that the enumeration of rounded 
 _MAX_PATHS = 50_000_000
 
 
+@takes_numbers("K", "state")
 def step_reward_gradient(
     world: StepReward, K: Float[Tensor, "*time m n"], state: Float[Tensor, "n"]
 ) -> tuple[Float[Tensor, ""], Float[Tensor, "n"]]:
@@ -47,6 +49,7 @@ def step_reward_gradient(
     return value, slope
 
 
+@takes_numbers("K", "state")
 def step_reward_gain_slope(
     world: StepReward, K: Float[Tensor, "*time m n"], state: Float[Tensor, "n"]
 ) -> Float[Tensor, "*time m n"]:
@@ -71,6 +74,7 @@ class QuantisedMeans:
     actions: Float[Tensor, "T 1"]
 
 
+@takes_numbers("K", "state")
 def quantised_means(world: QuantisedAction, K: Float[Tensor, "*time m n"], state: Float[Tensor, "n"]) -> QuantisedMeans:
     """`V_0(s)`, `E s_t` and `E a_t` with actions rounded to multiples of the quantum, over all sequences of levels.
 
@@ -116,6 +120,7 @@ class QuantisedCostates:
     rounded: Float[Tensor, "n"]
 
 
+@takes_numbers("K", "state")
 def quantised_costates(
     world: QuantisedAction, K: Float[Tensor, "*time m n"], state: Float[Tensor, "n"], step: float = 1e-4
 ) -> QuantisedCostates:
@@ -138,6 +143,7 @@ def quantised_costates(
     return QuantisedCostates(truth, straight, rounded)
 
 
+@takes_numbers("K")
 def closed_scale_costate(world: LinearQuadratic, K: Float[Tensor, "*time m n"]) -> QuadraticValue:
     """Mean costates, as its `gradient`, when autograd does not see how the noise scale depends on the state.
 

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from envs.arguments import takes_numbers
 from envs.linear_quadratic import LinearQuadratic
 from envs.world import InputError
 from theory.continuous.gains import check_gain, check_keeps, check_offset, gain_at
@@ -189,6 +190,7 @@ def one_step_world(R: float, sigma: float, q_a: float = 0.0) -> LinearQuadratic:
     return world.to()
 
 
+@takes_numbers("K", "start")
 def command_slope(
     world: LinearQuadratic, K: Float[Tensor, "m n"], start: Float[Tensor, "n"], k: Float[Tensor, "m"] | None = None
 ) -> tuple[Float[Tensor, "m"], Float[Tensor, "m n"]]:

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from envs.arguments import takes_numbers
 from envs.world import InputError, World
 from theory.differences import central_gradient
 
@@ -65,6 +66,7 @@ def _active_columns(root: object) -> Tensor:
     return factor
 
 
+@takes_numbers("state")
 def quadrature_value(
     world: World,
     command: HistoryCommand,
@@ -108,6 +110,7 @@ def _returns_from(world: World, command: HistoryCommand, start: Tensor, xi: Tens
     return total + discount * world.terminal_reward(history[:, -1])
 
 
+@takes_numbers("state")
 def quadrature_value_gradient(
     world: World,
     command: HistoryCommand,

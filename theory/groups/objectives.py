@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from envs.arguments import takes_numbers
 from envs.policy import TokenPolicy
 from envs.token_mdp import TokenMDP
 from theory.differences import directional_slope, flat_parameters
@@ -111,6 +112,7 @@ def slope_gaps(
     return torch.stack(gaps).abs().amax(0) / sizes
 
 
+@takes_numbers("R", "p")
 def win_rate(R: Float[Tensor, "L"], p: Float[Tensor, "L"]) -> Float[Tensor, "L"]:
     """`P(R' < R) - P(R' > R)`: the weight that GRPO with std gives a return at G = 2; gaps of rounding count as ties."""
     gap, size = R[:, None] - R, torch.maximum(R[:, None].abs(), R.abs())

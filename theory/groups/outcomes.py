@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from envs.arguments import asked_for, whole
+from envs.arguments import asked_for, takes_numbers, whole
 from envs.tables import TAKEN_NAMES
 from envs.token_mdp import TokenMDP
 from envs.world import InputError
@@ -68,6 +68,7 @@ def _equal_values(table: Float[Tensor, "L columns"]) -> Int[Tensor, "L columns"]
     return torch.empty_like(order).scatter_(0, order, rank)
 
 
+@takes_numbers("p")
 def expected_weights(
     recipe: Recipe, p: Float[Tensor, "K"], outcomes: dict[str, Tensor], group: int, budget: int = DEFAULT_BUDGET
 ) -> Weights:
@@ -100,6 +101,7 @@ def expected_weights(
     return sums[0], sums[1] if has[1] else None
 
 
+@takes_numbers("p")
 def group_multisets(
     p: Float[Tensor, "K"], group: int, budget: int = DEFAULT_BUDGET
 ) -> tuple[Int[Tensor, "M G"], Float[Tensor, "M"]]:

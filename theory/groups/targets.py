@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from envs.arguments import whole
+from envs.arguments import takes_numbers, whole
 from envs.policy import TokenPolicy
 from envs.token_mdp import TokenMDP
 from envs.world import InputError
@@ -119,6 +119,7 @@ def return_law(tree: Tree) -> tuple[Float[Tensor, "prompts L"], Float[Tensor, "p
     return (spoken - evenly.to(spoken)).exp()[:, word] * given.double(), rewards.sum(-1).double()
 
 
+@takes_numbers("p", "R")
 def expected_maximum(p: Float[Tensor, "*batch L"], R: Float[Tensor, "*batch L"], k: int) -> Float[Tensor, "*batch"]:
     """`E max(R_1 ... R_k)` of k independent draws, differentiable in p.
 

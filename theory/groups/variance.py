@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from envs.arguments import takes_numbers
 from envs.policy import TokenPolicy
 from envs.world import InputError
 from theory.groups.outcomes import (
@@ -56,6 +57,7 @@ def word_scores(tree: Tree, policy: TokenPolicy, budget: int = DEFAULT_BUDGET) -
     return torch.cat([slope.flatten(1) for slope in slopes], 1)
 
 
+@takes_numbers("p", "R", "s")
 def hoeffding(
     p: Float[Tensor, "L"], R: Float[Tensor, "L"], s: Float[Tensor, "L parameters"], group: int
 ) -> tuple[float, float]:

@@ -4,6 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from envs.arguments import takes_numbers
+
 _FEW_POINTS, _SOME_POINTS = 8, 512  # up to so many points the first and the second method are the fastest, measured
 _NUMBERS, _PRODUCTS = (
     2**18,
@@ -12,6 +14,7 @@ _NUMBERS, _PRODUCTS = (
 _ROWS, _WALK = 128, 4  # third method: rows in one block of a large cloud; steps of the walk to a first record
 
 
+@takes_numbers("w")
 def diameter(w: Float[Tensor, "*batch V d"]) -> Float[Tensor, "*batch"]:
     """`D_w = max_{a,b} ||w(a) - w(b)||`, exact: find the farthest pair, then compute its distance from the points themselves.
 

@@ -50,6 +50,7 @@ def complement(p: Float[Tensor, "*batch V"]) -> Float[Tensor, "*batch V"]:
     return torch.where(top, torch.where(top, 0.0, p).sum(-1, keepdim=True), 1 - p)
 
 
+@takes_numbers("p", "x")
 def from_top(p: Float[Tensor, "*batch V"], x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     """`x_a - x_top` for numbers (*batch, V) or vectors (*batch, V, d): covariances do not change, and lose no digits."""
     index = p.argmax(-1, keepdim=True).reshape(*p.shape[:-1], 1, *[1] * (x.ndim - p.ndim))
@@ -82,6 +83,7 @@ def gini_entropy_bound(H: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
     return torch.minimum(H / (2 * math.log(2)), -torch.expm1(-H))
 
 
+@takes_numbers("G")
 def spread_factor(G: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
     """`min(1/4, G/2)`, the factor in every bound that uses a diameter."""
     return (G / 2).clamp(max=0.25)
@@ -191,17 +193,20 @@ INEQUALITIES: dict[str, Callable[[Tensor], Sides]] = {
 }
 
 
+@takes_numbers("p")
 def inf_to_one_bound(p: Float[Tensor, "V"]) -> Sides:
     """Both sides of `max_S 4 P(S)(1 - P(S)) <= min(1, 2 G)`."""
     return inf_to_one_norm(p), (2 * gini(p)).clamp(max=1.0)
 
 
+@takes_numbers("p", "E")
 def embedding_spread_bound(p: Float[Tensor, "V"], E: Float[Tensor, "V d"]) -> Sides:
     """Both sides of `E_a ||e_a - ebar|| <= D_e G`, with `ebar = E_a e_a`."""
     E = from_top(p, E)
     return (p * (E - p @ E).norm(dim=-1)).sum(), diameter(E) * gini(p)
 
 
+@takes_numbers("p", "E", "W")
 def sandwich_bound(p: Float[Tensor, "V"], E: Float[Tensor, "V d"], W: Float[Tensor, "V k"]) -> Sides:
     """Both sides of `||E'J W||_2 <= D_e D_w min(1/4, G/2)`, whose right side does not grow with V; a product of norms does."""
     E, W = from_top(p, E), from_top(p, W)
