@@ -1,5 +1,7 @@
 """Lists, numpy arrays and tensors give the same answers, in double precision, and what is no number is refused by its name."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -61,7 +63,8 @@ FORMS = {
 
 
 def flat(answer):
-    parts = answer if isinstance(answer, tuple | list) else [answer]
+    answer = vars(answer).values() if dataclasses.is_dataclass(answer) else answer
+    parts = [answer] if isinstance(answer, torch.Tensor | float) else list(answer)
     return torch.cat([torch.as_tensor(x, dtype=torch.float64).flatten() for x in parts])
 
 
