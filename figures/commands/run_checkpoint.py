@@ -20,6 +20,7 @@ from figures.impact.checkpoint_files import UNREADABLE
 NAME = "checkpoint.pt"
 PER_SEED = tuple(f.name for f in dataclasses.fields(Record) if f.name not in ("step", "rows"))
 COLUMNS = {"step", "rows", "seed", *PER_SEED}  # of the log
+_LATER = {"target_cosine"}  # columns that older logs lack
 _MODULE = "figures.commands.training_run"
 
 
@@ -47,7 +48,9 @@ def resume(folder: Path, trainer: Trainer, device: str) -> list[dict[str, Any]]:
             warnings.simplefilter("ignore")
             kept = torch.load(path, weights_only=True, map_location=device)
         rows: list[dict[str, Any]] = kept["rows"]
-        if not rows or not all(isinstance(row["step"], int) and set(row) == COLUMNS for row in rows):
+        if not rows or not all(
+            isinstance(row["step"], int) and COLUMNS - _LATER <= set(row) <= COLUMNS for row in rows
+        ):
             raise ValueError("its log is not that of a run")
         trainer.restore(kept["state"])
     except UNREADABLE as error:
