@@ -68,7 +68,11 @@ def forward_value_gradient(
         tree = grow(world, _Shifted(policy, site, delta), alpha, roots=roots)
         total = torch.zeros_like(tree.levels[-1].pi)
         for level in reversed(tree.levels):
-            live = (level.pi * (level.rewards + total)).sum(-1)
+            Q, top = level.rewards + total, level.pi.detach().argmax(-1, keepdim=True)
+            usual = Q.gather(
+                -1, top
+            )  # dpi (Q - Q_top) keeps its digits where one token has almost all of the probability
+            live = (level.pi * (Q - usual)).sum(-1) + usual[:, 0]
             total = world.gamma * live.reshape(-1, world.V) if level is not tree.levels[0] else live
         return (total,)
 

@@ -43,7 +43,10 @@ def path_surrogate(tree: Tree, own_token_averaged: bool = False) -> Float[Tensor
 
 def _own_token_averaged(world: TokenMDP, k: int, level: Level) -> Float[Tensor, "N"]:
     """The table reward of every node, averaged over its token: `b' r pi`, or `sum_z b(z) sum_a speech(z, a) r(z, a)`."""
-    average = world.reward(k, level.belief, level.pi)
+    table, top = level.belief @ world.r[k], level.pi.detach().argmax(-1, keepdim=True)
+    usual = table.gather(-1, top)
+    # the slope of `pi (r - r_top)` keeps its digits where one token has almost all of the probability
+    average: Tensor = (level.pi * (table - usual)).sum(-1) + usual[:, 0]
     if world.speech is None:
         return average
     return torch.where(level.own, average, level.belief @ (world.speech * world.r[k]).sum(-1))

@@ -7,7 +7,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from figures.measures.token_systems import build_policy, build_world, with_reward
 from theory.groups.binary_rewards import grpo_kappa, signal_probability
+from theory.tokens.costates import expected_costates
+from theory.tokens.error_split import error_split
+from theory.tokens.forward_mode import forward_value_gradient
 from theory.tokens.softmax_bounds import (
     INEQUALITIES,
     complement,
@@ -106,3 +110,29 @@ def test_factors_of_binary_groups_have_their_digits_near_0_and_1(P, group):
             mpmath.binomial(group, k) * exact ** (k - 1) * (one - exact) ** (group - k - 1) * mpmath.sqrt(m * (1 - m))
         )
     assert near(grpo_kappa(torch.tensor(P, dtype=torch.float64), group), kappa, 1e-12)
+
+
+@pytest.mark.parametrize(("name", "kind", "seed"), [("garnet (4,4)", "terminal", 3), ("parity (2,5)", "dense", 6)])
+def test_value_gradients_of_a_policy_without_entropy_keep_their_digits_on_every_road(name, kind, seed):
+    """E1 + E2 by reverse mode, forward mode and covariances: the gradient itself is 1e-15 and less."""
+    world = with_reward(build_world(name), kind, seed)
+    policy = build_policy(world, seed, temperature=0.1)
+    total = expected_costates(world, policy, "total", "layer1")[0][:, -1]
+    assert 0 < float(total.norm()) < 1e-13
+    for other in (
+        forward_value_gradient(world, policy, 1.0, "layer1"),
+        error_split(world, policy, 1.0, "layer1").sampling.sum(0),
+    ):
+        assert float((other - total).norm() / total.norm()) < 1e-12
+
+
+def test_the_last_steps_own_average_keeps_its_digits():
+    """E1b with one step to go is the value gradient, at every prefix of a policy whose entropy is 1e-15."""
+    world = with_reward(build_world("copy (2,3)"), "terminal", 6)
+    policy = build_policy(world, 6, temperature=0.1)
+    own, total = (
+        expected_costates(world, policy, name, "layer1")[-1][:, -1] for name in ("attention_expected", "total")
+    )
+    sizes = total.norm(dim=-1)
+    assert float(sizes.min()) < 1e-10
+    assert float(((own - total).norm(dim=-1) / sizes).max()) < 1e-9
