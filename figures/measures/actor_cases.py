@@ -14,7 +14,12 @@ _LARGEST = {
     "quick": _QUICK,
     "full": _QUICK | {"stop (2,4)": 8, "copy (2,3)": 16, "lock (3,4)": 16},
 }
-_LARGEST_DENSE = {"tiny": 2, "quick": 4, "full": 8}
+# worlds of dense rewards, and the largest groups that can be enumerated: 32 outcomes by chance make 6e7 multisets at G = 8
+_LARGEST_DENSE = {
+    "tiny": {"garnet (2,3)": 2},
+    "quick": {"garnet (2,3)": 4},
+    "full": {"garnet (2,3)": 4, "dense (2,3)": 8},
+}
 _BOTH = (("stop (2,4)", "GRPO"), ("parity (2,5)", "Dr. GRPO"))
 _SAMPLED = {
     "tiny": _BOTH[:1],
@@ -60,7 +65,11 @@ def settings(preset: Preset) -> list[ActorSetting]:
         for tau in (temperatures[:2] if preset == "quick" and world != "arithmetic (3,2)" else temperatures)
         for seed in seeds
     ]
-    cases += [ActorSetting("dense", "garnet (2,3)", _LARGEST_DENSE[preset], tau) for tau in temperatures]
+    cases += [
+        ActorSetting("dense", world, most, tau)
+        for world, most in _LARGEST_DENSE[preset].items()
+        for tau in temperatures
+    ]
     groups, margin = _GROUPS[preset]
     cases += [
         ActorSetting("sampled", world, GROUP, 1.0, 1, recipe, groups, margin) for world, recipe in _SAMPLED[preset]

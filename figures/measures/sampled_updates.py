@@ -21,6 +21,7 @@ from figures.harness.statistics import Estimate, batches, estimate, pooled
 from figures.measures.rollouts import fixed_start
 from theory.continuous.riccati import riccati
 
+_PIECE = 20_000  # samples of a costate at a time
 _BATCH = 5_000  # groups sampled at a time
 _STEPS = 3  # horizon of the linear-quadratic worlds
 _GAIN = 0.5  # of the optimal gain: at the optimum the slope is 0
@@ -77,6 +78,11 @@ def command_updates(
 def in_batches(updates: Callable[[int], Tensor], groups: int) -> Estimate:
     """Mean over `groups` sampled groups of what `updates(count)` gives, (count, ...), in batches that fit the memory."""
     return pooled(estimate(updates(count)) for count in batches(groups, _BATCH))
+
+
+def costate_samples(samples: int, draw: Callable[[int], Float[Tensor, "roots count positions D"]]) -> Tensor:
+    """Costates at the first root's last position, (samples, D), drawn in pieces that fit the memory."""
+    return torch.cat([draw(count)[0, :, -1] for count in batches(samples, _PIECE)])
 
 
 def linear_case(name: str) -> tuple[LinearQuadratic, Float[Tensor, "m n"], Float[Tensor, "n"]]:

@@ -1,6 +1,7 @@
 """Relaxed costates: bias and variance of straight-through, ReinMax, soft and Gumbel against alpha, temperature and tau_g."""
 
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -15,6 +16,7 @@ from figures.drawing.bias_and_spread import draw_bias_and_spread
 from figures.harness.claim import Claim, Part, Preset
 from figures.harness.rows import Labels, Row, equals, report, vanishes
 from figures.harness.statistics import Estimate, estimate
+from figures.measures.sampled_updates import costate_samples
 from figures.measures.token_systems import at_least, build_policy, build_world
 from theory.tokens.costates import expected_costates, sampled_costates
 from theory.tokens.forward_mode import forward_value_gradient
@@ -101,12 +103,11 @@ def _sampled_rows(
     labels: Labels,
 ) -> list[Row]:
     """Spread and bias of single samples, in units of the value gradient; their mean, component by component, judged."""
-    rows: list[Row] = []
-    roots = token_roots(world, policy, 0, [])
+    rows, roots, size = list[Row](), token_roots(world, policy, 0, []), float(truth.norm())
     for name in SAMPLED:
         for tau_g in setting.tau_g if name == "gumbel" else (1.0,):
-            costates = sampled_costates(world, policy, name, _SITE, setting.samples, rng, tau_g=tau_g, roots=roots)
-            values, size = costates[0, :, -1], float(truth.norm())
+            draw = partial(sampled_costates, world, policy, name, _SITE, rng=rng, tau_g=tau_g, roots=roots)
+            values = costate_samples(setting.samples, draw)
             mean, here = estimate(values), {**labels, "costate": name, "tau_g": tau_g}
             rows += report("spread", values.std(0).norm() / size, 1.0, labels=here)
             bias, error = (np.linalg.norm(x) / size for x in (mean.mean - truth.cpu().numpy(), mean.standard_error))

@@ -11,6 +11,7 @@ from figures.drawing.panels import deviations_panel, gap_panel, legend_above
 from figures.harness.claim import Claim, Part, Preset
 from figures.harness.rows import Row, equals, vanishes
 from figures.harness.statistics import estimate
+from figures.measures.sampled_updates import costate_samples
 from figures.measures.token_systems import LAYERS, build_policy, build_world, prompt_entropy, with_own_world
 from theory.tokens.costates import expected_costates, sampled_costates
 from theory.tokens.forward_mode import forward_gradients
@@ -69,7 +70,9 @@ def measure(setting: ScoreCostateUnbiasedSetting, rng: torch.Generator, device: 
             judged = part == _EXACT or setting.world != _NO_CREDIT
             rows += vanishes(part, worst, _ROUNDING, judged=judged, labels=labels)
     if setting.world == _DENSE:
-        samples = sampled_costates(world, policy, "score", setting.site, setting.samples, rng)[0, :, -1]
+        samples = costate_samples(
+            setting.samples, lambda n: sampled_costates(world, policy, "score", setting.site, n, rng)
+        )
         spread = samples.std(0)  # a spread is seen to margin: 1 / sqrt(samples) of it in standard errors
         rows += equals(
             _SAMPLED,
