@@ -25,7 +25,7 @@ from theory.groups.batches import PromptOutcomes, mean_weights
 from theory.groups.outcomes import Recipe, distinct_outcomes, further_fields
 from theory.groups.targets import Target, checked_value
 from theory.tokens.completions import completions, words
-from theory.tokens.prefix_tree import Tree, grow
+from theory.tokens.prefix_tree import Level, Tree, grow
 from theory.tokens.softmax_bounds import entropy
 from theory.tokens.tree_gradients import TreeGradients, score_surrogate, whole_tree_gradients
 from theory.tokens.tree_size import DEFAULT_BUDGET
@@ -160,9 +160,20 @@ def _surrogate(tree: Tree, drawn: Tree, weights: list[Tensor], bonus: list[Tenso
     for k, (level, source) in enumerate(zip(tree.levels, drawn.levels, strict=True)):
         log_pi = torch.log_softmax(level.policy_logits, -1).gather(1, level.tokens)
         reach = source.reach.double()
-        total = total + reach @ (source.share * weights[k] * log_pi).sum(-1)
+        weight = weights[k] if source is not level else weights[k] - _of_likeliest(level, weights[k])
+        total = total + reach @ (source.share * weight * log_pi).sum(-1)
         if bonus is not None:
             total = total + reach @ (
                 (source.share * bonus[k]).sum(-1) * entropy(torch.softmax(level.policy_logits, -1))
             )
     return total
+
+
+def _of_likeliest(level: Level, weights: Float[Tensor, "N C"]) -> Float[Tensor, "N 1"]:
+    """The weight of every node's likeliest token, where the policy draws it.
+
+    Subtracted from all weights of the node it changes no mean, as `E grad log pi = 0`, and leaves digits where all are nearly
+    alike.
+    """
+    own = weights.gather(1, level.share.argmax(1, keepdim=True))
+    return torch.where(level.own[:, None], own, 0.0)

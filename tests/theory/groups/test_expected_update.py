@@ -14,6 +14,7 @@ from agents.sampling.completions import step_rewards
 from agents.sampling.tokens import sample_tokens
 from envs.token_mdp import TokenMDP
 from envs.token_tasks import combination_lock, garnet, sum_and_stop
+from figures.measures.token_systems import build_policy, build_world
 from tests.envs.refusals import refused
 from tests.oracles import assert_mean_within, differs_by
 from tests.theory.groups.enumeration import WORLDS, Enumeration, policy_of, two_prompts, unchecked, words_of
@@ -312,3 +313,15 @@ def test_a_policy_in_single_precision_has_the_update_of_the_same_numbers_in_doub
         updates.append(expected_update(world, policy, recipe, 3, sites=("embedding",), **compared))
     rounded, exact = (update.mean.flat.double() for update in updates)
     close(rounded, exact, rtol=1e-4, atol=1e-5 * float(exact.abs().max()))
+
+
+@pytest.mark.parametrize(("name", "group"), [("reinforce", 2), ("rloo", 4), ("dr_grpo", 2)])
+def test_a_mean_whose_weights_are_nearly_alike_keeps_its_digits_at_every_prefix(name, group):
+    """Where almost all completions succeed the weights of a node's tokens differ by 1e-8 of their size, and less."""
+    world = build_world("arithmetic (3,2)")
+    policy = build_policy(world, 0, temperature=0.2)
+    update = expected_update(world, policy, build_learner(name), group, ("layer1",))
+    kappa = (group - 1) / group if name == "dr_grpo" else 1.0
+    for mean, truth in zip(update.mean.costates["layer1"], update.truth.costates["layer1"], strict=True):
+        gap, size = (mean - kappa * truth).flatten(1).norm(dim=1), truth.flatten(1).norm(dim=1)
+        assert bool((gap <= 1e-11 * size)[size > 0].all())

@@ -6,7 +6,6 @@ import torch
 from agents.recipes.batch import Batch
 from agents.recipes.learners import Penalty, build_learner
 from envs.tool_tasks import ask_oracle
-from tests.theory.groups.enumeration import unchecked
 from tests.theory.speech_cases import Conversations, by_the_clock, policy_of, talking
 from tests.theory.tokens.test_environment import slope_of, true_gradient
 from theory.groups.binary_rewards import alignment
@@ -31,14 +30,15 @@ RECIPES = {
 }
 
 
-@unchecked()
 def brute_force(every, learner, policy, G, **fields):
-    """Minus the mean slope of the loss over all ordered groups."""
+    """Minus the mean slope of the loss over all ordered groups: one batch of them, weighted by their chances."""
     tables = [x.detach().requires_grad_() for x in every.log_probs(policy)]
-    fields, total = every.fields() | fields, torch.zeros((), dtype=torch.float64)
-    for group, chance in every.groups(policy, G):
-        batch = Batch(group=torch.zeros(G, dtype=torch.int64), **{name: x[group] for name, x in fields.items()})
-        total = total - chance * learner.loss(*(x[group] for x in tables), batch)
+    groups, chances = zip(*every.groups(policy, G), strict=True)
+    rows, M = torch.tensor(groups).flatten(), len(groups)
+    index = torch.arange(M).repeat_interleave(G)
+    batch = Batch(group=index, **{name: x[rows] for name, x in (every.fields() | fields).items()})
+    losses = learner.row_losses(*(x[rows] for x in tables), batch)  # a batch's loss is the mean over its groups
+    total = -M * losses @ torch.tensor(chances, dtype=torch.float64)[index]
     slopes = torch.autograd.grad(total, tables, allow_unused=True, materialize_grads=True)
     return slope_of(sum((x * s).sum() for x, s in zip(every.log_probs(policy), slopes, strict=True)), policy)
 
@@ -113,8 +113,8 @@ class Unmasked:
     def __call__(self, rewards, mask, group, span):
         return build_learner("rloo")(rewards, span, group)
 
-    def loss(self, log_probs, entropy, batch):
-        return build_learner("rloo").loss(log_probs, entropy, Batch(batch.rewards, batch.span, batch.group))
+    def row_losses(self, log_probs, entropy, batch):
+        return build_learner("rloo").row_losses(log_probs, entropy, Batch(batch.rewards, batch.span, batch.group))
 
 
 def test_a_loss_on_the_environments_tokens_is_shown_as_another_gradient():
