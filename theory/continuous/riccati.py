@@ -13,6 +13,7 @@ from envs.world import InputError
 from theory.continuous.gains import check_keeps, check_steps
 
 _MAX_DOUBLINGS = 60  # covers 2^60 steps; a stabilisable system needs far fewer
+_OF_ENDLESS = ("A", "B", "Q", "R", "N")  # what the quadratic part of an endless optimum depends on
 _FREE = "R must be positive definite where B'PB is not: this action is free and useless"
 
 
@@ -35,7 +36,8 @@ def riccati(world: LinearQuadratic) -> Optimum:
     With `D = R + gamma B'P_{t+1}B`: `K_t = D^{-1} (N' + gamma B'P_{t+1}A)`, `k_t = D^{-1} (q_a + gamma B'p_{t+1})`,
     `P_t = Q - N K_t + gamma A'P_{t+1}(A - B K_t)`, `p_t = q - K_t'q_a + gamma (A - B K_t)'p_{t+1}`, `P_T = Q_f`, `p_T = q_f`;
     endless: the fixed point of the same equations. Finite: K (T, ..., m, n), P (T+1, ..., n, n). Endless: K (..., m, n),
-    P (..., n, n); one system goes through scipy, a batch through doubling. Assumes D invertible and, endless,
+    P (..., n, n); one system goes through scipy, a batch, or a system in which a gradient is asked for, through doubling, which
+    autograd differentiates. Assumes D invertible and, endless,
     (sqrt(gamma) A, sqrt(gamma) B) stabilisable and, after `a = v - R^{-1}N's` has removed the cross term, detectable through
     `Q - N R^{-1}N'`.
 
@@ -48,7 +50,8 @@ def riccati(world: LinearQuadratic) -> Optimum:
     world = world.to(str(world.A.device)) if isinstance(world.A, Tensor) else world.to()
     world = _expanded(world)
     if world.horizon is None:
-        return _endless(world, _solve_one(world) if world.A.ndim == 2 else _solve_batch(world))
+        alone = world.A.ndim == 2 and not any(getattr(world, name).requires_grad for name in _OF_ENDLESS)
+        return _endless(world, _solve_one(world) if alone else _solve_batch(world))
     check_steps(world)
     gains: list[tuple[Tensor, Tensor]] = []
     values = [(world.Q_f, world.q_f)]
@@ -133,8 +136,8 @@ def _symmetric(P: Tensor) -> Tensor:
 def _solve_one(world: LinearQuadratic) -> Tensor:
     """Scipy's algebraic Riccati solver on the discount-scaled system sqrt(gamma) (A, B)."""
     root = world.gamma**0.5
-    matrices = [np.asarray(x.detach().cpu()) for x in (root * world.A, root * world.B, world.Q, world.R)]
-    N = np.asarray(world.N.detach().cpu()) if world.has_cross else None
+    matrices = [np.asarray(x.cpu()) for x in (root * world.A, root * world.B, world.Q, world.R)]
+    N = np.asarray(world.N.cpu()) if world.has_cross else None
     try:
         P = scipy.linalg.solve_discrete_are(*matrices, s=N)
     except (np.linalg.LinAlgError, ValueError) as error:
@@ -148,7 +151,7 @@ def _solve_batch(world: LinearQuadratic) -> Tensor:
     A cross term is removed first, by the command `a = v - R^{-1}N's`.
     """
     eye, A, H = torch.eye(world.n, dtype=world.A.dtype, device=world.A.device), world.A, world.Q
-    refusal = "R must be positive definite in every system of a batch"
+    refusal = "R must be positive definite in every system of a batch, and where a gradient is asked for"
     if world.has_cross:
         shift = _solved(world.R, world.N.mT, refusal)
         A, H = A - world.B @ shift, _symmetric(H - world.N @ shift)

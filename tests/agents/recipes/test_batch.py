@@ -6,6 +6,7 @@ import jaxtyping
 import pytest
 import torch
 
+from agents.recipes.advantages import full_return, leave_one_out
 from agents.recipes.batch import Batch, check_rows
 from tests.envs.refusals import refused
 
@@ -86,6 +87,7 @@ def test_the_sizes_of_groups_are_counted():
         ("old", spoilt("old", 2, 1, -math.inf)),
         ("reference", spoilt("reference", 0, 0, math.inf)),
         ("values", spoilt("values", 4, 0, math.nan)),
+        ("rewards must", {"group": torch.tensor([-1, 0, -1, 0, 0])}),
         ("group 1", {"group": torch.tensor([0, 2, 0, 2, 2])}),
         ("group 0", {"group": torch.tensor([1, 2, 1, 2, 2])}),
     ],
@@ -93,6 +95,14 @@ def test_the_sizes_of_groups_are_counted():
 def test_numbers_that_make_no_batch_are_refused(argument, changes):
     with refused(argument):
         Batch(**fields(**changes))
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (0, 0), (2, 0)])
+def test_a_batch_without_a_row_or_a_step_is_refused(shape):
+    rewards, group = torch.zeros(shape), torch.zeros(shape[0], dtype=torch.int64)
+    for take in (Batch, check_rows, full_return, leave_one_out):
+        with refused("rewards must"):
+            take(rewards, rewards.bool(), group)
 
 
 def test_what_stands_after_the_end_of_a_row_need_not_be_finite_in_the_policies_fields():

@@ -8,6 +8,7 @@ import torch
 from torch.nn.utils import parameters_to_vector
 
 from agents.policies.transformer import Transformer
+from agents.recipes import surrogates
 from agents.recipes.batch import Batch
 from agents.recipes.learners import LEARNERS, Learner, Penalty, build_learner, dapo, grpo, gspo, ppo, reinforce, rloo
 from tests.agents.cases import draws
@@ -172,6 +173,23 @@ def test_what_stands_after_the_end_of_a_row_is_not_in_the_loss(name):
     assert bonus is None or bool((bonus[~MASK] == 0).all())
 
 
+@pytest.mark.parametrize("surrogate", [surrogates.score, surrogates.importance, surrogates.clipped()])
+def test_an_advantage_that_carries_a_graph_is_a_constant(surrogate):
+    """An advantage of the policy's own log-probabilities, or of a critic's parameter, moves neither by the loss."""
+    log_probs, critic = said(policy())[0].detach().requires_grad_(), torch.tensor(1.5, requires_grad=True)
+
+    def advantage(rewards, mask, group):
+        return (critic * rewards + log_probs**2) * mask
+
+    constant = ((1.5 * batch().rewards + log_probs**2) * MASK).detach()
+    own, plain = Learner("own", advantage, surrogate), Learner("plain", lambda *_: constant, surrogate)
+    assert not own.advantages(batch(), batch().old).requires_grad
+    slopes = [torch.autograd.grad(learner.loss(log_probs, None, batch()), log_probs)[0] for learner in (own, plain)]
+    close(slopes[0], slopes[1], rtol=0, atol=0)
+    close(own.slopes(log_probs, None, batch())[1], -slopes[1])
+    assert not own.loss(log_probs.detach(), None, batch()).requires_grad
+
+
 def test_without_old_log_probabilities_the_ratio_is_one():
     log_probs = said(policy())[0].detach()
     for learner in (grpo(), gspo(), ppo()):
@@ -240,6 +258,18 @@ def test_rows_are_cut_in_no_world_without_an_end_token():
     given, whole = batch(), dapo()(batch().rewards, MASK, GROUP)[0]
     unsaid = dapo(drop_truncated=True)(given.rewards, MASK, GROUP)[0]  # no end token in this world: none was cut
     close(unsaid, whole, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("estimator", ["k1", "k2", "k3"])
+def test_a_reference_that_differs_by_the_rounding_of_a_pass_makes_no_penalty(estimator):
+    """A std would make weights of order one of such differences, where all rewards of a group are equal."""
+    old = -1 - draws(7, 3, seed=1).abs()
+    near = old * (1 + 4e-16 * torch.sign(draws(7, 3, seed=2)))
+    learner = build_learner("grpo", kl_reward=Penalty(estimator, 0.7))
+    assert not torch.equal(near, old)
+    for reference, silent in ((near, True), (old * (1 + 1e-6), False)):
+        given = batch(rewards=torch.zeros(7, 3, dtype=torch.float64), old=old, reference=reference)
+        assert bool((learner.slopes(old, None, given)[1] == 0).all()) == silent
 
 
 def test_a_bonus_raises_the_entropy_and_a_penalty_pulls_to_the_reference():
@@ -333,6 +363,7 @@ def test_a_builder_is_what_its_name_says():
     [
         lambda r, m, g: r.sum(1),
         lambda r, m, g: r * math.nan,
+        lambda r, m, g: r.abs().clamp(min=1e-300) * math.inf,
         lambda r, m, g: r.numpy(),
         lambda r, m, g: r[:, :1],
     ],

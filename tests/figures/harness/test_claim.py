@@ -63,6 +63,17 @@ def test_the_headline_is_the_most_extreme_row_of_the_claims_own_parts():
     assert verdict.headline["measured"] == 0.002
 
 
+def test_the_headline_is_a_row_that_decided_the_outcome():
+    """A part that holds, just within its limit, is more extreme than one that saw too little; it decided nothing."""
+    near = Estimate(0.003, 0.001, 10_000)
+    verdict = judge(
+        toy(OWN, Part("blurred", "claim", "holds"), CONTROL), rows(own=near, blurred=BLURRED, control=FALSE)
+    )
+    assert verdict.parts["own"].result.outcome == "holds"
+    assert verdict.parts["own"].result.of_limit > 0.5 > verdict.parts["blurred"].result.of_limit
+    assert (verdict.outcome, verdict.headline["standard_error"]) == ("undecided", 9.0)
+
+
 def test_reported_rows_do_not_decide():
     frame = pd.concat([rows(own=TRUE, control=FALSE), pd.DataFrame(report("own", 99.0))])
     frame = pd.concat([frame, pd.DataFrame(equals("own", 99.0, 0.0, judged=False))])

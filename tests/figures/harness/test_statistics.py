@@ -1,6 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from scipy import stats
 
 from envs.world import InputError
@@ -74,6 +75,15 @@ def test_estimate_is_mean_and_standard_error_and_needs_two_samples():
     np.testing.assert_allclose(estimate(values).standard_error, stats.sem(values))
     with pytest.raises(InputError, match="samples"):
         estimate(values[:1])
+
+
+def test_numbers_that_carry_a_gradient_are_taken_as_numbers():
+    values = torch.as_tensor(normal(100, 3)).requires_grad_()
+    np.testing.assert_array_equal(estimate(values).mean, estimate(values.detach().numpy()).mean)
+    (row,) = equals("p", values[0, 0], 2 * values[0, 0], values[0, 1].abs(), tolerance=values[0, 2].abs())
+    x, scale, tolerance = values.detach()[0].tolist()
+    told = [row[name] for name in ("measured", "target", "scale", "tolerance")]
+    assert told == [x, 2 * x, abs(scale), abs(tolerance)]
 
 
 def test_pooled_batches_are_the_estimate_of_all_samples_together():

@@ -156,3 +156,25 @@ def test_a_free_and_useless_action_is_refused(horizon):
 def test_a_torch_world_gives_the_answer_of_the_numpy_world():
     world = random_system(3, 1, seed=6)
     torch.testing.assert_close(riccati(world.to()).K, riccati(world).K, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("horizon", [None, 3])
+@pytest.mark.parametrize("name", ["A", "B", "Q", "R", "N", "q", "q_a"])
+def test_an_optimum_is_differentiable_in_what_the_world_is_made_of(name, horizon):
+    """Against central differences of a number made of all four parts, the fixed point of the endless world included."""
+    costs = {"N": 0.1 * np.ones((3, 2)), "q": np.array([0.3, -0.2, 0.1]), "q_a": np.array([0.2, -0.4])}
+    world = random_system(3, 2, seed=5, gamma=0.9, horizon=horizon).replace(**costs).to()
+    given, rng = getattr(world, name), np.random.default_rng(1)
+    step = tensor(rng.standard_normal(given.shape))
+    step = step + step.mT if name in "QR" else step
+
+    def number(x):
+        optimum = riccati(world.replace(**{name: x}))
+        parts = (optimum.K, optimum.P, optimum.k, optimum.p)
+        return sum(((i + 1) * part**2).sum() for i, part in enumerate(parts))
+
+    leaf = given.clone().requires_grad_()
+    (slope,) = torch.autograd.grad(number(leaf), leaf)
+    difference = float(number(given + 1e-5 * step) - number(given - 1e-5 * step)) / 2e-5
+    assert float((slope * step).sum()) == pytest.approx(difference, rel=1e-7)
+    torch.testing.assert_close(number(leaf).detach(), number(given), rtol=1e-12, atol=0)
