@@ -124,11 +124,12 @@ class TokenMDP:
     ) -> tuple[Float[Tensor, "N C"], Float[Tensor, "N C S"]]:
         """Chance of each token where the environment speaks, and the belief once it is heard, by Bayes' rule.
 
-        0 for a token that it cannot say, and for all tokens where it is the policy's turn.
+        A token that it cannot say has chance 0 and no belief. At the policy's turn all chances are 0, and the belief stays.
         """
         joint = belief[:, None] * self.speech.mT[tokens]
         chance = joint.sum(-1)
-        return chance, joint / torch.where(chance > 0, chance, 1.0)[..., None]
+        after = joint / torch.where(chance > 0, chance, 1.0)[..., None]
+        return chance, torch.where(self.environments_turn(belief)[:, None, None], after, belief[:, None])
 
     def reward(
         self, k: int, belief: Float[Tensor, "*batch S"], u: Float[Tensor, "*batch V"]
@@ -140,7 +141,7 @@ class TokenMDP:
         """Belief after a prompt and some generated tokens: the state of a prefix."""
         belief = self.start_belief(prompt)
         for token in check_tokens(self, tokens).reshape(-1, 1, 1):
-            if self.speech is not None and bool(self.environments_turn(belief)):
+            if self.speech is not None:
                 belief = self.heard(belief[None], token)[1][0, 0]
             belief = belief @ self.P[:, int(token)]
         return belief

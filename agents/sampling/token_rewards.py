@@ -80,10 +80,9 @@ def _heard(world: TokenMDP, belief: Float[Tensor, "rows S"], c: Int[Tensor, "row
     """The belief once the environment's token c is heard; as it is where the policy speaks."""
     if world.speech is None:
         return belief
-    turn = world.environments_turn(belief)
     chance, heard = world.heard(belief, c[:, None])
-    _check_said(turn & (chance[:, 0] == 0), c)
-    return torch.where(turn[:, None], heard[:, 0], belief)
+    _check_said(world.environments_turn(belief) & (chance[:, 0] == 0), c)
+    return heard[:, 0]
 
 
 def _check_said(impossible: Bool[Tensor, "rows"], c: Int[Tensor, "rows"]) -> None:

@@ -106,10 +106,9 @@ def _followed(
     if world.speech is None:
         return torch.einsum("nz,zay->nay", belief, world.P), belief @ world.r[k], None
     tokens = torch.arange(world.V, device=belief.device).expand(len(belief), -1)
-    turn, (law, heard) = world.environments_turn(belief), world.heard(belief, tokens)
-    heard = torch.where(turn[:, None, None], heard, belief[:, None])
+    law, heard = world.heard(belief, tokens)
     rewards = torch.einsum("naz,za->na", heard, world.r[k])
-    return torch.einsum("naz,zay->nay", heard, world.P), rewards, law * turn[:, None]
+    return torch.einsum("naz,zay->nay", heard, world.P), rewards, law
 
 
 def _sealed_states(world: TokenMDP) -> Bool[Tensor, "times S"]:

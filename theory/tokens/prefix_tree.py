@@ -169,22 +169,13 @@ def grow(
     roots = prompt_roots(world, policy) if roots is None else roots
     world = world.rest(roots.step)
     x, belief, reach = (part.repeat_interleave(copies, 0) for part in (roots.x, roots.belief, roots.reach / copies))
-    levels, cache = [], None
+    levels, cache = list[Level](), None
     for k in range(world.horizon):
         leaves = {site: torch.zeros_like(x).requires_grad_() for site in sites}
         logits, cache = policy.extend(x, cache, leaves)
         if tuple(logits.shape) != (len(x), world.V):
             raise InputError(f"policy must give logits of shape {(len(x), world.V)}; got {tuple(logits.shape)}")
-        policy_logits, (own, logits) = logits, spoken_logits(world, belief, logits)
-        pi = torch.softmax(logits, -1)
-        tokens, share = choose(pi)
-        hard = one_hot(tokens, world.V).to(pi)
-        u, heard = mix(logits, pi, hard), None
-        if world.speech is not None:
-            u = torch.where(own[:, None, None], u, hard)
-            heard = torch.where(own[:, None, None], belief[:, None], world.heard(belief, tokens)[1])
-        rewards = paid(world, k, belief, heard, u)
-        levels.append(Level(x, pi, logits, policy_logits, own, belief, reach, tokens, share, u, heard, rewards, leaves))
+        levels.append(_level(world, k, (x, belief, reach), logits, leaves, mix, choose))
         if k + 1 < world.horizon:
             x, belief, reach = _children(world, policy, levels[-1])
     if world.readout is not None:
@@ -194,6 +185,28 @@ def grow(
     tree = Tree(world, levels, *edge_values(world, levels))
     _check_numbers(tree)
     return tree
+
+
+def _level(
+    world: TokenMDP,
+    k: int,
+    nodes: tuple[Tensor, Tensor, Tensor],
+    policy_logits: Tensor,
+    leaves: dict[str, Tensor],
+    mix: Mix,
+    choose: Choice,
+) -> Level:
+    """Level k from its nodes (embeddings, beliefs, probabilities) and the policy's logits there: tokens, inputs, rewards."""
+    x, belief, reach = nodes
+    own, logits = spoken_logits(world, belief, policy_logits)
+    pi = torch.softmax(logits, -1)
+    tokens, share = choose(pi)
+    hard = one_hot(tokens, world.V).to(pi)
+    u, heard = mix(logits, pi, hard), None
+    if world.speech is not None:
+        u, heard = torch.where(own[:, None, None], u, hard), world.heard(belief, tokens)[1]
+    rewards = paid(world, k, belief, heard, u)
+    return Level(x, pi, logits, policy_logits, own, belief, reach, tokens, share, u, heard, rewards, leaves)
 
 
 def _check_numbers(tree: Tree) -> None:
