@@ -45,7 +45,7 @@ def _return_panel(axis: Any, table: pd.DataFrame, best: float | None) -> None:
 
 def _cosine_panel(axis: Any, table: pd.DataFrame) -> None:
     low = 0.0
-    for column, colour, label in (("cosine", "score", "to grad J"), ("target_cosine", "control", "to its own target")):
+    for column, colour, label in (("cosine", "score", "to grad J"), ("target_cosine", "costate", "to its own target")):
         shown = table.dropna(subset=column)
         if len(shown):
             axis.plot(shown["step"], shown[column], ".", color=COLOURS[colour], ms=3, alpha=0.5)
@@ -53,7 +53,7 @@ def _cosine_panel(axis: Any, table: pd.DataFrame) -> None:
             axis.plot(mean.index, mean, color=COLOURS[colour], lw=1.5, label=label)
             low = min(low, float(shown[column].min()))
     if bool(table["target_cosine"].notna().any()):
-        axis.legend(loc="lower right")
+        axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False)  # above: it hides no point
     axis.axhline(1, **EXACT)
     axis.set(xlabel="update", ylabel="cosine to exact gradients", ylim=(min(-0.05, low - 0.05), 1.05))
 
