@@ -278,3 +278,20 @@ def test_a_signal_after_the_end_is_refused():
     late[2, 2, 0] = 1
     with refused("end"):
         replace(base, signals={"accuracy": late})
+
+
+@pytest.mark.parametrize(("off", "sound"), [(1e-5, True), (1e-4, False)])
+def test_long_rows_of_single_precision_may_miss_one_by_the_rounding_of_their_length(off, sound):
+    row = torch.full((200,), (1 + off) / 200, dtype=torch.float32)
+    given = {
+        "P": torch.ones(1, 200, 1),
+        "r": np.zeros((1, 200)),
+        "prompts": [[0]] * 200,
+        "starts": [0] * 200,
+        "horizon": 1,
+    }
+    if sound:
+        assert float(TokenMDP(**given, weights=row).weights.sum()) == pytest.approx(1, abs=1e-15)
+        return
+    with refused("weights"):
+        TokenMDP(**given, weights=row)

@@ -20,6 +20,7 @@ CASES = [
     {"noise": 0.3, "cost": 0.05},
     {"numbers": 2, "asks": 2, "noise": 0.2, "cost": 0.02, "gamma": 0.95},
     {"cost": 0.8},
+    {"asks": 3, "noise": 0.3, "cost": 0.01},
     {"noise": 1.0},
 ]
 
@@ -145,6 +146,22 @@ def test_a_table_that_holds_no_laws_is_refused(speech):
 def test_a_row_that_is_no_law_is_named_by_its_state():
     with refused("speech[1]"):
         small(speech=[[0, 0], [0.5, 0.4], [0, 0]])
+
+
+def test_a_token_that_the_environment_cannot_say_leaves_no_doubt():
+    P = np.array(small().P.numpy())
+    P[1, 0], P[1, 1, :] = [1, 0, 0], [0, 0.5, 0.5]  # its token 1 would lead to states of either kind
+    small(P=P, horizon=3, speech=[[0, 0], [1, 0], [0, 0]])
+    with refused("speech"):
+        small(P=P, horizon=3)
+
+
+def test_every_prompt_is_looked_at():
+    P = np.array(small().P.numpy())
+    P[2, :, :] = [0, 0.5, 0.5]
+    small(P=P, horizon=1, prompts=[[0], [1]], starts=[0, 2])
+    with refused("speech"):
+        small(P=P, prompts=[[0], [1]], starts=[1, 2])
 
 
 def test_laws_of_single_precision_are_taken():

@@ -31,10 +31,9 @@ def _divergences(
     """
     log_pi = torch.log_softmax(level.logits, -1)
     log_ref = torch.log_softmax(reference, -1).detach().to(log_pi)
-    own = level.own[:, None]  # where the environment speaks, its law is that of both
-    ratio = torch.where(own & (level.pi > 0), log_pi - log_ref, 0.0)
+    ratio = torch.where(level.pi > 0, log_pi - log_ref, 0.0)
     means = {name: (level.pi * estimator(ratio)).sum(-1) for name, estimator in estimators.items()}
-    forward = torch.where(~own | log_ref.isneginf(), 0.0, log_ref - log_pi)
+    forward = torch.where(log_ref.isneginf(), 0.0, log_ref - log_pi)
     return means | {"KL": (level.pi * ratio).sum(-1), "forward": (log_ref.exp() * forward).sum(-1)}
 
 

@@ -127,3 +127,10 @@ def test_a_loop_too_slow_is_refused_with_its_numbers():
 def test_a_world_with_a_horizon_is_left_as_it_is():
     world = random_system(horizon=5)
     assert cut_endless(world, torch.zeros(2, 4, dtype=torch.float64)) is world
+
+
+def test_a_world_that_costs_nothing_keeps_a_step():
+    world = LinearQuadratic(A=[[0.5]], B=[[1.0]], Q=[[0.0]], R=[[0.0]], S_x=[[0.1]], gamma=0.9).to()
+    gain = torch.zeros(1, 1, dtype=torch.float64)
+    assert steps_until_settled(world, gain) >= 1
+    assert cut_endless(world, gain).horizon >= 1

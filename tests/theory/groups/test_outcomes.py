@@ -106,3 +106,14 @@ def test_a_recipe_that_gives_no_numbers_is_refused(bad):
     p, fields = outcomes_case()
     with refused("recipe"):
         expected_weights(lambda rewards, mask, group, **others: (rewards * bad, None), p, fields, 2)
+
+
+def test_weights_that_carry_a_graph_are_constants():
+    scale = torch.tensor(2.0, dtype=torch.float64, requires_grad=True)
+
+    def recipe(rewards, mask, group):
+        return scale * rewards, None
+
+    p, outcomes = torch.tensor([0.3, 0.7]).double(), {"rewards": torch.tensor([[1.0], [3.0]]).double()}
+    weights, _ = expected_weights(recipe, p, {**outcomes, "mask": torch.ones(2, 1, dtype=torch.bool)}, 2)
+    assert not weights.requires_grad

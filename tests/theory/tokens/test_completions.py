@@ -90,3 +90,10 @@ def test_too_many_completions_and_a_readout_are_refused():
     world = with_readout(two_prompts())
     with refused("world"):
         completions(grow(world, policy_of(world)))
+
+
+@pytest.mark.parametrize("r", [2.0, -1.0, 0.5])
+def test_returns_beside_0_and_1_have_no_success_probability(r):
+    world = TokenMDP([[[1.0], [1.0]]], [[0.0, r]], [[0]], [0], 1)
+    with refused("rewards"):
+        completions(grow(world, policy_of(world))).success()

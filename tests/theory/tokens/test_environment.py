@@ -16,7 +16,7 @@ from theory.tokens.error_split import error_split
 from theory.tokens.forward_mode import forward_value_gradient
 from theory.tokens.live_prefixes import live_prefixes, live_surrogate
 from theory.tokens.prefix_tree import grow, token_roots
-from theory.tokens.tree_gradients import score_surrogate, total_surrogate, tree_gradients
+from theory.tokens.tree_gradients import path_surrogate, score_surrogate, total_surrogate, tree_gradients
 
 close = torch.testing.assert_close
 EACH = pytest.mark.parametrize("name", WORLDS)
@@ -204,3 +204,9 @@ def test_a_transformer_of_many_heads_meets_no_nan_in_its_gradients():
     world = world_of("sure oracle")
     exact = tree_gradients(world, transformer(world), 1.0, ("embedding",))
     assert bool(exact.flat.isfinite().all())
+
+
+@pytest.mark.parametrize("alpha", [0.3, 1.0])
+def test_rewards_averaged_over_the_own_token_have_the_value_as_their_mean(alpha):
+    tree = grow(by_the_clock(), policy_of(by_the_clock()), alpha)
+    close(path_surrogate(tree, own_token_averaged=True), tree.J)

@@ -1,5 +1,6 @@
 """The prefix tree against brute force over whole contexts: values, gradients at every prefix and site, refusals."""
 
+import re
 import time
 from decimal import Decimal
 
@@ -7,7 +8,7 @@ import pytest
 import torch
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
-from envs.token_tasks import combination_lock, garnet
+from envs.token_tasks import combination_lock, garnet, parity
 from envs.world import InputError
 from tests.oracles import assert_mean_within, differs_by
 from tests.theory.token_cases import (
@@ -16,11 +17,12 @@ from tests.theory.token_cases import (
     enumerate_rollouts,
     transformer,
     value_differences,
+    with_readout,
     worlds,
 )
 from theory.tokens.prefix_tree import grow, one_token
 from theory.tokens.tree_gradients import node_gradients, path_surrogate, score_surrogate
-from theory.tokens.tree_size import node_count
+from theory.tokens.tree_size import bytes_per_node, check_size, node_count
 
 WORLDS = worlds()
 ALPHAS = (0.0, 0.3, 1.0)
@@ -241,3 +243,26 @@ def test_peaked_policies_are_exact_down_to_the_last_digits_of_a_probability_and_
         close(gradients, value_differences(world, policy, 1.0, "embedding", 1), rtol=1e-6, atol=1e-9)
     else:
         assert gradients[1].isnan().all()
+
+
+@pytest.mark.parametrize("readout", [False, True])
+@pytest.mark.parametrize("branching", [True, False])
+def test_what_is_said_to_fit_fits_and_one_more_does_not(branching, readout):
+    world = parity(2, 9)
+    world = with_readout(world) if readout else world
+    policy = transformer(world)
+    each = bytes_per_node(world, policy)
+    budget = 100 * each
+
+    def size(amount):
+        here = parity(2, amount if branching else 9)
+        here = with_readout(here) if readout else here
+        return check_size(here, policy, 1 if branching else amount, branching, budget)
+
+    with pytest.raises(InputError) as told:
+        check_size(world, policy, 1 if branching else 10**6, branching, budget)
+    remedy = str(told.value).split("allowed")[1]
+    fits = int(re.search(r"horizon=(\d+)|(\d+) samples", remedy).group(1 if branching else 2))
+    size(fits)
+    with pytest.raises(InputError):
+        size(fits + 1)
