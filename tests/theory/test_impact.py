@@ -203,3 +203,9 @@ def test_the_entropy_law_is_a_least_squares_line():
     assert entropy_law(H, R) == pytest.approx((a, b), rel=1e-10)
     with refused("H"):
         entropy_law(H[:1].expand(4), R)
+
+
+def test_a_small_power_gives_nothing_to_what_cannot_be_said():
+    p, R = torch.tensor([0.25, 0.75, 0.0]).double(), torch.tensor([0.0, 1.0, 100.0]).double()
+    q = p[:2] ** 0.01 / (p[:2] ** 0.01).sum()
+    assert float(power_headroom(p, R, 0.01)) == pytest.approx(float(q[1]) - 0.75, rel=1e-12)

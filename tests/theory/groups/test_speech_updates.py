@@ -12,6 +12,7 @@ from theory.groups.binary_rewards import alignment
 from theory.groups.expected_update import expected_update
 from theory.groups.kl import exact_kl
 from theory.groups.targets import kl_regularised, max_at_k, target_gradients
+from theory.groups.variance import group_variance, hoeffding, word_scores
 from theory.tokens.prefix_tree import grow
 
 close = torch.testing.assert_close
@@ -169,3 +170,25 @@ def test_other_targets_are_those_of_plain_loops(name):
     exact, gradients = target_gradients(world, policy, kl_regularised(other, 0.4))
     close(exact, J.detach())
     close(gradients.flat, slope_of(J, policy), rtol=1e-8, atol=1e-12)
+
+
+def test_the_mean_beside_the_variance_is_that_of_the_policys_own_scores():
+    world, learner = SMALL["oracle"], build_learner("rloo")
+    policy = policy_of(world)
+    tree = grow(world, policy)
+    variance, mean = group_variance(tree, word_scores(tree, policy), learner, 2)
+    close(mean, expected_update(world, policy, learner, 2).mean.flat, rtol=1e-8, atol=1e-12)
+    every = Conversations(world)
+    oracle, remainder = hoeffding(every.p(policy).detach(), every.rewards.sum(1), own_scores(every, policy), 2)
+    assert variance == pytest.approx(oracle + remainder, rel=1e-9)
+
+
+def own_scores(every, policy):
+    """`sum_t grad log pi(c_t)` over the policy's own steps of every conversation."""
+    totals = torch.where(every.mask, every.log_probs(policy)[0], 0.0).sum(1)
+    parameters = list(policy.parameters())
+    each = torch.eye(len(totals), dtype=totals.dtype)
+    slopes = torch.autograd.grad(
+        totals, parameters, each, is_grads_batched=True, allow_unused=True, materialize_grads=True
+    )
+    return torch.cat([slope.flatten(1) for slope in slopes], 1)
