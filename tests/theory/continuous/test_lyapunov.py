@@ -1,5 +1,7 @@
 """The value of a linear policy and the moments of its states: residuals, sums, scipy, Monte Carlo, refusals."""
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 import scipy.linalg
@@ -13,9 +15,18 @@ from envs.linear_quadratic import random_system, scalar
 from envs.lq_variants import quantised_action, state_scaled_noise, step_reward
 from envs.noise import draw_noise
 from envs.world import InputError
+from tests.envs.refusals import refused
 from tests.oracles import assert_mean_within, differs_by, numerical_gradient, simulate_lq
 from tests.theory.cases import endless_cases, finite_cases, forward_return, stable_gain, tensor
-from theory.continuous.gains import check_gain, check_stable, gain_at, spectral_radius
+from theory.continuous.gains import (
+    MOST_STEPS,
+    check_gain,
+    check_one_system,
+    check_stable,
+    check_steps,
+    gain_at,
+    spectral_radius,
+)
 from theory.continuous.lyapunov import (
     discounted_second_moment,
     discounted_sum,
@@ -205,3 +216,16 @@ def test_discounted_sum_solves_the_lyapunov_equation_up_to_the_edge_of_stability
 def test_discounted_sum_that_diverges_is_refused(F):
     with pytest.raises(InputError, match="spectral radius < 1"):
         discounted_sum(tensor(F), torch.eye(len(F), dtype=torch.float64))
+
+
+@pytest.mark.parametrize("name", ["A", "B", "Q", "R", "Q_f", "S_w", "S_x", "S_0", "N", "m_0", "q", "q_a", "q_f"])
+def test_a_batch_in_any_field_is_refused_by_its_name(name):
+    world = random_system(2, 1, seed=1, horizon=3).to()
+    with refused(name):
+        check_one_system(world.replace(**{name: torch.stack([getattr(world, name)] * 2)}))
+
+
+@pytest.mark.parametrize(("horizon", "sound"), [(MOST_STEPS, True), (MOST_STEPS + 1, False)])
+def test_the_longest_horizon_is_taken_and_one_step_more_refused(horizon, sound):
+    with nullcontext() if sound else refused(f"horizon={horizon}"):
+        check_steps(scalar(horizon=horizon))
