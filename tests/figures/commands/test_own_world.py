@@ -8,6 +8,9 @@ import torch
 
 from agents.policies.transformer import Transformer
 from envs.own_world import load_own_world
+from figures.commands.own_world import own_value
+from figures.harness.registry import load_claims
+from figures.harness.runner import plan
 from figures.measures.token_systems import build_world
 from tests.envs.test_own_world import own  # noqa: F401
 from tests.figures.commands.test_train import TINY, run, undrawn  # noqa: F401
@@ -100,3 +103,13 @@ def test_checkpoints_are_judged_in_a_users_world(own, capsys):  # noqa: F811
 
 def test_registered_worlds_serve_claims_by_their_names():
     assert build_world("TokenOracle").speech is not None
+
+
+@pytest.mark.usefixtures("own")
+def test_a_claim_gets_no_world_of_the_other_kind():
+    claims = load_claims(["costate_mean", "bellman_costate"])
+    token_world, system = own_value("world", "own.py:tokens"), own_value("system", "own.json")
+    for kind, own_world, taker in [("tokens", token_world, "bellman_costate"), ("system", system, "costate_mean")]:
+        plain = {point.id for point in plan(claims, "tiny", 0, "cpu")}
+        added = [point for point in plan(claims, "tiny", 0, "cpu", (kind, own_world)) if point.id not in plain]
+        assert {point.claim for point in added} == {taker}
