@@ -110,7 +110,8 @@ CLAIM = Claim(
     must_fail="Keys and values of the past detached: credit cannot flow back through attention",
     how_to_read="Left, the exact mean of the score costate against the value gradient by another road: blue must stay "
     "under the dashed rounding limit at every entropy; orange is the same with the past detached from "
-    "autograd. Right, means of sampled costates lie in the grey band around the exact value.",
+    "autograd, correct only where no credit comes back through attention. Right, means of sampled costates lie in the "
+    "grey band around the exact value.",
     parts=(
         Part(_EXACT, "claim", "holds"),
         Part(_SAMPLED, "claim", "holds"),
