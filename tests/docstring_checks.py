@@ -1,0 +1,101 @@
+"""What a public docstring leaves out: arguments, fields, the answer, and the errors that the body raises.
+
+A docstring is complete in Google style when `Args:` has an entry for every parameter, `Returns:` (or `Yields:`) says what comes
+back unless that is None, `Raises:` is there where the body itself raises, and `Attributes:` has an entry for every public field of
+a class. What `__init__` takes stands under `Args:` in the docstring of its class. Properties need one sentence alone.
+"""
+
+import ast
+import re
+
+_SECTION = re.compile(r"^(Args|Attributes|Returns|Yields|Raises|Note|Example|Examples):$")
+_ENTRY = re.compile(r"^    (\*{0,2}\w+)(?: \([^)]*\))?: +\S")
+
+
+def incomplete(source):
+    """`{qualified name: what is missing}` of every public function, method and class of a module."""
+    found = {}
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.FunctionDef) and _public(node):
+            found[node.name] = missing_in_function(node)
+        if isinstance(node, ast.ClassDef) and _public(node):
+            found[node.name] = missing_in_class(node)
+            methods = [n for n in node.body if isinstance(n, ast.FunctionDef) and _public(n)]
+            found |= {f"{node.name}.{n.name}": missing_in_function(n) for n in methods}
+    return {name: missing for name, missing in found.items() if missing}
+
+
+def missing_in_function(function):
+    """What the docstring of a function or method lacks."""
+    if {"property", "cached_property", "overload"} & set(_decorators(function)):
+        return [] if ast.get_docstring(function) else ["docstring"]
+    has = sections(ast.get_docstring(function) or "")
+    missing = [f"Args: {name}" for name in _parameters(function) if name not in has.get("Args", ())]
+    returns = function.returns is not None and ast.unparse(function.returns) not in ("None", "NoReturn")
+    if returns and not {"Returns", "Yields"} & set(has):
+        missing.append("Returns")
+    if _raises(function) and "Raises" not in has:
+        missing.append("Raises")
+    return missing
+
+
+def missing_in_class(node):
+    """What the docstring of a class lacks: entries for its public fields, or for the parameters of its `__init__`."""
+    has = sections(ast.get_docstring(node) or "")
+    methods = {n.name: n for n in node.body if isinstance(n, ast.FunctionDef)}
+    missing = [f"Attributes: {name}" for name in _fields(node) if name not in has.get("Attributes", ())]
+    if "__init__" in methods:
+        wanted = _parameters(methods["__init__"])
+        missing += [f"Args: {name}" for name in wanted if name not in has.get("Args", ())]
+    if any(_raises(methods[name]) for name in ("__init__", "__post_init__") if name in methods) and "Raises" not in has:
+        missing.append("Raises")
+    return missing
+
+
+def sections(docstring):
+    """`{section: names of its entries}` of a docstring whose margin is cut off."""
+    found, current = {}, None
+    for line in docstring.splitlines():
+        if heading := _SECTION.match(line):
+            current = found.setdefault(heading[1], [])
+        elif line and not line.startswith(" "):
+            current = None
+        elif current is not None and (entry := _ENTRY.match(line)):
+            current.append(entry[1])
+    return found
+
+
+def _public(node):
+    return not node.name.startswith("_")
+
+
+def _decorators(node):
+    names = [d.func if isinstance(d, ast.Call) else d for d in node.decorator_list]
+    return [ast.unparse(name).split(".")[-1] for name in names]
+
+
+def _parameters(function):
+    a = function.args
+    names = [x.arg for x in a.posonlyargs + a.args if x.arg not in ("self", "cls")]
+    names += [f"*{a.vararg.arg}"] if a.vararg else []
+    names += [x.arg for x in a.kwonlyargs] + ([f"**{a.kwarg.arg}"] if a.kwarg else [])
+    return [name for name in names if not name.strip("*").startswith("_")]
+
+
+def _fields(node):
+    """Public fields of a dataclass or a NamedTuple."""
+    record = "dataclass" in _decorators(node) or "NamedTuple" in [ast.unparse(base) for base in node.bases]
+    declared = [n for n in node.body if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name)]
+    own = [n.target.id for n in declared if not ast.unparse(n.annotation).startswith("ClassVar")]
+    return [name for name in own if not name.startswith("_")] if record else []
+
+
+def _raises(function):
+    """Whether the body raises an error of ours itself, outside functions that it defines."""
+    nested = {
+        id(n) for f in ast.walk(function) if f is not function and isinstance(f, ast.FunctionDef) for n in ast.walk(f)
+    }
+    raised = [
+        n.exc for n in ast.walk(function) if isinstance(n, ast.Raise) and n.exc is not None and id(n) not in nested
+    ]
+    return any("InputError" in ast.unparse(error) for error in raised)
