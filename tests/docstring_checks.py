@@ -1,8 +1,8 @@
 """What a public docstring leaves out: arguments, fields, the answer, and the errors that the body raises.
 
-A docstring is complete in Google style when `Args:` has an entry for every parameter, `Returns:` (or `Yields:`) says what comes
-back unless that is None, `Raises:` is there where the body itself raises, and `Attributes:` has an entry for every public field of
-a class. What `__init__` takes stands under `Args:` in the docstring of its class. Properties need one sentence alone.
+A docstring is complete in Google style when `Args:` has an entry for every parameter, `Returns:` (or `Yields:`) says what
+comes back unless that is None, `Raises:` is there where the body itself raises, and `Attributes:` has an entry for every public
+field of a class. What `__init__` takes stands under `Args:` in the docstring of its class. Properties need one sentence alone.
 """
 
 import ast

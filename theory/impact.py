@@ -29,8 +29,7 @@ Chances = Float[Tensor, "*batch L"]
 
 @dataclass(frozen=True)
 class Signal:
-    """How strong the value gradient is at the prompts, against the noise of one sample and against its largest
-    possible size.
+    """How strong the value gradient is at the prompts, against the noise of one sample and against its largest possible size.
 
     Attributes:
         costate: `|grad_h V|` of every prompt, in return units per unit of the hidden state.
@@ -231,7 +230,7 @@ def null_models(p: Chances, R: Chances, H: Float[Tensor, "*batch"]) -> dict[str,
 
     Returns:
         Each number by its name.
-    """  # noqa: D205
+    """
     J = (p * R).sum(-1)
     spread = (p * (R - J[..., None]) ** 2).sum(-1)
     return {"sqrt(P(1-P))": spread.sqrt(), "P(1-P)": spread, "J": J, "H": H, "headroom": R.amax(-1) - J}

@@ -46,8 +46,7 @@ def expected_return(
 def policy_gradient(
     world: LinearQuadratic, K: Float[Tensor, "*time m n"], k: Float[Tensor, "*offset_time m"] | None = None
 ) -> Float[Tensor, "*time m n"]:
-    """Exact `grad_K J` of the policy u = -K s - k by the adjoint: one backward sweep for P and p, one forward for
-    Sigma and m.
+    """Exact `grad_K J` of the policy u = -K s - k by the adjoint: one backward sweep for P and p, one forward for Sigma and m.
 
     `grad_K J = -2 sum_t gamma^t (E_t Sigma_t + e_t m_t')`, `m_t = E s_t`, where
 
