@@ -27,10 +27,12 @@ def incomplete(source):
 
 def missing_in_function(function):
     """What the docstring of a function or method lacks."""
-    if {"property", "cached_property", "overload"} & set(_decorators(function)):
+    if {"setter", "overload"} & set(_decorators(function)):
+        return []
+    if {"property", "cached_property"} & set(_decorators(function)):
         return [] if ast.get_docstring(function) else ["docstring"]
     has = sections(ast.get_docstring(function) or "")
-    missing = [f"Args: {name}" for name in _parameters(function) if name not in has.get("Args", ())]
+    missing = _missing_arguments(function, has)
     returns = function.returns is not None and ast.unparse(function.returns) not in ("None", "NoReturn")
     if returns and not {"Returns", "Yields"} & set(has):
         missing.append("Returns")
@@ -45,11 +47,15 @@ def missing_in_class(node):
     methods = {n.name: n for n in node.body if isinstance(n, ast.FunctionDef)}
     missing = [f"Attributes: {name}" for name in _fields(node) if name not in has.get("Attributes", ())]
     if "__init__" in methods:
-        wanted = _parameters(methods["__init__"])
-        missing += [f"Args: {name}" for name in wanted if name not in has.get("Args", ())]
+        missing += _missing_arguments(methods["__init__"], has)
     if any(_raises(methods[name]) for name in ("__init__", "__post_init__") if name in methods) and "Raises" not in has:
         missing.append("Raises")
     return missing
+
+
+def _missing_arguments(function, has):
+    said = {name.lstrip("*") for name in has.get("Args", ())}
+    return [f"Args: {name}" for name in _parameters(function) if name not in said]
 
 
 def sections(docstring):
@@ -66,7 +72,7 @@ def sections(docstring):
 
 
 def _public(node):
-    return not node.name.startswith("_")
+    return not node.name.startswith("_") or node.name == "__call__"
 
 
 def _decorators(node):
@@ -77,9 +83,8 @@ def _decorators(node):
 def _parameters(function):
     a = function.args
     names = [x.arg for x in a.posonlyargs + a.args if x.arg not in ("self", "cls")]
-    names += [f"*{a.vararg.arg}"] if a.vararg else []
-    names += [x.arg for x in a.kwonlyargs] + ([f"**{a.kwarg.arg}"] if a.kwarg else [])
-    return [name for name in names if not name.strip("*").startswith("_")]
+    names += [x.arg for x in (a.vararg, *a.kwonlyargs, a.kwarg) if x is not None]
+    return [name for name in names if not name.startswith("_")]
 
 
 def _fields(node):
