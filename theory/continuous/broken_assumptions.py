@@ -70,6 +70,9 @@ def step_reward_gain_slope(
 
     Returns:
         The slope in every entry of K.
+
+    Raises:
+        InputError: as in `step_reward_gradient`.
     """
 
     def value(flat: Tensor) -> Tensor:
@@ -175,6 +178,9 @@ def quantised_costates(
 
     Returns:
         The three vectors at s_0.
+
+    Raises:
+        InputError: as in `quantised_means`.
     """
     K, here = check_gain(world, K), world.to()
     means = quantised_means(world, K, state)

@@ -129,6 +129,9 @@ def pathwise_growth_rate(world: ChaoticMap, theta: float, grid: int = 512) -> fl
 
     Returns:
         The factor, dimensionless.
+
+    Raises:
+        InputError: as in `circle_moments`.
     """
     s = _circle(world, grid)
     kernel = _kernels(world, theta, s, s)[0] * (2 * math.pi / grid)
