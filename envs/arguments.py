@@ -21,7 +21,17 @@ _SYMMETRY_TOLERANCE = 1e-10  # relative; below it a float64 matrix is symmetric 
 
 
 def as_arrays(given: dict[str, Any]) -> dict[str, Any]:
-    """All given fields as float arrays of one library, finite, or an error that names the field."""
+    """All given fields as float arrays of one library, finite.
+
+    Args:
+        given: what the user gave, by field; None means left out.
+
+    Returns:
+        The arrays by field: torch tensors where one field is a tensor, else numpy arrays in float64.
+
+    Raises:
+        InputError: a field is no rectangular array of finite numbers; the error names it.
+    """
     given = {name: value for name, value in given.items() if value is not None}
     tensors = [value for value in given.values() if isinstance(value, torch.Tensor)]
     arrays: dict[str, Any] = {}
@@ -40,7 +50,17 @@ def as_arrays(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def defaults(arrays: dict[str, Any]) -> dict[str, Any]:
-    """Zeros (identity for S_0) for the fields that were left out."""
+    """Zeros (identity for S_0) for the fields that were left out.
+
+    Args:
+        arrays: the fields that were given.
+
+    Returns:
+        The fields that were left out, by name.
+
+    Raises:
+        InputError: A, B, Q or R is missing or no matrix.
+    """
     for name in ("A", "B", "Q", "R"):
         if name not in arrays:
             raise InputError(f"{name} is missing; a linear-quadratic world needs A, B, Q and R")
@@ -56,7 +76,15 @@ def defaults(arrays: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_semidefinite(name: str, S: Any) -> None:
-    """Refuse a matrix that is asymmetric or has a negative eigenvalue, rounding aside."""
+    """Refuse a matrix that is asymmetric or has a negative eigenvalue, rounding aside.
+
+    Args:
+        name: of the matrix in the error.
+        S: the matrix, or a batch of them.
+
+    Raises:
+        InputError: S is not symmetric or has a negative eigenvalue.
+    """
     xp, S = namespace(S), stop_gradient(S)
     gap, size = float(abs(S - S.mT).max()), max(float(abs(S).max()), 1e-300)
     rounding = max(_SYMMETRY_TOLERANCE, 8 * S.shape[-1] * float(xp.finfo(S.dtype).eps))
@@ -71,6 +99,14 @@ def check_joint_cost(Q: Any, N: Any, R: Any) -> None:
     """Refuse an N that makes `[[Q, N], [N', R]]` indefinite: some state and action would then be paid for their size.
 
     Each direction is measured in units of its own cost, so that a large Q does not hide a small R.
+
+    Args:
+        Q: cost of the states.
+        N: cross term.
+        R: cost of the actions.
+
+    Raises:
+        InputError: the joint matrix has a negative eigenvalue.
     """
     xp, (Q, N, R) = namespace(Q), (stop_gradient(x) for x in (Q, N, R))
     weights = [abs(S[..., range(S.shape[-1]), range(S.shape[-1])]) ** 0.5 for S in (Q, R)]
@@ -95,13 +131,27 @@ def _lowest_scaled(xp: Any, Q: Any, N: Any, R: Any, state: Any, action: Any) -> 
 
 
 def check_gamma(gamma: float) -> None:
-    """Refuse a discount outside (0, 1]."""
+    """Refuse a discount outside (0, 1].
+
+    Args:
+        gamma: the discount.
+
+    Raises:
+        InputError: gamma is no number in (0, 1].
+    """
     if isinstance(gamma, bool) or not (isinstance(gamma, int | float | np.number) and 0 < float(gamma) <= 1):
         raise InputError(f"gamma must lie in (0, 1]; got {short(gamma)}")
 
 
 def check_horizon(horizon: int | None) -> None:
-    """Refuse a horizon that is neither None nor a positive whole number."""
+    """Refuse a horizon that is neither None nor a positive whole number.
+
+    Args:
+        horizon: number of steps, or None for an endless world.
+
+    Raises:
+        InputError: the horizon is neither.
+    """
     if horizon is not None:
         whole("horizon", horizon, 1, "or None for an endless world")
 
@@ -109,7 +159,15 @@ def check_horizon(horizon: int | None) -> None:
 def as_numbers(name: str, given: Any) -> Tensor:
     """What a user brings as a tensor: floating-point tensors as they are, all else (lists, numpy, whole numbers) in float64.
 
-    Raises InputError, in one line, for what is no array of real numbers.
+    Args:
+        name: of the argument in the error.
+        given: what the user gave.
+
+    Returns:
+        A floating-point tensor.
+
+    Raises:
+        InputError: it is no array of real numbers.
     """
     if isinstance(given, Tensor) and given.is_floating_point():
         return given
@@ -124,7 +182,14 @@ def as_numbers(name: str, given: Any) -> Tensor:
 
 
 def takes_numbers(*names: str) -> Callable[[Callable[P, Answer]], Callable[P, Answer]]:
-    """Make a function take lists, numpy arrays and plain numbers for these arguments too (`as_numbers`)."""
+    """Make a function take lists, numpy arrays and plain numbers for these arguments too (`as_numbers`).
+
+    Args:
+        names: of the arguments.
+
+    Returns:
+        The decorator.
+    """
 
     def decorate(function: Callable[P, Answer]) -> Callable[P, Answer]:
         signature = inspect.signature(function)
@@ -146,7 +211,14 @@ def takes_numbers(*names: str) -> Callable[[Callable[P, Answer]], Callable[P, An
 
 
 def asked_for(function: Callable[..., Any]) -> tuple[str, ...]:
-    """Names of the keyword-only parameters without a default: what a function asks for beside its usual arguments."""
+    """Names of the keyword-only parameters without a default: what a function asks for beside its usual arguments.
+
+    Args:
+        function: any callable.
+
+    Returns:
+        The names, in their order; none where the function shows no signature.
+    """
     try:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):  # some built-in functions have none
@@ -155,7 +227,20 @@ def asked_for(function: Callable[..., Any]) -> tuple[str, ...]:
 
 
 def whole(name: str, given: Any, least: int, why: str = "") -> int:
-    """A whole number >= least, numpy's included; True and False are none."""
+    """A whole number >= least, numpy's included; True and False are none.
+
+    Args:
+        name: of the argument in the error.
+        given: what the user gave.
+        least: the smallest number allowed.
+        why: what to say in the error, or what else is allowed.
+
+    Returns:
+        The number, as an int.
+
+    Raises:
+        InputError: it is no whole number, or a smaller one.
+    """
     try:
         number = None if isinstance(given, bool | np.bool_) else operator.index(given)
     except TypeError:
@@ -166,29 +251,71 @@ def whole(name: str, given: Any, least: int, why: str = "") -> int:
 
 
 def check_bytes(needed: int, what: str, remedy: str) -> None:
-    """Refuse, before anything is allocated, what needs more than `MOST_BYTES`."""
+    """Refuse, before anything is allocated, what needs more than `MOST_BYTES`.
+
+    Args:
+        needed: bytes.
+        what: what needs them; the error begins with it.
+        remedy: what to do; the error ends with it.
+
+    Raises:
+        InputError: more than `MOST_BYTES` are needed.
+    """
     if needed > MOST_BYTES:
         raise InputError(f"{what} that need {needed / 2**30:.3g} GiB, at most {MOST_BYTES / 2**30:.3g}: {remedy}")
 
 
 def check_spread(name: str, value: Any) -> None:
-    """Refuse a standard deviation that is negative or no finite number."""
+    """Refuse a standard deviation that is negative or no finite number.
+
+    Args:
+        name: of the argument in the error.
+        value: what the user gave.
+
+    Raises:
+        InputError: the value is no finite number >= 0.
+    """
     if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not 0 <= float(value) < math.inf:
         raise InputError(f"{name} must be a finite number >= 0, a standard deviation; got {short(value)}")
 
 
 def check_finite(name: str, value: Any) -> None:
-    """Refuse what is no finite number."""
+    """Refuse what is no finite number.
+
+    Args:
+        name: of the argument in the error.
+        value: what the user gave.
+
+    Raises:
+        InputError: the value is no finite number.
+    """
     if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not math.isfinite(value):
         raise InputError(f"{name} must be a finite number; got {short(value)}")
 
 
 def check_seed(seed: Any) -> int:
-    """A seed as a whole number: None would make every copy of a world another one."""
+    """A seed as a whole number: None would make every copy of a world another one.
+
+    Args:
+        seed: what the user gave.
+
+    Returns:
+        The seed, as an int.
+
+    Raises:
+        InputError: the seed is no whole number >= 0.
+    """
     return whole("seed", seed, 0, "the same seed gives the same world")
 
 
 def short(given: Any) -> str:
-    """What was given, in one line of at most 80 characters."""
+    """What was given, in one line of at most 80 characters.
+
+    Args:
+        given: anything that has a repr.
+
+    Returns:
+        The repr, cut where it is too long.
+    """
     text = " ".join(repr(given).split())
     return text if len(text) <= 80 else text[:77] + "..."

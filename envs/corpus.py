@@ -15,14 +15,25 @@ from envs.world import InputError
 class Corpus:
     """Documents (prompt, answer) about a token world; `answers` holds the right word of every prompt.
 
-    A document's prompt is one of the prompts shown, even chances; its answer is the right word with probability `quality`,
-    else a guess, every token even among those that occur in answers; then every token of the answer is replaced, with
-    probability `noise`, by any token of the vocabulary. For a word o and the right word a,
+    A document's prompt is one of the prompts shown, even chances; its answer is the right word with probability
+    `quality`, else a guess, every token even among those that occur in answers; then every token of the answer is
+    replaced, with probability `noise`, by any token of the vocabulary. For a word o and the right word a,
 
     `P(o | prompt) = q prod_t [(1-n) 1(o_t = a_t) + n/V] + (1-q) prod_t [(1-n) 1(o_t in A)/|A| + n/V]`.
 
-    `coverage` is the share of each skill's prompts that are shown (a skill: the prompts with one first token; at least one
-    of each); `seed` chooses them. Raises InputError for shares outside [0, 1] and answers that do not fit the world.
+    A skill is all prompts with one first token.
+
+    Attributes:
+        world: whose prompts and vocabulary are taken.
+        answers: the right word of every prompt.
+        quality: probability of the right word, q.
+        noise: probability that a token is replaced, n.
+        coverage: share of each skill's prompts that are shown; at least one of each is.
+        seed: chooses the prompts that are shown.
+        shown: True for the prompts that are shown.
+
+    Raises:
+        InputError: a share lies outside [0, 1], or the answers do not fit the world.
     """
 
     world: TokenMDP
@@ -60,7 +71,15 @@ class Corpus:
         return int(self.world.prompts.shape[1]) + self.world.horizon
 
     def draw(self, count: int, rng: torch.Generator) -> Int[Tensor, "count length"]:
-        """Documents, on the CPU."""
+        """Documents, on the CPU.
+
+        Args:
+            count: how many.
+            rng: a generator on the CPU.
+
+        Returns:
+            Prompt and answer of each document.
+        """
         rows = self.shown.nonzero()[:, 0]
         prompt = rows[torch.randint(len(rows), (count,), generator=rng)]
         right, shape = self.answers[prompt], (count, self.world.horizon)
@@ -75,7 +94,14 @@ class Corpus:
     def chances(self, words: Int[Tensor, "words H"]) -> Float[Tensor, "prompts words"]:
         """`P(word | prompt)`: what a reader that learns the corpus perfectly says, for prompts that are shown.
 
-        Raises InputError for words that are not of the world's horizon.
+        Args:
+            words: the words whose probabilities are wanted.
+
+        Returns:
+            A probability for every prompt and word.
+
+        Raises:
+            InputError: the words are not of the world's horizon.
         """
         if check_tokens(self.world, words).shape[1] != self.world.horizon:
             raise InputError(f"words must have {self.world.horizon} tokens, the world's horizon; got {words.shape[1]}")

@@ -18,7 +18,15 @@ from envs.world import InputError, World
 
 
 class WorldAdapter:
-    """A `World` for the shells: commands and states are boxes of float64."""
+    """A `World` for the shells: commands and states are boxes of float64.
+
+    Args:
+        world: a world with additive noise.
+        bound: of every component of a command; None for none.
+
+    Raises:
+        InputError: the world is of another kind, or the bound is no finite number > 0.
+    """
 
     def __init__(self, world: World, bound: float | None = None):
         if not isinstance(world, World):
@@ -33,6 +41,10 @@ class WorldAdapter:
         """m numbers of the world's action noise, then n normals a row.
 
         A step scales its row to xi and w; a reset makes the first state of its normals.
+
+        Args:
+            rng: the copy's own generator.
+            rows: array (BLOCK, width) that is filled.
         """
         world = self.world
         rng.standard_normal(out=rows)
@@ -40,28 +52,72 @@ class WorldAdapter:
             rows[:, : world.m] = noise_family(world.noise).sample((BLOCK, world.m), rng)
 
     def scaled(self, rows: np.ndarray) -> Noise:
-        """xi, w, standard normal."""
+        """xi, w, standard normal.
+
+        Args:
+            rows: of the tape, in standard units; the numbers of a row last.
+
+        Returns:
+            Arrays whose leading axes are those of the rows.
+        """
         eps, normal = np.split(rows, [self.world.m], axis=-1)
         return eps @ self.world.L_x, normal @ self.world.L_w, normal
 
     def first(self, noise: Noise, row: Any) -> np.ndarray:
-        """The world's own first state."""
+        """The world's own first state.
+
+        Args:
+            noise: the block of the tape.
+            row: index into the leading axes of the block.
+
+        Returns:
+            The state, or one for each copy.
+        """
         return np.asarray(self.world.initial(noise[2][row]))
 
     def step(
         self, state: np.ndarray, t: Clock, action: np.ndarray, noise: Noise, row: Any
     ) -> tuple[np.ndarray, Any, np.ndarray]:
-        """Next state, reward and executed action, by the world's own functions."""
+        """Next state, reward and executed action, by the world's own functions.
+
+        Args:
+            state: the state, or one for each copy.
+            t: steps taken in the episode.
+            action: as `checked` returned it.
+            noise: the block of the tape.
+            row: index into the leading axes of the block.
+
+        Returns:
+            Next state, reward and executed action.
+        """
         executed = self.world.act(state, action, noise[0][row])
         reward = self.world.reward(state, executed)
         return self.world.transition(state, executed, noise[1][row]), reward, executed
 
     def last_reward(self, state: np.ndarray) -> Any:
-        """`gamma r_T(s_T)`."""
+        """`gamma r_T(s_T)`.
+
+        Args:
+            state: the last state, or one for each copy.
+
+        Returns:
+            The reward, or one for each copy.
+        """
         return self.world.gamma * self.world.terminal_reward(state)
 
     def checked(self, action: Any, batch: tuple[int, ...]) -> np.ndarray:
-        """The command as float64, cut to the bound."""
+        """The command as float64, cut to the bound.
+
+        Args:
+            action: what the agent gave.
+            batch: (copies,), or () for a single copy.
+
+        Returns:
+            The action as the world takes it.
+
+        Raises:
+            InputError: the action has another shape, or an entry that the world does not take.
+        """
         command, shape = np.asarray(action, dtype=np.float64), batch + self._size
         if command.shape != shape:
             raise InputError(f"action must have shape {shape}; got {command.shape}")
@@ -70,17 +126,38 @@ class WorldAdapter:
         return command if self.bound is None else command.clip(-self.bound, self.bound)
 
     def observe(self, state: np.ndarray) -> np.ndarray:
-        """All of the state."""
+        """All of the state.
+
+        Args:
+            state: the state, or one for each copy.
+
+        Returns:
+            The observation, or one for each copy.
+        """
         return state.copy()
 
     ends = False
 
     def ended(self, state: np.ndarray) -> bool:
-        """Never before the horizon."""
+        """Never before the horizon.
+
+        Args:
+            state: the state, or one for each copy.
+
+        Returns:
+            True or False, or one for each copy.
+        """
         return False
 
     def info(self, state: np.ndarray) -> dict[str, Any]:
-        """Nothing: the agent sees the state."""
+        """Nothing: the agent sees the state.
+
+        Args:
+            state: the state, or one for each copy.
+
+        Returns:
+            The entries of Gymnasium's `info`.
+        """
         return {}
 
 

@@ -22,7 +22,14 @@ from envs.world import AnyArray, InputError, as_array, namespace, stop_gradient
 
 
 def uniform_noise(**settings: Any) -> LinearQuadratic:
-    """The scalar world with uniform action noise: its density jumps, so the score function misses the edges."""
+    """The scalar world with uniform action noise: its density jumps, so the score function misses the edges.
+
+    Args:
+        settings: those of `envs.linear_quadratic.scalar`.
+
+    Returns:
+        The world.
+    """
     return scalar(**{"noise": "uniform", **settings})
 
 
@@ -32,6 +39,12 @@ class StepReward(LinearQuadratic):
 
     The reward's derivative is zero almost everywhere, so every pathwise gradient is exactly zero; the costs
     Q, R, Q_f, N, q, q_a and q_f are not used. The last state is judged like the others.
+
+    Attributes:
+        width: of the interval to either side of 0.
+
+    Raises:
+        InputError: width is not > 0.
     """
 
     keeps = frozenset({"state moments"})
@@ -46,11 +59,26 @@ class StepReward(LinearQuadratic):
     def reward(
         self, state: Float[AnyArray, "*batch n"], action: Float[AnyArray, "*batch m"]
     ) -> Float[AnyArray, "*batch"]:
-        """`r = -1{|s_1| > width}`, written so that autograd sees a (zero) derivative."""
+        """`r = -1{|s_1| > width}`, written so that autograd sees a (zero) derivative.
+
+        Args:
+            state: one state or a batch of them, components last.
+            action: the executed action of each state, components last.
+
+        Returns:
+            One reward for each state.
+        """
         return self.terminal_reward(state)
 
     def terminal_reward(self, state: Float[AnyArray, "*batch n"]) -> Float[AnyArray, "*batch"]:
-        """The same step for the last state."""
+        """The same step for the last state.
+
+        Args:
+            state: one state or a batch of them, components last.
+
+        Returns:
+            One reward for each state.
+        """
         first = state[..., 0]
         reward: AnyArray = as_array(0 * first - 1.0 * (abs(first) > self.width))
         return reward
@@ -62,6 +90,13 @@ class QuantisedAction(LinearQuadratic):
 
     Autograd's derivative of `round` is zero, which cuts every action path; `straight_through` treats the rounding as
     the identity in the backward pass, the usual remedy, whose error grows with the quantum.
+
+    Attributes:
+        quantum: distance between two actions.
+        straight_through: whether autograd takes the rounding for the identity.
+
+    Raises:
+        InputError: quantum is not > 0 and finite.
     """
 
     quantum: float = 0.5
@@ -76,7 +111,16 @@ class QuantisedAction(LinearQuadratic):
     def act(
         self, state: Float[AnyArray, "*batch n"], command: Float[AnyArray, "*batch m"], xi: Float[AnyArray, "*batch m"]
     ) -> Float[AnyArray, "*batch m"]:
-        """Round to the grid, forward always, backward as the class says."""
+        """Round to the grid, forward always, backward as the class says.
+
+        Args:
+            state: one state or a batch of them, components last.
+            command: the policy's command u.
+            xi: the action noise.
+
+        Returns:
+            The executed action.
+        """
         wanted = command + xi
         rounded = self.quantum * namespace(wanted).round(wanted / self.quantum)
         executed: AnyArray = wanted + stop_gradient(rounded - wanted) if self.straight_through else rounded
@@ -89,10 +133,17 @@ class StateScaledNoise(LinearQuadratic):
 
     The value stays an (affine) quadratic. `cut_scale_path` hides the path s -> scale from autograd: the costate then
     misses what the noise does to the reward.
+
+    Attributes:
+        C: how the scale grows with the state, (m, n); one half everywhere where it is left out.
+        cut_scale_path: whether the path s -> scale is hidden from autograd.
+
+    Raises:
+        InputError: C is not finite or not of this shape.
     """
 
     keeps = frozenset({"value"})
-    C: Any = None  # (m, n)
+    C: Any = None
     cut_scale_path: bool = False
 
     def __post_init__(self) -> None:
@@ -111,7 +162,16 @@ class StateScaledNoise(LinearQuadratic):
     def act(
         self, state: Float[AnyArray, "*batch n"], command: Float[AnyArray, "*batch m"], xi: Float[AnyArray, "*batch m"]
     ) -> Float[AnyArray, "*batch m"]:
-        """`a = u + (1 + C s) * xi`."""
+        """`a = u + (1 + C s) * xi`.
+
+        Args:
+            state: one state or a batch of them, components last.
+            command: the policy's command u.
+            xi: the action noise.
+
+        Returns:
+            The executed action.
+        """
         seen = stop_gradient(state) if self.cut_scale_path else state
         executed: AnyArray = command + (1 + seen @ self.C.mT) * xi
         return executed
@@ -123,6 +183,18 @@ class ChaoticMap:
 
     The command of the (constant) policy is theta; `sd` is the standard deviation of xi. beta = 2.5 is chaotic,
     beta = 0.5 is tame. `s_0 = start`. Action noise may be of any family, process noise there is none.
+
+    Attributes:
+        beta: strength of the map; 2.5 is chaotic, 0.5 is tame.
+        sd: standard deviation of xi.
+        start: s_0.
+        gamma: discount per step, in (0, 1].
+        horizon: number of steps T.
+        noise: name of the action noise's family.
+
+    Raises:
+        InputError: a number is not finite, sd is not > 0, the horizon is no whole number >= 1, gamma lies outside (0,
+            1], or the noise family is unknown.
     """
 
     beta: float = 2.5
@@ -159,61 +231,142 @@ class ChaoticMap:
         return np.zeros((1, 1))
 
     def initial(self, noise: Float[AnyArray, "*batch 1"]) -> Float[AnyArray, "*batch 1"]:
-        """Always `start`."""
+        """Always `start`.
+
+        Args:
+            noise: standard normal numbers, one for each component of the state.
+
+        Returns:
+            The first state, in the same library.
+        """
         return self.start + 0 * noise
 
     def act(
         self, state: Float[AnyArray, "*batch 1"], command: Float[AnyArray, "*batch 1"], xi: Float[AnyArray, "*batch 1"]
     ) -> Float[AnyArray, "*batch 1"]:
-        """`a = u + xi`."""
+        """`a = u + xi`.
+
+        Args:
+            state: one state or a batch of them, components last.
+            command: the policy's command u.
+            xi: the action noise.
+
+        Returns:
+            The executed action.
+        """
         executed: AnyArray = command + xi
         return executed
 
     def reward(
         self, state: Float[AnyArray, "*batch 1"], action: Float[AnyArray, "*batch 1"]
     ) -> Float[AnyArray, "*batch"]:
-        """Nothing before the end."""
+        """Nothing before the end.
+
+        Args:
+            state: one state or a batch of them, components last.
+            action: the executed action of each state, components last.
+
+        Returns:
+            One reward for each state.
+        """
         reward: AnyArray = as_array(0 * state[..., 0])
         return reward
 
     def transition(
         self, state: Float[AnyArray, "*batch 1"], action: Float[AnyArray, "*batch 1"], w: Float[AnyArray, "*batch 1"]
     ) -> Float[AnyArray, "*batch 1"]:
-        """`s' = beta sin(s) + a`."""
+        """`s' = beta sin(s) + a`.
+
+        Args:
+            state: one state or a batch of them, components last.
+            action: the executed action of each state, components last.
+            w: the process noise.
+
+        Returns:
+            The next state of each.
+        """
         following: AnyArray = self.beta * namespace(state).sin(state) + action + w
         return following
 
     def terminal_reward(self, state: Float[AnyArray, "*batch 1"]) -> Float[AnyArray, "*batch"]:
-        """`cos(s_T)`."""
+        """`cos(s_T)`.
+
+        Args:
+            state: one state or a batch of them, components last.
+
+        Returns:
+            One reward for each state.
+        """
         reward: AnyArray = as_array(namespace(state).cos(state[..., 0]))
         return reward
 
     def to(self, device: str = "cpu", dtype: torch.dtype = torch.float64) -> "ChaoticMap":
-        """Itself: the map holds no arrays, its numbers follow the state's library, device and dtype."""
+        """Itself: the map holds no arrays, its numbers follow the state's library, device and dtype.
+
+        Args:
+            device: without effect.
+            dtype: without effect.
+
+        Returns:
+            This world.
+        """
         return self
 
     def numpy(self) -> "ChaoticMap":
-        """Itself, like `to`."""
+        """Itself, like `to`.
+
+        Returns:
+            This world.
+        """
         return self
 
 
 def step_reward(**settings: Any) -> StepReward:
-    """The scalar world with a step reward."""
+    """The scalar world with a step reward.
+
+    Args:
+        settings: those of `envs.linear_quadratic.scalar`, and `width`.
+
+    Returns:
+        The world.
+    """
     return variant_of_scalar(StepReward, settings)
 
 
 def quantised_action(**settings: Any) -> QuantisedAction:
-    """The scalar world with quantised actions."""
+    """The scalar world with quantised actions.
+
+    Args:
+        settings: those of `envs.linear_quadratic.scalar`, `quantum` and `straight_through`.
+
+    Returns:
+        The world.
+    """
     return variant_of_scalar(QuantisedAction, settings)
 
 
 def state_scaled_noise(**settings: Any) -> StateScaledNoise:
-    """The scalar world with state-scaled noise."""
+    """The scalar world with state-scaled noise.
+
+    Args:
+        settings: those of `envs.linear_quadratic.scalar`, `C` and `cut_scale_path`.
+
+    Returns:
+        The world.
+    """
     return variant_of_scalar(StateScaledNoise, settings)
 
 
 def variant_of_scalar(kind: type[AnyLQ], settings: dict[str, Any]) -> AnyLQ:
-    """`kind` with the matrices of the scalar world; settings that are fields of `kind` alone go to it, the rest to `scalar`."""
+    """`kind` with the matrices of the scalar world.
+
+    Args:
+        kind: a variant of `LinearQuadratic`.
+        settings: by name; fields of `kind` alone go to it, the rest to `scalar`.
+
+    Returns:
+        The world.
+    """
     plain = {f.name for f in dataclasses.fields(LinearQuadratic)}
     own = {f.name for f in dataclasses.fields(kind)} - plain
     base = scalar(**{k: v for k, v in settings.items() if k not in own})

@@ -24,7 +24,14 @@ _SMALLEST_UNIFORM = 2.0**-54  # generators return multiples of 2^-53 in [0, 1); 
 
 @dataclass(frozen=True)
 class NoiseFamily:
-    """A standardised law: quantile function (None for the normal, drawn directly), log density, smoothness."""
+    """A standardised law.
+
+    Attributes:
+        name: of the family.
+        quantile: the quantile function; None for the normal, which is drawn directly.
+        log_density: the logarithm of the density, as a function of a tensor.
+        differentiable: whether the density is free of jumps.
+    """
 
     name: str
     quantile: Callable[[Any], Any] | None
@@ -32,7 +39,15 @@ class NoiseFamily:
     differentiable: bool = True
 
     def sample(self, shape: tuple[int, ...], rng: np.random.Generator | torch.Generator) -> Any:
-        """Independent draws, a numpy array or a torch tensor (float64, the generator's device) after the generator."""
+        """Independent draws, a numpy array or a torch tensor (float64, the generator's device) after the generator.
+
+        Args:
+            shape: of the answer.
+            rng: numpy's or torch's generator.
+
+        Returns:
+            Numbers of mean 0 and variance 1.
+        """
         if isinstance(rng, np.random.Generator):
             if self.quantile is None:
                 return rng.standard_normal(shape)
@@ -86,7 +101,17 @@ FAMILIES = {
 
 
 def noise_family(name: str) -> NoiseFamily:
-    """The family called `name`; refuses an unknown name with the list of known ones."""
+    """The family called `name`.
+
+    Args:
+        name: of the family.
+
+    Returns:
+        The family.
+
+    Raises:
+        InputError: there is no such family; the error lists those that there are.
+    """
     if name not in FAMILIES:
         raise InputError(f"noise must be one of {', '.join(FAMILIES)}; got {name!r}")
     return FAMILIES[name]
@@ -94,7 +119,13 @@ def noise_family(name: str) -> NoiseFamily:
 
 @dataclass(frozen=True)
 class Noise:
-    """All the randomness of a batch of rollouts: first state s_0, action noise xi_t and process noise w_t, scaled."""
+    """All the randomness of a batch of rollouts: first state s_0, action noise xi_t and process noise w_t, scaled.
+
+    Attributes:
+        s_0: the first states themselves.
+        xi: action noise of every step.
+        w: process noise of every step.
+    """
 
     s_0: Float[Tensor, "batch n"]
     xi: Float[Tensor, "batch steps m"]
@@ -105,11 +136,25 @@ class Noise:
         return Noise(self.s_0[index], self.xi[index], self.w[index])
 
     def after(self, t: int) -> "Noise":
-        """The noise that is still to come at time t."""
+        """The noise that is still to come at time t.
+
+        Args:
+            t: the time.
+
+        Returns:
+            The noise of the steps from t on; s_0 is kept.
+        """
         return Noise(self.s_0, self.xi[:, t:], self.w[:, t:])
 
     def to(self, device: str) -> "Noise":
-        """The same numbers on another device."""
+        """The same numbers on another device.
+
+        Args:
+            device: name of a torch device.
+
+        Returns:
+            A copy.
+        """
         return Noise(self.s_0.to(device), self.xi.to(device), self.w.to(device))
 
 
@@ -117,6 +162,15 @@ def draw_noise(world: World, batch: int, steps: int, rng: torch.Generator) -> No
     """Draw `s_0 ~ (m_0, S_0)`, `xi_t ~ (0, S_x)` of the world's family and `w_t ~ N(0, S_w)` for `steps` steps.
 
     Drawn in float64 on the generator's device, so that a CPU generator gives the same numbers to every device.
+
+    Args:
+        world: whose laws are taken.
+        batch: number of rollouts.
+        steps: number of steps.
+        rng: of all draws.
+
+    Returns:
+        The noise, scaled.
     """
     family, normal = noise_family(world.noise), FAMILIES["gaussian"]
     L_x, L_w = (torch.as_tensor(root, dtype=torch.float64, device=rng.device) for root in (world.L_x, world.L_w))
@@ -128,7 +182,17 @@ def draw_noise(world: World, batch: int, steps: int, rng: torch.Generator) -> No
 def log_density(world: World, xi: Float[Tensor, "*batch m"]) -> Float[Tensor, "*batch"]:
     """log p(xi) of `xi = L_x eps`, eps independent of the world's family; needs S_x invertible.
 
-    `log p(xi) = sum_i log p_eps((L_x^{-1} xi)_i) - log det L_x`. Raises InputError when S_x is singular.
+    `log p(xi) = sum_i log p_eps((L_x^{-1} xi)_i) - log det L_x`.
+
+    Args:
+        world: whose law is taken.
+        xi: action noise, components last.
+
+    Returns:
+        The log density of each.
+
+    Raises:
+        InputError: S_x is singular.
     """
     L_x = torch.as_tensor(world.L_x, dtype=xi.dtype, device=xi.device)
     scales: Tensor = torch.linalg.eigvalsh(L_x)

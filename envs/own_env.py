@@ -17,13 +17,31 @@ def make_env(world: Any, **options: Any) -> Shell:
     Args:
         world: a world, the name of a registered one, `my_world.py:build`, `package.module:build`, or `my.json`.
         options: of the shell (`envs.shell.Shell`), and keywords of what builds the world.
+
+    Returns:
+        A `TokenEnv` or a `WorldEnv`.
+
+    Raises:
+        InputError: there is no such world, or an option is out of its range.
     """
     built, own = _built(world, options)
     return (TokenEnv if isinstance(built, TokenMDP) else WorldEnv)(built, **own)
 
 
 def make_vector_env(world: Any, num_envs: int = 1, **options: Any) -> VectorShell:
-    """`num_envs` copies of a world; arguments as in `make_env`."""
+    """`num_envs` copies of a world.
+
+    Args:
+        world: as in `make_env`.
+        num_envs: number of copies.
+        options: of the shell (`envs.vector_shell.VectorShell`), and keywords of what builds the world.
+
+    Returns:
+        A `TokenVectorEnv` or a `WorldVectorEnv`.
+
+    Raises:
+        InputError: there is no such world, or an option is out of its range.
+    """
     built, own = _built(world, options)
     return (TokenVectorEnv if isinstance(built, TokenMDP) else WorldVectorEnv)(built, num_envs, **own)
 

@@ -23,7 +23,14 @@ _NEEDED = SYSTEM_FIELDS[:4]
 
 
 def names_own_world(name: str) -> bool:
-    """Whether a name means a file or function of the user's, and not a world of the suite."""
+    """Whether a name means a file or function of the user's, and not a world of the suite.
+
+    Args:
+        name: what the user wrote.
+
+    Returns:
+        True for a name with a colon, or one that ends in .json.
+    """
     return ":" in name or name.endswith(".json")
 
 
@@ -55,7 +62,18 @@ def load_own_world(spec: str, what: str = "world", **options: Any) -> Any:
 
 
 def read_fields(path: Path, what: str) -> dict[str, Any]:
-    """The fields of a linear-quadratic system in a JSON file; InputError, in one line, for a file that holds none."""
+    """The fields of a linear-quadratic system in a JSON file.
+
+    Args:
+        path: of the file.
+        what: what named it; the error begins with it.
+
+    Returns:
+        The fields by name.
+
+    Raises:
+        InputError: the file cannot be read or holds no such system.
+    """
     check_file(path, what)
     try:
         return parse_fields(path.read_text(encoding="utf-8-sig"))
@@ -68,7 +86,17 @@ def read_fields(path: Path, what: str) -> dict[str, Any]:
 
 
 def parse_fields(text: str) -> dict[str, Any]:
-    """The fields that a JSON text holds: A, B, Q, R, any other of `SYSTEM_FIELDS`, and a policy's K and k."""
+    """The fields that a JSON text holds: A, B, Q, R, any other of `SYSTEM_FIELDS`, and a policy's K and k.
+
+    Args:
+        text: JSON.
+
+    Returns:
+        The fields by name.
+
+    Raises:
+        InputError: the text is no JSON, lacks a field, holds an unknown one, or a number that is not finite.
+    """
     try:
         fields = json.loads(text, parse_constant=_refuse_constant)
     except InputError:
@@ -92,7 +120,18 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 def system_of(fields: dict[str, Any], where: str = "") -> LinearQuadratic:
-    """The linear-quadratic system with these fields; errors begin with `where`."""
+    """The linear-quadratic system with these fields; errors begin with `where`.
+
+    Args:
+        fields: by name.
+        where: where they come from; errors begin with it.
+
+    Returns:
+        The system, on torch tensors.
+
+    Raises:
+        InputError: the fields do not make a system.
+    """
     begin = f"{where}: " if where else ""
     try:
         return LinearQuadratic(**fields).to()
@@ -103,7 +142,17 @@ def system_of(fields: dict[str, Any], where: str = "") -> LinearQuadratic:
 
 
 def system_text(world: LinearQuadratic) -> str:
-    """A system as canonical JSON text; raises InputError for a variant, whose fields say too little."""
+    """A system as canonical JSON text.
+
+    Args:
+        world: a plain linear-quadratic world.
+
+    Returns:
+        The text, the same for equal systems.
+
+    Raises:
+        InputError: the world is a variant, whose fields say too little.
+    """
     if type(world) is not LinearQuadratic:
         raise InputError(f"world must be a plain LinearQuadratic here; got {type(world).__name__}")
     values = {name: getattr(world, name) for name in SYSTEM_FIELDS}
@@ -114,7 +163,14 @@ def system_text(world: LinearQuadratic) -> str:
 
 
 def fingerprint(world: Any) -> str:
-    """Eight letters that differ where two worlds do: a digest of their kind, numbers and tables."""
+    """Eight letters that differ where two worlds do: a digest of their kind, numbers and tables.
+
+    Args:
+        world: of any kind.
+
+    Returns:
+        Eight hexadecimal digits.
+    """
     content, known = hashlib.sha256(type(world).__name__.encode()), vars(world)
     if dataclasses.is_dataclass(world):  # without what it has computed of its fields
         known = {field.name: getattr(world, field.name) for field in dataclasses.fields(world)}
@@ -128,12 +184,34 @@ def fingerprint(world: Any) -> str:
 
 
 def marked(spec: str, what: str = "world") -> str:
-    """`spec#digest`: a name under which records are kept, so that a changed file is another world."""
+    """`spec#digest`: a name under which records are kept, so that a changed file is another world.
+
+    Args:
+        spec: as in `load_own_world`.
+        what: what named it; every error begins with it.
+
+    Returns:
+        The marked name.
+
+    Raises:
+        InputError: as in `load_own_world`.
+    """
     return f"{spec}#{fingerprint(load_own_world(spec, what))}"
 
 
 def load_marked(name: str, what: str = "world") -> Any:
-    """The world of a marked name; InputError where the file builds another world by now."""
+    """The world of a marked name.
+
+    Args:
+        name: as `marked` gives it, or without a mark.
+        what: what named it; every error begins with it.
+
+    Returns:
+        The world.
+
+    Raises:
+        InputError: the file builds another world by now, or as in `load_own_world`.
+    """
     spec, _, mark = name.rpartition("#")
     world = load_own_world(spec or name, what)
     if spec and fingerprint(world) != mark:

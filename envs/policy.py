@@ -21,7 +21,15 @@ class Policy(Protocol):
         ...
 
     def __call__(self, history: Float[Tensor, "batch seen n"], t: int) -> Float[Tensor, "batch m"]:
-        """The command for the last state of the history."""
+        """The command for the last state of the history.
+
+        Args:
+            history: states, oldest first.
+            t: the time of the last of them.
+
+        Returns:
+            One command for each row.
+        """
         ...
 
 
@@ -40,11 +48,22 @@ class TokenPolicy(Protocol):
         ...
 
     def parameters(self) -> Iterator[nn.Parameter]:
-        """What gradients are taken in; device and dtype are those of the first."""
+        """What gradients are taken in; device and dtype are those of the first.
+
+        Returns:
+            An iterator over all parameters.
+        """
         ...
 
     def embed(self, u: Float[Tensor, "*batch V"] | Int[Tensor, "*batch"]) -> Float[Tensor, "*batch D"]:
-        """Embeddings of tokens, or of relaxed tokens (probabilities over the vocabulary)."""
+        """Embeddings of tokens, or of relaxed tokens (probabilities over the vocabulary).
+
+        Args:
+            u: tokens, or rows of probabilities.
+
+        Returns:
+            One embedding for each.
+        """
         ...
 
     def extend(
@@ -52,7 +71,15 @@ class TokenPolicy(Protocol):
     ) -> tuple[Float[Tensor, "B V"], Any]:
         """Logits after the last of the new positions, and the cache with them in it; the old cache stays valid.
 
-        A cache of b rows serves B >= b rows, consecutive ones each. `probes` maps sites to (B, T, width).
+        A cache of b rows serves B >= b rows, consecutive ones each.
+
+        Args:
+            x: embeddings of T new positions.
+            cache: what an earlier call returned; None at the beginning.
+            probes: by site a tensor (B, T, width) that is added there.
+
+        Returns:
+            The logits, and the new cache.
         """
         ...
 
@@ -67,5 +94,13 @@ class ContextPolicy(TokenPolicy, Protocol):
     def __call__(
         self, embeddings: Float[Tensor, "B T D"], probes: Mapping[str, Tensor] | None = None
     ) -> Float[Tensor, "B T V"]:
-        """Logits at every position."""
+        """Logits at every position.
+
+        Args:
+            embeddings: of all positions.
+            probes: by site a tensor (B, T, width) that is added there.
+
+        Returns:
+            Logits of the token after each position.
+        """
         ...

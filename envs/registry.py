@@ -88,7 +88,15 @@ WORLDS = {
 def make_world(name: str, **options: Any) -> Any:
     """The world called `name` with its builder's options, or a user's own world (`envs.own_world`).
 
-    Raises InputError for a name that does not exist (with the near ones) and for an option that the builder does not have.
+    Args:
+        name: of a registered world, `my_world.py:build`, `package.module:build`, or `my.json`.
+        options: keywords of what builds the world.
+
+    Returns:
+        The world.
+
+    Raises:
+        InputError: the name does not exist (the error says the near ones), or the builder has no such option.
     """
     if names_own_world(name):
         return load_own_world(name, **options)
@@ -101,7 +109,14 @@ def make_world(name: str, **options: Any) -> Any:
 
 
 def gymnasium_id(name: str) -> str:
-    """The id that `gymnasium.make` takes."""
+    """The id that `gymnasium.make` takes.
+
+    Args:
+        name: of a registered world.
+
+    Returns:
+        The id.
+    """
     return f"costate/{name}-v0"
 
 

@@ -30,48 +30,126 @@ Noise = tuple[np.ndarray, ...]  # a block of the tape, as the world uses it; `ro
 
 
 class Adapter(Protocol):
-    """One kind of world, as a shell sees it; states and actions come alone or as a batch of copies."""
+    """One kind of world, as a shell sees it; states and actions come alone or as a batch of copies.
+
+    Attributes:
+        world: the world itself.
+        observation_space: of one copy.
+        action_space: of one copy.
+        width: numbers in a row of the tape.
+        ends: whether `ended` can ever be true; the vector form must then look at every step.
+    """
 
     world: World | TokenMDP
-    observation_space: gym.Space[Any]  # of one copy
-    action_space: gym.Space[Any]  # of one copy
-    width: int  # numbers in a row of the tape
-    ends: bool  # whether `ended` can ever be true: the vector form must then look at every step
+    observation_space: gym.Space[Any]
+    action_space: gym.Space[Any]
+    width: int
+    ends: bool
 
     def draw(self, rng: np.random.Generator, rows: np.ndarray) -> None:
-        """Fill (BLOCK, width) with the next block of one copy's tape, in standard units."""
+        """Fill (BLOCK, width) with the next block of one copy's tape, in standard units.
+
+        Args:
+            rng: the copy's own generator.
+            rows: array (BLOCK, width) that is filled.
+        """
         ...
 
     def scaled(self, rows: np.ndarray) -> Noise:
-        """Rows of any number of copies, (BLOCK, copies, width) or without copies, in the world's own units."""
+        """Rows of any number of copies, (BLOCK, copies, width) or without copies, in the world's own units.
+
+        Args:
+            rows: of the tape, in standard units; the numbers of a row last.
+
+        Returns:
+            Arrays whose leading axes are those of the rows.
+        """
         ...
 
     def first(self, noise: Noise, row: Any) -> np.ndarray:
-        """First state of an episode."""
+        """First state of an episode.
+
+        Args:
+            noise: the block of the tape.
+            row: index into the leading axes of the block.
+
+        Returns:
+            The state, or one for each copy.
+        """
         ...
 
     def step(self, state: np.ndarray, t: Clock, action: Any, noise: Noise, row: Any) -> tuple[np.ndarray, Any, Any]:
-        """Next state, reward and executed action of step t (of copies that are over too: the shell drops those)."""
+        """Next state, reward and executed action of step t (of copies that are over too: the shell drops those).
+
+        Args:
+            state: the state, or one for each copy.
+            t: steps taken in the episode.
+            action: as `checked` returned it.
+            noise: the block of the tape.
+            row: index into the leading axes of the block.
+
+        Returns:
+            Next state, reward and executed action.
+        """
         ...
 
     def last_reward(self, state: np.ndarray) -> Any:
-        """What is paid on top of the last reward when the horizon is reached, discounted by one step."""
+        """What is paid on top of the last reward when the horizon is reached, discounted by one step.
+
+        Args:
+            state: the last state, or one for each copy.
+
+        Returns:
+            The reward, or one for each copy.
+        """
         ...
 
     def checked(self, action: Any, batch: tuple[int, ...]) -> Any:
-        """The action as a numpy array, or an InputError that names what is wrong with it."""
+        """The action as a numpy array, or an InputError that names what is wrong with it.
+
+        Args:
+            action: what the agent gave.
+            batch: (copies,), or () for a single copy.
+
+        Returns:
+            The action as the world takes it.
+
+        Raises:
+            InputError: the action has another shape, or an entry that the world does not take.
+        """
         ...
 
     def observe(self, state: np.ndarray) -> np.ndarray:
-        """A copy of what the agent sees of a state."""
+        """A copy of what the agent sees of a state.
+
+        Args:
+            state: the state, or one for each copy.
+
+        Returns:
+            The observation, or one for each copy.
+        """
         ...
 
     def ended(self, state: np.ndarray) -> Any:
-        """Whether the agent has ended the episode before its horizon; False where no world of this kind can be."""
+        """Whether the agent has ended the episode before its horizon; False where no world of this kind can be.
+
+        Args:
+            state: the state, or one for each copy.
+
+        Returns:
+            True or False, or one for each copy.
+        """
         ...
 
     def info(self, state: np.ndarray) -> dict[str, Any]:
-        """What else there is to say about a state: one number per name and copy."""
+        """What else there is to say about a state: one number per name and copy.
+
+        Args:
+            state: the state, or one for each copy.
+
+        Returns:
+            The entries of Gymnasium's `info`.
+        """
         ...
 
 
@@ -79,6 +157,16 @@ def build(world: Any, settings: dict[str, Any]) -> Any:
     """A world: itself, or what its builder makes of these keywords.
 
     The builder is named as "module:function", as a registered world or as a user's file (`envs.registry.make_world`).
+
+    Args:
+        world: a world, or the name of its builder.
+        settings: keywords of the builder.
+
+    Returns:
+        The world.
+
+    Raises:
+        InputError: there are keywords for a world that is built already, or as in `envs.registry.make_world`.
     """
     if not isinstance(world, str):
         if settings:
@@ -92,13 +180,33 @@ def build(world: Any, settings: dict[str, Any]) -> Any:
 
 
 def step_limit(limit: int | None, world: World | TokenMDP) -> int | None:
-    """Steps after which a shell truncates an episode; None for a world with a horizon, whose end is a termination."""
+    """Steps after which a shell truncates an episode; None for a world with a horizon, whose end is a termination.
+
+    Args:
+        limit: what the user gave.
+        world: of the shell.
+
+    Returns:
+        The number of steps, or None.
+
+    Raises:
+        InputError: the limit is neither None nor a whole number >= 1.
+    """
     number = None if limit is None else whole("limit", limit, 1, "or None for no limit")
     return None if world.horizon else number
 
 
 def shown_space(space: gym.Space[Any], clock: bool, world: World | TokenMDP) -> gym.Space[Any]:
-    """The space of observations, with a last entry for the number of steps taken if there is a clock."""
+    """The space of observations, with a last entry for the number of steps taken if there is a clock.
+
+    Args:
+        space: without the clock.
+        clock: whether there is one.
+        world: of the shell.
+
+    Returns:
+        The space.
+    """
     if not clock:
         return space
     assert isinstance(space, gym.spaces.Box)
@@ -109,7 +217,16 @@ def shown_space(space: gym.Space[Any], clock: bool, world: World | TokenMDP) -> 
 
 
 def shown(observation: np.ndarray, t: Clock, clock: bool) -> np.ndarray:
-    """One observation or those of all copies, with the number of steps taken as last entry if there is a clock."""
+    """One observation or those of all copies, with the number of steps taken as last entry if there is a clock.
+
+    Args:
+        observation: without the clock.
+        t: steps taken in the episode.
+        clock: whether there is one.
+
+    Returns:
+        The observation.
+    """
     if not clock:
         return observation
     steps = np.broadcast_to(np.asarray(t, observation.dtype)[..., None], (*observation.shape[:-1], 1))
@@ -169,7 +286,15 @@ class Shell(gym.Env[np.ndarray, Any]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """A new episode; a seed starts a new tape of noise."""
+        """A new episode; a seed starts a new tape of noise.
+
+        Args:
+            seed: of the tape; None goes on with the tape.
+            options: not used.
+
+        Returns:
+            The first observation, and the info.
+        """
         super().reset(seed=seed)
         self._row = self._row if seed is None else BLOCK
         self._t, row = 0, self._next_row()
@@ -188,7 +313,17 @@ class Shell(gym.Env[np.ndarray, Any]):
         return self._row - 1
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """One step under `action`; `info["action"]` is what the world executed."""
+        """One step under `action`; `info["action"]` is what the world executed.
+
+        Args:
+            action: a command, or a token.
+
+        Returns:
+            Observation, reward, terminated, truncated, info.
+
+        Raises:
+            InputError: the world does not take the action.
+        """
         world, t = self.world, self._t
         if t < 0 or (world.horizon and t >= world.horizon):
             raise gym.error.ResetNeeded("the episode has not begun or is over: call reset() first")

@@ -27,9 +27,22 @@ def skills(
 ) -> TokenMDP:
     """Prompts (skill, a, b) for every named skill and all a, b below `modulus`; answers of `horizon` numbers.
 
-    Tokens 0 ... modulus - 1 are numbers, the token modulus + i is the name of skill i. Reward and optimal return are those
-    of `sequence_task`: 1 at the end for a wholly right answer, or 1/H for every right token where `sparse` is false.
-    Raises InputError for a skill that does not exist or is named twice, and for sizes below 1.
+    Tokens 0 ... modulus - 1 are numbers, the token modulus + i is the name of skill i. Reward and optimal return are
+    those of `sequence_task`: 1 at the end for a wholly right answer, or 1/H for every right token where `sparse` is
+    false.
+
+    Args:
+        modulus: how many numbers there are.
+        horizon: length of the answers.
+        names: of the skills, in a list or separated by commas.
+        sparse: whether only a wholly right answer is paid.
+        gamma: discount per token.
+
+    Returns:
+        The world.
+
+    Raises:
+        InputError: a skill does not exist or is named twice, a size is below 1, or the tables would be too large.
     """
     for size, value in (("modulus", modulus), ("horizon", horizon)):
         whole(size, value, 1)

@@ -12,7 +12,18 @@ from envs.world import InputError
 
 
 def spoken_laws(given: Any, shape: tuple[int, ...]) -> Float[Tensor, "S V"]:
-    """The environment's laws as a table (S, V): rows of probabilities, or of zeros where the policy speaks."""
+    """The environment's laws as a table (S, V): rows of probabilities, or of zeros where the policy speaks.
+
+    Args:
+        given: the table that the user gave.
+        shape: (S, V).
+
+    Returns:
+        The laws.
+
+    Raises:
+        InputError: the table has another shape or holds no probabilities.
+    """
     table = number_table("speech", given)
     if tuple(table.shape) != tuple(shape):
         raise InputError(
@@ -31,6 +42,15 @@ def check_turns(
     """Refuse a world in which the same tokens may lead to states of either kind, where the environment speaks and where not.
 
     Pairs of states that one prompt and the same tokens may lead to are followed for `horizon` steps.
+
+    Args:
+        P: chances of the next states.
+        speech: the environment's laws.
+        starts: the prompts' first states.
+        horizon: number of steps.
+
+    Raises:
+        InputError: the tokens leave open whose turn it is.
     """
     speaking = speech.sum(-1) > 0
     said = torch.where(speaking[:, None], speech > 0, True)  # (S, V): tokens that may be said in a state

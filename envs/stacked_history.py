@@ -12,8 +12,18 @@ def stack_history(world: LinearQuadratic, window: int) -> LinearQuadratic:
     """The same world seen through its last `window` states: state `[s_t, s_{t-1}, ..., s_{t-window+1}]`.
 
     A policy that attends to `window` past states is a plain linear policy here, so that every closed form applies to
-    it. The first block evolves as before, the others shift down; the blocks before time 0 are zero. Raises InputError
-    for a window below 1 and for a variant world, whose changes a plain stacked world would lose.
+    it. The first block evolves as before, the others shift down; the blocks before time 0 are zero.
+
+    Args:
+        world: a plain linear-quadratic world.
+        window: how many states the policy sees.
+
+    Returns:
+        The stacked world, with `window * n` states.
+
+    Raises:
+        InputError: window is below 1 or too large, or the world is a variant, whose changes a plain stacked world would
+            lose.
     """
     whole("window", window, 1)
     if type(world) is not LinearQuadratic:

@@ -16,7 +16,18 @@ _ROW_SUM = 1e-9  # how far a row of probabilities may be from summing to one
 
 
 def number_table(name: str, given: Any) -> Tensor:
-    """A float64 tensor of what is given; refuses what is no table of finite numbers, naming it."""
+    """A float64 tensor of what is given.
+
+    Args:
+        name: of the table in the error.
+        given: what the user gave.
+
+    Returns:
+        The tensor.
+
+    Raises:
+        InputError: it is no rectangular table of finite numbers.
+    """
     try:
         table = torch.as_tensor(given.detach() if isinstance(given, Tensor) else np.asarray(given), dtype=torch.float64)
     except (TypeError, ValueError, RuntimeError):
@@ -27,13 +38,37 @@ def number_table(name: str, given: Any) -> Tensor:
 
 
 def by_step(name: str, given: Any, horizon: int) -> Tensor:
-    """A table for every step; one table is that of all steps."""
+    """A table for every step; one table is that of all steps.
+
+    Args:
+        name: of the table in the error.
+        given: one table, or one for each step.
+        horizon: number of steps.
+
+    Returns:
+        One table for each step.
+
+    Raises:
+        InputError: as in `number_table`.
+    """
     table = number_table(name, given)
     return table.expand(horizon, *table.shape).clone() if table.ndim == 2 else table
 
 
 def signal_tables(given: Any, horizon: int) -> dict[str, Tensor]:
-    """The signals of a token world by name, a table for every step each."""
+    """The signals of a token world by name, a table for every step each.
+
+    Args:
+        given: tables by name; None for none.
+        horizon: number of steps.
+
+    Returns:
+        The tables by name.
+
+    Raises:
+        InputError: there is no dictionary, a name is no Python name or means something else to a recipe, or as in
+            `number_table`.
+    """
     if given is not None and not isinstance(given, Mapping):
         raise InputError(f"signals must be tables by name, a dictionary; got {type(given).__name__}")
     for name in given or {}:
@@ -46,6 +81,16 @@ def probabilities(name: str, given: Any) -> Tensor:
     """A table whose rows are probabilities, to the rounding of the precision that it comes in.
 
     Rows that come in less than double precision are divided by their sums, so that they sum to one here too.
+
+    Args:
+        name: of the table in the error.
+        given: what the user gave.
+
+    Returns:
+        The table in float64.
+
+    Raises:
+        InputError: an entry is negative or a row does not sum to one; the error names the worst row.
     """
     table = number_table(name, given)
     if bool((table < 0).any()):
@@ -68,7 +113,22 @@ def probabilities(name: str, given: Any) -> Tensor:
 
 
 def whole_numbers(name: str, given: Any, ndim: int, size: int, thing: str, where: str) -> Tensor:
-    """An int64 tensor of `ndim` dimensions with entries 0 ... size - 1; `thing` and `where` say in an error what they are."""
+    """An int64 tensor of `ndim` dimensions with entries 0 ... size - 1.
+
+    Args:
+        name: of the table in the error.
+        given: what the user gave.
+        ndim: number of axes.
+        size: one more than the largest entry allowed.
+        thing: what an entry is, in the error.
+        where: what it must belong to, in the error.
+
+    Returns:
+        The tensor.
+
+    Raises:
+        InputError: an entry is no whole number or out of range, or the table is empty or has other axes.
+    """
     try:
         numbers = np.asarray(given.cpu() if isinstance(given, Tensor) else given)
         table = torch.as_tensor(given if isinstance(given, Tensor) else numbers, dtype=torch.int64)

@@ -21,7 +21,15 @@ from envs.world import InputError
 
 
 class TokenAdapter:
-    """A `TokenMDP` for the shells; a state is the padded context with the abstract state as last entry."""
+    """A `TokenMDP` for the shells; a state is the padded context with the abstract state as last entry.
+
+    Args:
+        world: a token world.
+        bound: must be None; commands have a bound, tokens none.
+
+    Raises:
+        InputError: the world is of another kind or pays a hidden readout, or a bound is given.
+    """
 
     def __init__(self, world: TokenMDP, bound: float | None = None):
         if not isinstance(world, TokenMDP):
@@ -41,15 +49,35 @@ class TokenAdapter:
         self.action_space = gym.spaces.Discrete(world.V)
 
     def draw(self, rng: np.random.Generator, rows: np.ndarray) -> None:
-        """A uniform number for the next state, and one for the environment's token where it may speak."""
+        """A uniform number for the next state, and one for the environment's token where it may speak.
+
+        Args:
+            rng: the copy's own generator.
+            rows: array (BLOCK, width) that is filled.
+        """
         rng.random(out=rows)
 
     def scaled(self, rows: np.ndarray) -> Noise:
-        """The uniform numbers."""
+        """The uniform numbers.
+
+        Args:
+            rows: of the tape, in standard units; the numbers of a row last.
+
+        Returns:
+            Arrays whose leading axes are those of the rows.
+        """
         return tuple(rows[..., i] for i in range(self.width))
 
     def first(self, noise: Noise, row: Any) -> np.ndarray:
-        """A prompt, nothing said yet, its start state."""
+        """A prompt, nothing said yet, its start state.
+
+        Args:
+            noise: the block of the tape.
+            row: index into the leading axes of the block.
+
+        Returns:
+            The state, or one for each copy.
+        """
         start: np.ndarray = self.firsts[_pick(self.cumulative_weights, noise[0][row])]
         return start
 
@@ -57,6 +85,16 @@ class TokenAdapter:
         """`r_t[z, a]`; the token joins the context and the abstract state moves to a draw from `P[z, a]`.
 
         Where the environment speaks, a is a draw from `speech[z]` in the place of the action.
+
+        Args:
+            state: the state, or one for each copy.
+            t: steps taken in the episode.
+            action: as `checked` returned it.
+            noise: the block of the tape.
+            row: index into the leading axes of the block.
+
+        Returns:
+            Next state, reward and executed action.
         """
         z, k = state[..., -1], np.minimum(t, self.world.horizon - 1)
         if self.cumulative_speech is not None:
@@ -68,11 +106,29 @@ class TokenAdapter:
         return after, self.r[k, z, action], action
 
     def last_reward(self, state: np.ndarray) -> float:
-        """A token world pays all its rewards at its steps."""
+        """A token world pays all its rewards at its steps.
+
+        Args:
+            state: the last state, or one for each copy.
+
+        Returns:
+            The reward, or one for each copy.
+        """
         return 0.0
 
     def checked(self, action: Any, batch: tuple[int, ...]) -> Any:
-        """The token(s) as int64."""
+        """The token(s) as int64.
+
+        Args:
+            action: what the agent gave.
+            batch: (copies,), or () for a single copy.
+
+        Returns:
+            The action as the world takes it.
+
+        Raises:
+            InputError: the action has another shape, or an entry that the world does not take.
+        """
         tokens = np.asarray(action)
         if tokens.dtype.kind not in "iu":
             raise InputError(f"action must be a token, a whole number; got {tokens.dtype} numbers or objects")
@@ -84,15 +140,36 @@ class TokenAdapter:
         return tokens.astype(np.int64)[()]
 
     def observe(self, state: np.ndarray) -> np.ndarray:
-        """The context, padded with V."""
+        """The context, padded with V.
+
+        Args:
+            state: the state, or one for each copy.
+
+        Returns:
+            The observation, or one for each copy.
+        """
         return state[..., :-1].copy()
 
     def ended(self, state: np.ndarray) -> Any:
-        """Whether the end token was said."""
+        """Whether the end token was said.
+
+        Args:
+            state: the state, or one for each copy.
+
+        Returns:
+            True or False, or one for each copy.
+        """
         return (state[..., self.prompt : -1] == self.world.end).any(-1) if self.ends else False
 
     def info(self, state: np.ndarray) -> dict[str, Any]:
-        """The abstract state, and whether the agent says the next token where the environment may."""
+        """The abstract state, and whether the agent says the next token where the environment may.
+
+        Args:
+            state: the state, or one for each copy.
+
+        Returns:
+            The entries of Gymnasium's `info`.
+        """
         z = state[..., -1].copy()[()]
         return {"state": z} if self.cumulative_speech is None else {"state": z, "own": np.int64(1) - self.speaking[z]}
 

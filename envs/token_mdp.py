@@ -27,37 +27,52 @@ from envs.world import InputError
 class TokenMDP:
     """Tables of a token world; arrays are held as float64 torch tensors.
 
-    `P[z, a, z']` is (S, V, S); `r` is (S, V), paid at every step, or (H, S, V) with one table a step; `prompts` are token
-    sequences of one common length (>= 1), `starts` their start states and `weights` their probabilities (even by
-    default). `optimal_return` is the best expected return where the builder knows it. `readout` (D,), if given, adds the
-    hidden-readout reward: `readout'h`, paid after the last step (so discounted by `gamma^H`), where h is the policy's last
+    A hidden readout pays `readout'h` after the last step (so discounted by `gamma^H`), where h is the policy's last
     hidden state once its last token was fed on. No Gymnasium shell can pay it: it belongs to world and policy together.
-    `end`, if given, is the end token: a completion is what was said up to it, and one without it is *truncated* at the
-    horizon. What is said after it must change nothing: it leads to states that pay nothing and that nothing leaves.
-    `speech` (S, V), if given, holds the law of the environment's token in the states in which it speaks, and rows of zeros for
-    the states in which the policy does. Its tokens are steps like all others: they take one step of the horizon and of the
-    discount, and `r` may pay for them. The tokens said so far must tell whose turn it is.
-    `signals`, if given, are further tables of r's form by name, which a recipe may see beside the rewards: a completion's
-    signal is the sum of its entries along the way, not discounted. "accuracy" is 1 for a success and 0 for a failure.
 
-    Raises InputError, in one line, for tables that do not fit or hold NaN, rows of P that do not sum to one, a token
-    outside the vocabulary, a start state that does not exist, gamma outside (0, 1], a horizon below 1, an end token
-    after which something is still paid, turns that the tokens do not tell, or a signal whose name is no Python name or means
-    something else to a recipe.
+    With an end token a completion is what was said up to it, and one without it is *truncated* at the horizon. Tokens
+    after it have no effect: it leads to states that pay nothing and that nothing leaves.
+
+    Where the environment speaks, its tokens are steps like all others: they take one step of the horizon and of the
+    discount, and `r` may pay for them. The tokens said so far must tell whose turn it is.
+
+    A completion's *signal* is the sum of the signal's entries along the way, not discounted. "accuracy" is 1 for a
+    success and 0 for a failure.
+
+    Attributes:
+        P: chances `P[z, a, z']` of the next abstract state, (S, V, S).
+        r: rewards, (S, V), paid at every step, or (H, S, V) with one table for each step.
+        prompts: token sequences of one common length >= 1, (prompts, length).
+        starts: the prompts' first abstract states, (prompts,).
+        horizon: number of tokens H after the prompt.
+        gamma: discount per token, in (0, 1].
+        weights: probabilities of the prompts, (prompts,); even where they are left out.
+        optimal_return: the best expected return, where the builder knows it.
+        readout: weights of the policy's last hidden state, (D,); None for no such reward.
+        end: the end token, or None.
+        speech: laws of the environment's token, (S, V): probabilities in the states in which it speaks, rows of zeros
+            where the policy does; None where it never speaks.
+        signals: by name tables of r's form, which a recipe may see beside the rewards.
+
+    Raises:
+        InputError: tables do not fit or hold NaN, a row of P does not sum to one, a token is outside of the vocabulary,
+            a start state does not exist, gamma lies outside (0, 1], the horizon is below 1, something is paid after the
+            end token, the tokens do not tell whose turn it is, or a signal's name is no Python name or means something
+            else to a recipe.
     """
 
-    P: Any  # (S, V, S)
-    r: Any  # (H, S, V)
-    prompts: Any  # (prompts, length) of whole numbers
-    starts: Any  # (prompts,) of whole numbers
+    P: Any
+    r: Any
+    prompts: Any
+    starts: Any
     horizon: int
     gamma: float = 1.0
-    weights: Any = None  # (prompts,)
+    weights: Any = None
     optimal_return: float | None = None
-    readout: Any = None  # (D,)
-    end: Any = None  # a token
-    speech: Any = None  # (S, V)
-    signals: Any = None  # name -> (H, S, V)
+    readout: Any = None
+    end: Any = None
+    speech: Any = None
+    signals: Any = None
 
     def __post_init__(self) -> None:
         """Convert and check the tables."""
@@ -108,15 +123,37 @@ class TokenMDP:
         return speaking
 
     def start_belief(self, prompt: int | Int[Tensor, "*batch"]) -> Float[Tensor, "*batch S"]:
-        """One-hot belief at the start state of a prompt."""
+        """One-hot belief at the start state of a prompt.
+
+        Args:
+            prompt: index of a prompt, or several.
+
+        Returns:
+            One row of probabilities for each.
+        """
         return torch.nn.functional.one_hot(self.starts[prompt], self.S).to(self.P)
 
     def step(self, belief: Float[Tensor, "*batch S"], u: Float[Tensor, "*batch V"]) -> Float[Tensor, "*batch S"]:
-        """`b' = sum_a u(a) b P_a`, bilinear in belief and (relaxed) token."""
+        """`b' = sum_a u(a) b P_a`, bilinear in belief and (relaxed) token.
+
+        Args:
+            belief: probabilities of the abstract states.
+            u: probabilities of the tokens, one-hot for a token that was said.
+
+        Returns:
+            The belief after the token.
+        """
         return torch.einsum("...z,zay,...a->...y", belief, self.P, u)
 
     def environments_turn(self, belief: Float[Tensor, "*batch S"]) -> Bool[Tensor, "*batch"]:
-        """Whether the next token is the environment's."""
+        """Whether the next token is the environment's.
+
+        Args:
+            belief: probabilities of the abstract states.
+
+        Returns:
+            True or False for each belief.
+        """
         return belief @ self.speaking.to(belief) > 0
 
     def heard(
@@ -125,6 +162,13 @@ class TokenMDP:
         """Chance of each token where the environment speaks, and the belief once it is heard, by Bayes' rule.
 
         A token that it cannot say has chance 0 and no belief. At the policy's turn all chances are 0, and the belief stays.
+
+        Args:
+            belief: probabilities of the abstract states.
+            tokens: C tokens for each belief.
+
+        Returns:
+            The chance of each token, and the belief after it was heard, before the state moves on.
         """
         joint = belief[:, None] * self.speech.mT[tokens]
         chance = joint.sum(-1)
@@ -134,11 +178,31 @@ class TokenMDP:
     def reward(
         self, k: int, belief: Float[Tensor, "*batch S"], u: Float[Tensor, "*batch V"]
     ) -> Float[Tensor, "*batch"]:
-        """`rbar_k(b, u) = b' r_k u`."""
+        """`rbar_k(b, u) = b' r_k u`.
+
+        Args:
+            k: the step.
+            belief: probabilities of the abstract states.
+            u: probabilities of the tokens, one-hot for a token that was said.
+
+        Returns:
+            The expected reward, not discounted.
+        """
         return torch.einsum("...z,za,...a->...", belief, self.r[k], u)
 
     def belief_after(self, prompt: int, tokens: Int[Tensor, "steps"]) -> Float[Tensor, "S"]:
-        """Belief after a prompt and some generated tokens: the state of a prefix."""
+        """Belief after a prompt and some generated tokens: the state of a prefix.
+
+        Args:
+            prompt: index of the prompt.
+            tokens: what was said after it.
+
+        Returns:
+            Probabilities of the abstract states.
+
+        Raises:
+            InputError: a token is outside of the vocabulary.
+        """
         belief = self.start_belief(prompt)
         for token in check_tokens(self, tokens).reshape(-1, 1, 1):
             if self.speech is not None:
@@ -147,14 +211,31 @@ class TokenMDP:
         return belief
 
     def mask(self, tokens: Int[Tensor, "*batch steps"]) -> Bool[Tensor, "*batch steps"]:
-        """Which tokens belong to the completion, whoever says them: all up to the first end token, itself included."""
+        """Which tokens belong to the completion, whoever says them: all up to the first end token, itself included.
+
+        Args:
+            tokens: said after the prompt.
+
+        Returns:
+            True for the tokens of the completion.
+        """
         if self.end is None:
             return torch.ones_like(tokens, dtype=torch.bool)
         said: Tensor = (tokens == self.end).long()
         return said.cumsum(-1) - said == 0
 
     def rest(self, step: int) -> "TokenMDP":
-        """The same world from a step on: the reward tables of the steps before it are dropped."""
+        """The same world from a step on: the reward tables of the steps before it are dropped.
+
+        Args:
+            step: the first step that is kept.
+
+        Returns:
+            A world with a shorter horizon.
+
+        Raises:
+            InputError: there is no such step.
+        """
         if not 0 <= step < self.horizon:
             raise InputError(f"step must lie in 0 ... {self.horizon - 1}; got {step}")
         if step == 0:
@@ -163,14 +244,34 @@ class TokenMDP:
         return self._with(r=self.r[step:], horizon=self.horizon - step, signals=signals)
 
     def first(self, steps: int) -> "TokenMDP":
-        """The first `steps` steps of the same world, and nothing paid after them."""
+        """The first `steps` steps of the same world, and nothing paid after them.
+
+        Args:
+            steps: how many are kept.
+
+        Returns:
+            A world with a shorter horizon.
+
+        Raises:
+            InputError: steps lies outside 1 ... H.
+        """
         if not 1 <= steps <= self.horizon:
             raise InputError(f"steps must lie in 1 ... {self.horizon}; got {steps}")
         signals = {name: table[:steps] for name, table in self.signals.items()}
         return self._with(r=self.r[:steps], horizon=steps, readout=None, signals=signals)
 
     def paying(self, name: str) -> "TokenMDP":
-        """The same world with a signal in the place of its rewards, not discounted: its returns are the signal."""
+        """The same world with a signal in the place of its rewards, not discounted: its returns are the signal.
+
+        Args:
+            name: of the signal.
+
+        Returns:
+            A world whose rewards are the signal.
+
+        Raises:
+            InputError: the world has no such signal.
+        """
         if name not in self.signals:
             known = ", ".join(self.signals) or "none"
             raise InputError(f"signals of the world lack {name!r}; it has {known}: give it a table of that name")
@@ -184,7 +285,15 @@ class TokenMDP:
         return changed
 
     def to(self, device: str = "cpu", dtype: torch.dtype = torch.float64) -> "TokenMDP":
-        """The same world elsewhere; itself when it is there already."""
+        """The same world elsewhere; itself when it is there already.
+
+        Args:
+            device: name of a torch device.
+            dtype: a floating-point type of torch.
+
+        Returns:
+            The world on that device in that type.
+        """
         if self.P.dtype == dtype and self.P.device.type == torch.device(device).type:
             return self
         tables = {name: value for name, value in self.__dict__.items() if isinstance(value, Tensor)}
@@ -194,7 +303,18 @@ class TokenMDP:
 
 
 def check_tokens(world: TokenMDP, tokens: Int[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:
-    """Refuse tokens outside the vocabulary, naming the first."""
+    """Refuse tokens outside the vocabulary, naming the first.
+
+    Args:
+        world: whose vocabulary is taken.
+        tokens: in any shape.
+
+    Returns:
+        The tokens as they are.
+
+    Raises:
+        InputError: a token is outside of the vocabulary; the error names the first.
+    """
     bad = tokens[(tokens < 0) | (tokens >= world.V)]
     if bad.numel():
         raise InputError(f"token {int(bad[0])} is outside the vocabulary: tokens are 0 ... {world.V - 1}")

@@ -11,7 +11,17 @@ from envs.world import InputError
 
 
 def check_tables(V: int, states: int, horizon: int, /, **sizes: int) -> None:
-    """Refuse a world whose tables of S states would be too large, naming the sizes that were asked for."""
+    """Refuse a world whose tables of S states would be too large, naming the sizes that were asked for.
+
+    Args:
+        V: size of the vocabulary.
+        states: number of abstract states.
+        horizon: number of tokens.
+        sizes: the options that were asked for, by name; the error names them.
+
+    Raises:
+        InputError: the tables would need more than `envs.arguments.MOST_BYTES`.
+    """
     asked = sizes or {"V": V, "states": states, "horizon": horizon}
     named = " and ".join(f"{name}={size}" for name, size in asked.items())
     check_bytes(
@@ -26,6 +36,20 @@ def sequence_task(
 
     Sparse: 1 at the last step if all H tokens were right; states (prompt, tokens right so far) and "wrong"; optimal return
     `gamma^{H-1}`. Dense: 1/H for every right token; one state per prompt; optimal return `(1/H) sum_k gamma^k`.
+
+    Args:
+        V: size of the vocabulary.
+        prompts: token sequences of one length.
+        answers: the right answer of each prompt, all of one length H.
+        sparse: whether only a wholly right answer is paid.
+        gamma: discount per token.
+
+    Returns:
+        The world.
+
+    Raises:
+        InputError: there is not one answer for each prompt, lengths differ, a token is outside of the vocabulary, or
+            the tables would be too large.
     """
     if len(prompts) != len(answers) or len({len(answer) for answer in answers}) != 1 or not len(answers[0]):
         raise InputError("answers must be one per prompt, all of one length >= 1")
@@ -64,7 +88,20 @@ def _token_by_token(V: int, prompts: Sequence[Sequence[int]], answers: np.ndarra
 
 
 def combination_lock(V: int = 4, horizon: int = 4, gamma: float = 1.0, seed: int = 0) -> TokenMDP:
-    """One secret word of `horizon` tokens opens the lock: sparse reward, credit over the whole length."""
+    """One secret word of `horizon` tokens opens the lock: sparse reward, credit over the whole length.
+
+    Args:
+        V: size of the vocabulary.
+        horizon: length of the secret word.
+        gamma: discount per token.
+        seed: chooses the word.
+
+    Returns:
+        The world, with one prompt.
+
+    Raises:
+        InputError: an option is out of its range.
+    """
     _at_least(1, V=V, horizon=horizon)
     check_tables(V, horizon + 1, horizon, V=V, horizon=horizon)
     word = np.random.default_rng(check_seed(seed)).integers(V, size=horizon)
@@ -72,19 +109,58 @@ def combination_lock(V: int = 4, horizon: int = 4, gamma: float = 1.0, seed: int
 
 
 def copy(V: int = 3, length: int = 3, sparse: bool = True, gamma: float = 1.0) -> TokenMDP:
-    """Say the prompt again; every word of `length` tokens is a prompt."""
+    """Say the prompt again; every word of `length` tokens is a prompt.
+
+    Args:
+        V: size of the vocabulary.
+        length: of prompts and answers.
+        sparse: whether only a wholly right answer is paid.
+        gamma: discount per token.
+
+    Returns:
+        The world, with V^length prompts.
+
+    Raises:
+        InputError: an option is out of its range.
+    """
     words = _words(V, length, sparse)
     return sequence_task(V, words, words, sparse, gamma)
 
 
 def reverse(V: int = 3, length: int = 3, sparse: bool = True, gamma: float = 1.0) -> TokenMDP:
-    """Say the prompt backwards; every word of `length` tokens is a prompt."""
+    """Say the prompt backwards; every word of `length` tokens is a prompt.
+
+    Args:
+        V: size of the vocabulary.
+        length: of prompts and answers.
+        sparse: whether only a wholly right answer is paid.
+        gamma: discount per token.
+
+    Returns:
+        The world, with V^length prompts.
+
+    Raises:
+        InputError: an option is out of its range.
+    """
     words = _words(V, length, sparse)
     return sequence_task(V, words, [word[::-1] for word in words], sparse, gamma)
 
 
 def arithmetic(modulus: int = 4, horizon: int = 2, sparse: bool = True, gamma: float = 1.0) -> TokenMDP:
-    """Prompt (a, b); answer `a + b, a + 2 b, ...` modulo the size of the vocabulary: the prompt decides everything."""
+    """Prompt (a, b); answer `a + b, a + 2 b, ...` modulo the size of the vocabulary: the prompt decides everything.
+
+    Args:
+        modulus: size of the vocabulary.
+        horizon: length of the answers.
+        sparse: whether only a wholly right answer is paid.
+        gamma: discount per token.
+
+    Returns:
+        The world, with modulus^2 prompts.
+
+    Raises:
+        InputError: an option is out of its range.
+    """
     _at_least(1, modulus=modulus, horizon=horizon)
     check_tables(modulus, modulus**2 * (horizon if sparse else 1) + 1, horizon, modulus=modulus, horizon=horizon)
     pairs = list(itertools.product(range(modulus), repeat=2))
@@ -105,7 +181,19 @@ def _at_least(least: int, **sizes: int) -> None:
 
 
 def parity(V: int = 2, horizon: int = 4, gamma: float = 1.0) -> TokenMDP:
-    """The last token must be the parity (0 or 1) of the sum of all tokens before it; two states; optimal `gamma^{H-1}`."""
+    """The last token must be the parity (0 or 1) of the sum of all tokens before it; two states; optimal `gamma^{H-1}`.
+
+    Args:
+        V: size of the vocabulary, at least 2.
+        horizon: number of tokens.
+        gamma: discount per token.
+
+    Returns:
+        The world, with one prompt.
+
+    Raises:
+        InputError: an option is out of its range.
+    """
     _at_least(2, V=V)
     _at_least(1, horizon=horizon)
     check_tables(V, 2, horizon, V=V, horizon=horizon)
@@ -124,6 +212,18 @@ def sum_and_stop(modulus: int = 2, horizon: int = 4, gamma: float = 1.0, bonus: 
     and 0 where modulus is 1. The end token pays 1 if the sum is right; without it within `horizon` tokens (truncated)
     nothing is paid. States: what is missing of the sum, and "over". Optimal return gamma (one number, then stop), and 1
     for the prompt 0. Every number is paid `bonus` besides, a reward for length; the signal "accuracy" does not see it.
+
+    Args:
+        modulus: how many numbers there are.
+        horizon: most tokens of an answer, at least 2.
+        gamma: discount per token.
+        bonus: paid for every number.
+
+    Returns:
+        The world, with an end token.
+
+    Raises:
+        InputError: an option is out of its range.
     """
     check_finite("bonus", bonus)
     _at_least(1, modulus=modulus)
@@ -148,6 +248,17 @@ def distractor(V: int = 4, horizon: int = 5, gamma: float = 1.0) -> TokenMDP:
     """The reward, 1 at the end, depends on the first token only (it must be token 1); all later tokens are idle talk.
 
     States: undecided, good, bad. Optimal return `gamma^{H-1}`.
+
+    Args:
+        V: size of the vocabulary, at least 2.
+        horizon: number of tokens.
+        gamma: discount per token.
+
+    Returns:
+        The world, with one prompt.
+
+    Raises:
+        InputError: an option is out of its range.
     """
     _at_least(2, V=V)
     _at_least(1, horizon=horizon)
@@ -169,6 +280,20 @@ def garnet(
     """A seeded random world: every (state, token) leads to `branching` states with random probabilities, dense rewards.
 
     Optimal return by backward induction over the tables.
+
+    Args:
+        V: size of the vocabulary.
+        states: number of abstract states.
+        horizon: number of tokens.
+        branching: states that a token may lead to.
+        gamma: discount per token.
+        seed: of all random tables.
+
+    Returns:
+        The world, with one prompt.
+
+    Raises:
+        InputError: an option is out of its range.
     """
     _at_least(1, V=V, states=states, horizon=horizon)
     if not 1 <= branching <= states:

@@ -87,6 +87,9 @@ def users_code(spec: str, what: str, measuring: bool = False) -> Iterator[None]:
         what: the option that named it; every error begins with `what spec`.
         measuring: the suite's own code runs as well, and its refusals pass as they are.
 
+    Yields:
+        Nothing.
+
     Raises:
         InputError: the code raised something, or called `sys.exit`.
     """

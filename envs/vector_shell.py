@@ -30,7 +30,19 @@ def _step_limit(steps: int | None) -> int | None:
 class VectorShell(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     """`num_envs` copies of a world in one batched call; autoreset modes and `reset_mask` as in Gymnasium 1.x.
 
-    `make_world`, `limit`, `clock` and `bound` as in the single form; `max_episode_steps` truncates earlier.
+    Args:
+        make_world: as in `envs.shell.Shell`.
+        num_envs: number of copies.
+        max_episode_steps: episodes are truncated after so many steps; None or -1 for never.
+        autoreset_mode: when a copy that is over begins anew, one of Gymnasium's `AutoresetMode`.
+        render_mode: None; nothing is drawn.
+        limit: as in `envs.shell.Shell`.
+        clock: as in `envs.shell.Shell`.
+        bound: as in `envs.shell.Shell`.
+        settings: the builder's keywords; none where the world is built already.
+
+    Raises:
+        InputError: num_envs or a limit is no whole number >= 1, or as in `envs.registry.make_world`.
     """
 
     adapter: type[Any]  # makes an Adapter of a world
@@ -72,7 +84,18 @@ class VectorShell(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """New episodes for all copies, or for those in `options["reset_mask"]`; an int seeds copy i with seed + i."""
+        """New episodes for all copies, or for those in `options["reset_mask"]`; an int seeds copy i with seed + i.
+
+        Args:
+            seed: of copy 0, or one for each copy; None goes on with the tapes.
+            options: `reset_mask` holds True for the copies that begin anew.
+
+        Returns:
+            The first observations, and the infos.
+
+        Raises:
+            InputError: the mask or the seeds do not fit the number of copies.
+        """
         mask = np.asarray((options or {}).get("reset_mask", self._everyone))
         if mask.shape != (self.num_envs,) or mask.dtype != np.bool_ or not mask.any():
             raise InputError(f"options['reset_mask'] must be {self.num_envs} booleans, at least one of them True")
@@ -120,7 +143,17 @@ class VectorShell(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             block[:, copies] = part
 
     def step(self, actions: np.ndarray) -> Step:
-        """One step of every copy; a finished copy is reset as the autoreset mode says."""
+        """One step of every copy; a finished copy is reset as the autoreset mode says.
+
+        Args:
+            actions: one for each copy.
+
+        Returns:
+            Observations, rewards, terminated, truncated, infos.
+
+        Raises:
+            InputError: the world does not take an action.
+        """
         command = self._adapter.checked(actions, (self.num_envs,))
         if self._waiting:
             return self._step_with_resets(command)

@@ -22,6 +22,13 @@ def one_line(text: str, most: int | None = None) -> str:
     """A text as one line of printable characters, its middle left out where it has more than `most` of them.
 
     Control characters, which a terminal would obey, are written as escapes.
+
+    Args:
+        text: of any length.
+        most: the most characters; None for any number.
+
+    Returns:
+        The line.
     """
     text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in " ".join(text.split()))
     if most is None or len(text) <= most:
@@ -34,6 +41,9 @@ class InputError(ValueError):
     """Bad input, said in one line that names the argument and the remedy; the command exits with 2.
 
     The message becomes one printable line, its middle left out where it is very long.
+
+    Args:
+        message: what is wrong with which argument, and what to do.
     """
 
     def __init__(self, message: str):
@@ -42,29 +52,68 @@ class InputError(ValueError):
 
 
 def unknown(what: str, name: str, known: Iterable[str], more: str = "") -> InputError:
-    """The error for a name that does not exist: the nearest ones there are, or all where none is near."""
+    """The error for a name that does not exist: the nearest ones there are, or all where none is near.
+
+    Args:
+        what: what the name stands for.
+        name: what the user wrote.
+        known: all names there are.
+        more: a sentence that is added.
+
+    Returns:
+        The error, to be raised.
+    """
     names = list(known)
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.4) or names
     return InputError(f"{what} {one_line(repr(name), 50)} is unknown; did you mean {' or '.join(near)}?{more}")
 
 
 def namespace(x: Array) -> Any:
-    """The module (torch or numpy) whose functions take `x`: one line of dynamics then serves both."""
+    """The module (torch or numpy) whose functions take `x`: one line of dynamics then serves both.
+
+    Args:
+        x: an array.
+
+    Returns:
+        `torch` or `numpy`.
+    """
     return torch if isinstance(x, torch.Tensor) else np
 
 
 def as_array(x: Any) -> Any:
-    """`x`, with numpy's scalars as arrays of no dimension: the reward of one state is then an array like all others."""
+    """`x`, with numpy's scalars as arrays of no dimension: the reward of one state is then an array like all others.
+
+    Args:
+        x: an array or a number.
+
+    Returns:
+        An array.
+    """
     return x if isinstance(x, torch.Tensor) else np.asarray(x)
 
 
 def vecdot(x: AnyArray, y: AnyArray) -> Any:
-    """`x'y` along the last axis, by the fast function of either library; numpy gives a scalar for single vectors."""
+    """`x'y` along the last axis, by the fast function of either library; numpy gives a scalar for single vectors.
+
+    Args:
+        x: vectors, components last.
+        y: vectors, components last.
+
+    Returns:
+        One number for each pair.
+    """
     return torch.linalg.vecdot(x, y) if isinstance(x, torch.Tensor) else np.vecdot(x, y)
 
 
 def stop_gradient(x: AnyArray) -> AnyArray:
-    """`x` as a constant for autograd; numpy arrays pass unchanged."""
+    """`x` as a constant for autograd; numpy arrays pass unchanged.
+
+    Args:
+        x: an array.
+
+    Returns:
+        The same numbers.
+    """
     return x.detach() if isinstance(x, torch.Tensor) else x
 
 
@@ -114,35 +163,87 @@ class World(Protocol):
         ...
 
     def initial(self, noise: Float[AnyArray, "*batch n"]) -> Float[AnyArray, "*batch n"]:
-        """First state from standard normal noise."""
+        """First state from standard normal noise.
+
+        Args:
+            noise: standard normal numbers, one for each component of the state.
+
+        Returns:
+            The first state, in the same library.
+        """
         ...
 
     def act(
         self, state: Float[AnyArray, "*batch n"], command: Float[AnyArray, "*batch m"], xi: Float[AnyArray, "*batch m"]
     ) -> Float[AnyArray, "*batch m"]:
-        """Executed action."""
+        """Executed action.
+
+        Args:
+            state: one state or a batch of them, components last.
+            command: the policy's command u.
+            xi: the action noise.
+
+        Returns:
+            The executed action.
+        """
         ...
 
     def reward(
         self, state: Float[AnyArray, "*batch n"], action: Float[AnyArray, "*batch m"]
     ) -> Float[AnyArray, "*batch"]:
-        """Reward of one step."""
+        """Reward of one step.
+
+        Args:
+            state: one state or a batch of them, components last.
+            action: the executed action of each state, components last.
+
+        Returns:
+            One reward for each state.
+        """
         ...
 
     def transition(
         self, state: Float[AnyArray, "*batch n"], action: Float[AnyArray, "*batch m"], w: Float[AnyArray, "*batch n"]
     ) -> Float[AnyArray, "*batch n"]:
-        """Next state."""
+        """Next state.
+
+        Args:
+            state: one state or a batch of them, components last.
+            action: the executed action of each state, components last.
+            w: the process noise.
+
+        Returns:
+            The next state of each.
+        """
         ...
 
     def terminal_reward(self, state: Float[AnyArray, "*batch n"]) -> Float[AnyArray, "*batch"]:
-        """Reward of the last state of a finite horizon."""
+        """Reward of the last state of a finite horizon.
+
+        Args:
+            state: one state or a batch of them, components last.
+
+        Returns:
+            One reward for each state.
+        """
         ...
 
     def to(self, device: str = "cpu", dtype: torch.dtype = torch.float64) -> "World":
-        """The same world on torch tensors."""
+        """The same world on torch tensors.
+
+        Args:
+            device: name of a torch device.
+            dtype: a floating-point type of torch.
+
+        Returns:
+            The world on that device in that type.
+        """
         ...
 
     def numpy(self) -> "World":
-        """The same world on numpy arrays, for the Gymnasium shells."""
+        """The same world on numpy arrays, for the Gymnasium shells.
+
+        Returns:
+            The world on numpy arrays in float64.
+        """
         ...

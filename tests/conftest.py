@@ -20,6 +20,7 @@ def pytest_configure(config):
 
 LONGEST = (
     "test_check.py",
+    "test_packaging.py",
     "test_second_device.py",
     "test_contributing.py",
 )  # begun first, so that no worker waits for them

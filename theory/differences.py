@@ -17,6 +17,14 @@ def central_gradient(
     """`(f(x + h e_i) - f(x - h e_i)) / 2h` for every component i; f maps (*batch, n) to (*batch).
 
     Error `h^2 |f'''| / 6 + eps |f| / h`; a quadratic f has no truncation error at any h.
+
+    Args:
+        f: the function; it is called twice for each component.
+        x: the points; the last axis holds the components.
+        step: h, in units of x.
+
+    Returns:
+        The gradient at each point.
     """
     columns = []
     for i in range(x.shape[-1]):
@@ -35,6 +43,15 @@ def directional_slope(
     """Derivative of `f(policy)` along a direction of its parameters, central differences at h and 2h: error of order h^4.
 
     `(8 (f(h) - f(-h)) - (f(2h) - f(-2h))) / 12h`. The policy given is left as it is; f may give several numbers.
+
+    Args:
+        policy: where the slope is taken.
+        direction: in the space of all parameters, in the order of `parameters_to_vector`; its length counts.
+        f: a function of the policy, without autograd.
+        step: h, in units of the direction.
+
+    Returns:
+        The slope, in the shape of what f gives.
     """
     at, shifted = parameters_to_vector(policy.parameters()).detach(), copy.deepcopy(policy)
     total = torch.zeros((), device=at.device)
@@ -46,5 +63,12 @@ def directional_slope(
 
 
 def flat_parameters(slopes: Iterable[Tensor]) -> Float[Tensor, "parameters"]:
-    """Slopes in a policy's parameters as one constant vector, in the order of `parameters_to_vector`."""
+    """Slopes in a policy's parameters as one constant vector, in the order of `parameters_to_vector`.
+
+    Args:
+        slopes: one tensor for each parameter.
+
+    Returns:
+        One vector, detached from autograd's graph.
+    """
     return parameters_to_vector([slope.contiguous() for slope in slopes]).detach()

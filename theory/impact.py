@@ -29,10 +29,13 @@ Chances = Float[Tensor, "*batch L"]
 
 @dataclass(frozen=True)
 class Signal:
-    """Per prompt: `costate` |grad_h V|, `noise` sd of one completion's `(R - V) s`, `cap`; `gradient` |grad_theta J| over all.
+    """How strong the value gradient is at the prompts, against the noise of one sample and against its largest possible size.
 
-    `snr` is costate over noise (one completion, exact value as baseline), `alignment` costate over cap, in [0, 1]; both are 0
-    where the reward has no spread.
+    Attributes:
+        costate: `|grad_h V|` of every prompt, in return units per unit of the hidden state.
+        noise: standard deviation of one completion's `(R - V) s`, the root of the covariance's trace, in the same unit.
+        cap: `sd(R) sqrt(lambda_max(F_h))`, which the costate cannot exceed, in the same unit.
+        gradient: `|grad_theta J|`, over all prompts and parameters.
     """
 
     costate: Float[Tensor, "prompts"]
@@ -58,7 +61,18 @@ def _ratio(x: Tensor, y: Tensor) -> Tensor:
 def signal(world: TokenMDP, policy: TokenPolicy, site: str, budget: int = DEFAULT_BUDGET) -> Signal:
     """Exact signal at the prompts, by enumeration.
 
-    Raises InputError for worlds too large, a hidden readout, and logits without derivatives at the site.
+    Args:
+        world: a token world small enough for its prefix tree.
+        policy: the policy before RL.
+        site: where in the network the hidden state h is.
+        budget: bytes that the enumeration may need.
+
+    Returns:
+        Costate, noise, cap and parameter gradient.
+
+    Raises:
+        InputError: the world is too large or pays a hidden readout, or the logits have no finite derivatives at the
+            site.
     """
     tree = grow(world, policy, budget=budget)
     rows, s = completions(tree, budget), word_scores(tree, policy, site, budget)
@@ -84,6 +98,15 @@ def word_scores(
     """`s(o) = sum_t grad_h log pi(c_t)` of every word, from the forward-mode slopes of all logits of a tree.
 
     `grad_h log pi(a) = w(a) - sum_b pi(b) w(b)` at every node on the way; what follows an end token counts nothing.
+
+    Args:
+        tree: prefix tree with every token followed.
+        policy: the policy that the tree was grown with.
+        site: where in the network the hidden state h is.
+        budget: bytes that forward mode may need.
+
+    Returns:
+        The score of every word in the D numbers of h at the prompt's last position.
     """
     world, prompts = tree.world, len(tree.levels[0].reach)
     mask, count = words(tree).mask, tree.levels[-1].tokens.numel()
@@ -100,19 +123,54 @@ def best_of(p: Chances, R: Chances, k: int) -> Float[Tensor, "*batch"]:
     """`E max(R_1 ... R_k)` of k independent completions; for returns of 0 and 1 this is pass@k, `1 - (1 - P)^k`.
 
     As `theory.groups.targets.expected_maximum`, probabilities divided by their sum.
+
+    Args:
+        p: probabilities of the completions; their sum is divided out.
+        R: their returns.
+        k: how many independent completions.
+
+    Returns:
+        The expected best return, in return units.
+
+    Raises:
+        InputError: k < 1.
     """
     return expected_maximum(p / p.sum(-1, keepdim=True), R, whole("k", k, 1))
 
 
 @takes_numbers("p", "R")
 def best_of_headroom(p: Chances, R: Chances, k: int) -> Float[Tensor, "*batch"]:
-    """`pass@k - pass@1`, in general `E max of k - E R`."""
+    """`pass@k - pass@1`, in general `E max of k - E R`.
+
+    Args:
+        p: probabilities of the completions; their sum is divided out.
+        R: their returns.
+        k: how many independent completions.
+
+    Returns:
+        The gain, in return units.
+
+    Raises:
+        InputError: k < 1.
+    """
     return best_of(p, R, k) - best_of(p, R, 1)
 
 
 @takes_numbers("p", "R")
 def power_headroom(p: Chances, R: Chances, alpha: float) -> Float[Tensor, "*batch"]:
-    """`E_q R - E_p R` with `q = p^alpha / sum p^alpha` (power sampling, arXiv:2510.14901); may be negative."""
+    """`E_q R - E_p R` with `q = p^alpha / sum p^alpha` (power sampling, arXiv:2510.14901); may be negative.
+
+    Args:
+        p: probabilities of the completions.
+        R: their returns.
+        alpha: exponent of the probabilities, > 0.
+
+    Returns:
+        The gain, in return units.
+
+    Raises:
+        InputError: alpha is not > 0.
+    """
     if not alpha > 0:
         raise InputError(f"alpha must be > 0; got {alpha!r}")
     q = torch.softmax(alpha * p.clamp(min=torch.finfo(p.dtype).tiny).log(), -1) * (p > 0)
@@ -126,6 +184,17 @@ def kl_headroom(p: Float[Tensor, "L"], R: Float[Tensor, "L"], eps: float) -> flo
 
     The maximiser is `q = p exp(R / beta) / Z`; beta solves KL = eps. For returns of 0 and 1 this is the q that solves
     `q ln(q/p) + (1-q) ln((1-q)/(1-p)) = eps`. Where all of the best completions lie within the ball, it is `max R - E R`.
+
+    Args:
+        p: probabilities of the completions of one prompt.
+        R: their returns.
+        eps: radius of the KL ball, in nats.
+
+    Returns:
+        The largest gain, in return units.
+
+    Raises:
+        InputError: eps is not > 0.
     """
     if not eps > 0:
         raise InputError(f"eps must be > 0, the radius of the KL ball; got {eps!r}")
@@ -148,9 +217,20 @@ def kl_headroom(p: Float[Tensor, "L"], R: Float[Tensor, "L"], eps: float) -> flo
 
 @takes_numbers("p", "R", "H")
 def null_models(p: Chances, R: Chances, H: Float[Tensor, "*batch"]) -> dict[str, Float[Tensor, "*batch"]]:
-    """What must be beaten: sd and variance of R (for returns of 0 and 1 `sqrt(P(1-P))`, GRPO's own scale, and `P(1-P)`),
-    J alone, entropy H alone, headroom alone (the best completion's return less J). None but J moves when R is shifted.
-    """  # noqa: D205
+    """What a prediction of RL's impact must beat: numbers that take no costate.
+
+    Standard deviation and variance of R (for returns of 0 and 1 `sqrt(P(1-P))`, GRPO's own scale, and `P(1-P)`), J
+    alone, entropy H alone, and headroom alone (the best completion's return less J). None but J moves when R is
+    shifted.
+
+    Args:
+        p: probabilities of the completions.
+        R: their returns.
+        H: entropy of the policy, in nats.
+
+    Returns:
+        Each number by its name.
+    """
     J = (p * R).sum(-1)
     spread = (p * (R - J[..., None]) ** 2).sum(-1)
     return {"sqrt(P(1-P))": spread.sqrt(), "P(1-P)": spread, "J": J, "H": H, "headroom": R.amax(-1) - J}
@@ -158,7 +238,18 @@ def null_models(p: Chances, R: Chances, H: Float[Tensor, "*batch"]) -> dict[str,
 
 @takes_numbers("H", "R")
 def entropy_law(H: Float[Tensor, "points"], R: Float[Tensor, "points"]) -> tuple[float, float]:
-    """Least-squares a, b of the entropy law `R = -a exp(H) + b`. Raises InputError for fewer than two different entropies."""
+    """Least-squares a, b of the entropy law `R = -a exp(H) + b`.
+
+    Args:
+        H: entropies of the points, in nats.
+        R: their returns.
+
+    Returns:
+        a and b.
+
+    Raises:
+        InputError: there are fewer than two different entropies.
+    """
     x = -H.exp()
     centred = x - x.mean()
     if len(H) < 2 or float(centred.abs().max()) <= 1e-12 * float(x.abs().max()):

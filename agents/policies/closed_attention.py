@@ -22,6 +22,10 @@ class ClosedAttention:
     value are constants for the later one. A position's own key and value (distance 0) are never closed. Contexts are read one
     position at a time, so edges inside a prompt are closed too.
 
+    Args:
+        policy: a `Transformer`.
+        closed: (layer, distance) -> True, False, or one of them for each head.
+
     Raises:
         InputError: the policy is not a `Transformer`; later, where `closed` gives another number of entries.
     """
@@ -36,13 +40,37 @@ class ClosedAttention:
     def extend(
         self, x: Float[Tensor, "B T D"], cache: Any = None, probes: Mapping[str, Tensor] | None = None
     ) -> tuple[Float[Tensor, "B V"], Any]:
-        """Logits after the last of the new positions, and the cache, in which every edge is open."""
+        """Logits after the last of the new positions, and the cache, in which every edge is open.
+
+        Args:
+            x: embeddings of T new positions.
+            cache: what an earlier call returned; None at the beginning.
+            probes: by site a tensor that is added there.
+
+        Returns:
+            The logits, and the new cache.
+
+        Raises:
+            InputError: `closed` gives another number of entries than there are heads.
+        """
         return self._read(self.policy.extend, x, cache, probes or {})
 
     def hidden(
         self, x: Float[Tensor, "B T D"], cache: Any = None, probes: Mapping[str, Tensor] | None = None
     ) -> tuple[Float[Tensor, "B D"], Any]:
-        """The last hidden state and the cache, as `extend`."""
+        """The last hidden state and the cache, as `extend`.
+
+        Args:
+            x: embeddings of T new positions.
+            cache: what an earlier call returned; None at the beginning.
+            probes: by site a tensor that is added there.
+
+        Returns:
+            The hidden state, and the new cache.
+
+        Raises:
+            InputError: as in `extend`.
+        """
         return self._read(self.policy.hidden, x, cache, probes or {})
 
     def _read(self, read: Any, x: Tensor, cache: Any, probes: Mapping[str, Tensor]) -> tuple[Tensor, Any]:
@@ -82,22 +110,55 @@ def _reopened(old: list[Any], new: list[Any]) -> list[Any]:
 
 
 def everything(layer: int, distance: int) -> bool:
-    """Close all edges."""
+    """Close all edges.
+
+    Args:
+        layer: index of the layer; without effect.
+        distance: how far back the edge goes; without effect.
+
+    Returns:
+        True.
+    """
     return True
 
 
 def beyond(longest: int) -> Closed:
-    """Close the edges longer than `longest`."""
+    """Close the edges longer than `longest`.
+
+    Args:
+        longest: the longest distance that stays open.
+
+    Returns:
+        The rule, for `ClosedAttention`.
+    """
     return lambda layer, distance: distance > longest
 
 
 def in_layer(closed: int) -> Closed:
-    """Close all edges of the layer with this index."""
+    """Close all edges of the layer with this index.
+
+    Args:
+        closed: index of the layer.
+
+    Returns:
+        The rule, for `ClosedAttention`.
+    """
     return lambda layer, distance: layer == closed
 
 
 def in_head(closed: int, heads: int) -> Closed:
-    """Close all edges of the head with this index, in every layer."""
+    """Close all edges of the head with this index, in every layer.
+
+    Args:
+        closed: index of the head.
+        heads: how many there are.
+
+    Returns:
+        The rule, for `ClosedAttention`.
+
+    Raises:
+        InputError: there is no such head.
+    """
     if not 0 <= closed < heads:
         raise InputError(f"head {closed} does not exist: they are 0 ... {heads - 1}")
     return lambda layer, distance: [head == closed for head in range(heads)]

@@ -16,6 +16,14 @@ def entropy_knobs(temperature: float, offset: Any, V: int) -> tuple[float, Float
 
     An offset that is one number is added to the logit of token 0 only: added to all logits it would change nothing.
 
+    Args:
+        temperature: by which the logits are divided.
+        offset: what is added to the logits, one number or V of them.
+        V: size of the vocabulary.
+
+    Returns:
+        The temperature, and the offset of every token.
+
     Raises:
         InputError: the temperature is not finite and > 0, or the offset is neither a finite number nor V of them.
     """

@@ -14,6 +14,13 @@ class LinearPolicy(nn.Module):
     """`u_t = -K s_t - k`, or `-K_t s_t - k_t` where they carry a leading time dimension; without k there is no offset.
 
     K and k are the parameters.
+
+    Args:
+        K: the gain, (m, n), or (T, m, n) to change in time.
+        k: the offset, (m,), or (T, m) to change in time; None for none.
+
+    Raises:
+        InputError: K or k has another shape, or an entry is not finite.
     """
 
     window = 1
@@ -34,7 +41,15 @@ class LinearPolicy(nn.Module):
         self.k = None if offset is None else nn.Parameter(offset)
 
     def forward(self, history: Float[Tensor, "batch seen n"], t: int) -> Float[Tensor, "batch m"]:
-        """Command for the last state."""
+        """Command for the last state.
+
+        Args:
+            history: states so far, oldest first.
+            t: the time of the last of them.
+
+        Returns:
+            One command for each row.
+        """
         K = self.K[t] if self.K.ndim == 3 else self.K
         command = -history[:, -1] @ K.mT
         if self.k is None:
@@ -70,11 +85,25 @@ class PositionAttention(nn.Module):
         self.window = b.shape[1]
 
     def weights(self, seen: int) -> Float[Tensor, "heads seen"]:
-        """Attention over lags 0..seen-1."""
+        """Attention over lags 0..seen-1.
+
+        Args:
+            seen: number of states so far, at most the window.
+
+        Returns:
+            One weight for each head and lag; those of a head sum to 1.
+        """
         return torch.softmax(self.scores[:, :seen], -1)
 
     def gains(self, T: int) -> Float[Tensor, "T window m n"]:
-        """`K_{t,j} = sum_h weight_{h,j} W_h` for every step; zero for states before the start."""
+        """`K_{t,j} = sum_h weight_{h,j} W_h` for every step; zero for states before the start.
+
+        Args:
+            T: number of steps.
+
+        Returns:
+            The gain of every step and lag.
+        """
         rows = []
         for t in range(T):
             weights = self.weights(min(t + 1, self.window))
@@ -83,13 +112,28 @@ class PositionAttention(nn.Module):
         return torch.stack(rows)
 
     def forward(self, history: Float[Tensor, "batch seen n"], t: int) -> Float[Tensor, "batch m"]:
-        """Attend to the last `window` states."""
+        """Attend to the last `window` states.
+
+        Args:
+            history: states so far, oldest first.
+            t: the time of the last of them.
+
+        Returns:
+            One command for each row.
+        """
         recent = history[:, -self.window :].flip(1)
         return -torch.einsum("hj,hmn,bjn->bm", self.weights(recent.shape[1]), self.W, recent)
 
 
 class ConstantPolicy(nn.Module):
-    """`u_t = theta` whatever the state: the policy of the chaotic map."""
+    """`u_t = theta` whatever the state: the policy of the chaotic map.
+
+    Args:
+        theta: the command, (m,).
+
+    Raises:
+        InputError: theta has another shape, or an entry is not finite.
+    """
 
     window = 1
 
@@ -101,7 +145,15 @@ class ConstantPolicy(nn.Module):
         self.theta = nn.Parameter(command)
 
     def forward(self, history: Float[Tensor, "batch seen n"], t: int) -> Float[Tensor, "batch m"]:
-        """Return theta for every sample."""
+        """Return theta for every sample.
+
+        Args:
+            history: states so far; only their number of rows counts.
+            t: without effect.
+
+        Returns:
+            theta in every row.
+        """
         return self.theta.expand(history.shape[0], -1)
 
 
@@ -111,6 +163,9 @@ class ClosedPath(nn.Module):
     Args:
         policy: any policy.
         path: "past" detaches all states but the current one (attention closed), "all" detaches the whole history.
+
+    Raises:
+        InputError: there is no such path.
     """
 
     def __init__(self, policy: Policy, path: str):
@@ -120,7 +175,15 @@ class ClosedPath(nn.Module):
         self.policy, self.path, self.window = policy, path, policy.window
 
     def forward(self, history: Float[Tensor, "batch seen n"], t: int) -> Float[Tensor, "batch m"]:
-        """The policy's command, with the path closed."""
+        """The policy's command, with the path closed.
+
+        Args:
+            history: states so far, oldest first.
+            t: the time of the last of them.
+
+        Returns:
+            One command for each row.
+        """
         if self.path == "all":
             return self.policy(history.detach(), t)
         return self.policy(torch.cat([history[:, :-1].detach(), history[:, -1:]], 1), t)

@@ -88,26 +88,68 @@ class ModulePolicy(nn.Module):
         return ("embedding", *self._paths)
 
     def embed(self, u: Float[Tensor, "*batch V"] | Int[Tensor, "*batch"]) -> Float[Tensor, "*batch D"]:
-        """Embeddings of tokens, or `E'u` of relaxed tokens."""
+        """Embeddings of tokens, or `E'u` of relaxed tokens.
+
+        Args:
+            u: tokens, or rows of probabilities over the vocabulary.
+
+        Returns:
+            One embedding for each.
+        """
         return u @ self.table if u.is_floating_point() else self.table[u]
 
     def forward(
         self, embeddings: Float[Tensor, "B T D"], probes: Mapping[str, Tensor] | None = None
     ) -> Float[Tensor, "B T V"]:
-        """Logits at every position of whole contexts."""
+        """Logits at every position of whole contexts.
+
+        Args:
+            embeddings: of all positions.
+            probes: by site a tensor (B, T, width) that is added there.
+
+        Returns:
+            Logits of the token after each position.
+
+        Raises:
+            InputError: as for the class.
+        """
         return self._run(embeddings, probes or {})[0]
 
     def extend(
         self, x: Float[Tensor, "B T D"], cache: Seen | None = None, probes: Mapping[str, Tensor] | None = None
     ) -> tuple[Float[Tensor, "B V"], Seen]:
-        """Logits after the last of the new positions; the cache holds all embeddings and probes so far."""
+        """Logits after the last of the new positions; the cache holds all embeddings and probes so far.
+
+        Args:
+            x: embeddings of T new positions.
+            cache: what an earlier call returned; None at the beginning.
+            probes: by site a tensor that is added there.
+
+        Returns:
+            The logits, and the new cache.
+
+        Raises:
+            InputError: as for the class.
+        """
         seen = _joined(x, cache, probes or {})
         return self._run(*seen)[0][:, -1], seen
 
     def hidden(
         self, x: Float[Tensor, "B T D"], cache: Seen | None = None, probes: Mapping[str, Tensor] | None = None
     ) -> tuple[Float[Tensor, "B width"], Seen]:
-        """The last hidden state, which is the input of the submodule `head` at the last position; the cache as in `extend`."""
+        """The last hidden state, which is the input of the submodule `head` at the last position; the cache as in `extend`.
+
+        Args:
+            x: embeddings of T new positions.
+            cache: what an earlier call returned; None at the beginning.
+            probes: by site a tensor that is added there.
+
+        Returns:
+            The hidden state, and the new cache.
+
+        Raises:
+            InputError: no head was named, or as for the class.
+        """
         if self._head is None:
             raise InputError(
                 "head must name the submodule that reads the last hidden state: ModulePolicy(..., head=...)"

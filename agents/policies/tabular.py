@@ -13,8 +13,15 @@ from envs.world import InputError
 class TabularPolicy(nn.Module):
     """`pi_k(a | z) = softmax((logits[k, z] + offset) / temperature)`, logits (S, V), or (H, S, V) to change in time.
 
-    The two knobs are those of `agents.policies.knobs.entropy_knobs`. Raises InputError for a table that is not finite or has
-    another shape, and for a knob that `entropy_knobs` refuses.
+    The two knobs are those of `agents.policies.knobs.entropy_knobs`.
+
+    Args:
+        logits: the table.
+        temperature: the first entropy knob.
+        offset: the second.
+
+    Raises:
+        InputError: the table is not finite or has another shape, or `entropy_knobs` refuses a knob.
     """
 
     offset: Tensor
@@ -29,5 +36,9 @@ class TabularPolicy(nn.Module):
         self.register_buffer("offset", knob)
 
     def probabilities(self) -> Float[Tensor, "*time S V"]:
-        """pi(a | z) of every state and action (and time)."""
+        """pi(a | z) of every state and action (and time).
+
+        Returns:
+            One row of probabilities for each state.
+        """
         return torch.softmax((self.logits + self.offset) / self.temperature, -1)

@@ -41,7 +41,12 @@ class Embedding(nn.Embedding):
 
 
 class Attention(nn.Module):
-    """Causal multi-head self-attention over the chunks of a cache."""
+    """Causal multi-head self-attention over the chunks of a cache.
+
+    Args:
+        width: D.
+        heads: number of heads, a divisor of the width.
+    """
 
     def __init__(self, width: int, heads: int):
         super().__init__()
@@ -49,7 +54,18 @@ class Attention(nn.Module):
         self.inward, self.outward = Linear(width, 3 * width), Linear(width, width)
 
     def forward(self, x: Float[Tensor, "B T D"], past: list[Chunk]) -> tuple[Float[Tensor, "B T D"], list[Chunk]]:
-        """Attend from x to the past and, causally, to x itself; return the output and the past with x added."""
+        """Attend from x to the past and, causally, to x itself; return the output and the past with x added.
+
+        Args:
+            x: the new positions.
+            past: keys and values of the positions before them, in chunks.
+
+        Returns:
+            The output, and the past with x added.
+
+        Raises:
+            InputError: x has several positions and the past is not empty.
+        """
         if past and x.shape[1] > 1:
             raise InputError("extend takes one position at a time after the first call")
         q, k, v = self.inward(x).reshape(*x.shape[:-1], 3, self.heads, -1).permute(2, 0, 3, 1, 4)
@@ -81,7 +97,12 @@ def _attend_to_chunks(q: Tensor, chunks: list[Chunk]) -> Tensor:
 
 
 class Block(nn.Module):
-    """`x + attention(norm x)`, then `x + mlp(norm x)`."""
+    """`x + attention(norm x)`, then `x + mlp(norm x)`.
+
+    Args:
+        width: D.
+        heads: number of heads, a divisor of the width.
+    """
 
     def __init__(self, width: int, heads: int):
         super().__init__()
@@ -90,7 +111,15 @@ class Block(nn.Module):
         self.mlp = nn.Sequential(Linear(width, 4 * width), nn.GELU(), Linear(4 * width, width))
 
     def forward(self, x: Float[Tensor, "B T D"], past: list[Chunk]) -> tuple[Float[Tensor, "B T D"], list[Chunk]]:
-        """Apply both residual branches; return the output and the past with x added."""
+        """Apply both residual branches; return the output and the past with x added.
+
+        Args:
+            x: the new positions.
+            past: keys and values of the positions before them, in chunks.
+
+        Returns:
+            The output, and the past with x added.
+        """
         attended, chunks = self.attention(self.norm1(x), past)
         x = x + attended
         return x + self.mlp(self.norm2(x)), chunks
@@ -160,7 +189,14 @@ class Transformer(nn.Module):
         return ("embedding", *(f"layer{i + 1}" for i in range(self.layers)))
 
     def embed(self, u: Float[Tensor, "*batch V"] | Int[Tensor, "*batch"]) -> Float[Tensor, "*batch D"]:
-        """Embeddings of tokens, or `E'u` of relaxed tokens."""
+        """Embeddings of tokens, or `E'u` of relaxed tokens.
+
+        Args:
+            u: tokens, or rows of probabilities over the vocabulary.
+
+        Returns:
+            One embedding for each.
+        """
         if u.is_floating_point():
             return u @ self.embedding.weight
         rows: Tensor = self.embedding(u)
@@ -169,20 +205,55 @@ class Transformer(nn.Module):
     def forward(
         self, embeddings: Float[Tensor, "B T D"], probes: Mapping[str, Tensor] | None = None
     ) -> Float[Tensor, "B T V"]:
-        """Logits at every position of whole contexts."""
+        """Logits at every position of whole contexts.
+
+        Args:
+            embeddings: of all positions.
+            probes: by site a tensor (B, T, width) that is added there.
+
+        Returns:
+            Logits of the token after each position.
+
+        Raises:
+            InputError: as for the class.
+        """
         return self._logits(self._run(embeddings, [[] for _ in self.blocks], 0, probes)[0])
 
     def extend(
         self, x: Float[Tensor, "B T D"], cache: Cache | None = None, probes: Mapping[str, Tensor] | None = None
     ) -> tuple[Float[Tensor, "B V"], Cache]:
-        """Logits after the last of the new positions, and the cache with these added (the old cache stays valid)."""
+        """Logits after the last of the new positions, and the cache with these added (the old cache stays valid).
+
+        Args:
+            x: embeddings of T new positions.
+            cache: what an earlier call returned; None at the beginning.
+            probes: by site a tensor that is added there.
+
+        Returns:
+            The logits, and the new cache.
+
+        Raises:
+            InputError: as for the class.
+        """
         h, longer = self.hidden(x, cache, probes)
         return self._logits(h), longer
 
     def hidden(
         self, x: Float[Tensor, "B T D"], cache: Cache | None = None, probes: Mapping[str, Tensor] | None = None
     ) -> tuple[Float[Tensor, "B D"], Cache]:
-        """The last hidden state, which the head reads, at the last of the new positions; and the cache as in `extend`."""
+        """The last hidden state, which the head reads, at the last of the new positions; and the cache as in `extend`.
+
+        Args:
+            x: embeddings of T new positions.
+            cache: what an earlier call returned; None at the beginning.
+            probes: by site a tensor that is added there.
+
+        Returns:
+            The hidden state, and the new cache.
+
+        Raises:
+            InputError: as for the class.
+        """
         cache = cache or [[] for _ in self.blocks]
         h, longer = self._run(x, cache, sum(k.shape[2] for k, _ in cache[0]), probes)
         return h[:, -1], longer
@@ -214,7 +285,11 @@ class Transformer(nn.Module):
 
 
 class TransformerCommand(nn.Module):
-    """A Gaussian-head transformer as a policy of a linear-quadratic world: `u_t` is its output after the states s_0 ... s_t."""
+    """A Gaussian-head transformer as a policy of a linear-quadratic world: `u_t` is its output after the states s_0 ... s_t.
+
+    Args:
+        network: a transformer with a Gaussian head.
+    """
 
     window = None
 
@@ -223,7 +298,15 @@ class TransformerCommand(nn.Module):
         self.network = network
 
     def forward(self, history: Float[Tensor, "batch seen n"], t: int) -> Float[Tensor, "batch m"]:
-        """Command for the last state of the history."""
+        """Command for the last state of the history.
+
+        Args:
+            history: states so far, oldest first.
+            t: the time of the last of them.
+
+        Returns:
+            One command for each row.
+        """
         commands: Tensor = self.network(self.network.embedding(history))
         return commands[:, -1]
 

@@ -29,39 +29,100 @@ def group_wise(part: Part) -> Part:
     """Mark an advantage, surrogate or normaliser whose rows depend on their own group alone (and on the number of groups).
 
     A learner made of such parts may take the rows of many batches in one call.
+
+    Args:
+        part: an advantage, surrogate or normaliser.
+
+    Returns:
+        The part itself.
     """
     _GROUP_WISE.add(part)
     return part
 
 
 def is_group_wise(part: Callable[..., Tensor]) -> bool:
-    """Whether it is marked so; a user's own function counts as one that may mix groups until it is marked."""
+    """Whether a part is marked by `group_wise`; a user's own function counts as one that may mix groups until it is marked.
+
+    Args:
+        part: an advantage, surrogate or normaliser.
+
+    Returns:
+        True or False.
+    """
     return part in _GROUP_WISE
 
 
 @group_wise
 def full_return(rewards: Rewards, mask: Mask, group: Group) -> Float[Tensor, "rows T"]:
-    """`A_it = R_i`. Mean: grad J, at the highest variance of all."""
+    """`A_it = R_i`. Mean: grad J, at the highest variance of all.
+
+    Args:
+        rewards: what each step adds to the return.
+        mask: True for the policy's steps.
+        group: number of each row's group.
+
+    Returns:
+        The advantage of every step, 0 where the mask is False.
+
+    Raises:
+        InputError: as in `agents.recipes.batch.check_rows`.
+    """
     check_rows(rewards, mask, group)
     return _on_all_steps(rewards.sum(1), mask)
 
 
 @group_wise
 def reward_to_go(rewards: Rewards, mask: Mask, group: Group) -> Float[Tensor, "rows T"]:
-    """`A_it = sum_{k>=t} r_ik`, without the rewards before the token, which add only variance. Mean: grad J."""
+    """`A_it = sum_{k>=t} r_ik`, without the rewards before the token, which add only variance. Mean: grad J.
+
+    Args:
+        rewards: what each step adds to the return.
+        mask: True for the policy's steps.
+        group: number of each row's group.
+
+    Returns:
+        The advantage of every step, 0 where the mask is False.
+
+    Raises:
+        InputError: as in `agents.recipes.batch.check_rows`.
+    """
     check_rows(rewards, mask, group)
     return _to_go(rewards) * mask
 
 
 def batch_baseline(rewards: Rewards, mask: Mask, group: Group) -> Float[Tensor, "rows T"]:
-    """`A_it = R_i - mean_{j != i} R_j` over the whole batch (REINFORCE with a baseline). Mean: grad J."""
+    """`A_it = R_i - mean_{j != i} R_j` over the whole batch (REINFORCE with a baseline). Mean: grad J.
+
+    Args:
+        rewards: what each step adds to the return.
+        mask: True for the policy's steps.
+        group: number of each row's group.
+
+    Returns:
+        The advantage of every step, 0 where the mask is False.
+
+    Raises:
+        InputError: as in `agents.recipes.batch.check_rows`, with a batch of 2 or more.
+    """
     check_rows(rewards, mask, group)
     return leave_one_out(rewards, mask, torch.zeros_like(group))
 
 
 @group_wise
 def leave_one_out(rewards: Rewards, mask: Mask, group: Group) -> Float[Tensor, "rows T"]:
-    """`A_it = R_i - mean_{j != i} R_j` within the group (RLOO, arXiv:2402.14740). Mean: grad J. Needs groups of two or more."""
+    """`A_it = R_i - mean_{j != i} R_j` within the group (RLOO, arXiv:2402.14740). Mean: grad J. Needs groups of two or more.
+
+    Args:
+        rewards: what each step adds to the return.
+        mask: True for the policy's steps.
+        group: number of each row's group.
+
+    Returns:
+        The advantage of every step, 0 where the mask is False.
+
+    Raises:
+        InputError: as in `agents.recipes.batch.check_rows`, with groups of 2 or more.
+    """
     sizes = check_rows(rewards, mask, group, least=2)[group].to(rewards)[:, None]
     return mean_baseline(rewards, mask, group) * sizes / (sizes - 1)
 
@@ -70,8 +131,19 @@ def leave_one_out(rewards: Rewards, mask: Mask, group: Group) -> Float[Tensor, "
 def leave_one_out_to_go(rewards: Rewards, mask: Mask, group: Group) -> Float[Tensor, "rows T"]:
     """Reward-to-go minus the mean reward-to-go of the group's other rows at the same step. Mean: grad J.
 
-    A row that has ended counts with reward-to-go 0: without it the baseline would depend on its length. Needs groups of two or
-    more.
+    A row that has ended counts with reward-to-go 0: without it the baseline would depend on its length. Needs groups of
+    two or more.
+
+    Args:
+        rewards: what each step adds to the return.
+        mask: True for the policy's steps.
+        group: number of each row's group.
+
+    Returns:
+        The advantage of every step, 0 where the mask is False.
+
+    Raises:
+        InputError: as in `agents.recipes.batch.check_rows`, with groups of 2 or more.
     """
     sizes = check_rows(rewards, mask, group, least=2)[group].to(rewards)[:, None]
     to_go = _to_go(rewards)
@@ -80,7 +152,19 @@ def leave_one_out_to_go(rewards: Rewards, mask: Mask, group: Group) -> Float[Ten
 
 @group_wise
 def mean_baseline(rewards: Rewards, mask: Mask, group: Group) -> Float[Tensor, "rows T"]:
-    """`A_it = R_i - mean_j R_j`, row i included in the mean (Dr. GRPO, arXiv:2503.20783). Mean: (G-1)/G grad J."""
+    """`A_it = R_i - mean_j R_j`, row i included in the mean (Dr. GRPO, arXiv:2503.20783). Mean: (G-1)/G grad J.
+
+    Args:
+        rewards: what each step adds to the return.
+        mask: True for the policy's steps.
+        group: number of each row's group.
+
+    Returns:
+        The advantage of every step, 0 where the mask is False.
+
+    Raises:
+        InputError: as in `agents.recipes.batch.check_rows`.
+    """
     check_rows(rewards, mask, group)
     return _on_all_steps(_centred(rewards.sum(1), group), mask)
 
@@ -120,8 +204,14 @@ def standardised(population: bool = True, eps: float = 0.0) -> Advantage:
 def whitened(baseline: bool = False) -> Advantage:
     """`A_it = (x_it - mean x) / std x`, mean and std over all tokens of the batch (REINFORCE++, arXiv:2501.03262).
 
-    x is the reward-to-go, or with `baseline` the return less the mean of the row's group, at all of its tokens. The groups of a
-    batch are mixed. 0 where all x are equal. Mean: see `agents.recipes.learners.reinforce_pp`.
+    x is the reward-to-go, or with `baseline` the return less the mean of the row's group, at all of its tokens. The
+    groups of a batch are mixed. 0 where all x are equal. Mean: see `agents.recipes.learners.reinforce_pp`.
+
+    Args:
+        baseline: whether the mean of the row's group is subtracted.
+
+    Returns:
+        The advantage function.
     """
     base = mean_baseline if baseline else reward_to_go
 
@@ -149,6 +239,9 @@ def gae(values: Float[Tensor, "rows T"], lam: float) -> Advantage:
         values: `gamma^k V_k` before each step; rewards and values carry their discount, so gamma does not enter.
         lam: lambda.
 
+    Returns:
+        The advantage function.
+
     Raises:
         InputError: lam lies outside [0, 1].
     """
@@ -172,7 +265,15 @@ def gae(values: Float[Tensor, "rows T"], lam: float) -> Advantage:
 
 
 def group_mean(x: Float[Tensor, "rows *rest"], group: Group) -> Float[Tensor, "rows *rest"]:
-    """The mean of each row's group, row by row."""
+    """The mean of each row's group, row by row.
+
+    Args:
+        x: one entry for each row; further axes are kept.
+        group: number of each row's group.
+
+    Returns:
+        The mean, in the shape of x.
+    """
     sizes = torch.bincount(group).to(x)
     sums = x.new_zeros(len(sizes), *x.shape[1:]).index_add_(0, group, x)
     return (sums / sizes.reshape(-1, *[1] * (x.ndim - 1)))[group]

@@ -59,7 +59,14 @@ class Batch:
                 )
 
     def rows(self, index: Tensor | slice) -> "Batch":
-        """The rows at `index` as a batch of their own, their groups numbered anew."""
+        """The rows at `index` as a batch of their own, their groups numbered anew.
+
+        Args:
+            index: numbers of rows, booleans, or a slice.
+
+        Returns:
+            The smaller batch.
+        """
         tables = {name: x for name, x in self.__dict__.items() if name != "extras"}
         chosen: dict[str, Any] = {name: None if x is None else x[index] for name, x in tables.items()}
         extras = None if self.extras is None else {name: x[index] for name, x in self.extras.items()}
@@ -85,6 +92,15 @@ def check_rows(
     rewards: Float[Tensor, "rows T"], mask: Bool[Tensor, "rows T"], group: Int[Tensor, "rows"], least: int = 1
 ) -> Int[Tensor, "groups"]:
     """Check rewards, mask and group, and return the sizes of the groups.
+
+    Args:
+        rewards: what each step adds to the return.
+        mask: True for the policy's steps.
+        group: number of each row's group.
+        least: the smallest group that is allowed.
+
+    Returns:
+        The number of rows of each group.
 
     Raises:
         InputError: as for `Batch`, or a group has fewer than `least` rows.

@@ -27,6 +27,10 @@ class Penalty:
     (grad KL(pi || ref) - grad KL(ref || pi) at the visited prefixes). In the loss, with the visitation of prefixes held
     fixed: k1 adds nothing, k2 minus grad KL(pi || ref), k3 minus grad KL(ref || pi), each times the normaliser.
 
+    Attributes:
+        estimator: name of the estimator, "k1", "k2" or "k3".
+        beta: weight of the penalty.
+
     Raises:
         InputError: the estimator is unknown, or beta is not a finite number >= 0.
     """
@@ -42,13 +46,25 @@ class Penalty:
             raise InputError(f"beta must be a finite number >= 0; got {self.beta!r}")
 
     def __call__(self, log_ratio: Tensor) -> Tensor:
-        """The penalty of every token."""
+        """The penalty of every token.
+
+        Args:
+            log_ratio: log(pi / pi_ref) of every token.
+
+        Returns:
+            The penalties, in the shape of log_ratio.
+        """
         return self.beta * KL_ESTIMATORS[self.estimator](log_ratio)
 
 
 @dataclass(frozen=True)
 class Target:
-    """What a recipe is meant to climb: `max@k - beta KL(pi || ref)`, `max@k = E max(R_1 ... R_k)`; by default J."""
+    """What a recipe is meant to climb: `max@k - beta KL(pi || ref)`, `max@k = E max(R_1 ... R_k)`; by default J.
+
+    Attributes:
+        k: of max@k; 1 for the expected return.
+        beta: weight of the KL divergence.
+    """
 
     k: int = 1
     beta: float = 0.0
@@ -140,7 +156,18 @@ class Learner:
         return all(part is None or is_group_wise(part) for part in parts)
 
     def advantages(self, batch: Batch, old: Float[Tensor, "rows T"]) -> Float[Tensor, "rows T"]:
-        """Advantages of the rows, constants; `old` are the log-probabilities of the policy that drew them."""
+        """Advantages of the rows, constants.
+
+        Args:
+            batch: the rows.
+            old: log-probabilities of the policy that drew them.
+
+        Returns:
+            The advantage of every step.
+
+        Raises:
+            InputError: the batch lacks a field or extra that the recipe needs, or the advantages are not finite.
+        """
         rewards = self.penalised_rewards(batch, old)
         if self.compare_dropped or not self.drop_truncated or batch.ended is None:
             return self._compared(batch, rewards, slice(None))
@@ -168,7 +195,18 @@ class Learner:
         return {name: extras[name] for name in names}
 
     def penalised_rewards(self, batch: Batch, old: Float[Tensor, "rows T"]) -> Float[Tensor, "rows T"]:
-        """Rewards minus the KL penalty, if there is one in the reward; a critic must predict these."""
+        """Rewards minus the KL penalty, if there is one in the reward; a critic must predict these.
+
+        Args:
+            batch: the rows.
+            old: log-probabilities of the policy that drew them.
+
+        Returns:
+            The rewards of every step.
+
+        Raises:
+            InputError: the batch lacks the reference's log-probabilities.
+        """
         rewards = batch.rewards
         if self.kl_reward is not None:
             log_ratio = old - self._needed(batch, "reference")
@@ -187,7 +225,19 @@ class Learner:
     def loss(
         self, log_probs: Float[Tensor, "rows T"], entropy: Float[Tensor, "rows T"] | None, batch: Batch
     ) -> Float[Tensor, ""]:
-        """`-sum_it n_it [ surrogate_it - kl_it + entropy_it ]` with the normaliser's weights n; the sum of `row_losses`."""
+        """`-sum_it n_it [ surrogate_it - kl_it + entropy_it ]` with the normaliser's weights n; the sum of `row_losses`.
+
+        Args:
+            log_probs: log pi of the steps, which carry the gradient.
+            entropy: entropies of pi before the steps, which carry the gradient; needed for an entropy bonus only.
+            batch: the rows.
+
+        Returns:
+            The loss, to be minimised.
+
+        Raises:
+            InputError: as in `row_losses`.
+        """
         return self.row_losses(log_probs, entropy, batch).sum()
 
     def row_losses(
@@ -199,6 +249,9 @@ class Learner:
             log_probs: log pi of the steps, which carry the gradient.
             entropy: entropies of pi before the steps, which carry the gradient; needed for an entropy bonus only.
             batch: the rows.
+
+        Returns:
+            One number for each row.
 
         Raises:
             InputError: the batch lacks a field that the recipe needs, or the advantages are not finite.
@@ -240,8 +293,18 @@ class Learner:
     ) -> tuple[Float[Tensor, "rows"], Tensor, Tensor | None]:
         """The loss of each row, and minus the slopes of their sum in log_probs and in the entropies (None without a bonus).
 
-        The slopes are the weights of the update, `sum_it w_it grad log pi(c_it) + u_it grad H_it`. Arguments as in `loss`; no
-        gradient is carried.
+        The slopes are the weights of the update, `sum_it w_it grad log pi(c_it) + u_it grad H_it`. No gradient is carried.
+
+        Args:
+            log_probs: log pi of the steps.
+            entropy: entropies of pi before the steps; needed for an entropy bonus only.
+            batch: the rows.
+
+        Returns:
+            The losses of the rows, the weights w, and the weights u (None without a bonus).
+
+        Raises:
+            InputError: as in `row_losses`.
         """
         inputs = [log_probs.detach().requires_grad_()]
         if self.entropy and entropy is not None:
@@ -256,7 +319,20 @@ class Learner:
     ) -> tuple[Float[Tensor, "rows T"], Float[Tensor, "rows T"] | None]:
         """The update's weights of `grad log pi(c_it)` and of `grad H_it`, from which exact expectations are taken.
 
-        Without `log_probs` the ratio pi / pi_old is 1 everywhere. `fields` are further fields of the batch, and its extras.
+        Without `log_probs` the ratio pi / pi_old is 1 everywhere.
+
+        Args:
+            rewards: what each step adds to the return.
+            mask: True for the policy's steps.
+            group: number of each row's group.
+            log_probs: log pi of the steps; None for those of the policy that drew them.
+            fields: further fields of the batch, and its extras.
+
+        Returns:
+            The weights w, and the weights u (None without a bonus).
+
+        Raises:
+            InputError: as in `row_losses` and for a `Batch`.
         """
         current = torch.zeros_like(rewards) if log_probs is None else log_probs
         extras = {name: fields.pop(name) for name in self.signals if name in fields}

@@ -43,7 +43,14 @@ _COMMON = {"drop_truncated": False, "count_dropped": False, "compare_dropped": T
 
 
 def recipe(build: Build) -> Build:
-    """Make a builder known under its own name, to `build_learner` and to `costate train`."""
+    """Make a builder known under its own name, to `build_learner` and to `costate train`.
+
+    Args:
+        build: the builder.
+
+    Returns:
+        The builder itself.
+    """
     LEARNERS[build.__name__] = build
     return build
 
@@ -54,6 +61,13 @@ def reinforce(baseline: bool = False, to_go: bool = False) -> Learner:
 
     With a baseline the mean over all other rows is subtracted (with `to_go`, over the group's other rows). Mean: grad J.
     Departs from Williams (1992) in the baseline, which is a leave-one-out mean and not a running mean.
+
+    Args:
+        baseline: whether a leave-one-out mean is subtracted.
+        to_go: whether rewards before the token are left out.
+
+    Returns:
+        The learner.
     """
     advantages = {
         (False, False): full_return,
@@ -66,7 +80,11 @@ def reinforce(baseline: bool = False, to_go: bool = False) -> Learner:
 
 @recipe
 def rloo() -> Learner:
-    """RLOO (arXiv:2402.14740): `A = R - mean over the group's other rows`, on whole rows as in its paper. Mean: grad J."""
+    """RLOO (arXiv:2402.14740): `A = R - mean over the group's other rows`, on whole rows as in its paper. Mean: grad J.
+
+    Returns:
+        The learner.
+    """
     return Learner("rloo", leave_one_out, least=2)
 
 
@@ -75,6 +93,15 @@ def dr_grpo(clip: float = 0.2) -> Learner:
     """Dr. GRPO (arXiv:2503.20783): `A = R - mean`, sum over tokens. Mean: (G-1)/G grad J.
 
     Its authors' code divides by a constant number of tokens; here the constant is 1.
+
+    Args:
+        clip: epsilon of PPO's clip.
+
+    Returns:
+        The learner.
+
+    Raises:
+        InputError: clip is negative.
     """
     return Learner("dr_grpo", mean_baseline, clipped(clip, clip), least=2)
 
@@ -92,6 +119,9 @@ def grpo(std: str = "population", length: str = "row mean", clip: float = 0.2, e
         length: the normaliser; "row mean" is GRPO's at sequence level, "group token mean" at token level.
         clip: epsilon of PPO's clip.
         eps: added to the std; 1e-4 in common code.
+
+    Returns:
+        The learner.
 
     Raises:
         InputError: a name is unknown, or clip or eps is negative.
@@ -122,6 +152,9 @@ def dapo(low: float = 0.2, high: float = 0.28, drop_truncated: bool = False, dyn
         drop_truncated: whether rows that were cut are left out of the loss.
         dynamic_sampling: "none", "accuracy" (needs that signal of the world) or "reward" (by returns that differ).
 
+    Returns:
+        The learner.
+
     Raises:
         InputError: dynamic_sampling is unknown, or low or high is negative.
     """
@@ -135,10 +168,20 @@ def dapo(low: float = 0.2, high: float = 0.28, drop_truncated: bool = False, dyn
 def reinforce_pp(baseline: bool = False, clip: float = 0.2) -> Learner:
     """REINFORCE++ (arXiv:2501.03262): advantages whitened over the tokens of the whole batch, PPO's clip, mean over its tokens.
 
-    The advantage is the reward-to-go, or with `baseline` the return less the mean of the group. Mean: it depends on the batch,
-    `expected_update(..., prompts=...)`; in a large batch it tends to grad J over the standard deviation and the mean length,
-    times (G-1)/G with a baseline, as the subtracted constant adds nothing in the mean. Departs from its paper: a KL term is an
-    option (k1 in the reward there; with a baseline k2 in the loss).
+    The advantage is the reward-to-go, or with `baseline` the return less the mean of the group. Mean: it depends on the
+    batch, `expected_update(..., prompts=...)`; in a large batch it tends to grad J over the standard deviation and the
+    mean length, times (G-1)/G with a baseline, as the subtracted constant adds nothing in the mean. Departs from its
+    paper: a KL term is an option (k1 in the reward there; with a baseline k2 in the loss).
+
+    Args:
+        baseline: whether the mean of the row's group is subtracted.
+        clip: epsilon of PPO's clip.
+
+    Returns:
+        The learner.
+
+    Raises:
+        InputError: clip is negative.
     """
     return Learner("reinforce_pp", whitened(baseline), clipped(clip, clip), token_mean, least=2 if baseline else 1)
 
@@ -148,6 +191,16 @@ def gspo(low: float = 3e-4, high: float = 4e-4) -> Learner:
     """GSPO (arXiv:2507.18071): GRPO's advantage, one ratio for each row, the geometric mean of its tokens' ratios.
 
     Mean: at the first step that of GRPO with the factor 1/|o|, which comes from the geometric mean.
+
+    Args:
+        low: how far below 1 the row's ratio may go.
+        high: how far above.
+
+    Returns:
+        The learner.
+
+    Raises:
+        InputError: low or high is negative.
     """
     return Learner("gspo", standardised(), sequence_clipped(low, high), row_mean, least=2)
 
@@ -157,6 +210,15 @@ def cispo(high: float = 0.28) -> Learner:
     """CISPO (arXiv:2506.13585): GRPO's advantage, a truncated importance weight as a constant, group token mean.
 
     Mean: at the first step that of DAPO. The weight has no lower bound, as in the paper's runs.
+
+    Args:
+        high: how far above 1 the weight may go.
+
+    Returns:
+        The learner.
+
+    Raises:
+        InputError: high is negative.
     """
     return Learner("cispo", standardised(), truncated_importance(high), group_token_mean, least=2)
 
@@ -165,10 +227,20 @@ def cispo(high: float = 0.28) -> Learner:
 def ppo(lam: float = 0.95, clip: float = 0.2, critic: str = "learned") -> Learner:
     """PPO (arXiv:1707.06347) with GAE on the values of a critic, "exact" or "learned"; sum over tokens.
 
-    Mean: grad J for the exact V at every lam, and for any V at lam = 1. For lam < 1 a learned V biases it, and so does the
-    exact V of the world's reward where a KL penalty is in the reward (the trainer refuses that). Departs from common code:
-    advantages are not standardised over the batch, and the value loss is not clipped. Raises InputError for an unknown critic
-    or a lam outside [0, 1].
+    Mean: grad J for the exact V at every lam, and for any V at lam = 1. For lam < 1 a learned V biases it, and so does
+    the exact V of the world's reward where a KL penalty is in the reward (the trainer refuses that). Departs from
+    common code: advantages are not standardised over the batch, and the value loss is not clipped.
+
+    Args:
+        lam: lambda of GAE.
+        clip: epsilon of PPO's clip.
+        critic: "exact" or "learned".
+
+    Returns:
+        The learner.
+
+    Raises:
+        InputError: the critic is unknown, lam lies outside [0, 1], or clip is negative.
     """
     if critic not in ("exact", "learned"):
         raise InputError(f"critic must be exact or learned; got {critic!r}")
@@ -188,6 +260,9 @@ def pkpo(k: int = 2, baseline: str = "loo-1") -> Learner:
     Args:
         k: of max@k.
         baseline: "none", "loo" or "loo-1", as in `agents.recipes.best_of.best_of`.
+
+    Returns:
+        The learner.
 
     Raises:
         InputError: as there.
@@ -211,6 +286,9 @@ def pass_k_training(k: int = 2, length: str = "row sum", clip: float = 0.2) -> L
         length: the normaliser.
         clip: epsilon of PPO's clip.
 
+    Returns:
+        The learner.
+
     Raises:
         InputError: k < 1, the length is unknown, or clip is negative.
     """
@@ -222,7 +300,11 @@ def pass_k_training(k: int = 2, length: str = "row sum", clip: float = 0.2) -> L
 
 @recipe
 def value_gradient() -> Learner:
-    """Ascent on the exact gradient, the noise-free limit of all unbiased recipes; nothing is sampled."""
+    """Ascent on the exact gradient, the noise-free limit of all unbiased recipes; nothing is sampled.
+
+    Returns:
+        The learner.
+    """
     return Learner("value_gradient", full_return, exact=True)
 
 
@@ -238,6 +320,9 @@ def build_learner(
         entropy: coefficient of an entropy bonus.
         options: keywords of the recipe's builder, and `drop_truncated`, `count_dropped`, `compare_dropped` and
             `count_environment`, which every `Learner` has.
+
+    Returns:
+        The learner.
 
     Raises:
         InputError: the learner is unknown (the message gives near names), it does not have the option, or the bonus is

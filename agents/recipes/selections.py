@@ -15,7 +15,17 @@ def mixed_accuracy(
 ) -> Bool[Tensor, "rows"]:
     """Groups that hold successes and failures: `0 < mean accuracy < 1` (dynamic sampling of DAPO, arXiv:2503.14476).
 
-    Raises InputError for an accuracy outside [0, 1].
+    Args:
+        rewards: what each step adds to the return.
+        mask: True for the policy's steps.
+        group: number of each row's group.
+        accuracy: 1 for a row that succeeds, 0 for one that fails.
+
+    Returns:
+        True for the rows of the groups that are kept.
+
+    Raises:
+        InputError: an accuracy lies outside [0, 1].
     """
     if not bool(((accuracy >= 0) & (accuracy <= 1)).all()):
         raise InputError("accuracy must lie in [0, 1], 1 for a success")
@@ -24,7 +34,16 @@ def mixed_accuracy(
 
 
 def mixed_returns(rewards: Rewards, mask: Mask, group: Group) -> Bool[Tensor, "rows"]:
-    """Groups whose returns are not all equal, up to the rounding of their sums."""
+    """Groups whose returns are not all equal, up to the rounding of their sums.
+
+    Args:
+        rewards: what each step adds to the return.
+        mask: True for the policy's steps.
+        group: number of each row's group.
+
+    Returns:
+        True for the rows of the groups that are kept.
+    """
     R, size = rewards.sum(1), group_mean(rewards.abs().sum(1), group)
     largest, smallest = (_extreme(R, group, kind) for kind in ("amax", "amin"))
     return largest - smallest > 32 * torch.finfo(R.dtype).eps * size

@@ -46,7 +46,11 @@ class SampledCompletions:
     extras: dict[str, Tensor] = field(default_factory=dict)
 
     def batch(self) -> Batch:
-        """The rows as the batch of an on-policy update."""
+        """The rows as the batch of an on-policy update.
+
+        Returns:
+            The batch.
+        """
         return Batch(self.rewards, self.mask, self.group, span=self.span, extras=self.extras)
 
 
@@ -66,6 +70,9 @@ def sample_completions(
         group: rows of each.
         noise: a generator, or uniforms on [0, 1): (rows, H) for the tokens; in a world whose tokens lead by chance (rows, 2 H),
             those of the states last.
+
+    Returns:
+        The completions, and what they were paid.
 
     Raises:
         InputError: as `sample_tokens` and `drawn_rewards`.
@@ -102,7 +109,16 @@ def _split(world: TokenMDP, uniforms: Tensor) -> tuple[Tensor, Tensor | None]:
 
 
 def state_uniforms(world: TokenMDP, rows: int, rng: torch.Generator) -> Float[Tensor, "rows H"] | None:
-    """Numbers on [0, 1) that draw the abstract states; None, and none drawn, where every token leads to one state for sure."""
+    """Numbers on [0, 1) that draw the abstract states; None, and none drawn, where every token leads to one state for sure.
+
+    Args:
+        world: the token world.
+        rows: number of completions.
+        rng: of the draws, made on its own device.
+
+    Returns:
+        One number for each row and step, or None.
+    """
     if world.deterministic:
         return None
     return torch.rand(rows, world.horizon, generator=rng, dtype=torch.float64, device=rng.device)
@@ -114,7 +130,20 @@ def step_rewards(
     tokens: Int[Tensor, "rows H"],
     uniforms: Float[Tensor, "rows H"] | None = None,
 ) -> Float[Tensor, "rows H"]:
-    """`gamma^k r_k` of every step as it is drawn, 0 after an end token; arguments and errors as in `drawn_rewards`."""
+    """`gamma^k r_k` of every step as it is drawn, 0 after an end token.
+
+    Args:
+        world: the token world.
+        prompt: each row's index among the world's prompts.
+        tokens: the completions, of the world's horizon.
+        uniforms: numbers on [0, 1) that draw the abstract states; None where every token leads to one state for sure.
+
+    Returns:
+        The rewards.
+
+    Raises:
+        InputError: as in `agents.sampling.token_rewards.drawn_rewards`.
+    """
     rewards = drawn_rewards(world, prompt, tokens, None if uniforms is None else uniforms.to(tokens.device))
     discount = world.gamma ** torch.arange(world.horizon, device=rewards.device, dtype=rewards.dtype)
     return rewards * discount * world.mask(tokens)
@@ -127,7 +156,21 @@ def drawn_signal(
     tokens: Int[Tensor, "rows H"],
     uniforms: Float[Tensor, "rows H"] | None = None,
 ) -> Float[Tensor, "rows"]:
-    """A signal of the world, by name, along the states that the same uniforms draw for `step_rewards`; errors as there."""
+    """A signal of the world, by name, along the states that the same uniforms draw for `step_rewards`.
+
+    Args:
+        world: the token world.
+        name: of the signal.
+        prompt: each row's index among the world's prompts.
+        tokens: the completions, of the world's horizon.
+        uniforms: as in `step_rewards`.
+
+    Returns:
+        The sum of the signal along each row.
+
+    Raises:
+        InputError: the world has no such signal, or as in `step_rewards`.
+    """
     return step_rewards(world.paying(name), prompt, tokens, uniforms).sum(1)
 
 
@@ -137,6 +180,13 @@ def completed(
     """Which tokens belong to the completion, whoever says them, and whether it ended before the horizon cut it.
 
     Without an end token no completion is cut.
+
+    Args:
+        world: the token world.
+        tokens: said after the prompt.
+
+    Returns:
+        True for the tokens of the completion; and False for completions that were cut.
     """
     mask = world.mask(tokens)
     if world.end is None:
@@ -152,7 +202,16 @@ def context_log_probs(
 ) -> tuple[Float[Tensor, "rows steps"], Float[Tensor, "rows steps"]]:
     """`log pi` of the last `steps` tokens of every context, and the entropies of pi there; both carry the gradient.
 
-    One pass over whole contexts. `probes` maps sites to tensors (rows, places - 1, width).
+    One pass over whole contexts.
+
+    Args:
+        policy: a policy that reads whole contexts.
+        contexts: tokens of prompts and completions.
+        steps: length of the completions.
+        probes: by site a tensor (rows, places - 1, width) that is added there.
+
+    Returns:
+        Log-probabilities and entropies, in nats.
     """
     logits = policy(policy.embed(contexts[:, :-1]), probes or {})[:, -steps:]
     log_pi = torch.log_softmax(logits, -1)

@@ -13,7 +13,14 @@ def next_states(
 ) -> Int[Tensor, "rows"]:
     """Draws `z' ~ P[z, c]`: the first state whose cumulative probability exceeds the uniform number.
 
-    None in the place of the numbers is enough where every token leads to one state for sure.
+    Args:
+        world: the token world.
+        state: the abstract state of each row.
+        c: the token that was said in it.
+        uniforms: numbers on [0, 1); None is enough where every token leads to one state for sure.
+
+    Returns:
+        The next states.
     """
     chance = world.P[state, c]
     if world.deterministic or uniforms is None:
@@ -37,7 +44,16 @@ class Speaker:
     def __call__(
         self, k: int, tokens: Int[Tensor, "rows 1"], u: Float[Tensor, "rows 1"]
     ) -> tuple[Int[Tensor, "rows 1"], Bool[Tensor, "rows 1"]]:
-        """What is said at step k: the policy's tokens, or draws from `speech` by the same uniforms u; and whose it is."""
+        """What is said at step k: the policy's tokens, or draws from `speech` by the same uniforms u; and whose it is.
+
+        Args:
+            k: the step.
+            tokens: what the policy would say.
+            u: the uniforms that its tokens were drawn with.
+
+        Returns:
+            What is said, and True where it is the policy's.
+        """
         speaking = self.world.speaking[self.state][:, None]
         tokens = torch.where(speaking, first_beyond(self.world.speech[self.state], u), tokens)
         drawn = None if self.uniforms is None else self.uniforms[:, k]
@@ -46,5 +62,14 @@ class Speaker:
 
 
 def speaker(world: TokenMDP, prompt: Int[Tensor, "rows"], uniforms: Float[Tensor, "rows H"] | None) -> Speaker | None:
-    """The environment of some rows; None in a world in which the policy alone speaks."""
+    """The environment of some rows; None in a world in which the policy alone speaks.
+
+    Args:
+        world: the token world, on the device of the rows.
+        prompt: each row's index among the world's prompts.
+        uniforms: numbers on [0, 1) that draw the abstract states; None where every token leads to one state for sure.
+
+    Returns:
+        The environment, or None.
+    """
     return None if world.speech is None else Speaker(world, prompt, uniforms)

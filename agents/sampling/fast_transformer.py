@@ -14,7 +14,14 @@ _PARTS = {Transformer, Block, Attention, Linear, Embedding, nn.LayerNorm, nn.GEL
 
 
 def is_plain(policy: object) -> TypeGuard[Transformer]:
-    """Whether this is a Transformer without exchanged parts or hooks, so that its weights determine its logits."""
+    """Whether this is a Transformer without exchanged parts or hooks, so that its weights determine its logits.
+
+    Args:
+        policy: any object.
+
+    Returns:
+        True or False.
+    """
     if not isinstance(policy, Transformer):
         return False
     return all(map(_is_original, policy.modules()))
@@ -49,7 +56,16 @@ class InPlace:
         self.past = network.head.weight.new_empty(shape)
 
     def extend(self, x: Float[Tensor, "rows T D"], cache: Any, probes: Any) -> tuple[Float[Tensor, "rows V"], Any]:
-        """Logits after the last position. Where x has more rows than the past, consecutive rows share one row of the past."""
+        """Logits after the last position. Where x has more rows than the past, consecutive rows share one row of the past.
+
+        Args:
+            x: embeddings of T new positions.
+            cache: handed back as it is; the object itself keeps the past.
+            probes: without effect.
+
+        Returns:
+            The logits, and the cache.
+        """
         if len(x) > self.past.shape[-1]:
             self.past = self.past.repeat_interleave(len(x) // self.past.shape[-1], -1)
         here, seen = slice(self.filled, self.filled + x.shape[1]), slice(self.filled + x.shape[1])

@@ -56,7 +56,17 @@ def contract_commands(
 
 
 def command_costates(trajectory: Trajectory) -> Float[Tensor, "batch T m"]:
-    """`dR_0/du_t = gamma^t (r_a + gamma f_a' lambda_{t+1})` along each path, by one backward pass."""
+    """`dR_0/du_t = gamma^t (r_a + gamma f_a' lambda_{t+1})` along each path, by one backward pass.
+
+    Args:
+        trajectory: the paths, attached to autograd's graph.
+
+    Returns:
+        One vector for each command, discounted to time 0.
+
+    Raises:
+        InputError: the trajectory carries no gradient.
+    """
     if not trajectory.returns.requires_grad:
         raise InputError("trajectory carries no gradient: sample and differentiate it outside torch.no_grad()")
     (slope,) = torch.autograd.grad(trajectory.returns.sum(), trajectory.command_probe, retain_graph=True)
@@ -67,6 +77,16 @@ def pathwise_gradient(policy: Policy, trajectory: Trajectory) -> Gradients:
     """Per-sample pathwise gradient `sum_t gamma^t (d_theta mu_t)' (r_a + gamma f_a' lambda_{t+1})`.
 
     Its mean is grad_theta J where rollout and reward are differentiable and the noise is additive (assumptions A1, A2, A5).
+
+    Args:
+        policy: that sampled the paths.
+        trajectory: the paths, attached to autograd's graph.
+
+    Returns:
+        Parameter name -> (batch, *shape of the parameter).
+
+    Raises:
+        InputError: as in `contract_commands` and `command_costates`.
     """
     return contract_commands(policy, trajectory.states, command_costates(trajectory))
 
@@ -82,6 +102,9 @@ def critic_gradient(world: World, policy: Policy, trajectory: Trajectory, state_
         policy: that sampled it.
         trajectory: the paths.
         state_gradient: the critic, (states (batch, n), t) -> (batch, n).
+
+    Returns:
+        Parameter name -> (batch, *shape of the parameter).
     """
     states, actions = trajectory.states.detach(), trajectory.actions.detach().requires_grad_()
     world = world.to(str(states.device), states.dtype)

@@ -40,7 +40,11 @@ class Trajectory:
         return self.rewards_to_go()[:, 0]
 
     def rewards_to_go(self) -> Float[Tensor, "batch times"]:
-        """`R_t = sum_{k>=t} gamma^{k-t} r_k` for every t."""
+        """`R_t = sum_{k>=t} gamma^{k-t} r_k` for every t.
+
+        Returns:
+            One number for each path and time 0 ... T.
+        """
         total, out = torch.zeros_like(self.rewards[:, 0]), []
         for t in reversed(range(self.rewards.shape[1])):
             total = self.rewards[:, t] + self.gamma * total
@@ -59,6 +63,9 @@ def rollout(world: World, policy: Policy, noise: Noise, start: Float[Tensor, "ba
         policy: a differentiable map from the states so far to a command.
         noise: of T steps; T must be the horizon of a finite world.
         start: takes the place of the noise's first states.
+
+    Returns:
+        The paths, attached to autograd's graph.
 
     Raises:
         InputError: the noise or the start does not fit the world, or the policy's commands have another shape.

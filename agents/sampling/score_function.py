@@ -14,6 +14,13 @@ from envs.world import InputError, World
 def command_scores(world: World, trajectory: Trajectory) -> Float[Tensor, "batch T m"]:
     """`grad_u log pi(a_t | s_t)` with `pi(a | s) = p(a - u)`: the score of the additive noise at the executed action.
 
+    Args:
+        world: where the paths were sampled.
+        trajectory: the paths.
+
+    Returns:
+        One vector for each command.
+
     Raises:
         InputError: the world does not execute a = u + xi (assumption A2), so that p(a - u) is not the policy's density.
     """
@@ -25,7 +32,16 @@ def command_scores(world: World, trajectory: Trajectory) -> Float[Tensor, "batch
 
 
 def check_additive(world: World, states: Float[Tensor, "*batch n"], u: Float[Tensor, "*batch m"]) -> None:
-    """Refuse a world that does not execute `a = u + xi` at these states and commands."""
+    """Refuse a world that does not execute `a = u + xi` at these states and commands.
+
+    Args:
+        world: where actions are executed.
+        states: where it is tried.
+        u: the commands that it is tried with.
+
+    Raises:
+        InputError: the world executes another action.
+    """
     push = torch.full_like(u, 0.37)
     if not torch.allclose(world.to(str(u.device), u.dtype).act(states, u, push), u + push):
         raise InputError(
@@ -49,6 +65,9 @@ def score_function_gradient(
         trajectory: the paths.
         baseline: b_t, which must not depend on a_t: 0, the value V_t(s_t), or `best_constant_baseline` of other samples.
 
+    Returns:
+        Parameter name -> (batch, *shape of the parameter).
+
     Raises:
         InputError: the baseline has another shape, or the noise is not additive.
     """
@@ -65,6 +84,17 @@ def best_constant_baseline(world: World, policy: Policy, pilot: Trajectory) -> F
     """The constant b_t of least variance for each step, `E[|g_t|^2 R_t] / E[|g_t|^2]`, `g_t = grad_theta log pi(a_t|s_t)`.
 
     It is estimated from the paths `pilot`; use it on *other* paths, else the gradient estimate is biased.
+
+    Args:
+        world: where the paths were sampled.
+        policy: that sampled them.
+        pilot: the paths.
+
+    Returns:
+        One constant for each step, in return units.
+
+    Raises:
+        InputError: as in `command_scores`.
     """
     scores, returns = command_scores(world, pilot), pilot.rewards_to_go().detach()
     levels = []

@@ -54,7 +54,12 @@ def drawn_rewards(
             where every token leads to one state for sure. Where the environment speaks, they must be those that its tokens were
             drawn with.
 
-    Returns and raises as `token_rewards`; InputError also where uniforms are needed and missing, or of another shape.
+    Returns:
+        Rewards without discount, in the world's dtype, on the tokens' device.
+
+    Raises:
+        InputError: uniforms are needed and missing, or of another shape; a row holds a token that the environment
+            cannot say; or as in `token_rewards`.
     """
     _check_rewarded(world, prompt, tokens)
     if not world.deterministic and (uniforms is None or uniforms.shape != tokens.shape):
@@ -71,7 +76,19 @@ def drawn_rewards(
 
 
 def token_returns(world: TokenMDP, prompt: Int[Tensor, "rows"], tokens: Int[Tensor, "rows H"]) -> Float[Tensor, "rows"]:
-    """`R = sum_k gamma^k rbar_k`; rewards and errors as in `token_rewards`."""
+    """`R = sum_k gamma^k rbar_k`.
+
+    Args:
+        world: the token world.
+        prompt: each row's index among the world's prompts.
+        tokens: the completions, of the world's horizon.
+
+    Returns:
+        The expected return of each row given its tokens.
+
+    Raises:
+        InputError: as in `token_rewards`.
+    """
     rewards = token_rewards(world, prompt, tokens)
     return rewards @ world.gamma ** torch.arange(world.horizon, dtype=rewards.dtype, device=rewards.device)
 

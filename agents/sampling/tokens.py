@@ -59,6 +59,9 @@ def sample_tokens(
         copies: rows drawn for each prompt; they follow each other.
         environment: what it says on its turns, if it speaks (`agents.sampling.environment`); called step by step.
 
+    Returns:
+        The tokens and their log-probabilities.
+
     Raises:
         InputError: steps or copies < 1, prompts that are no table of tokens of the vocabulary, a context longer than the
             policy's length, uniforms of the wrong shape or outside [0, 1), logits of the wrong shape, NaN or infinite.
@@ -89,8 +92,20 @@ def draw_tokens(
 ) -> tuple[Int[Tensor, "rows steps"], Float[Tensor, "rows steps"], Bool[Tensor, "rows steps"]]:
     """Tokens by the inverse transform, their log-probabilities, whether they are the policy's; `torch.func.vmap` can batch it.
 
-    Arguments as in `sample_tokens`; `embed` and `extend` are the policy's methods. If V is given, logits that do not have V
-    columns raise an InputError.
+    Args:
+        embed: the policy's method.
+        extend: the policy's method.
+        prompts: P token sequences of one length T.
+        uniforms: u on [0, 1), one for each row and step.
+        copies: rows drawn for each prompt; they follow each other.
+        V: size of the vocabulary, with which logits are compared; None to compare nothing.
+        environment: as in `sample_tokens`.
+
+    Returns:
+        The tokens, their log-probabilities, and True where they are the policy's.
+
+    Raises:
+        InputError: the logits do not have V columns.
     """
     x, cache, steps = embed(prompts), None, []
     for k in range(uniforms.shape[1]):
@@ -111,8 +126,15 @@ def draw_tokens(
 def first_beyond(p: Float[Tensor, "rows V"], u: Float[Tensor, "rows 1"]) -> Int[Tensor, "rows 1"]:
     """The first outcome whose cumulative probability exceeds u: the inverse transform of the rows of p.
 
-    p should be in float64; u is scaled by the last sum, so that rounding never leads to an outcome of probability 0. The result
-    is clamped for probabilities that are NaN.
+    p should be in float64; u is scaled by the last sum, so that rounding never leads to an outcome of probability 0.
+    The result is clamped for probabilities that are NaN.
+
+    Args:
+        p: probabilities, in float64.
+        u: numbers on [0, 1).
+
+    Returns:
+        The index of the outcome in each row.
     """
     total = p.cumsum(-1)
     return (total <= u * total[:, -1:]).sum(-1, keepdim=True).clamp(max=p.shape[-1] - 1)

@@ -13,7 +13,18 @@ from envs.world import InputError
 
 
 def check_rows_of(task: Task, learner: Learner, setting: TrainingSettings, copies: int) -> None:
-    """Refuse rows that the learner cannot use, or the task not draw; the learner itself is tried on the smallest batch."""
+    """Refuse rows that the learner cannot use, or the task not draw; the learner itself is tried on the smallest batch.
+
+    Args:
+        task: the world as the loop sees it.
+        learner: the recipe.
+        setting: steps, sizes, rates.
+        copies: number of policies.
+
+    Raises:
+        InputError: groups are too small, the world lacks a signal, a precision is asked for where there is none to
+            choose, rows would need too much memory, or the learner refuses the smallest batch.
+    """
     if setting.group < learner.least:
         raise InputError(f"group must be >= {learner.least}: learner {learner.name!r} compares the rows of a group")
     setting.check_size(task.steps, task.features, copies)
@@ -37,7 +48,19 @@ def check_answers(
     oracle: Oracle | None,
     critics: Sequence[nn.Module] | None,
 ) -> None:
-    """Refuse seeds that do not fit the policies, and a learner without the oracle or the critics that it needs."""
+    """Refuse seeds that do not fit the policies, and a learner without the oracle or the critics that it needs.
+
+    Args:
+        learner: the recipe.
+        policies: the networks.
+        seeds: of their noise.
+        oracle: what is exact, where it is known.
+        critics: networks that learn values.
+
+    Raises:
+        InputError: seeds are not one for each policy and different, or an oracle or critics are missing that the
+            learner needs.
+    """
     if len(seeds) != len(policies) or len(set(seeds)) != len(seeds):
         raise InputError(f"seeds must be {len(policies)} different numbers, one per policy; got {list(seeds)}")
     if oracle is None and (learner.exact or learner.critic == "exact"):

@@ -20,12 +20,28 @@ class Copies:
     Where torch has no batched form of a network's operations they are run one after the other.
 
     `parameters` are leaves for any optimiser: (S, ...) each, or the network's own where S = 1. An elementwise optimiser
-    treats every copy as if it were alone. Raises InputError for no network and for networks of different parameters.
+    treats every copy as if it were alone.
+
+    Args:
+        networks: S of them; the first one is run, and must not be used elsewhere.
+
+    Raises:
+        InputError: there is no network, or they differ in more than the values of their parameters.
     """
 
     @classmethod
     def of(cls, networks: Sequence[Any]) -> "Copies":
-        """Copies that leave the networks given as they are: the one that is run is copied, and stacking copies parameters."""
+        """Copies that leave the networks given as they are: the one that is run is copied, and stacking copies parameters.
+
+        Args:
+            networks: S of them.
+
+        Returns:
+            Copies with parameters of their own.
+
+        Raises:
+            InputError: as for the class.
+        """
         return cls([*map(copy.deepcopy, networks[:1]), *networks[1:]])
 
     def __init__(self, networks: list[Any]):
@@ -57,7 +73,17 @@ class Copies:
     def run(self, function: Callable[..., Any], *given: Tensor) -> Any:
         """`function(network, *given)` for every copy; tensors in and out carry the copies on their first axis.
 
-        Raises InputError where a copy's numbers are NaN. Under `vmap` nothing that `function` calls can see that.
+        Under `vmap` nothing that `function` calls can look at a number, so NaN is looked for here.
+
+        Args:
+            function: of a network and tensors; it gives a tensor or a tuple of them.
+            given: tensors whose first axis are the copies.
+
+        Returns:
+            What the function gives, the copies on the first axis.
+
+        Raises:
+            InputError: a number of a copy is NaN.
         """
         out = self._run(function, *given)
         bad = sum(
@@ -93,14 +119,25 @@ class Copies:
         return torch.stack(each)
 
     def networks(self) -> list[Any]:
-        """Networks of their own, with the parameters of the copies as they are now."""
+        """Networks of their own, with the parameters of the copies as they are now.
+
+        Returns:
+            S networks.
+        """
         return [self._copy_of(index) for index in range(self.count)]
 
     def _copy_of(self, index: int) -> Any:
         return copy.deepcopy(self.network) if self.count == 1 else self.network_of(index)
 
     def network_of(self, index: int) -> Any:
-        """Return the network if S = 1, else a copy that holds the parameters of copy `index`."""
+        """Return the network if S = 1, else a copy that holds the parameters of copy `index`.
+
+        Args:
+            index: of the copy.
+
+        Returns:
+            A network; where S = 1 it is the one that is run.
+        """
         if self.count == 1:
             return self.network
         single = copy.deepcopy(self.network)
@@ -110,11 +147,25 @@ class Copies:
         return single
 
     def frozen(self, dtype: torch.dtype | None = None) -> "Copies":
-        """The same parameters as constants that later updates do not reach, in another precision if asked."""
+        """The same parameters as constants that later updates do not reach, in another precision if asked.
+
+        Args:
+            dtype: another precision; None for the same.
+
+        Returns:
+            The constants.
+        """
         return Copies([network.to(dtype).requires_grad_(False) for network in self.networks()])
 
     def flattened(self, tensors: list[Tensor]) -> Float[Tensor, "S numbers"]:
-        """Tensors shaped like the parameters, one long row a copy."""
+        """Tensors shaped like the parameters, one long row a copy.
+
+        Args:
+            tensors: one for each parameter, in their order.
+
+        Returns:
+            One row for each copy.
+        """
         return torch.cat([x.detach().reshape(self.count, -1) for x in tensors], 1)
 
 

@@ -20,6 +20,9 @@ class StepDiagnostics:
     Attributes:
         gradient: of the step's first loss.
         ratio_error: largest |ratio - 1| of each copy before the first update.
+
+    Args:
+        rows: what the step has drawn.
     """
 
     def __init__(self, rows: Rollouts):
@@ -29,7 +32,14 @@ class StepDiagnostics:
         self.gradient: list[Tensor] = []
 
     def add(self, part: Tensor | slice, losses: Tensor, slopes: Tensor, log_probs: Tensor) -> None:
-        """Count one minibatch: its losses (S,), the slopes of the surrogate and the log-probabilities (S, rows, T)."""
+        """Count one minibatch.
+
+        Args:
+            part: which rows it holds.
+            losses: of the copies, (S,).
+            slopes: of the surrogate in the log-probabilities, (S, rows, T).
+            log_probs: before the update, (S, rows, T).
+        """
         if not self.losses:
             off = ((log_probs - self.rows.old[:, part]).exp() - 1).abs() * self.rows.mask[:, part]
             self.ratio_error = off.double().amax((1, 2))
@@ -39,12 +49,23 @@ class StepDiagnostics:
         self.losses.append(losses)
 
     def keep_first(self, gradients: list[Tensor]) -> list[Tensor]:
-        """Keep the first gradient of the step; gives back what it is given."""
+        """Keep the first gradient of the step.
+
+        Args:
+            gradients: one for each parameter.
+
+        Returns:
+            The gradients as they are.
+        """
         self.gradient = self.gradient or gradients
         return gradients
 
     def summary(self) -> dict[str, Tensor]:
-        """The fields `SAMPLED` of a record."""
+        """The fields `SAMPLED` of a record.
+
+        Returns:
+            By name one number for each copy.
+        """
         mask, groups = self.rows.mask, self.rows.groups
         size = self.weights.abs()
         alive = (size > 1e-12 * size.amax((1, 2), keepdim=True)).any(2).unflatten(1, (groups, -1)).any(2)

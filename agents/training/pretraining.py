@@ -20,7 +20,14 @@ _MOST_CHECKPOINTS = 10_000
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The networks after `updates` updates, `tokens` tokens read by each; `loss` is the mean loss since the last one."""
+    """The networks at one moment of pretraining.
+
+    Attributes:
+        updates: number of updates so far.
+        tokens: number of tokens that each network has read.
+        loss: mean loss since the last checkpoint, in nats for each token; NaN at the first.
+        networks: copies of their own.
+    """
 
     updates: int
     tokens: int
@@ -29,7 +36,19 @@ class Checkpoint:
 
 
 def log_grid(first: int, last: int, count: int) -> list[int]:
-    """0 and about `count` numbers of updates from `first` to `last`, even in the logarithm, each once."""
+    """0 and about `count` numbers of updates from `first` to `last`, even in the logarithm, each once.
+
+    Args:
+        first: the smallest number above 0.
+        last: the largest.
+        count: about how many.
+
+    Returns:
+        Rising whole numbers, 0 and `last` among them.
+
+    Raises:
+        InputError: first and last do not rise from 1, or count is out of range.
+    """
     if not 1 <= first <= last or not 1 <= count <= _MOST_CHECKPOINTS:
         raise InputError(
             f"first and last must be rising whole numbers >= 1, count (checkpoints) from 1 to {_MOST_CHECKPOINTS}; "
@@ -40,7 +59,15 @@ def log_grid(first: int, last: int, count: int) -> list[int]:
 
 
 def next_token_loss(network: ContextPolicy, documents: Int[Tensor, "rows length"]) -> Float[Tensor, ""]:
-    """`-mean log pi(x_{t+1} | x_0 ... x_t)` over all rows and all positions but the first, the prompt's own included."""
+    """`-mean log pi(x_{t+1} | x_0 ... x_t)` over all rows and all positions but the first, the prompt's own included.
+
+    Args:
+        network: a policy that reads whole contexts.
+        documents: tokens, one document in each row.
+
+    Returns:
+        The loss in nats for each token.
+    """
     log_pi = torch.log_softmax(network(network.embed(documents[:, :-1])), -1)
     return -log_pi.gather(-1, documents[:, 1:, None]).mean()
 
@@ -55,9 +82,23 @@ def pretrain(
 ) -> Iterator[Checkpoint]:
     """Adam on the next-token loss of fresh documents; a checkpoint at every number of updates of `grid` (rising).
 
-    Each network reads documents of its own generator, so a seed gives the same run alone and beside others (to rounding).
-    The networks given are left as they are. Raises InputError for a grid that does not rise, generators that are not one a
-    network, an empty batch and a rate <= 0.
+    Each network reads documents of its own generator, so a seed gives the same run alone and beside others (to
+    rounding). The networks given are left as they are.
+
+    Args:
+        networks: of one kind, at the start of training.
+        corpus: what is read.
+        grid: numbers of updates, rising.
+        noise: one generator for each network.
+        batch: documents of each update.
+        rate: step size of Adam.
+
+    Returns:
+        An iterator over the checkpoints; it trains as it goes.
+
+    Raises:
+        InputError: the grid does not rise, generators are not one for each network, the batch is empty or too large, or
+            the rate is not > 0.
     """
     if list(grid) != sorted(set(grid)) or not grid or grid[0] < 0:
         raise InputError(f"grid must be rising whole numbers >= 0; got {tuple(grid)}")

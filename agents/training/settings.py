@@ -23,19 +23,50 @@ class Oracle(Protocol):
     """What is known exactly of S policies in a world."""
 
     def answers(self, actor: Copies) -> tuple[Float[Tensor, "S"], Float[Tensor, "S"], list[Tensor]]:
-        """Expected returns, mean entropies per step, and the gradients of the returns, shaped like the actor's parameters."""
+        """Expected returns, mean entropies per step, and the gradients of the returns, shaped like the actor's parameters.
+
+        Args:
+            actor: the policies.
+
+        Returns:
+            Returns, entropies in nats, and gradients.
+        """
         ...
 
     def gradient(self, actor: Copies) -> tuple[Float[Tensor, "S"], list[Tensor]]:
-        """Expected returns and their gradients alone, which may take less time."""
+        """Expected returns and their gradients alone, which may take less time.
+
+        Args:
+            actor: the policies.
+
+        Returns:
+            Returns and gradients.
+        """
         ...
 
     def target_gradient(self, actor: Copies, target: Target, reference: Copies | None) -> list[Tensor] | None:
-        """The gradients of another target than the returns, against a reference policy's copies; None where it is not known."""
+        """The gradients of another target than the returns, against a reference policy's copies; None where it is not known.
+
+        Args:
+            actor: the policies.
+            target: what the recipe is meant to climb.
+            reference: the reference policies; None where there are none.
+
+        Returns:
+            Gradients shaped like the actor's parameters, or None.
+        """
         ...
 
     def values(self, actor: Copies, rows: Rollouts) -> Float[Tensor, "S rows T"]:
-        """`gamma^k V_k` before each step."""
+        """`gamma^k V_k` before each step.
+
+        Args:
+            actor: the policies.
+            rows: what was drawn.
+
+        Returns:
+            The values.
+        """
         ...
 
 
@@ -43,8 +74,23 @@ class Oracle(Protocol):
 class TrainingSettings:
     """How a learner is run: `prompts` groups of `group` rows a step, `epochs` passes over them in `minibatches` parts.
 
-    Every `every` steps the exact answers are recorded. `max_norm` cuts the gradient's norm, each seed's own, where it is not
-    0; `sampler` is the precision that rows are drawn in ("" for the policy's own), as inference engines have theirs.
+    Attributes:
+        steps: number of steps, each with one draw of rows.
+        prompts: groups of a step.
+        group: rows of a group.
+        epochs: passes over the rows of a step.
+        minibatches: parts into which the groups of a pass are cut.
+        rate: step size of the optimiser.
+        optimiser: "adam" or "sgd".
+        critic_rate: step size of a learned critic's Adam.
+        critic_epochs: passes of a learned critic over the rows of a step.
+        max_norm: limit of the gradient's norm, each seed's own; 0 for none.
+        every: exact answers are recorded at every so many steps.
+        sampler: precision that rows are drawn in, "float64", "float32" or "bfloat16", as inference engines have theirs;
+            "" for the policy's own.
+
+    Raises:
+        InputError: a number is out of its range, or a name is unknown.
     """
 
     steps: int = 200
@@ -80,7 +126,16 @@ class TrainingSettings:
             raise InputError(f"sampler must be float64, float32 or bfloat16; got {self.sampler!r}")
 
     def check_size(self, steps: int, features: int, copies: int = 1) -> None:
-        """Refuse rows whose observations, `copies * rows * steps * features` numbers, need more memory than is allowed."""
+        """Refuse rows whose observations, `copies * rows * steps * features` numbers, need more memory than is allowed.
+
+        Args:
+            steps: T.
+            features: numbers that a critic reads at each place.
+            copies: number of policies.
+
+        Raises:
+            InputError: more memory is needed than is allowed.
+        """
         rows = self.prompts * self.group
         remedy = "take fewer prompts (or start states) or a smaller group"
         check_bytes(
@@ -90,12 +145,21 @@ class TrainingSettings:
 
 @dataclass(frozen=True)
 class Record:
-    """One step, one number a seed, before its update; `J`, `entropy` and `cosine` are exact, NaN where not asked for.
+    """One step, one number for each seed, before its update; NaN where a number is not known or not asked for.
 
-    `sampled` is the mean return of the rows drawn; `clipped` the share of tokens whose first slope was not 0 and that
-    some pass found silenced; `silent` the share of groups without a signal; `ratio_error` how far the largest ratio was
-    from 1 before the first step; `cosine` that of the step's first gradient to the true one, `target_cosine` that to the exact
-    gradient of what the recipe is meant to climb, NaN where that is the return or is not known.
+    Attributes:
+        step: number of updates before this one.
+        rows: rows drawn so far by each seed.
+        loss: mean loss of the step's minibatches.
+        sampled: mean return of the rows drawn.
+        clipped: share of tokens whose first slope was not 0 and that some pass found silenced.
+        silent: share of groups without a signal.
+        ratio_error: how far the largest ratio pi / pi_old was from 1 before the first update.
+        J: exact expected return.
+        entropy: exact mean entropy for each step of the policy, in nats.
+        cosine: of the step's first gradient to the exact gradient of J.
+        target_cosine: of the same to the exact gradient of what the recipe is meant to climb; NaN where that is J or is
+            not known.
     """
 
     step: int

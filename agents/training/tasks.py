@@ -30,7 +30,20 @@ from envs.world import InputError, World
 
 @dataclass(frozen=True)
 class Rollouts:
-    """Drawn rows, all constants. `seen` is what log-probabilities are computed from, `observations` what a critic reads."""
+    """Drawn rows, all constants.
+
+    Attributes:
+        seen: what log-probabilities are computed from, the copies on the first axis.
+        observations: what a critic reads.
+        rewards: what each step adds to the return.
+        mask: True for the policy's steps.
+        old: log-probabilities of the policy that drew the rows.
+        group: number of each row's group, the same for all copies.
+        ended: False for rows that were cut at the horizon.
+        prompt: each row's index among the world's prompts, or start states.
+        span: True for all steps of the completion, the environment's among them.
+        extras: by name what a learner asked for, (S, rows).
+    """
 
     seen: tuple[Tensor, ...]
     observations: Float[Tensor, "S rows places features"]
@@ -41,7 +54,7 @@ class Rollouts:
     ended: Bool[Tensor, "S rows"]
     prompt: Int[Tensor, "S rows"]
     span: Bool[Tensor, "S rows T"]
-    extras: dict[str, Tensor] = field(default_factory=dict)  # name -> (S, rows), what a learner asked for
+    extras: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def groups(self) -> int:
@@ -49,7 +62,16 @@ class Rollouts:
         return int(self.group.max()) + 1
 
     def batch(self, copy: int, rows: Tensor | slice = slice(None), **fields: Tensor | None) -> Batch:
-        """Some rows of one copy, as a learner takes them; `fields` are (S, rows, T)."""
+        """Some rows of one copy, as a learner takes them.
+
+        Args:
+            copy: index of the copy.
+            rows: which of its rows.
+            fields: further fields of the batch, (S, rows, T).
+
+        Returns:
+            The batch.
+        """
         chosen = {name: None if x is None else x[copy] for name, x in fields.items()}
         chosen |= {"old": self.old[copy], "ended": self.ended[copy], "span": self.span[copy]}
         extras = {name: x[copy] for name, x in self.extras.items()}
@@ -57,7 +79,15 @@ class Rollouts:
         return whole if isinstance(rows, slice) else whole.rows(rows)
 
     def joined(self, rows: Tensor | slice = slice(None), **fields: Tensor | None) -> Batch:
-        """Some rows of all copies as one batch, (S * rows, T), whose groups are those of all copies."""
+        """Some rows of all copies as one batch, (S * rows, T), whose groups are those of all copies.
+
+        Args:
+            rows: which rows of each copy.
+            fields: further fields of the batch, (S, rows, T).
+
+        Returns:
+            The batch.
+        """
         tables = {
             "rewards": self.rewards,
             "mask": self.mask,
@@ -81,8 +111,22 @@ class Rollouts:
     ) -> tuple[Float[Tensor, "S"], Float[Tensor, "S rows T"], Float[Tensor, "S rows T"] | None]:
         """Each copy's loss on some of its rows, and minus its slopes in log-probabilities and entropies.
 
-        A learner whose groups do not mix takes the rows of all copies in one call, in which every copy's loss is divided by S
-        once more; others take one copy after the other.
+        A learner whose groups do not mix takes the rows of all copies in one call, in which every copy's loss is
+        divided by S once more; others take one copy after the other.
+
+        Args:
+            learner: the recipe.
+            log_probs: log pi of the steps, (S, rows, T).
+            entropy: entropies of pi before the steps, (S, rows, T).
+            rows: which rows these are.
+            fields: further fields of the batch, of all rows.
+
+        Returns:
+            Losses, the weights w, and the weights u (None without a bonus), as in
+            `agents.recipes.learner.Learner.slopes`.
+
+        Raises:
+            InputError: as in `agents.recipes.learner.Learner.row_losses`.
         """
         copies = len(self.rewards)
         if copies > 1 and learner.keeps_groups_apart:
@@ -99,26 +143,59 @@ class Rollouts:
 
 @runtime_checkable
 class Task(Protocol):
-    """A kind of world for the training loop."""
+    """A kind of world for the training loop.
 
-    steps: int  # T
-    features: int  # numbers a critic reads at each place
-    any_precision: bool  # whether rows may be drawn in another precision than the policy's own
-    signals: Sequence[str]  # what it can tell of a row beside its rewards
+    Attributes:
+        steps: T.
+        features: numbers that a critic reads at each place.
+        any_precision: whether rows may be drawn in another precision than the policy's own.
+        signals: what the world can tell of a row beside its rewards.
+    """
+
+    steps: int
+    features: int
+    any_precision: bool
+    signals: Sequence[str]
 
     def draw(
         self, actor: Copies, prompts: int, group: int, noise: list[torch.Generator], signals: Sequence[str] = ()
     ) -> Rollouts:
-        """`group` rows for each of `prompts` prompts (or start states), every copy from its own generator; and some signals."""
+        """`group` rows for each of `prompts` prompts (or start states), every copy from its own generator; and some signals.
+
+        Args:
+            actor: the policies.
+            prompts: groups of each copy.
+            group: rows of a group.
+            noise: one generator for each copy.
+            signals: names of what is asked for beside the rewards.
+
+        Returns:
+            The rows.
+        """
         ...
 
     def log_probs(self, network: Any, *seen: Tensor) -> tuple[Tensor, Tensor]:
-        """Log-probabilities and entropies of one copy's rows, (rows, T), with their gradient."""
+        """Log-probabilities and entropies of one copy's rows, (rows, T), with their gradient.
+
+        Args:
+            network: one policy.
+            seen: what `Rollouts.seen` holds of its rows.
+
+        Returns:
+            Log-probabilities and entropies, in nats.
+        """
         ...
 
 
 class TokenTask:
-    """A token world. Prompts are drawn by their weights."""
+    """A token world. Prompts are drawn by their weights.
+
+    Args:
+        world: the token world.
+
+    Raises:
+        InputError: the world pays a hidden readout.
+    """
 
     any_precision = True
 
@@ -131,7 +208,18 @@ class TokenTask:
     def draw(
         self, actor: Copies, prompts: int, group: int, noise: list[torch.Generator], signals: Sequence[str] = ()
     ) -> Rollouts:
-        """Sampled completions; `old` are the sampler's own log-probabilities."""
+        """Sampled completions; `old` are the sampler's own log-probabilities.
+
+        Args:
+            actor: the policies.
+            prompts: groups of each copy.
+            group: rows of a group.
+            noise: one generator for each copy.
+            signals: names of what is asked for beside the rewards.
+
+        Returns:
+            The rows.
+        """
         like = actor.like
         world, rows = self.world.to(str(like.device), torch.float64), prompts * group
         weights = self.world.weights.cpu()
@@ -169,7 +257,15 @@ class TokenTask:
         return tokens, log_probs, own
 
     def log_probs(self, network: ContextPolicy, *seen: Tensor) -> tuple[Tensor, Tensor]:
-        """One pass over whole contexts."""
+        """One pass over whole contexts.
+
+        Args:
+            network: one policy.
+            seen: what `Rollouts.seen` holds of its rows.
+
+        Returns:
+            Log-probabilities and entropies, in nats.
+        """
         (contexts,) = seen
         return context_log_probs(network, contexts, self.steps)
 
@@ -186,9 +282,14 @@ def _sample_copy(
 class CommandTask:
     """A world with additive noise and a finite horizon under a policy of commands; a prompt is a start state.
 
-    The terminal reward is counted with the last step. Copies are run one after the other. Raises InputError for an endless
-    world, for one that does not execute a = u + xi (A2: its actions have no density in the policy's command), and for noise
-    whose density jumps (A3: the score function is then wrong).
+    The terminal reward is counted with the last step. Copies are run one after the other.
+
+    Args:
+        world: with additive noise and a finite horizon.
+
+    Raises:
+        InputError: the world is endless, it does not execute a = u + xi (A2: its actions have no density in the
+            policy's command), or the density of its noise jumps (A3: the score function is then wrong).
     """
 
     any_precision = False
@@ -207,7 +308,18 @@ class CommandTask:
     def draw(
         self, actor: Copies, prompts: int, group: int, noise: list[torch.Generator], signals: Sequence[str] = ()
     ) -> Rollouts:
-        """Noisy rollouts; `old` is the density of the noise that was drawn. There are no signals."""
+        """Noisy rollouts; `old` is the density of the noise that was drawn. There are no signals.
+
+        Args:
+            actor: the policies.
+            prompts: groups of each copy.
+            group: rows of a group.
+            noise: one generator for each copy.
+            signals: names of what is asked for beside the rewards.
+
+        Returns:
+            The rows.
+        """
         device, parts = str(actor.like.device), []
         for i, g in enumerate(noise):
             drawn = draw_noise(self.world, prompts * group, self.steps, g).to(device)
@@ -238,7 +350,15 @@ class CommandTask:
         return path.states[:, :-1], path.actions, rewards
 
     def log_probs(self, network: Policy, *seen: Tensor) -> tuple[Tensor, Tensor]:
-        """`log p(a_t - mu(history_t))`; the entropy is that of the noise, which no parameter moves: its slope is 0."""
+        """`log p(a_t - mu(history_t))`; the entropy is that of the noise, which no parameter moves: its slope is 0.
+
+        Args:
+            network: one policy.
+            seen: what `Rollouts.seen` holds of its rows.
+
+        Returns:
+            Log-probabilities and entropies, in nats.
+        """
         (states, actions), window = seen, network.window or self.steps
         histories = [states[:, max(0, t + 1 - window) : t + 1] for t in range(self.steps)]
         commands = torch.stack([network(history, t) for t, history in enumerate(histories)], 1)

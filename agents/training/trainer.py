@@ -78,13 +78,24 @@ class Trainer:
         return self.actor.networks()
 
     def run(self) -> Iterator[Record]:
-        """Records of the steps that are left, and one more of the policies as they are in the end."""
+        """Records of the steps that are left, and one more of the policies as they are in the end.
+
+        Yields:
+            The record of each step, and in the end one without an update.
+        """
         while self.taken < self.setting.steps:
             yield self.step()
         yield self._record(self._answers(), [self._nothing()] * 2, dict.fromkeys(SAMPLED, self._nothing()))
 
     def step(self) -> Record:
-        """One update of every copy."""
+        """One update of every copy.
+
+        Returns:
+            What is known of the policies before the update, and of the rows.
+
+        Raises:
+            InputError: a policy gives NaN, or the learner refuses the rows.
+        """
         if self.learner.exact:
             return self._exact_step()
         answers, aim = (self._answers(), self._target_gradient()) if self._is_recorded() else (None, None)
@@ -240,7 +251,11 @@ class Trainer:
         return Record(self.taken, rows, J=J, entropy=H, cosine=cosines[0], target_cosine=cosines[1], **sampled)
 
     def state(self) -> dict[str, Any]:
-        """Everything that the next step depends on, for `torch.save`."""
+        """Everything that the next step depends on, for `torch.save`.
+
+        Returns:
+            Tensors and numbers by name.
+        """
         networks = {"actor": self.actor, "critic": self.critic, "reference": self.reference}
         state: dict[str, Any] = {
             name: [p.detach().clone() for p in copies.parameters] for name, copies in networks.items() if copies
@@ -250,7 +265,11 @@ class Trainer:
         return state | ({"critic_optimiser": self.critic_optimiser.state_dict()} if self.critic else {})
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from a `state`: the same numbers, to the bit, as if there had been no stop."""
+        """Go on from a `state`: the same numbers, to the bit, as if there had been no stop.
+
+        Args:
+            state: of a trainer with the same task, learner, policies and setting.
+        """
         for name in ("actor", "critic", "reference"):
             copies: Copies | None = getattr(self, name)
             with torch.no_grad():

@@ -20,9 +20,9 @@ class AttentionSplit(NamedTuple):
     Where the cost is linear too, `attention_offsets` says what comes on top.
 
     Attributes:
-        total: of the whole costate, which is the value gradient.
-        attention: of what reaches s_t through later actions that look back at it.
-        closed: of the costate when attention to the past is cut from autograd at every step.
+        total: the map of the whole costate, which is the value gradient; one matrix for every time 0 ... T.
+        attention: the part that reaches s_t through later actions, which look back at it.
+        closed: the map of the costate when attention to the past is cut from autograd at every step.
     """
 
     total: Float[Tensor, "times n wn"]
@@ -32,7 +32,14 @@ class AttentionSplit(NamedTuple):
 
 @takes_numbers("gains")
 def history_gain(gains: Float[Tensor, "T window m n"]) -> Float[Tensor, "T m window*n"]:
-    """The gain on the stacked history `[s_t, s_{t-1}, ...]` of a policy `u_t = -sum_j K_{t,j} s_{t-j}`."""
+    """The gain on the stacked history `[s_t, s_{t-1}, ...]` of a policy `u_t = -sum_j K_{t,j} s_{t-j}`.
+
+    Args:
+        gains: K_{t,j} for step t and lag j (lag 0 is the current state).
+
+    Returns:
+        One gain for each step, with the lags side by side in the columns.
+    """
     return gains.transpose(1, 2).reshape(gains.shape[0], gains.shape[2], -1)
 
 
@@ -40,9 +47,9 @@ class AttentionOffsets(NamedTuple):
     """What a linear cost adds to the mean costates: the mean is `-2 (map_t S_t + offset_t)`.
 
     Attributes:
-        total: of the whole costate.
-        attention: of what reaches s_t through later actions.
-        closed: of the costate with attention to the past cut.
+        total: the offset of the whole costate; one vector for every time 0 ... T.
+        attention: the part that comes through later actions.
+        closed: the offset of the costate when attention to the past is cut from autograd.
     """
 
     total: Float[Tensor, "times n"]
@@ -54,9 +61,16 @@ class AttentionOffsets(NamedTuple):
 def attention_split(world: LinearQuadratic, gains: Float[Tensor, "T window m n"]) -> AttentionSplit:
     """Mean costates of the policy `u_t = -sum_j K_{t,j} s_{t-j}`.
 
-    `total_t` is the first block row of the stacked world's P_t. Its attention part is `gamma [P_{t+1}]_{row 1} Phi_t`: row 1
-    belongs to the memory of s_t; the rest came through the dynamics. With attention to the past closed,
+    `total_t` is the first block row of the stacked world's P_t. Its attention part is `gamma [P_{t+1}]_{row 1} Phi_t`:
+    row 1 belongs to the memory of s_t; the rest came through the dynamics. With attention to the past closed,
     `C_t = [Q 0] - K_0'[N' 0] - (N - K_0'R) K + gamma (A - B K_0)' C_{t+1} Phi_t`.
+
+    Args:
+        world: a linear-quadratic world with a finite horizon T.
+        gains: K_{t,j} for step t and lag j.
+
+    Returns:
+        The maps at the times 0 ... T.
     """
     window, n = gains.shape[1], world.n
     stacked, world = stack_history(world, window).to(), world.to()
@@ -78,8 +92,15 @@ def attention_split(world: LinearQuadratic, gains: Float[Tensor, "T window m n"]
 def attention_offsets(world: LinearQuadratic, gains: Float[Tensor, "T window m n"]) -> AttentionOffsets:
     """What the linear costs q, q_a and q_f add to the mean costates of `attention_split`.
 
-    `total_t` is the first block of the stacked world's p_t, its attention part `gamma [p_{t+1}]_{row 1}`. With attention to the
-    past closed, `d_t = q - K_0'q_a + gamma (A - B K_0)' d_{t+1}`, `d_T = q_f`.
+    `total_t` is the first block of the stacked world's p_t, its attention part `gamma [p_{t+1}]_{row 1}`. With
+    attention to the past closed, `d_t = q - K_0'q_a + gamma (A - B K_0)' d_{t+1}`, `d_T = q_f`.
+
+    Args:
+        world: a linear-quadratic world with a finite horizon T.
+        gains: K_{t,j} for step t and lag j.
+
+    Returns:
+        The offsets at the times 0 ... T.
     """
     window, n = gains.shape[1], world.n
     stacked, world = stack_history(world, window).to(), world.to()
@@ -92,7 +113,15 @@ def attention_offsets(world: LinearQuadratic, gains: Float[Tensor, "T window m n
 
 
 def stacked_noise(noise: Noise, size: int) -> Noise:
-    """The same noise for the stacked history of `size` numbers: it enters the newest block, older blocks start at 0."""
+    """The same noise for the stacked history of `size` numbers: it enters the newest block, older blocks start at 0.
+
+    Args:
+        noise: start, action noise and process noise of the world itself.
+        size: numbers in the stacked history, window times n.
+
+    Returns:
+        Noise for the world of `envs.stacked_history.stack_history`.
+    """
     older = (0, size - noise.s_0.shape[-1])
     return Noise(pad(noise.s_0, older), noise.xi, pad(noise.w, older))
 
@@ -101,11 +130,27 @@ def stacked_noise(noise: Noise, size: int) -> Noise:
 def mean_costate_size(
     P: Float[Tensor, "*times n wn"], Sigma: Float[Tensor, "*times wn wn"]
 ) -> Float[Tensor, "*times n"]:
-    """Root mean square of each component of `-2 P S`, where `Sigma = E S S'`."""
+    """Root mean square of each component of `-2 P S`, where `Sigma = E S S'`.
+
+    Args:
+        P: maps from the stacked history to half the mean costate, with the opposite sign.
+        Sigma: second moments of the stacked history.
+
+    Returns:
+        One number for each component of the state, in return units per unit of that component.
+    """
     return 2 * (P @ Sigma @ P.mT).diagonal(dim1=-2, dim2=-1).clamp(min=1e-300).sqrt()
 
 
 @takes_numbers("P", "Sigma")
 def mean_costate_norm(P: Float[Tensor, "n wn"], Sigma: Float[Tensor, "wn wn"]) -> Float[Tensor, ""]:
-    """Root mean square of the norm of `-2 P S`, where `Sigma = E S S'`."""
+    """Root mean square of the norm of `-2 P S`, where `Sigma = E S S'`.
+
+    Args:
+        P: map from the stacked history to half the mean costate, with the opposite sign.
+        Sigma: second moment of the stacked history.
+
+    Returns:
+        One number, in return units per unit of state.
+    """
     return mean_costate_size(P, Sigma).square().sum().sqrt()

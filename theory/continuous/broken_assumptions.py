@@ -29,6 +29,14 @@ def step_reward_gradient(
     `V_0 = -sum_{t=0}^T gamma^t P(|x_t| > width)` and its slope is the normal density at the two edges. The term t = 0
     does not depend on s (almost everywhere).
 
+    Args:
+        world: a step-reward world with a finite horizon and Gaussian noise.
+        K: the gain, one for all steps or one for each.
+        state: s_0, of n numbers.
+
+    Returns:
+        The value (return units), and its gradient in s_0.
+
     Raises:
         InputError: the world is endless or its noise is not Gaussian.
     """
@@ -53,7 +61,19 @@ def step_reward_gradient(
 def step_reward_gain_slope(
     world: StepReward, K: Float[Tensor, "*time m n"], state: Float[Tensor, "n"]
 ) -> Float[Tensor, "*time m n"]:
-    """`dV_0(s)/dK` of `step_reward_gradient`'s value, by central differences."""
+    """`dV_0(s)/dK` of `step_reward_gradient`'s value, by central differences.
+
+    Args:
+        world: a step-reward world with a finite horizon and Gaussian noise.
+        K: the gain, one for all steps or one for each.
+        state: s_0, of n numbers.
+
+    Returns:
+        The slope in every entry of K.
+
+    Raises:
+        InputError: as in `step_reward_gradient`.
+    """
 
     def value(flat: Tensor) -> Tensor:
         return step_reward_gradient(world, flat.reshape(K.shape), state)[0]
@@ -67,7 +87,13 @@ def _density(z: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class QuantisedMeans:
-    """Expected return and mean path of a rounded-action world from one start."""
+    """Expected return and mean path of a rounded-action world from one start.
+
+    Attributes:
+        value: V_0(s), in return units.
+        states: E s_t for t = 0 ... T.
+        actions: E a_t for t = 0 ... T - 1.
+    """
 
     value: Float[Tensor, ""]
     states: Float[Tensor, "times n"]
@@ -79,6 +105,14 @@ def quantised_means(world: QuantisedAction, K: Float[Tensor, "*time m n"], state
     """`V_0(s)`, `E s_t` and `E a_t` with actions rounded to multiples of the quantum, over all sequences of levels.
 
     Level j has probability `N((j + 1/2) q) - N((j - 1/2) q)` around the command, N the normal distribution function.
+
+    Args:
+        world: a world with rounded actions and one action component.
+        K: the gain, one for all steps or one for each.
+        state: s_0, of n numbers.
+
+    Returns:
+        The value and the mean path from this start.
 
     Raises:
         InputError: the world has several action components, process noise, other noise or no horizon, or there are more
@@ -113,7 +147,13 @@ def quantised_means(world: QuantisedAction, K: Float[Tensor, "*time m n"], state
 
 @dataclass(frozen=True)
 class QuantisedCostates:
-    """At one state: the true value gradient, and the exact mean of the costate under both treatments of the rounding."""
+    """At one state: the true value gradient, and the exact mean of the costate under both treatments of the rounding.
+
+    Attributes:
+        value_gradient: the true gradient of V_0.
+        straight_through: mean of the costate when autograd takes rounding for the identity.
+        rounded: mean of the costate when autograd sees rounding as it is, with derivative 0.
+    """
 
     value_gradient: Float[Tensor, "n"]
     straight_through: Float[Tensor, "n"]
@@ -126,9 +166,21 @@ def quantised_costates(
 ) -> QuantisedCostates:
     """Value gradient by central differences of the enumeration; mean costates by the recursion on the mean path.
 
-    Straight-through: `lambda_t = -2(Qs + Na + q) + 2K'(Ra + N's + q_a) + gamma Phi'lambda_{t+1}`. Rounding as autograd sees it
-    (derivative 0): `lambda_t = -2(Qs + Na + q) + gamma A'lambda_{t+1}`. Both are affine in the path, so their means need
-    the mean path only.
+    Straight-through: `lambda_t = -2(Qs + Na + q) + 2K'(Ra + N's + q_a) + gamma Phi'lambda_{t+1}`. Rounding as autograd
+    sees it (derivative 0): `lambda_t = -2(Qs + Na + q) + gamma A'lambda_{t+1}`. Both are affine in the path, so their
+    means need the mean path only.
+
+    Args:
+        world: a world with rounded actions and one action component.
+        K: the gain, one for all steps or one for each.
+        state: s_0, of n numbers.
+        step: h of the central differences.
+
+    Returns:
+        The three vectors at s_0.
+
+    Raises:
+        InputError: as in `quantised_means`.
     """
     K, here = check_gain(world, K), world.to()
     means = quantised_means(world, K, state)
@@ -148,6 +200,13 @@ def closed_scale_costate(world: LinearQuadratic, K: Float[Tensor, "*time m n"]) 
     """Mean costates, as its `gradient`, when autograd does not see how the noise scale depends on the state.
 
     They are then those of plain additive noise: `E[lambda_t | s] = -2 (P_t s + p_t)` with P and p of the plain world.
+
+    Args:
+        world: a world whose noise scale depends on the state.
+        K: the gain, one for all steps or one for each.
+
+    Returns:
+        The quadratic value of the plain world with the same matrices; its `gradient(state, t)` is the mean costate.
     """
     plain = {f.name: getattr(world, f.name) for f in fields(LinearQuadratic) if f.init}
     return linear_value(LinearQuadratic(**plain), K)

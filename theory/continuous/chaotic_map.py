@@ -20,7 +20,15 @@ _REACH = 9.0  # standard deviations of the Gaussian that are wrapped around the 
 
 @dataclass(frozen=True)
 class GradientMoments:
-    """For horizons 1..T: expected return, true gradient in theta, sd of the pathwise and the score-function estimator."""
+    """For horizons 1..T: expected return, true gradient in theta, sd of the pathwise and the score-function estimator.
+
+    Attributes:
+        expected_return: `E cos(s_T)`.
+        gradient: its derivative in theta, as the mean of the pathwise estimator.
+        score_gradient: the same, as the mean of the score-function estimator.
+        pathwise_sd: standard deviation of one sample of the pathwise estimator.
+        score_sd: standard deviation of one sample of the score-function estimator.
+    """
 
     expected_return: Float[Tensor, "T"]
     gradient: Float[Tensor, "T"]
@@ -34,6 +42,14 @@ def circle_moments(world: ChaoticMap, theta: float, grid: int = 512) -> Gradient
 
     PD is the pathwise and SF the score-function estimator. `m_k(s)`, the k-th moment of the accumulator at s, moves by
     `m_k'(s') = int p(s'|s) sum_j binom(k,j) ... m_j(s) ds`. `gradient` is E[PD], `score_gradient` is E[SF]; they agree.
+
+    Args:
+        world: the chaotic map with Gaussian noise; its horizon is the largest T.
+        theta: the constant that is added at every step, the parameter of the policy.
+        grid: points on the circle.
+
+    Returns:
+        The moments for every horizon 1 ... T.
 
     Raises:
         InputError: the noise is not Gaussian, gamma is not 1, or the grid is too coarse: grid sd < 8 sqrt(1 + beta^2).
@@ -105,6 +121,17 @@ def pathwise_growth_rate(world: ChaoticMap, theta: float, grid: int = 512) -> fl
 
     PD is the pathwise estimator. Above 1 its sd explodes. Rare, strongly stretched paths count in it, so it can exceed 1
     even where the typical path contracts.
+
+    Args:
+        world: the chaotic map with Gaussian noise.
+        theta: the constant that is added at every step.
+        grid: points on the circle.
+
+    Returns:
+        The factor, dimensionless.
+
+    Raises:
+        InputError: as in `circle_moments`.
     """
     s = _circle(world, grid)
     kernel = _kernels(world, theta, s, s)[0] * (2 * math.pi / grid)

@@ -17,8 +17,16 @@ def autograd_costates(
 ) -> Float[Tensor, "batch steps k"]:
     """`lambda_t = gamma^{-t} dR_0/d delta_t`, with delta a zero tensor added to the states (or commands) of the rollout.
 
-    R_0 also counts rewards before t, which do not depend on s_t; the factor gamma^{-t} turns R_0's derivative into R_t's.
-    One backward pass gives all t and all samples.
+    R_0 also counts rewards before t, which do not depend on s_t; the factor gamma^{-t} turns R_0's derivative into
+    R_t's. One backward pass gives all t and all samples.
+
+    Args:
+        returns: R_0 of every sample, attached to autograd's graph.
+        probe: the zero tensor delta that was added at every step of the same rollout.
+        gamma: the discount.
+
+    Returns:
+        lambda_t of every sample and step, in return units per unit of what the probe was added to.
 
     Raises:
         InputError: no path of autograd's graph leads from the probe to the returns.
@@ -38,7 +46,17 @@ def costate_recursion(
     terminal: Float[Tensor, "batch n"],
     gamma: float,
 ) -> Float[Tensor, "batch times n"]:
-    """`lambda_t = Dr_t + gamma Df_t' lambda_{t+1}`, `lambda_T = d r_T/d s_T`: the adjoint equation, run backwards."""
+    """`lambda_t = Dr_t + gamma Df_t' lambda_{t+1}`, `lambda_T = d r_T/d s_T`: the adjoint equation, run backwards.
+
+    Args:
+        Dr: total derivatives of the rewards in the states, step by step.
+        Df: total derivatives of the next states in the states; rows are components of the next state.
+        terminal: lambda_T, the derivative of the last reward.
+        gamma: the discount.
+
+    Returns:
+        lambda_t for t = 0 ... T.
+    """
     costates = [terminal]
     for t in reversed(range(Dr.shape[1])):
         costates.insert(0, Dr[:, t] + gamma * torch.einsum("bij,bi->bj", Df[:, t], costates[0]))
@@ -60,9 +78,12 @@ def path_costates(
     Args:
         world: where the paths were sampled.
         command: a policy without memory, (one state (n,), t) -> (m,).
-        states: of the paths.
+        states: of the paths, times 0 ... T.
         xi: their action noise.
         w: their process noise.
+
+    Returns:
+        lambda_t of every path for t = 0 ... T.
     """
     world, slopes, jacobians = world.to(str(states.device), states.dtype), [], []
     for t in range(xi.shape[1]):

@@ -22,14 +22,32 @@ SMALLEST_SPREAD = 1e-4  # of the value gradient: a smaller spread of the costate
 def gradient_size(
     P: Float[Tensor, "n n"], Sigma: Float[Tensor, "n n"], p: Float[Tensor, "n"], mean: Float[Tensor, "n"]
 ) -> Float[Tensor, "n"]:
-    """Root mean square of every component of `grad V = -2 (P s + p)`, for states with `E s = mean` and `E s s' = Sigma`."""
+    """Root mean square of every component of `grad V = -2 (P s + p)`, for states with `E s = mean` and `E s s' = Sigma`.
+
+    Args:
+        P: quadratic part of the value.
+        Sigma: second moment of the states.
+        p: linear part of the value.
+        mean: mean of the states.
+
+    Returns:
+        One number for each component, in return units per unit of that component.
+    """
     square = (P @ Sigma @ P).diagonal() + 2 * p * (P @ mean) + p.square()
     size: Tensor = 2 * square.clamp(min=0).sqrt()
     return size
 
 
 def spread_scale(covariance: Float[Tensor, "*times n n"], gradient: Float[Tensor, "n"]) -> Float[Tensor, "*times n n"]:
-    """Products of the costate's standard deviations, none below `SMALLEST_SPREAD` of the value gradient's own size."""
+    """Products of the costate's standard deviations, none below `SMALLEST_SPREAD` of the value gradient's own size.
+
+    Args:
+        covariance: Cov(lambda), at one time or at several.
+        gradient: size of every component of the value gradient, as `gradient_size` gives it.
+
+    Returns:
+        For every entry of the covariance the scale by which it is judged.
+    """
     least = SMALLEST_SPREAD * float(gradient.max())
     sizes = covariance.diagonal(dim1=-2, dim2=-1).clamp(min=least**2).sqrt()
     return sizes[..., :, None] * sizes[..., None, :]
@@ -46,18 +64,21 @@ def steps_until_settled(
     """A number of steps j so large that what follows them changes no value gradient and no costate covariance.
 
     The first j steps leave `R_j = (F^j)' P F^j` of P, F = sqrt(gamma) Phi. It falls with j, and so does the bound
-    `2 sqrt(R_ii tr(R Sigma_t))` on the root mean square of what it adds to component i of the value gradient. Of p they leave
-    `p_j = gamma Phi'(p_{j-1} - R_{j-1} B k)`, `p_0 = p`, which adds `2 |p_ji|`. The covariance of the first j steps is compared
-    with the endless one.
+    `2 sqrt(R_ii tr(R Sigma_t))` on the root mean square of what it adds to component i of the value gradient. Of p they
+    leave `p_j = gamma Phi'(p_{j-1} - R_{j-1} B k)`, `p_0 = p`, which adds `2 |p_ji|`. The covariance of the first j
+    steps is compared with the endless one.
 
     Args:
         world: an endless linear-quadratic world.
         K: a stable gain.
         last: the bounds hold at times 0 ... `last`; a path that is looked at until then needs `last + j` steps.
-        tolerance: of a component of the value gradient in units of its root mean square, and of an entry of the covariance in
-            units of the product of standard deviations.
+        tolerance: of a component of the value gradient in units of its root mean square, and of an entry of the
+            covariance in units of the product of standard deviations.
         most: largest j.
         k: offset of the policy u = -K s - k.
+
+    Returns:
+        The number of steps j.
 
     Raises:
         InputError: K or k does not fit or K is unstable, or j would be larger than `most`.
@@ -109,7 +130,21 @@ def cut_endless(
     tolerance: float = 1e-8,
     k: Float[Tensor, "*offset_time m"] | None = None,
 ) -> LinearQuadratic:
-    """The world with a horizon of `last + steps_until_settled` steps and no last reward; one that has a horizon, as it is."""
+    """The world with a horizon of `last + steps_until_settled` steps and no last reward; one that has a horizon, as it is.
+
+    Args:
+        world: a linear-quadratic world.
+        K: a stable gain.
+        last: last time that is looked at.
+        tolerance: as in `steps_until_settled`.
+        k: offset of the policy u = -K s - k; None for zero.
+
+    Returns:
+        A world with a finite horizon.
+
+    Raises:
+        InputError: as in `steps_until_settled`.
+    """
     if world.horizon is not None:
         return world
     return _cut(world.to(), last + steps_until_settled(world, K, last, tolerance, k=k))

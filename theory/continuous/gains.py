@@ -11,17 +11,40 @@ MOST_STEPS = 100_000  # of a finite horizon
 
 
 def gain_at(K: Float[Tensor, "*time m n"], t: int) -> Float[Tensor, "m n"]:
-    """K_t of a gain that may or may not change with time."""
+    """K_t of a gain that may or may not change with time.
+
+    Args:
+        K: one gain, or one for each step.
+        t: the step.
+
+    Returns:
+        The gain of this step.
+    """
     return K[t] if K.ndim == 3 else K
 
 
 def offset_at(k: Float[Tensor, "*offset_time m"] | None, t: int) -> Float[Tensor, "m"] | None:
-    """k_t of an offset that may or may not change with time; None where the policy has none."""
+    """k_t of an offset that may or may not change with time; None where the policy has none.
+
+    Args:
+        k: one offset, one for each step, or None.
+        t: the step.
+
+    Returns:
+        The offset of this step, or None.
+    """
     return k[t] if k is not None and k.ndim == 2 else k
 
 
 def check_one_system(world: LinearQuadratic) -> None:
-    """Refuse a batch of systems, and a horizon that closed forms, which go step by step, would take too long for."""
+    """Refuse a batch of systems, and a horizon that closed forms, which go step by step, would take too long for.
+
+    Args:
+        world: the world that a closed form was asked about.
+
+    Raises:
+        InputError: a field holds a batch of systems, or the horizon is longer than `MOST_STEPS`.
+    """
     vectors = ("m_0", "q", "q_a", "q_f")
     dims = dict.fromkeys(("A", "B", "Q", "R", "Q_f", "S_w", "S_x", "S_0", "N"), 2) | dict.fromkeys(vectors, 1)
     for name, ndim in dims.items():
@@ -34,7 +57,14 @@ def check_one_system(world: LinearQuadratic) -> None:
 
 
 def check_steps(world: LinearQuadratic) -> None:
-    """Refuse a horizon beyond `MOST_STEPS`."""
+    """Refuse a horizon beyond `MOST_STEPS`.
+
+    Args:
+        world: the world that a closed form was asked about.
+
+    Raises:
+        InputError: the horizon is longer than `MOST_STEPS`.
+    """
     if world.horizon is not None and world.horizon > MOST_STEPS:
         raise InputError(
             f"horizon={world.horizon} is too long for closed forms, which go step by step: at most {MOST_STEPS}, or None "
@@ -43,13 +73,35 @@ def check_steps(world: LinearQuadratic) -> None:
 
 
 def check_gain(world: LinearQuadratic, K: Tensor) -> Tensor:
-    """K as a float64 tensor of shape (m, n) or (T, m, n), or an InputError that says what does not fit."""
+    """A gain in float64, refused where it does not fit the world.
+
+    Args:
+        world: one linear-quadratic system.
+        K: the gain, of shape (m, n) or, for a finite horizon, (T, m, n).
+
+    Returns:
+        K as a float64 tensor of the same shape.
+
+    Raises:
+        InputError: K has another shape or holds NaN or infinity, or as in `check_one_system`.
+    """
     check_one_system(world)
     return _fitting(world, "K", K, (world.m, world.n))
 
 
 def check_offset(world: LinearQuadratic, k: Tensor | None) -> Tensor | None:
-    """k as a float64 tensor of shape (m,) or (T, m), None as it is, or an InputError that says what does not fit."""
+    """An offset in float64, refused where it does not fit the world.
+
+    Args:
+        world: one linear-quadratic system.
+        k: the offset, of shape (m,) or, for a finite horizon, (T, m); or None.
+
+    Returns:
+        k as a float64 tensor of the same shape, or None.
+
+    Raises:
+        InputError: k has another shape or holds NaN or infinity.
+    """
     return None if k is None else _fitting(world, "k", k, (world.m,))
 
 
@@ -65,7 +117,15 @@ def _fitting(world: LinearQuadratic, name: str, given: Tensor, shape: tuple[int,
 
 
 def check_keeps(world: LinearQuadratic, form: str) -> None:
-    """Refuse a world variant that does not say that it keeps this closed form (`LinearQuadratic.keeps`)."""
+    """Refuse a world variant that does not say that it keeps this closed form (`LinearQuadratic.keeps`).
+
+    Args:
+        world: the world that a closed form was asked about.
+        form: name of the closed form, one of `envs.linear_quadratic.CLOSED_FORMS`.
+
+    Raises:
+        InputError: the world does not keep this form; the error names those that it keeps.
+    """
     if form not in world.keeps:
         name, kept = type(world).__name__, ", ".join(sorted(world.keeps)) or "none"
         raise InputError(
@@ -74,12 +134,27 @@ def check_keeps(world: LinearQuadratic, form: str) -> None:
 
 
 def spectral_radius(Phi: Float[Tensor, "n n"]) -> float:
-    """Largest absolute eigenvalue."""
+    """Largest absolute eigenvalue.
+
+    Args:
+        Phi: a square matrix.
+
+    Returns:
+        The radius.
+    """
     return float(torch.linalg.eigvals(Phi).abs().max())
 
 
 def check_stable(world: LinearQuadratic, K: Tensor) -> None:
-    """Refuse an endless world whose closed loop has no finite value: needs gamma rho(A - B K)^2 < 1."""
+    """Refuse an endless world whose closed loop has no finite value.
+
+    Args:
+        world: an endless linear-quadratic world.
+        K: the gain.
+
+    Raises:
+        InputError: `gamma rho(A - B K)^2 >= 1`; the error names the radius.
+    """
     here = world.to()
     radius = spectral_radius(here.A - here.B @ K)
     if not radius < world.gamma**-0.5:
@@ -90,6 +165,13 @@ def check_stable(world: LinearQuadratic, K: Tensor) -> None:
 
 
 def check_rest(k: Tensor | None) -> None:
-    """Refuse an offset where gamma = 1: the state does not come to rest at 0, and what each step costs adds up for ever."""
+    """Refuse an offset where gamma = 1: the state does not come to rest at 0, and what each step costs adds up for ever.
+
+    Args:
+        k: the offset of a policy in an endless world with gamma = 1, or None.
+
+    Raises:
+        InputError: k is not zero.
+    """
     if k is not None and bool(k.any()):
         raise InputError("k must be zero for horizon=None with gamma=1: give gamma < 1 or a horizon")

@@ -24,7 +24,19 @@ from theory.continuous.lyapunov import (
 def expected_return(
     world: LinearQuadratic, K: Float[Tensor, "*time m n"], k: Float[Tensor, "*offset_time m"] | None = None
 ) -> Float[Tensor, ""]:
-    """`J(K, k) = E V_0(s_0) = -(tr(P_0 Sigma_0) + 2 p_0'm_0 + c_0)` of the policy u = -K s - k."""
+    """`J(K, k) = E V_0(s_0) = -(tr(P_0 Sigma_0) + 2 p_0'm_0 + c_0)` of the policy u = -K s - k.
+
+    Args:
+        world: one linear-quadratic system.
+        K: the gain, one for all steps or one for each.
+        k: the offset, likewise; None for zero.
+
+    Returns:
+        J, in return units.
+
+    Raises:
+        InputError: as in `theory.continuous.lyapunov.linear_value`.
+    """
     value, here = linear_value(world, K, k), world.to()
     P, p, c = value.at(0)
     cost: Tensor = (P @ (here.S_0 + torch.outer(here.m_0, here.m_0))).trace() + 2 * p @ here.m_0 + c
@@ -41,8 +53,19 @@ def policy_gradient(
         E_t = (R + gamma B'P_{t+1}B) K - N' - gamma B'P_{t+1}A
         e_t = (R + gamma B'P_{t+1}B) k - q_a - gamma B'p_{t+1}
 
-    both zero at the optimum. For a K that changes with time, (T, m, n), the terms of the sum are the gradients of the K_t, and
-    they are returned without the sum. Assumes additive noise and, in an endless world, gamma rho(Phi)^2 < 1.
+    both zero at the optimum. For a K that changes with time, (T, m, n), the terms of the sum are the gradients of the
+    K_t, and they are returned without the sum. Assumes additive noise and, in an endless world, gamma rho(Phi)^2 < 1.
+
+    Args:
+        world: one linear-quadratic system.
+        K: the gain, one for all steps or one for each.
+        k: the offset, likewise; None for zero.
+
+    Returns:
+        The gradient in every entry of K, in the shape of K.
+
+    Raises:
+        InputError: K or k does not fit, the world does not keep this closed form, or an endless sum is infinite.
     """
     K, k, world = check_gain(world, K), check_offset(world, k), world.to()
     affine = world.has_linear or k is not None
@@ -68,6 +91,14 @@ def offset_gradient(
     """Exact `grad_k J = -2 sum_t gamma^t (E_t m_t + e_t)` of the policy u = -K s - k, in the letters of `policy_gradient`.
 
     For a k that changes with time, (T, m), the terms are returned without the sum.
+
+    Args:
+        world: one linear-quadratic system.
+        K: the gain, one for all steps or one for each.
+        k: the offset, likewise; None for zero.
+
+    Returns:
+        The gradient in every entry of k, in the shape of k.
 
     Raises:
         InputError: as `linear_value`, or the sum is infinite: an endless world with gamma = 1.
@@ -112,9 +143,17 @@ def costate_covariance(
     """`Cov(lambda_t | s_t)`, the same for every s_t and offset, as its two parts: from action noise and from process noise.
 
     `4 sum_{j=t}^{T-1} gamma^{2(j-t)} (Phi^{j-t})' [L_j S_x L_j' + gamma^2 Phi'P_{j+1} S_w P_{j+1}Phi] Phi^{j-t}`,
-    `L_j = gamma Phi'P_{j+1}B + N - K'R`; where K changes with time, Phi^{j-t} is the product of the Phi's. At the optimal gain
-    L_j = 0, and action noise drops out of the costate. In an endless world the sum goes to infinity and is the same at
-    every t.
+    `L_j = gamma Phi'P_{j+1}B + N - K'R`; where K changes with time, Phi^{j-t} is the product of the Phi's. At the
+    optimal gain L_j = 0, and action noise drops out of the costate. In an endless world the sum goes to infinity and is
+    the same at every t.
+
+    Args:
+        world: one linear-quadratic system.
+        K: the gain, one for all steps or one for each.
+        t: the time of the costate; without effect in an endless world.
+
+    Returns:
+        The part from action noise and the part from process noise; their sum is the covariance.
 
     Raises:
         InputError: t lies outside 0..T, K does not fit, or the world does not keep this closed form.
@@ -149,6 +188,13 @@ class OneStepVariances:
     """Variance of each estimator of d/dmu E[-(R a^2 + 2 q_a a)], a = mu + sigma eps, eps ~ N(0, 1).
 
     The true gradient is -2 (R mu + q_a).
+
+    Attributes:
+        pathwise: of the pathwise estimator.
+        score: of the score-function estimator without a baseline.
+        score_value_baseline: of the score-function estimator with the baseline E Q.
+        score_best_baseline: of the score-function estimator with the best constant baseline.
+        best_baseline: this best constant itself, in return units.
     """
 
     pathwise: Float[Tensor, "..."]
@@ -167,8 +213,17 @@ def one_step_variances(
     `R^2 (8 mu^2 + 10 sigma^2)`; with the best constant `b = -R (mu^2 + 3 sigma^2) - 2 q_a mu`: `R^2 (8 mu^2 + 6 sigma^2)`.
 
     A linear cost adds `8 q_a (2 R mu + q_a)` to all three of the score function, and to the one without baseline
-    `4 q_a mu (R (mu^2/sigma^2 + 3) + q_a mu/sigma^2)` more; `E Q` is then `-(R (mu^2 + sigma^2) + 2 q_a mu)`. A cross term of
-    one step from a fixed state s_0 is such a cost: `q_a = N's_0`.
+    `4 q_a mu (R (mu^2/sigma^2 + 3) + q_a mu/sigma^2)` more; `E Q` is then `-(R (mu^2 + sigma^2) + 2 q_a mu)`. A cross
+    term of one step from a fixed state s_0 is such a cost: `q_a = N's_0`.
+
+    Args:
+        R: weight of the squared action.
+        mu: mean of the action; it may be a tensor of any shape.
+        sigma: standard deviation of the action, of a shape that broadcasts with that of mu.
+        q_a: weight of the linear cost `2 q_a a`.
+
+    Returns:
+        All variances, in the common shape of mu and sigma.
     """
     mu, sigma = torch.as_tensor(mu, dtype=torch.float64), torch.as_tensor(sigma, dtype=torch.float64)
     slope, level = 8 * q_a * (2 * R * mu + q_a), 4 * q_a * mu * (R * mu + q_a) * mu / sigma**2 + 12 * R * q_a * mu
@@ -182,7 +237,16 @@ def one_step_variances(
 
 
 def one_step_world(R: float, sigma: float, q_a: float = 0.0) -> LinearQuadratic:
-    """The world of `one_step_variances`: from s_0 = -1 it pays -(R a^2 + 2 q_a a) once, and the gain K commands mu = K."""
+    """The world of `one_step_variances`: from s_0 = -1 it pays -(R a^2 + 2 q_a a) once, and the gain K commands mu = K.
+
+    Args:
+        R: weight of the squared action.
+        sigma: standard deviation of the action noise.
+        q_a: weight of the linear cost `2 q_a a`.
+
+    Returns:
+        A world with one state, one action and one step.
+    """
     none, linear = [[0.0]], [q_a] if q_a else None
     world = LinearQuadratic(
         A=none, B=none, Q=none, R=[[R]], q_a=linear, m_0=[-1.0], S_0=none, S_x=[[sigma**2]], horizon=1
@@ -197,6 +261,18 @@ def command_slope(
     """Exact slopes of the return from s_0 in the command `u_0 = -K s_0 - k` and in K.
 
     In the command: `-2 [(R + gamma B'P_1 B) u_0 + (N' + gamma B'P_1 A) s_0 + q_a + gamma B'p_1]`.
+
+    Args:
+        world: one linear-quadratic system.
+        K: the gain, the same at every step.
+        start: s_0, of n numbers.
+        k: the offset, the same at every step; None for zero.
+
+    Returns:
+        The slope in the command u_0, and the policy gradient in K from this start.
+
+    Raises:
+        InputError: as in `theory.continuous.lyapunov.linear_value`.
     """
     P, p, _ = linear_value(world, K, k).at(1)
     u, back = -K @ start if k is None else -K @ start - k, world.gamma * world.B.mT @ P

@@ -30,6 +30,11 @@ class QuadraticValue:
     """`V_t(s) = -(s'P_t s + 2 p_t's + c_t)`; a leading time dimension T+1 when the horizon is finite, none when endless.
 
     p is zero except where the cost is linear too, the policy has an offset, or the noise depends on the state.
+
+    Attributes:
+        P: quadratic part, symmetric.
+        p: linear part.
+        c: constant part, in return units.
     """
 
     P: Float[Tensor, "*time n n"]
@@ -37,7 +42,17 @@ class QuadraticValue:
     c: Float[Tensor, "*time"]
 
     def at(self, t: int) -> tuple[Tensor, Tensor, Tensor]:
-        """P, p, c at time t; the same at every t when endless. Raises InputError for a time outside 0 ... T."""
+        """P, p, c at time t; the same at every t when endless.
+
+        Args:
+            t: the time, 0 ... T.
+
+        Returns:
+            P_t, p_t and c_t.
+
+        Raises:
+            InputError: t lies outside 0 ... T.
+        """
         if self.P.ndim == 2:
             return self.P, self.p, self.c
         if not 0 <= t < len(self.P):
@@ -46,19 +61,46 @@ class QuadraticValue:
 
     @takes_numbers("state")
     def value(self, state: Float[Tensor, "*batch n"], t: int = 0) -> Float[Tensor, "*batch"]:
-        """V_t(s)."""
+        """V_t(s).
+
+        Args:
+            state: one state or a batch of them, components last.
+            t: the time, 0 ... T.
+
+        Returns:
+            The value of each state, in return units.
+        """
         P, p, c = self.at(t)
         return -(((state @ P) * state).sum(-1) + 2 * state @ p + c)
 
     @takes_numbers("state")
     def gradient(self, state: Float[Tensor, "*batch n"], t: int = 0) -> Float[Tensor, "*batch n"]:
-        """The value gradient `grad V_t(s) = -2 (P_t s + p_t)`."""
+        """The value gradient `grad V_t(s) = -2 (P_t s + p_t)`.
+
+        Args:
+            state: one state or a batch of them, components last.
+            t: the time, 0 ... T.
+
+        Returns:
+            The gradient at each state.
+        """
         P, p, _ = self.at(t)
         return -2 * (state @ P + p)
 
 
 def discounted_sum(F: Float[Tensor, "n n"], M: Float[Tensor, "n n"]) -> Float[Tensor, "n n"]:
-    """`X = M + F'X F = sum_k (F^k)'M F^k` by doubling (k rounds sum 2^k terms); raises InputError where rho(F) >= 1."""
+    """`X = M + F'X F = sum_k (F^k)'M F^k` by doubling (k rounds sum 2^k terms).
+
+    Args:
+        F: a square matrix, the discount included (`sqrt(gamma) Phi`, say).
+        M: the summand at k = 0.
+
+    Returns:
+        X, in the shape of M.
+
+    Raises:
+        InputError: the spectral radius of F is not below 1, so that the sum does not converge.
+    """
     X = M
     for _ in range(_MAX_DOUBLINGS):
         before, X, F = X, X + F.mT @ X @ F, F @ F
@@ -78,10 +120,18 @@ def linear_value(
         c_T = 0,    c_t = tr(R S_x) + k'Rk - 2 q_a'k
                           + gamma (c_{t+1} + tr(P_{t+1}(B S_x B' + S_w)) + h'P_{t+1}h + 2 p_{t+1}'h)
 
-    Endless: the fixed point. With noise scaled by `1 + C s` (StateScaledNoise): `W = (R + gamma B'P_{t+1}B) o S_x` (entrywise),
-    `P_t` gains `C'W C`, `p_t` gains `C'W 1`.
+    Endless: the fixed point. With noise scaled by `1 + C s` (StateScaledNoise): `W = (R + gamma B'P_{t+1}B) o S_x`
+    (entrywise), `P_t` gains `C'W C`, `p_t` gains `C'W 1`.
 
     Assumes noise of zero mean. K is (m, n), or (T, m, n) for a finite horizon; k is (m,), (T, m), or None for zero.
+
+    Args:
+        world: one linear-quadratic system, or one with state-scaled noise.
+        K: the gain, (m, n), or (T, m, n) for a finite horizon.
+        k: the offset, (m,), or (T, m) for a finite horizon; None for zero.
+
+    Returns:
+        P, p and c at the times 0 ... T, or once for an endless world.
 
     Raises:
         InputError: K or k does not fit, or the value of an endless world is infinite: gamma rho(Phi)^2 >= 1 (the error names
@@ -146,7 +196,18 @@ def _value_step(
 
 
 def endless_cost(world: LinearQuadratic, K: Float[Tensor, "m n"]) -> Float[Tensor, "n n"]:
-    """P of `linear_value` in an endless world, without p and c."""
+    """P of `linear_value` in an endless world, without p and c.
+
+    Args:
+        world: an endless linear-quadratic world.
+        K: a stable gain.
+
+    Returns:
+        P, symmetric.
+
+    Raises:
+        InputError: K does not fit or is unstable, the world does not keep this closed form, or gamma = 1 with noise.
+    """
     check_keeps(world, "value")
     K, world = check_gain(world, K), world.to()
     check_stable(world, K)
@@ -184,7 +245,19 @@ def _scaled_sum(world: StateScaledNoise, F: Tensor, M: Tensor) -> Tensor:
 def mean_states(
     world: LinearQuadratic, K: Float[Tensor, "*time m n"], k: Float[Tensor, "*offset_time m"] | None = None
 ) -> Float[Tensor, "time n"]:
-    """`m_t = E s_t` for t = 0..T under u = -K s - k: `m_{t+1} = Phi m_t - B k`. Finite horizon, additive noise."""
+    """`m_t = E s_t` for t = 0..T under u = -K s - k: `m_{t+1} = Phi m_t - B k`. Finite horizon, additive noise.
+
+    Args:
+        world: one linear-quadratic system with a finite horizon.
+        K: the gain, one for all steps or one for each.
+        k: the offset, likewise; None for zero.
+
+    Returns:
+        The means at the times 0 ... T.
+
+    Raises:
+        InputError: K or k does not fit, the world is endless or does not keep this closed form.
+    """
     K, k, world = _of_finite(world, K, k)
     means = [world.m_0]
     for t in range(world.horizon or 0):
@@ -201,6 +274,17 @@ def second_moments(
 
     `Sigma_{t+1} = Phi Sigma_t Phi' + B S_x B' + S_w + h (Phi m_t)' + Phi m_t h' + h h'`, `h = -B k`, `m_t = E s_t`,
     `Sigma_0 = S_0 + m_0 m_0'`. Finite horizon, additive noise.
+
+    Args:
+        world: one linear-quadratic system with a finite horizon.
+        K: the gain, one for all steps or one for each.
+        k: the offset, likewise; None for zero.
+
+    Returns:
+        The second moments (not centred) at the times 0 ... T.
+
+    Raises:
+        InputError: K or k does not fit, the world is endless or does not keep this closed form.
     """
     K, k, world = _of_finite(world, K, k)
     Sigma = [world.S_0 + torch.outer(world.m_0, world.m_0)]
@@ -227,6 +311,14 @@ def discounted_mean(
 ) -> Float[Tensor, "n"]:
     """`y = sum_t gamma^t E s_t` of the endless world: `y = m_0 + gamma (Phi y - B k / (1 - gamma))`.
 
+    Args:
+        world: an endless linear-quadratic world.
+        K: a stable gain.
+        k: the offset; None for zero.
+
+    Returns:
+        y, of n numbers.
+
     Raises:
         InputError: the sum is infinite: gamma rho(Phi)^2 >= 1, or gamma = 1 with an offset.
     """
@@ -248,8 +340,16 @@ def discounted_second_moment(
 ) -> Float[Tensor, "n n"]:
     """`X = sum_t gamma^t E s_t s_t'` of the endless world.
 
-    `X = Sigma_0 + gamma (Phi X Phi' + (B S_x B' + S_w + h h')/(1-gamma) + Phi y h' + h (Phi y)')`, `h = -B k`, y the discounted
-    mean.
+    `X = Sigma_0 + gamma (Phi X Phi' + (B S_x B' + S_w + h h')/(1-gamma) + Phi y h' + h (Phi y)')`, `h = -B k`, y the
+    discounted mean.
+
+    Args:
+        world: an endless linear-quadratic world.
+        K: a stable gain.
+        k: the offset; None for zero.
+
+    Returns:
+        X, symmetric.
 
     Raises:
         InputError: the sum is infinite: gamma rho(Phi)^2 >= 1, or gamma = 1 with noise or an offset.

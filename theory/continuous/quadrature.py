@@ -18,7 +18,17 @@ DEFAULT_BUDGET = 2**30
 
 
 def gauss_hermite(nodes: int) -> tuple[Float[Tensor, "nodes"], Float[Tensor, "nodes"]]:
-    """Nodes and weights with `sum_i w_i f(x_i) = E f(x)`, x ~ N(0, 1); exact for polynomials below degree 2 nodes."""
+    """Nodes and weights with `sum_i w_i f(x_i) = E f(x)`, x ~ N(0, 1); exact for polynomials below degree 2 nodes.
+
+    Args:
+        nodes: how many.
+
+    Returns:
+        The nodes x_i and their weights w_i, which sum to 1.
+
+    Raises:
+        InputError: nodes < 1.
+    """
     if nodes < 1:
         raise InputError(f"nodes must be a whole number >= 1; got {nodes!r}")
     x, weights = np.polynomial.hermite_e.hermegauss(nodes)
@@ -31,6 +41,15 @@ def noise_grid(
     """Every combination of quadrature nodes for xi_0..xi_{steps-1} and w_0..w_{steps-1}, and its weight.
 
     Directions without variance take no nodes. `points = nodes^(steps (rank S_x + rank S_w))`.
+
+    Args:
+        world: a world with Gaussian noise.
+        steps: time steps that have noise.
+        nodes: for each direction of the noise that has variance.
+        budget: bytes that the grid may take.
+
+    Returns:
+        xi and w of every grid point, and its weight; the weights sum to 1.
 
     Raises:
         InputError: the noise is not Gaussian, or the grid would need more than `budget` bytes (found out before anything
@@ -76,15 +95,18 @@ def quadrature_value(
 ) -> Float[Tensor, "*batch"]:
     """`V_0(s) = E R_0` of a finite world under any smooth policy.
 
-    Converges as `nodes` grows, exponentially for entire policies and slower for tanh-like ones; exact for a linear policy
-    at nodes >= 2. Shares no code with the sampler that it judges.
+    Converges as `nodes` grows, exponentially for entire policies and slower for tanh-like ones; exact for a linear
+    policy at nodes >= 2. Shares no code with the sampler that it judges.
 
     Args:
         world: of finite horizon, with Gaussian noise.
         command: the policy, (history (batch, t + 1, n), t) -> (batch, m).
-        state: s_0, where the value is wanted.
+        state: s_0, where the value is wanted; components last.
         nodes: for each noise number.
         budget: bytes that the grid may take.
+
+    Returns:
+        The value at every s_0, in return units.
 
     Raises:
         InputError: the world is endless, or as in `noise_grid`.
@@ -119,6 +141,21 @@ def quadrature_value_gradient(
     step: float = 1e-4,
     budget: int = DEFAULT_BUDGET,
 ) -> Float[Tensor, "*batch n"]:
-    """`grad V_0(s)` by central differences of `quadrature_value`: autograd takes no part in it."""
+    """`grad V_0(s)` by central differences of `quadrature_value`: autograd takes no part in it.
+
+    Args:
+        world: of finite horizon, with Gaussian noise.
+        command: the policy, (history (batch, t + 1, n), t) -> (batch, m).
+        state: s_0, where the gradient is wanted; components last.
+        nodes: for each noise number.
+        step: h of the central differences.
+        budget: bytes that the grid may take.
+
+    Returns:
+        The gradient at every s_0.
+
+    Raises:
+        InputError: as in `quadrature_value`.
+    """
     with torch.no_grad():
         return central_gradient(lambda s: quadrature_value(world, command, s, nodes, budget), state, step)

@@ -22,6 +22,12 @@ class Optimum:
     """Optimal policy `u = -K s - k` and its cost-to-go `s'P s + 2 p's` (+ a constant).
 
     All carry a leading time dimension when the horizon is finite. k and p are zero where the cost has no linear term.
+
+    Attributes:
+        K: optimal gain.
+        P: quadratic part of the cost-to-go, symmetric.
+        k: optimal offset.
+        p: linear part of the cost-to-go.
     """
 
     K: Float[Tensor, "*steps m n"]
@@ -34,14 +40,19 @@ def riccati(world: LinearQuadratic) -> Optimum:
     """Policy that maximises the expected return, `u_t = -K_t s_t - k_t`, certainty equivalent for any noise of zero mean.
 
     With `D = R + gamma B'P_{t+1}B`: `K_t = D^{-1} (N' + gamma B'P_{t+1}A)`, `k_t = D^{-1} (q_a + gamma B'p_{t+1})`,
-    `P_t = Q - N K_t + gamma A'P_{t+1}(A - B K_t)`, `p_t = q - K_t'q_a + gamma (A - B K_t)'p_{t+1}`, `P_T = Q_f`, `p_T = q_f`;
-    endless: the fixed point of the same equations. Finite: K (T, ..., m, n), P (T+1, ..., n, n). Endless: K (..., m, n),
-    P (..., n, n); one system goes through scipy, a batch, or a system in which a gradient is asked for, through doubling, which
-    autograd differentiates. Assumes D invertible and, endless,
-    (sqrt(gamma) A, sqrt(gamma) B) stabilisable and, after `a = v - R^{-1}N's` has removed the cross term, detectable through
-    `Q - N R^{-1}N'`.
+    `P_t = Q - N K_t + gamma A'P_{t+1}(A - B K_t)`, `p_t = q - K_t'q_a + gamma (A - B K_t)'p_{t+1}`, `P_T = Q_f`,
+    `p_T = q_f`; endless: the fixed point of the same equations. Finite: K (T, ..., m, n), P (T+1, ..., n, n). Endless:
+    K (..., m, n), P (..., n, n); one system goes through scipy, a batch, or a system in which a gradient is asked for,
+    through doubling, which autograd differentiates. Assumes D invertible and, endless, (sqrt(gamma) A, sqrt(gamma) B)
+    stabilisable and, after `a = v - R^{-1}N's` has removed the cross term, detectable through `Q - N R^{-1}N'`.
 
     Source: Bertsekas, Dynamic Programming and Optimal Control I, ch. 3.
+
+    Args:
+        world: a linear-quadratic world; its matrices may carry leading dimensions, one system each.
+
+    Returns:
+        The optimal policy and its cost-to-go.
 
     Raises:
         InputError: no optimal gain exists, or the variant does not keep this closed form.

@@ -28,7 +28,12 @@ MOST_BATCHES = 10**6  # each is a call of the recipe
 
 
 class PromptOutcomes(NamedTuple):
-    """The K outcomes of a prompt: their probabilities and the fields that a recipe sees, K rows each."""
+    """The K outcomes of a prompt: their probabilities and the fields that a recipe sees, K rows each.
+
+    Attributes:
+        p: probabilities of the outcomes; they sum to 1.
+        fields: by name what the recipe sees, one row for each outcome; `rewards` and `mask` are among them.
+    """
 
     p: Float[Tensor, "K"]
     fields: dict[str, Tensor]
@@ -51,7 +56,24 @@ def mean_weights(
     prompts: int | Sequence[int] | None = None,
     budget: int = DEFAULT_BUDGET,
 ) -> list[Weights]:
-    """Mean weights (K, T) of every prompt's outcomes; arguments and errors as in `theory.groups.expected_update`."""
+    """Mean weights (K, T) of every prompt's outcomes, over all groups or all batches.
+
+    Args:
+        recipe: as in `theory.groups.expected_update`.
+        outcomes: of every prompt.
+        weights: the world's weights of the prompts.
+        group: G, the rows of each prompt.
+        prompts: the groups of a batch: a number of prompts drawn by their weights, or the indices of those that a batch
+            always holds. Only a recipe that mixes groups needs it.
+        budget: bytes that the multisets may take.
+
+    Returns:
+        For every prompt the mean weights of its outcomes, and those of the entropy (None where the recipe has none).
+
+    Raises:
+        InputError: group or prompts are no whole numbers in range, the recipe mixes groups and prompts is missing,
+            there are more than `MOST_BATCHES` batches, or the multisets need more than the budget.
+    """
     group = whole("group", group, 1)
     groups = _groups(outcomes, group, budget)
     batch = _checked(prompts, weights)

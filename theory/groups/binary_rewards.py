@@ -23,14 +23,33 @@ Gradient = TreeGradients | Tensor | Sequence[Tensor]
 
 @takes_numbers("P")
 def signal_probability(P: Chances, group: int) -> Chances:
-    """`1 - P^G - (1-P)^G`: the probability that the rewards of a group are not all equal."""
+    """`1 - P^G - (1-P)^G`: the probability that the rewards of a group are not all equal.
+
+    Args:
+        P: success probabilities.
+        group: G, at least 2.
+
+    Returns:
+        A probability for each entry of P.
+
+    Raises:
+        InputError: P outside [0, 1] or G < 2.
+    """
     _check(P, group)
     rarer = torch.minimum(P, 1 - P)  # 1 - P is exact from one half on
     return -torch.expm1(group * torch.log1p(-rarer)) - rarer**group
 
 
 def baseline_kappa(group: int, own: bool = True) -> float:
-    """kappa of the mean baseline: `(G-1)/G` with the row's own reward in the mean (Dr. GRPO), 1 without (RLOO)."""
+    """kappa of the mean baseline: `(G-1)/G` with the row's own reward in the mean (Dr. GRPO), 1 without (RLOO).
+
+    Args:
+        group: G.
+        own: whether the mean includes the row's own reward.
+
+    Returns:
+        kappa, dimensionless.
+    """
     return (group - 1) / group if own else 1.0
 
 
@@ -38,14 +57,17 @@ def baseline_kappa(group: int, own: bool = True) -> float:
 def grpo_kappa(P: Chances, group: int, population: bool = True, eps: float = 0.0) -> Chances:
     """GRPO's kappa, `c_G(P) = E[m(1-m) / (std + eps)] / (P(1-P))`.
 
-    The sum `sum_{k=1}^{G-1} C(G,k) P^{k-1} (1-P)^{G-k-1} m(1-m) / (std + eps)` is divided by P(1-P) term by term, so that it
-    is exact at P = 0 and 1 too, where it is sqrt(G-1) for eps = 0. It tends to `1 / sqrt(P(1-P))` as G grows.
+    The sum `sum_{k=1}^{G-1} C(G,k) P^{k-1} (1-P)^{G-k-1} m(1-m) / (std + eps)` is divided by P(1-P) term by term, so
+    that it is exact at P = 0 and 1 too, where it is sqrt(G-1) for eps = 0. It tends to `1 / sqrt(P(1-P))` as G grows.
 
     Args:
         P: success probabilities.
         group: G.
         population: whether std is `sqrt(m(1-m))`; else it is the sample's, times `sqrt(G/(G-1))`.
         eps: what the recipe adds to the std.
+
+    Returns:
+        kappa for each entry of P, dimensionless for binary rewards.
 
     Raises:
         InputError: P outside [0, 1], G < 2 or eps < 0.
@@ -61,8 +83,19 @@ def grpo_kappa(P: Chances, group: int, population: bool = True, eps: float = 0.0
 def grpo_objective(P: Chances, group: int, population: bool = True, eps: float = 0.0) -> Chances:
     """`F_G(P) = int_0^P c_G`: GRPO with std at group size G ascends the sum of F_G(P) over its prompts.
 
-    The integral is taken term by term as an incomplete beta function; it tends to `2 arcsin sqrt P`. Arguments and errors as
-    in `grpo_kappa`.
+    The integral is taken term by term as an incomplete beta function; it tends to `2 arcsin sqrt P`.
+
+    Args:
+        P: success probabilities.
+        group: G.
+        population: whether std is `sqrt(m(1-m))`; else it is the sample's, times `sqrt(G/(G-1))`.
+        eps: what the recipe adds to the std.
+
+    Returns:
+        F_G for each entry of P.
+
+    Raises:
+        InputError: P outside [0, 1], G < 2 or eps < 0.
     """
     _check(P, group)
     total = torch.zeros_like(P)
@@ -74,7 +107,14 @@ def grpo_objective(P: Chances, group: int, population: bool = True, eps: float =
 
 @takes_numbers("P")
 def arcsine(P: Chances) -> Chances:
-    """`2 arcsin sqrt P`, the limit of `grpo_objective`; its slope is `1 / sqrt(P(1-P))`."""
+    """`2 arcsin sqrt P`, the limit of `grpo_objective`; its slope is `1 / sqrt(P(1-P))`.
+
+    Args:
+        P: success probabilities.
+
+    Returns:
+        The limit for each entry of P, between 0 and pi.
+    """
     return 2 * P.sqrt().asin()
 
 
@@ -114,7 +154,12 @@ class Alignment(NamedTuple):
 def alignment(gradient: Gradient, truth: Gradient) -> Alignment:
     """Cosine, scale and bias of a gradient against the true one; all NaN where the truth is 0.
 
-    Both are `TreeGradients`, tensors in one order, or one tensor.
+    Args:
+        gradient: `TreeGradients`, tensors, or one tensor.
+        truth: the same with the true gradient, in the same order.
+
+    Returns:
+        Three dimensionless numbers.
     """
     x, y = _vector(gradient), _vector(truth)
     inner, own, size = float(x @ y), float(x.norm()), float(y.norm())

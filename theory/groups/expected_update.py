@@ -69,10 +69,10 @@ def expected_update(
 ) -> ExpectedUpdate:
     """The exact mean of a recipe's update of `policy`, beside the exact gradient.
 
-    The recipe gets the field `ended` where the world has an end token, `span` where the environment speaks (True for all tokens
-    of the completion; the mask has the policy's alone), the world's signals that it asks for by name
-    (`theory.groups.outcomes.further_fields`), and more fields as said below. Every further field makes more outcomes; in the
-    end every completion is one.
+    The recipe gets the field `ended` where the world has an end token, `span` where the environment speaks (True for
+    all tokens of the completion; the mask has the policy's alone), the world's signals that it asks for by name
+    (`theory.groups.outcomes.further_fields`), and more fields as said below. Every further field makes more outcomes;
+    in the end every completion is one.
 
     Args:
         world: a token world small enough for its prefix tree.
@@ -87,6 +87,9 @@ def expected_update(
             or the indices of the prompts that a batch always holds. A recipe that weighs every group by itself needs none.
         target: whose gradient is the truth, by default the expected return; others are in `theory.groups.targets`.
         budget: bytes that the multisets, or the prefixes, may take.
+
+    Returns:
+        The mean update and the true gradient, both with costates at the sites.
 
     Raises:
         InputError: the group is below 1, the target is not one finite number, the recipe mixes the groups of a batch and

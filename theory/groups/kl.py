@@ -18,7 +18,17 @@ Estimator = Callable[[Tensor], Tensor]  # log(pi / pi_ref) of a token -> its est
 
 
 def prefixes_alive(tree: Tree) -> list[Float[Tensor, "N"]]:
-    """1 for prefixes after which the policy speaks, 0 after an end token and at the environment's turns, level by level."""
+    """1 for prefixes after which the policy speaks, 0 after an end token and at the environment's turns, level by level.
+
+    Args:
+        tree: prefix tree with every token followed.
+
+    Returns:
+        One tensor of zeros and ones for each level.
+
+    Raises:
+        InputError: the tree's world pays a hidden readout.
+    """
     mask = words(tree).mask.flatten(0, 1).to(tree.levels[0].reach)
     return [mask[:: len(mask) // len(level.reach), k] for k, level in enumerate(tree.levels)]
 
@@ -44,6 +54,9 @@ def sequence_kl(tree: Tree, reference: Sequence[Tensor]) -> Float[Tensor, ""]:
     Args:
         tree: of the policy pi.
         reference: logits (N, V) of ref at the prefixes of every level, constants.
+
+    Returns:
+        The divergence in nats, attached to autograd's graph.
     """
     total, reach = torch.zeros_like(tree.J), tree.levels[0].reach
     for alive, level, logits in zip(prefixes_alive(tree), tree.levels, reference, strict=True):
@@ -60,6 +73,9 @@ def kl_at_prefixes(tree: Tree, reference: Tree, visits: Tree, forward: bool) -> 
         reference: tree of the reference policy, a constant.
         visits: tree whose prefix probabilities P are taken, constants.
         forward: whether the divergence is KL(ref || pi); else it is KL(pi || ref).
+
+    Returns:
+        The sum in nats, attached to autograd's graph.
     """
     total, name = torch.zeros_like(tree.J), "forward" if forward else "KL"
     levels = zip(prefixes_alive(tree), tree.levels, reference.levels, visits.levels, strict=True)
@@ -95,6 +111,9 @@ def exact_kl(
         policy: pi, in whose parameters the gradients are taken.
         reference: pi_ref.
         estimators: functions of log(pi / pi_ref) by name, whose means are wanted.
+
+    Returns:
+        The sums in nats and their gradients, by the names of the divergences.
     """
     tree, compared = grow(world, policy), grow(world, reference)
     alive, reach = prefixes_alive(tree), tree.levels[0].reach

@@ -22,7 +22,15 @@ Objective = Callable[[Tree], Tensor]
 
 
 def of_policy(world: TokenMDP, objective: Objective) -> Callable[[TokenPolicy], Tensor]:
-    """The objective as a function of the policy."""
+    """The objective as a function of the policy.
+
+    Args:
+        world: the token world in which the policies act.
+        objective: a function of a prefix tree.
+
+    Returns:
+        A function that grows the policy's tree and takes its objective.
+    """
     return lambda policy: objective(grow(world, policy))
 
 
@@ -30,6 +38,13 @@ def prompt_gradients(
     world: TokenMDP, policy: TokenPolicy
 ) -> tuple[Float[Tensor, "prompts"], Float[Tensor, "prompts parameters"]]:
     """P of every prompt and `grad_theta P`, through the live products `P = sum_o R(o) prod_k pi(c_k)`: no surrogate.
+
+    Args:
+        world: a token world with binary rewards.
+        policy: over its tokens.
+
+    Returns:
+        The success probability of every prompt, and one gradient row for each.
 
     Raises:
         InputError: rewards are not binary.
@@ -49,6 +64,13 @@ def row_weights(update: ExpectedUpdate, spoken: Words) -> Float[Tensor, "W"]:
 
     `update.weights[t]` is the mean over all completions that share their first tokens; at its last own token a word is
     alone, so W(o) is read there.
+
+    Args:
+        update: exact mean update of a recipe whose weight is one number a row, in a world with one prompt.
+        spoken: the words of the policy's tree in this world.
+
+    Returns:
+        The weight of every word.
     """
     count = spoken.p.numel()
     steps = torch.stack([w.flatten().repeat_interleave(count // w.numel()) for w in update.weights], -1)
@@ -57,12 +79,28 @@ def row_weights(update: ExpectedUpdate, spoken: Words) -> Float[Tensor, "W"]:
 
 
 def std_objective(group: int, population: bool = True) -> Objective:
-    """`sum over prompts of weight F_G(P)`, rewards binary: what GRPO with std ascends where no length divides its terms."""
+    """`sum over prompts of weight F_G(P)`, rewards binary: what GRPO with std ascends where no length divides its terms.
+
+    Args:
+        group: G.
+        population: whether std is that of the population; else that of the sample.
+
+    Returns:
+        The objective, a function of a prefix tree.
+    """
     return lambda tree: tree.world.weights @ grpo_objective(completions(tree).success(), group, population)
 
 
 def length_objective(kappa: float, V: Tensor) -> Objective:
-    """`kappa (E[R/|o|] - V E[1/|o|])`, V a constant: what the factor 1/|o| makes of a mean baseline's update."""
+    """`kappa (E[R/|o|] - V E[1/|o|])`, V a constant: what the factor 1/|o| makes of a mean baseline's update.
+
+    Args:
+        kappa: factor of the mean baseline.
+        V: the value that the baseline stands for, a constant.
+
+    Returns:
+        The objective, a function of a prefix tree.
+    """
 
     def objective(tree: Tree) -> Tensor:
         rows = completions(tree)
@@ -72,14 +110,28 @@ def length_objective(kappa: float, V: Tensor) -> Objective:
 
 
 def frozen_objective(W: Float[Tensor, "W"]) -> Objective:
-    """`E[W(o)]`, W a constant for each word of the one prompt."""
+    """`E[W(o)]`, W a constant for each word of the one prompt.
+
+    Args:
+        W: weights of the words, constants.
+
+    Returns:
+        The objective, a function of a prefix tree.
+    """
     return lambda tree: (words(tree).p[0] * W).sum()
 
 
 def trust_region_objective(drawn: Tree, kappa: float) -> Objective:
-    """`kappa sum_k gamma^k sum over prefixes of P_old sum_a pi(a) Q_old(a)`, `drawn` being the tree of the old policy.
+    """`kappa sum_k gamma^k sum over prefixes of P_old sum_a pi(a) Q_old(a)`.
 
     Prefixes are weighed by the policy that drew the rows, tokens by the current one.
+
+    Args:
+        drawn: tree of the old policy, which drew the rows.
+        kappa: factor of the baseline.
+
+    Returns:
+        The objective, a function of the current policy's prefix tree.
     """
 
     def objective(tree: Tree) -> Tensor:
@@ -105,6 +157,9 @@ def slope_gaps(
         updates: one mean update for each objective.
         objectives: f_e, functions of the policy's prefix tree.
         directions: v, of any length > 0; only the unit vector counts.
+
+    Returns:
+        The largest relative gap of each update over all directions.
     """
     values = of_policy(world, lambda tree: torch.stack([objective(tree) for objective in objectives]))
     gaps = [directional_slope(policy, v / v.norm(), values) - updates @ v / v.norm() for v in directions]
@@ -114,7 +169,15 @@ def slope_gaps(
 
 @takes_numbers("R", "p")
 def win_rate(R: Float[Tensor, "L"], p: Float[Tensor, "L"]) -> Float[Tensor, "L"]:
-    """`P(R' < R) - P(R' > R)`: the weight that GRPO with std gives a return at G = 2; gaps of rounding count as ties."""
+    """`P(R' < R) - P(R' > R)`: the weight that GRPO with std gives a return at G = 2; gaps of rounding count as ties.
+
+    Args:
+        R: returns of the completions.
+        p: their probabilities.
+
+    Returns:
+        A number between -1 and 1 for each completion.
+    """
     gap, size = R[:, None] - R, torch.maximum(R[:, None].abs(), R.abs())
     return torch.where(gap.abs() <= 64 * torch.finfo(R.dtype).eps * size, 0.0, gap.sign()) @ p
 
@@ -126,13 +189,29 @@ def _classes(rows: Completions) -> tuple[Float[Tensor, "2 L"], Float[Tensor, "L"
 
 
 def mean_lengths(rows: Completions) -> Float[Tensor, "2"]:
-    """`E[|o| | success]` and `E[|o| | failure]` of the one prompt, rewards binary."""
+    """`E[|o| | success]` and `E[|o| | failure]` of the one prompt, rewards binary.
+
+    Args:
+        rows: completions of a world with one prompt and binary rewards.
+
+    Returns:
+        Two lengths, in tokens of the policy.
+    """
     chances, lengths = _classes(rows)
     return chances @ lengths / chances.sum(1)
 
 
 def length_speeds(world: TokenMDP, policy: TokenPolicy, direction: Float[Tensor, "parameters"]) -> Float[Tensor, "2"]:
-    """Slopes of `mean_lengths` along the unit vector of a direction of the policy's parameters, by differences."""
+    """Slopes of `mean_lengths` along the unit vector of a direction of the policy's parameters, by differences.
+
+    Args:
+        world: a world with one prompt and binary rewards.
+        policy: where the slopes are taken; it is left as it is.
+        direction: in the space of its parameters; only the unit vector counts.
+
+    Returns:
+        Two slopes, in tokens per unit of the parameters.
+    """
     lengths = of_policy(world, lambda tree: mean_lengths(completions(tree)))
     return directional_slope(policy, direction / direction.norm(), lengths)
 
@@ -141,6 +220,13 @@ def free_drift(W: Float[Tensor, "L"], rows: Completions) -> Float[Tensor, "2"]:
     """`Cov(W, |o| | success)` and `Cov(W, |o| | failure)`: speed of both mean lengths under `d log p(o) = W(o) - E W`.
 
     That is the flow of a policy in which every completion has a logit of its own.
+
+    Args:
+        W: weights of the completions.
+        rows: completions of a world with one prompt and binary rewards.
+
+    Returns:
+        Two speeds, in tokens times the unit of W.
     """
     chances, lengths = _classes(rows)
     chances = chances / chances.sum(1, keepdim=True)

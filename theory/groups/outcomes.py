@@ -33,9 +33,20 @@ _ROUNDING = (
 def further_fields(recipe: Recipe, world: TokenMDP, rows: Completions, budget: int) -> dict[str, Tensor]:
     """What a recipe sees of completions beside rewards and mask, (prompts, L) each.
 
-    `ended` where the world has an end token, `span` (prompts, L, H) where the environment speaks, and the world's signals that
-    the recipe asks for: those named in its attribute `signals`, or else by its keyword-only parameters. Raises InputError for a
-    signal that the world does not have.
+    `ended` where the world has an end token, `span` (prompts, L, H) where the environment speaks, and the world's
+    signals that the recipe asks for: those named in its attribute `signals`, or else by its keyword-only parameters.
+
+    Args:
+        recipe: as in the module's docstring.
+        world: the token world.
+        rows: its completions.
+        budget: bytes that the paths of states may need.
+
+    Returns:
+        The fields by name.
+
+    Raises:
+        InputError: the recipe asks for a signal that the world does not have.
     """
     names = getattr(recipe, "signals", None)
     names = [name for name in asked_for(recipe) if name not in TAKEN_NAMES] if names is None else names
@@ -46,7 +57,14 @@ def further_fields(recipe: Recipe, world: TokenMDP, rows: Completions, budget: i
 
 
 def distinct_outcomes(fields: dict[str, Tensor]) -> tuple[Int[Tensor, "L"], dict[str, Tensor]]:
-    """The index of each row's outcome, and the fields of one row of each outcome."""
+    """The index of each row's outcome, and the fields of one row of each outcome.
+
+    Args:
+        fields: by name what a recipe sees, one row for each completion of one prompt.
+
+    Returns:
+        For each completion the index of its outcome; and the fields by name, one row for each outcome.
+    """
     table = torch.cat([x.reshape(len(x), -1).double() for x in fields.values()], 1)
     unique, of = torch.unique(_equal_values(table), dim=0, return_inverse=True)
     first = torch.full((len(unique),), len(of), device=of.device)
@@ -83,6 +101,9 @@ def expected_weights(
         group: G.
         budget: bytes that the multisets may take.
 
+    Returns:
+        Mean weights of the outcomes, and mean weights of the entropy (None where the recipe has none).
+
     Raises:
         InputError: as `group_multisets`.
     """
@@ -107,8 +128,16 @@ def group_multisets(
 ) -> tuple[Int[Tensor, "M G"], Float[Tensor, "M"]]:
     """All multisets of `group` outcomes of probability > 0, and the logarithms of their probabilities.
 
-    The logarithm is `log G! - log prod counts! + sum log p`; `prod counts!` is the product of every entry's rank among the
-    entries equal to it.
+    The logarithm is `log G! - log prod counts! + sum log p`; `prod counts!` is the product of every entry's rank among
+    the entries equal to it.
+
+    Args:
+        p: probabilities of the outcomes.
+        group: G.
+        budget: bytes that the multisets may take.
+
+    Returns:
+        The multisets, as rows of indices in rising order, and the logarithm of the probability of each.
 
     Raises:
         InputError: the group is below 1, or the multisets need more than `budget` bytes.
@@ -134,7 +163,16 @@ def group_multisets(
 
 
 def apply_recipe(recipe: Recipe, outcomes: dict[str, Tensor], multisets: Int[Tensor, "M G"]) -> list[Tensor | None]:
-    """The recipe's weights on M groups at once, (M, G, T). A recipe averages over groups; the factor 1/M is undone here."""
+    """The recipe's weights on M groups at once, (M, G, T). A recipe averages over groups; the factor 1/M is undone here.
+
+    Args:
+        recipe: as in the module's docstring.
+        outcomes: by name the fields that it takes, one row for each outcome.
+        multisets: the groups, as rows of indices of outcomes.
+
+    Returns:
+        The weights, and those of the entropy (None where the recipe has none).
+    """
     M, G = multisets.shape
     index = torch.arange(M, device=multisets.device).repeat_interleave(G)
     rows = {name: x[multisets.flatten()] for name, x in outcomes.items()}
@@ -143,7 +181,14 @@ def apply_recipe(recipe: Recipe, outcomes: dict[str, Tensor], multisets: Int[Ten
 
 
 def check_weights(weights: Tensor) -> None:
-    """Refuse a recipe's weights that are NaN or infinite: they would be silent in the mean."""
+    """Refuse a recipe's weights that are NaN or infinite: they would be silent in the mean.
+
+    Args:
+        weights: what a recipe gave.
+
+    Raises:
+        InputError: an entry is NaN or infinite.
+    """
     if not bool(weights.isfinite().all()):
         raise InputError("recipe gives weights that are NaN or infinite: every entry must be a finite number")
 
@@ -156,7 +201,19 @@ def _apply_one_by_one(recipe: Recipe, outcomes: dict[str, Tensor], multisets: Te
 
 
 def keeps_groups_apart(recipe: Recipe, outcomes: dict[str, Tensor], multisets: Int[Tensor, "M G"]) -> bool:
-    """Whether a group's weights depend on no other group of the batch: tried on up to 1000 groups, whole and cut."""
+    """Whether a group's weights depend on no other group of the batch: tried on up to 1000 groups, whole and cut.
+
+    Args:
+        recipe: as in the module's docstring.
+        outcomes: by name the fields that it takes, one row for each outcome.
+        multisets: the groups, as rows of indices of outcomes.
+
+    Returns:
+        True where all weights agree to rounding.
+
+    Raises:
+        InputError: the recipe gives a weight that is NaN or infinite.
+    """
     some = multisets[:: -(-len(multisets) // 1000)]
     parts = [part for part in some.tensor_split(sorted({1, 2, len(some) // 3})) if len(part)]
     together = apply_recipe(recipe, outcomes, some)

@@ -29,10 +29,23 @@ _ROUNDING = 64 * torch.finfo(torch.float64).eps  # of a return: returns that are
 def target_gradients(
     world: TokenMDP, policy: TokenPolicy, target: Target, sites: Sequence[str] = (), budget: int = DEFAULT_BUDGET
 ) -> tuple[Float[Tensor, ""], TreeGradients]:
-    """A target's value and its exact gradients; arguments and errors as in `theory.groups.expected_update`.
+    """A target's value and its exact gradients, by one backward pass.
 
-    The costate at a prefix of k tokens is the target's slope in a shift of the hidden state there, the same in every draw,
-    divided by `gamma^k P(prefix)`. `J` and `V` of the gradients are those of the expected return.
+    The costate at a prefix of k tokens is the target's slope in a shift of the hidden state there, the same in every
+    draw, divided by `gamma^k P(prefix)`. `J` and `V` of the gradients are those of the expected return.
+
+    Args:
+        world: a token world small enough for its prefix tree.
+        policy: over its tokens.
+        target: a function of a prefix tree.
+        sites: places in the network where costates are taken.
+        budget: bytes that the tree may need.
+
+    Returns:
+        The target's value, and its gradients in the parameters and at every prefix.
+
+    Raises:
+        InputError: the target is not one finite number, or the tree needs more than the budget.
     """
     tree = grow(world, policy, 1.0, sites, budget=budget)
     value = checked_value(target, tree)
@@ -40,7 +53,18 @@ def target_gradients(
 
 
 def checked_value(target: Target, tree: Tree) -> Float[Tensor, ""]:
-    """The target of a tree, refused where it is not one finite number."""
+    """The value of a target on a tree, refused where it is not one finite number.
+
+    Args:
+        target: a function of a prefix tree.
+        tree: with every token followed.
+
+    Returns:
+        The value, attached to autograd's graph.
+
+    Raises:
+        InputError: the target gives no tensor, one with axes, or one that is NaN or infinite.
+    """
     value = target(tree)
     if not isinstance(value, Tensor) or value.ndim or not bool(value.isfinite()):
         raise InputError("target must give one finite number, a tensor without axes; this one does not here")
@@ -48,21 +72,47 @@ def checked_value(target: Target, tree: Tree) -> Float[Tensor, ""]:
 
 
 def expected_return(tree: Tree) -> Float[Tensor, ""]:
-    """J, with the gradient of its score surrogate."""
+    """J, with the gradient of its score surrogate.
+
+    Args:
+        tree: with every token followed.
+
+    Returns:
+        J, in return units, attached to autograd's graph.
+    """
     surrogate = score_surrogate(tree)
     return tree.J + surrogate - surrogate.detach()
 
 
 def success(tree: Tree) -> Float[Tensor, ""]:
-    """Probability that a completion succeeds, mean over prompts: pass@1; errors as in `pass_at_k`."""
+    """Probability that a completion succeeds, mean over prompts: pass@1.
+
+    Args:
+        tree: with every token followed.
+
+    Returns:
+        A probability, attached to autograd's graph.
+
+    Raises:
+        InputError: the signal or the return that judges is neither 0 nor 1.
+    """
     return pass_at_k(1)(tree)
 
 
 def pass_at_k(k: int) -> Target:
     """`E[1 - (1 - P)^k]` over prompts: whether one of k independent completions of a prompt succeeds.
 
-    The gradient is `E[k (1 - P)^{k-1} grad P]`. A success is what the world's signal "accuracy" says; in a world without it, a
-    return of 1. Raises InputError for k < 1; the target, where the signal or the return is neither 0 nor 1.
+    The gradient is `E[k (1 - P)^{k-1} grad P]`. A success is what the world's signal "accuracy" says; in a world
+    without it, a return of 1. The target itself raises InputError where the signal or the return is neither 0 nor 1.
+
+    Args:
+        k: number of completions.
+
+    Returns:
+        The target, a function of a prefix tree.
+
+    Raises:
+        InputError: k < 1.
     """
     k = whole("k", k, 1)
 
@@ -78,7 +128,16 @@ def pass_at_k(k: int) -> Target:
 def max_at_k(k: int) -> Target:
     """`E max(R_1 ... R_k)` of k independent completions of a prompt, mean over prompts; J at k = 1.
 
-    Returns are as they are drawn, states included. Raises InputError for k < 1.
+    Returns are as they are drawn, states included.
+
+    Args:
+        k: number of completions.
+
+    Returns:
+        The target, a function of a prefix tree.
+
+    Raises:
+        InputError: k < 1.
     """
     k = whole("k", k, 1)
 
@@ -96,6 +155,9 @@ def kl_regularised(reference: TokenPolicy, beta: float) -> Target:
     Args:
         reference: the policy ref, a constant.
         beta: weight of the divergence. The target is refused where ref forbids what the policy may say: KL is infinite.
+
+    Returns:
+        The target, a function of a prefix tree.
     """
 
     def target(tree: Tree) -> Float[Tensor, ""]:
@@ -110,6 +172,12 @@ def return_law(tree: Tree) -> tuple[Float[Tensor, "prompts L"], Float[Tensor, "p
     """Probability of every completion, words and states, attached to autograd's graph, and its return, a constant.
 
     What is said after an end token has no part in the probability: words that differ only there share it evenly.
+
+    Args:
+        tree: with every token followed.
+
+    Returns:
+        Probabilities and returns of the L completions of every prompt.
     """
     word, given, rewards = state_paths(tree.world)
     rows = words(tree)
@@ -124,13 +192,16 @@ def expected_maximum(p: Float[Tensor, "*batch L"], R: Float[Tensor, "*batch L"],
     """`E max(R_1 ... R_k)` of k independent draws, differentiable in p.
 
     With the sorted returns r_i, `F_i = P(R <= r_i)` and the median r_m it is
-    `r_m + sum_{i >= m} (r_{i+1} - r_i) (1 - F_i^k) - sum_{i < m} (r_{i+1} - r_i) F_i^k`. Each F or 1 - F in it is the smaller
-    of the two and a plain sum of probabilities, so that value and gradient keep their digits for peaked laws.
+    `r_m + sum_{i >= m} (r_{i+1} - r_i) (1 - F_i^k) - sum_{i < m} (r_{i+1} - r_i) F_i^k`. Each F or 1 - F in it is the
+    smaller of the two and a plain sum of probabilities, so that value and gradient keep their digits for peaked laws.
 
     Args:
         p: probabilities, which sum to 1.
         R: returns.
         k: number of draws.
+
+    Returns:
+        The expected largest return, in return units.
     """
     order = R.argsort(-1)
     R, p = R.gather(-1, order), p.gather(-1, order)

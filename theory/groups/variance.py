@@ -32,6 +32,14 @@ from theory.tokens.tree_size import DEFAULT_BUDGET
 def word_scores(tree: Tree, policy: TokenPolicy, budget: int = DEFAULT_BUDGET) -> Float[Tensor, "W parameters"]:
     """`s(o) = sum_t grad_theta log pi(c_t)` of every word of the tree's one prompt, over its own steps only.
 
+    Args:
+        tree: of a world with one prompt, every token followed.
+        policy: the policy that the tree was grown with.
+        budget: bytes that the scores may need.
+
+    Returns:
+        The score of every word, parameters in their order.
+
     Raises:
         InputError: the world has several prompts, or the scores need more than `budget` bytes.
     """
@@ -69,6 +77,9 @@ def hoeffding(
         s: their scores.
         group: G.
 
+    Returns:
+        The two terms, in squared units of the update; their sum is the variance.
+
     Raises:
         InputError: G < 2.
     """
@@ -90,8 +101,8 @@ def group_variance(
 ) -> tuple[float, Float[Tensor, "parameters"]]:
     """Variance and mean of a recipe's update `sum_i w_i s_i`, by enumeration over multisets of outcomes.
 
-    Rows of one outcome are independent draws with one weight, so only the mean score of an outcome and the mean square of
-    its scores enter.
+    Rows of one outcome are independent draws with one weight, so only the mean score of an outcome and the mean square
+    of its scores enter.
 
     Args:
         tree: of a world with one prompt.
@@ -99,6 +110,9 @@ def group_variance(
         recipe: one whose weight is one number a row.
         group: G.
         budget: bytes that the multisets may take.
+
+    Returns:
+        The trace of the covariance matrix, and the mean update as one vector.
 
     Raises:
         InputError: the recipe's weights change along a row or depend on the other groups of a batch; too many multisets.

@@ -23,11 +23,12 @@ from theory.tokens.tree_size import DEFAULT_BUDGET
 class Words:
     """All W words of every prompt: their tokens, probabilities and mean rewards, constants.
 
-    `rewards` is what each step adds to the return, `gamma^k rbar_k`, in expectation over the abstract states given the tokens
-    before it. Words that differ only after an end token are separate rows, equal in everything else.
+    `rewards` is what each step adds to the return, `gamma^k rbar_k`, in expectation over the abstract states given the
+    tokens before it. Words that differ only after an end token are separate rows, equal in everything else.
 
     Attributes:
-        tokens, rewards: of every step.
+        tokens: of every step.
+        rewards: what every step adds to the return, discounted.
         span: True for the tokens of the completion, up to the end token.
         mask: True for those of them that the policy says.
         log_probs: log pi of every token, the environment's among them.
@@ -56,14 +57,17 @@ class Words:
 class Completions:
     """All L completions of every prompt as they are drawn, words and states: what each step adds to the return, constants.
 
-    Where tokens lead to one state for sure and the policy alone speaks, these are the words. Else a word has a row for every
-    path of states that some prompt allows, in adjacent rows.
+    Where tokens lead to one state for sure and the policy alone speaks, these are the words. Else a word has a row for
+    every path of states that some prompt allows, in adjacent rows.
 
     Attributes:
-        tokens, span, mask, log_probs: of each row's word.
+        tokens: of each row's word.
         p: probability of word and states together; 0 for a path that the prompt does not allow.
         given: probability of the states given the word.
         rewards: `gamma^k r_k` along the states.
+        span: True for the tokens of the row's word, up to the end token.
+        mask: True for those of them that the policy says.
+        log_probs: log pi of every token of the row's word.
         word: each row's word, 0 ... W - 1, the same for every prompt.
         words: W.
     """
@@ -84,26 +88,60 @@ class Completions:
         return self.rewards.sum(-1)
 
     def success(self) -> Float[Tensor, "prompts"]:
-        """Success probability P of every prompt; raises InputError unless all returns are 0 or 1."""
+        """Success probability P of every prompt.
+
+        Returns:
+            A probability for each prompt.
+
+        Raises:
+            InputError: a return is neither 0 nor 1.
+        """
         check_binary("rewards", self.given, self.rewards)
         return (self.p * self.returns).sum(-1)
 
     def over_states(self, x: Float[Tensor, "prompts L *rest"]) -> Float[Tensor, "prompts W *rest"]:
-        """The mean over the states, given the word, of a number of every row."""
+        """The mean over the states, given the word, of a number of every row.
+
+        Args:
+            x: one entry for every row; further axes are kept.
+
+        Returns:
+            One entry for every word.
+        """
         weights = self.given.reshape(*self.given.shape, *[1] * (x.ndim - 2))
         total = x.new_zeros(len(x), self.words, *x.shape[2:])
         return total.index_add_(1, self.word, weights.to(x) * x)
 
 
 def check_binary(name: str, given: Float[Tensor, "prompts L"], rewards: Float[Tensor, "prompts L H"]) -> None:
-    """Refuse rewards (or signals) whose sum is neither 0 nor 1 in some completion that is possible."""
+    """Refuse rewards (or signals) whose sum is neither 0 nor 1 in some completion that is possible.
+
+    Args:
+        name: what the numbers are called in the error.
+        given: probability of the states of every completion given its word; where it is 0 the completion does not
+            count.
+        rewards: of every step.
+
+    Raises:
+        InputError: a sum is neither 0 nor 1.
+    """
     R = rewards.sum(-1)[given > 0]
     if not bool(((R - R.round()).abs() < 1e-9).all() and (R > -0.5).all() and (R < 1.5).all()):
         raise InputError(f"{name} are not binary: only sums of 0 and 1 have a success probability")
 
 
 def words(tree: Tree) -> Words:
-    """The words of a tree with every token followed (alpha = 1); raises InputError for a hidden readout."""
+    """The words of a tree with every token followed (alpha = 1).
+
+    Args:
+        tree: with every token followed.
+
+    Returns:
+        The words of every prompt.
+
+    Raises:
+        InputError: the world pays a hidden readout.
+    """
     world, prompts = tree.world, len(tree.levels[0].reach)
     _check_paid_by_tables(world)
     count = tree.levels[-1].tokens.numel()
@@ -122,6 +160,13 @@ def words(tree: Tree) -> Words:
 
 def completions(tree: Tree, budget: int = DEFAULT_BUDGET) -> Completions:
     """The completions of a tree with every token followed (alpha = 1).
+
+    Args:
+        tree: with every token followed.
+        budget: bytes that words and states may need.
+
+    Returns:
+        The completions of every prompt.
 
     Raises:
         InputError: the world pays a hidden readout, or words and states need more than `budget` bytes (seen before they are
@@ -147,9 +192,19 @@ def state_paths(
 ) -> tuple[Int[Tensor, "L"], Float[Tensor, "prompts L"], Float[Tensor, "prompts L H"]]:
     """All words with all paths of abstract states: the words, the paths' probabilities given them, and `gamma^k r_k`.
 
-    Rows are in the order of the words. The states after the last token pay nothing and are left out. Where the environment
-    speaks, its tokens tell of its states: a path's probability is that of path and tokens, divided by the sum over the word's
-    paths. A word that the environment can say after no prompt is left out. Errors as `completions`.
+    Rows are in the order of the words. The states after the last token pay nothing and are left out. Where the
+    environment speaks, its tokens tell of its states: a path's probability is that of path and tokens, divided by the
+    sum over the word's paths. A word that the environment can say after no prompt is left out.
+
+    Args:
+        world: the token world.
+        budget: bytes that words and states may need.
+
+    Returns:
+        The word of each row, the probability of its path given the word, and the discounted rewards along it.
+
+    Raises:
+        InputError: words and states need more than `budget` bytes (seen before they are allocated).
     """
     successor, chance = _successors(world)
     ways_from = (chance > 0).sum(-1).amax(-1)  # (S,)
@@ -186,7 +241,19 @@ def _said(world: TokenMDP) -> Float[Tensor, "S V"]:
 
 
 def drawn_signal(world: TokenMDP, name: str, budget: int = DEFAULT_BUDGET) -> Float[Tensor, "prompts L"]:
-    """A signal of the world for every row of `completions`; raises InputError where the world has no such signal."""
+    """A signal of the world for every row of `completions`.
+
+    Args:
+        world: the token world.
+        name: of the signal.
+        budget: bytes that words and states may need.
+
+    Returns:
+        The sum of the signal along each completion.
+
+    Raises:
+        InputError: the world has no such signal.
+    """
     return state_paths(world.paying(name), budget)[2].sum(-1)
 
 
@@ -212,7 +279,14 @@ def _check_paid_by_tables(world: TokenMDP) -> None:
 
 
 def completion_log_probs(tree: Tree) -> Float[Tensor, "prompts W H"]:
-    """`log pi` of every token of every word, whoever says it and after an end token too; attached to autograd's graph."""
+    """`log pi` of every token of every word, whoever says it and after an end token too; attached to autograd's graph.
+
+    Args:
+        tree: with every token followed.
+
+    Returns:
+        Log-probabilities in nats.
+    """
     return _log_probs(tree, [level.policy_logits for level in tree.levels])
 
 
@@ -231,7 +305,14 @@ def _along(x: Tensor, count: int) -> Tensor:
 
 
 def mean_entropy(tree: Tree) -> Float[Tensor, ""]:
-    """Mean entropy in nats over the steps of a completion at which the policy speaks."""
+    """Mean entropy in nats over the steps of a completion at which the policy speaks.
+
+    Args:
+        tree: with every token followed.
+
+    Returns:
+        One number, a constant.
+    """
     alive = torch.ones_like(tree.levels[0].reach)
     total, steps = torch.zeros_like(tree.J), torch.zeros_like(tree.J)
     for level in tree.levels:

@@ -30,14 +30,32 @@ from theory.tokens.tree_size import DEFAULT_BUDGET
 
 
 def straight_through(logits: Tensor, pi: Tensor, hard: Tensor) -> Tensor:
-    """The one-hot token forward, the derivative of pi backward."""
+    """The one-hot token forward, the derivative of pi backward.
+
+    Args:
+        logits: of the next token; not used.
+        pi: its probabilities.
+        hard: one-hot tokens of the edges.
+
+    Returns:
+        The next input of every edge.
+    """
     return hard + (pi - pi.detach())[:, None]
 
 
 def reinmax(logits: Tensor, pi: Tensor, hard: Tensor) -> Tensor:
     """The one-hot token forward, Heun's second-order rule backward (Liu et al., Bridging Discrete and Backpropagation, 2023).
 
-    Backward it is `2 p1 - pi / 2`, with `p1` the softmax whose value is `(pi + hard) / 2` and whose slope is its own Jacobian.
+    Backward it is `2 p1 - pi / 2`, with `p1` the softmax whose value is `(pi + hard) / 2` and whose slope is its own
+    Jacobian.
+
+    Args:
+        logits: of the next token.
+        pi: its probabilities.
+        hard: one-hot tokens of the edges.
+
+    Returns:
+        The next input of every edge.
     """
     middle = (pi.detach()[:, None] + hard) / 2
     z = logits[:, None]
@@ -47,7 +65,18 @@ def reinmax(logits: Tensor, pi: Tensor, hard: Tensor) -> Tensor:
 
 
 def gumbel_softmax(tau_g: float, rng: torch.Generator) -> Mix:
-    """`u = softmax((log pi + g) / tau_g)` with Gumbel noise g; the sampled token is not used."""
+    """`u = softmax((log pi + g) / tau_g)` with Gumbel noise g; the sampled token is not used.
+
+    Args:
+        tau_g: temperature, > 0.
+        rng: of the Gumbel noise.
+
+    Returns:
+        The rule for the next input.
+
+    Raises:
+        InputError: tau_g is not > 0.
+    """
     if not tau_g > 0:
         raise InputError(f"tau_g must be > 0; got {tau_g!r}")
 
@@ -118,6 +147,9 @@ def expected_costates(
             position (at level 0 always at all positions of the prompt).
         budget: bytes that the tree may need.
 
+    Returns:
+        The mean costate of every prefix, in return units per unit of the site; divided by `gamma^k P(prefix)`.
+
     Raises:
         InputError: the name is unknown or gumbel, or the tree needs more than the budget.
     """
@@ -159,6 +191,12 @@ def sampled_costates(
         alpha: sampling-gap knob, 0 differentiable, 1 discrete.
         tau_g: temperature of the Gumbel-softmax.
         roots: other prefixes in the place of the prompts (`theory.tokens.prefix_tree.token_roots`).
+
+    Returns:
+        One costate for each sample of each root.
+
+    Raises:
+        InputError: the name is unknown, or the samples' tree needs more than the default budget.
     """
     _check_name(name)
     mix = relaxed(alpha, gumbel_softmax(tau_g, rng)) if name == "gumbel" else _mix_of(name, alpha)

@@ -18,9 +18,13 @@ _ROWS, _WALK = 128, 4  # third method: rows in one block of a large cloud; steps
 def diameter(w: Float[Tensor, "*batch V d"]) -> Float[Tensor, "*batch"]:
     """`D_w = max_{a,b} ||w(a) - w(b)||`, exact: find the farthest pair, then compute its distance from the points themselves.
 
-    A few points: all pairs, row by row, in batches that stay in the cache. A few hundred: all pairs from inner products of
-    the centred points, in batches of bounded size. More: cloud by cloud, only pairs whose distances from the centre could
-    add up to a new record; this takes up to V^2 / 2 products where all points lie on one sphere, far fewer elsewhere.
+    A few points: all pairs, row by row, in batches that stay in the cache. A few hundred: all pairs from inner products
+    of the centred points, in batches of bounded size. More: cloud by cloud, only pairs whose distances from the centre
+    could add up to a new record; this takes up to V^2 / 2 products where all points lie on one sphere, far fewer
+    elsewhere.
+
+    Args:
+        w: clouds of V points each; the last axis holds the coordinates.
 
     Returns:
         One diameter per cloud; NaN for a cloud that is not finite.

@@ -19,7 +19,14 @@ from theory.tokens.softmax_bounds import check_probabilities
 
 @dataclass(frozen=True)
 class Tables:
-    """`V[k, z]` for k = 0..H (V_H = 0), `Q[k, z, a]`, the advantage `Q - V`, and `visits[k, z] = P(z_k = z)`."""
+    """`V[k, z]` for k = 0..H (V_H = 0), `Q[k, z, a]`, the advantage `Q - V`, and `visits[k, z] = P(z_k = z)`.
+
+    Attributes:
+        V: value of every abstract state at the times 0 ... H; the last row is 0.
+        Q: value of every abstract state after every token.
+        visits: probability of every abstract state at each step.
+        J: expected return.
+    """
 
     V: Float[Tensor, "times S"]
     Q: Float[Tensor, "H S V"]
@@ -47,7 +54,15 @@ def _by_step(world: TokenMDP, pi: Tensor) -> Tensor:
 
 
 def with_speech(world: TokenMDP, pi: Float[Tensor, "*steps S V"]) -> Float[Tensor, "*steps S V"]:
-    """The law of the next token in every state: pi, or the environment's where it speaks."""
+    """The law of the next token in every state: pi, or the environment's where it speaks.
+
+    Args:
+        world: the token world.
+        pi: probabilities of the policy's tokens in every abstract state.
+
+    Returns:
+        Probabilities in the shape of pi.
+    """
     if world.speech is None:
         return pi
     return torch.where(world.speaking[:, None], world.speech, pi)
@@ -57,7 +72,18 @@ def with_speech(world: TokenMDP, pi: Float[Tensor, "*steps S V"]) -> Float[Tenso
 def tables(world: TokenMDP, pi: Float[Tensor, "*time S V"]) -> Tables:
     """Values by backward induction, visitation by forward recursion.
 
-    `Q_k = r_k + gamma P V_{k+1}`, `V_k = sum_a pi_k Q_k`; `d_{k+1} = d_k P_pi`, with `d_0` the distribution of start states.
+    `Q_k = r_k + gamma P V_{k+1}`, `V_k = sum_a pi_k Q_k`; `d_{k+1} = d_k P_pi`, with `d_0` the distribution of start
+    states.
+
+    Args:
+        world: the token world, with a finite horizon.
+        pi: probabilities of the tokens in every abstract state, one table or one for each step.
+
+    Returns:
+        Values and visitation.
+
+    Raises:
+        InputError: pi does not fit or is no probability, or the world pays a hidden readout.
     """
     pi = _by_step(world, pi)
     V: list[Tensor] = [torch.zeros_like(world.r[0, :, 0])]
@@ -75,7 +101,17 @@ def tables(world: TokenMDP, pi: Float[Tensor, "*time S V"]) -> Tables:
 def endless_tables(world: TokenMDP, pi: Float[Tensor, "S V"]) -> tuple[Tensor, Tensor, Tensor]:
     """`V = (I - gamma P_pi)^{-1} r_pi`, `Q = r + gamma P V`, and the discounted visitation `sum_t gamma^t P(z_t = z)`.
 
-    The world's first reward table is used at every step. Raises InputError unless gamma < 1 and pi is one table.
+    The world's first reward table is used at every step.
+
+    Args:
+        world: the token world; its horizon does not count.
+        pi: probabilities of the tokens in every abstract state.
+
+    Returns:
+        V (S,), Q (S, V) and the visitation (S,), which sums to `1 / (1 - gamma)`.
+
+    Raises:
+        InputError: gamma is 1, pi is no table of probabilities, or the world pays a hidden readout.
     """
     _check_paid_by_table(world)
     if not world.gamma < 1:
@@ -94,8 +130,18 @@ def endless_tables(world: TokenMDP, pi: Float[Tensor, "S V"]) -> tuple[Tensor, T
 def bellman_costates(world: TokenMDP, pi: Float[Tensor, "*time S V"]) -> Float[Tensor, "times S"]:
     """The costate recursion on the simplex of states, `lambda_k = r_pi + gamma P_pi lambda_{k+1}`, `lambda_H = 0`.
 
-    On the simplex the return is linear in the belief, so its derivative in the belief is the table of values: the adjoint
-    equation *is* the Bellman equation.
+    On the simplex the return is linear in the belief, so its derivative in the belief is the table of values: the
+    adjoint equation *is* the Bellman equation.
+
+    Args:
+        world: the token world, with a finite horizon.
+        pi: probabilities of the tokens in every abstract state, one table or one for each step.
+
+    Returns:
+        The costate in every abstract state at the times 0 ... H; the last row is 0.
+
+    Raises:
+        InputError: as in `tables`.
     """
     pi = _by_step(world, pi)
     costates = [torch.zeros_like(world.r[0, :, 0])]
@@ -110,6 +156,16 @@ def logit_gradient(world: TokenMDP, pi: Float[Tensor, "*time S V"]) -> Float[Ten
     """Exact policy gradient in the logits of every step: `dJ/dz_k(s, a) = gamma^k d_k(s) pi_k(a|s) A_k(s, a)`.
 
     It is 0 in the states in which the environment speaks.
+
+    Args:
+        world: the token world, with a finite horizon.
+        pi: probabilities of the tokens in every abstract state, one table or one for each step.
+
+    Returns:
+        The gradient in every logit.
+
+    Raises:
+        InputError: as in `tables`.
     """
     exact, by_step = tables(world, pi), _by_step(world, pi)
     discount = world.gamma ** torch.arange(world.horizon, dtype=by_step.dtype, device=by_step.device)
@@ -119,8 +175,15 @@ def logit_gradient(world: TokenMDP, pi: Float[Tensor, "*time S V"]) -> Float[Ten
 def best_words(world: TokenMDP) -> Int[Tensor, "prompts H"]:
     """The completion of highest return for every prompt, the first of several: `a_k = argmax_a r_k + gamma P V*_{k+1}`.
 
-    Raises InputError for a world with random transitions, or whose environment says tokens by chance: no fixed completion is
-    optimal there.
+    Args:
+        world: a token world without chance.
+
+    Returns:
+        The tokens of the best completion.
+
+    Raises:
+        InputError: a token leads by chance, or the environment says tokens by chance, so that no fixed completion is
+            optimal; or the world pays a hidden readout.
     """
     _check_paid_by_table(world)
     surely_said = world.speech is None or bool((world.speech[world.speaking].amax(-1) == 1).all())

@@ -13,7 +13,16 @@ def spoken_logits(
 ) -> tuple[Bool[Tensor, "N"], Float[Tensor, "N V"]]:
     """Whether the policy speaks after each prefix, and the logits of the next token: the policy's, or the environment's.
 
-    Raises InputError where a relaxed token leaves open who speaks next.
+    Args:
+        world: the token world.
+        belief: probabilities of the abstract states after each prefix.
+        logits: the policy's.
+
+    Returns:
+        True where the policy speaks, and the logits of the law of the next token.
+
+    Raises:
+        InputError: a relaxed token leaves open who speaks next.
     """
     if world.speech is None:
         return torch.ones_like(belief[:, 0], dtype=torch.bool), logits
@@ -34,7 +43,18 @@ def _check_turn(world: TokenMDP, belief: Tensor, own: Tensor) -> None:
 
 
 def paid(world: TokenMDP, k: int, belief: Tensor, heard: Tensor | None, u: Tensor) -> Float[Tensor, "N C"]:
-    """`rbar_k(b, u)` of every edge."""
+    """`rbar_k(b, u)` of every edge.
+
+    Args:
+        world: the token world.
+        k: the step.
+        belief: probabilities of the abstract states at every node.
+        heard: the same once the edge's token is known, where the environment may speak; else None.
+        u: the (relaxed) token of every edge.
+
+    Returns:
+        The expected reward of every edge, not discounted.
+    """
     if heard is None:
         return torch.einsum("nv,ncv->nc", belief @ world.r[k], u)
     return torch.einsum("ncz,zv,ncv->nc", heard, world.r[k], u)

@@ -40,9 +40,11 @@ class ErrorSplit:
         attention: `E[E1]`, the mean attention costate.
         sampling: the covariances, step by step.
         tiers: (4, prompts). Tier 0 is the norm of the summed covariances, the error itself by the identity; tier 1 is
-            `sum gamma^k E ||Cov||`; tier 2 is `sum gamma^k E[D_w osc(Q) min(1/4, G/2)]`; tier 3 is tier 2 with G replaced
-            by its bound by the entropy.
-        entropy, gini, gap: means over the steps of a rollout at which the policy speaks.
+            `sum gamma^k E ||Cov||`; tier 2 is `sum gamma^k E[D_w osc(Q) min(1/4, G/2)]`; tier 3 is tier 2 with G
+            replaced by its bound by the entropy.
+        entropy: mean over the steps of a rollout at which the policy speaks, in nats.
+        gini: the same mean of the Gini index G.
+        gap: the same mean of the sampling gap `alpha G`.
     """
 
     value_gradient: Float[Tensor, "prompts D"]
@@ -77,8 +79,8 @@ def error_split(
 ) -> ErrorSplit:
     """Split of the value gradient at the prompts, exact for any alpha by enumeration of the prefix tree.
 
-    The two sides of the identity are computed in different ways: `value_gradient` by reverse mode through the surrogates,
-    `sampling` from forward-mode slopes of all logits.
+    The two sides of the identity are computed in different ways: `value_gradient` by reverse mode through the
+    surrogates, `sampling` from forward-mode slopes of all logits.
 
     Args:
         world: the token world.
@@ -88,6 +90,12 @@ def error_split(
         whole_prompt: add delta at all positions of the prompt instead of the last one.
         budget: bytes that the trees may need.
         roots: other prefixes in the place of the prompts (`theory.tokens.prefix_tree.prefix_roots`, `token_roots`).
+
+    Returns:
+        The split at every prompt (or root).
+
+    Raises:
+        InputError: alpha lies outside [0, 1], the site is unknown, or the trees need more than the budget.
     """
     tree = grow(world, policy, alpha, (site,), budget=budget, roots=roots)
     path = node_gradients(tree, path_surrogate(tree), site)[0]

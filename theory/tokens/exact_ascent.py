@@ -24,6 +24,9 @@ def exact_ascent(
         rate: step size of Adam.
         alpha: of the relaxed tokens.
 
+    Returns:
+        One policy for each checkpoint.
+
     Raises:
         InputError: the checkpoints do not rise.
     """

@@ -40,6 +40,12 @@ def logit_slopes(
         whole_prompt: add delta at all positions of the prompt instead of the last one.
         roots: other prefixes in the place of the prompts.
         budget: bytes that may be needed; directions are taken a few at a time to stay within it.
+
+    Returns:
+        One tensor for each level: the slope of every logit of every node.
+
+    Raises:
+        InputError: the slopes need more than the budget.
     """
     positions = _positions(world, roots) if whole_prompt else 1
 
@@ -61,7 +67,22 @@ def forward_value_gradient(
 ) -> Float[Tensor, "prompts D"]:
     """`grad V_alpha` at the prompts by forward mode through the expectation `V = sum_c pi(c) (rbar + gamma V')`.
 
-    No factor of the expectation is held constant, unlike in the surrogates. Arguments as in `logit_slopes`.
+    No factor of the expectation is held constant, unlike in the surrogates.
+
+    Args:
+        world: the token world.
+        policy: over its tokens.
+        alpha: sampling-gap knob, 0 differentiable, 1 discrete.
+        site: where in the network delta is added.
+        whole_prompt: add delta at all positions of the prompt instead of the last one.
+        roots: other prefixes in the place of the prompts.
+        budget: bytes that may be needed; directions are taken a few at a time to stay within it.
+
+    Returns:
+        The value gradient of every prompt (or root), in return units per unit of delta.
+
+    Raises:
+        InputError: the slopes need more than the budget.
     """
 
     def value(policy: TokenPolicy, delta: Tensor) -> tuple[Tensor, ...]:
@@ -163,7 +184,19 @@ class _Shifted:
 
 
 def forward_gradients(world: TokenMDP, policy: TokenPolicy, site: str) -> list[Float[Tensor, "N D"]]:
-    """Value gradients of all prefixes at their last position, level by level, in forward mode."""
+    """Value gradients of all prefixes at their last position, level by level, in forward mode.
+
+    Args:
+        world: the token world.
+        policy: over its tokens.
+        site: where in the network delta is added.
+
+    Returns:
+        One tensor for each level.
+
+    Raises:
+        InputError: the slopes need more than the default budget.
+    """
     with torch.no_grad():
         tree = grow(world, policy)
         levels = [None, *(prefix_roots(tree, policy, k) for k in range(1, world.horizon))]

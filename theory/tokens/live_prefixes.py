@@ -25,7 +25,8 @@ class LiveLevel:
 
     Attributes:
         context: row of `LivePrefixes.contexts` that begins with the prefix.
-        parent, token: the live prefix of the length before that it extends, and by which token.
+        parent: the live prefix of the length before that it extends.
+        token: by which token it extends its parent.
         child: index of the live prefix of the next length after each token, -1 where that is sealed.
         rewards: `r_k` of every token, in expectation over the abstract state.
         spoken: the environment's law where it speaks, and zeros where the policy does; None where it never does.
@@ -39,7 +40,14 @@ class LiveLevel:
     spoken: Float[Tensor, "N V"] | None = None
 
     def to(self, device: torch.device) -> "LiveLevel":
-        """The same on a device."""
+        """The same on a device.
+
+        Args:
+            device: where the tensors shall be.
+
+        Returns:
+            A copy.
+        """
         moved: dict[str, Any] = {name: None if x is None else x.to(device) for name, x in self.__dict__.items()}
         return LiveLevel(**moved)
 
@@ -48,7 +56,10 @@ class LiveLevel:
 class LivePrefixes:
     """All live prefixes of a world, and the contexts in which a policy reads them.
 
-    `contexts` are prompts with H - 1 tokens, filled up with token 0 after the longest live prefix of each.
+    Attributes:
+        world: the token world.
+        contexts: prompts with H - 1 tokens, filled up with token 0 after the longest live prefix of each.
+        levels: the live prefixes, length by length.
     """
 
     world: TokenMDP
@@ -56,7 +67,14 @@ class LivePrefixes:
     levels: list[LiveLevel]
 
     def to(self, like: Tensor) -> "LivePrefixes":
-        """The same on the device and in the dtype of a tensor."""
+        """The same on the device and in the dtype of a tensor.
+
+        Args:
+            like: a tensor on that device, in that dtype.
+
+        Returns:
+            A copy.
+        """
         world = self.world.to(str(like.device), like.dtype)
         levels = [level.to(like.device) for level in self.levels]
         return LivePrefixes(world, self.contexts.to(like.device), levels)
@@ -67,7 +85,14 @@ class LivePrefixes:
         return self.contexts.numel()
 
     def logits(self, policy: ContextPolicy) -> list[Tensor]:
-        """Logits of the next token (N, V) at every live prefix, level by level: the policy's, or the environment's."""
+        """Logits of the next token (N, V) at every live prefix, level by level: the policy's, or the environment's.
+
+        Args:
+            policy: a policy that reads whole contexts.
+
+        Returns:
+            One tensor for each level.
+        """
         first = self.world.prompts.shape[1] - 1
         along = policy(policy.embed(self.contexts))[:, first:]
         own = [along[level.context, k] for k, level in enumerate(self.levels)]
@@ -81,7 +106,17 @@ def _with_speech(logits: Tensor, spoken: Tensor | None) -> Tensor:
 
 
 def live_prefixes(world: TokenMDP) -> LivePrefixes:
-    """Enumerate them; raises InputError for a world that pays a hidden readout, which no table foretells."""
+    """Enumerate the live prefixes of a world.
+
+    Args:
+        world: the token world.
+
+    Returns:
+        All live prefixes and their contexts.
+
+    Raises:
+        InputError: the world pays a hidden readout, which no table foretells.
+    """
     if world.readout is not None:
         raise InputError("world pays a hidden readout, which no table foretells: use a prefix tree")
     pays = [(~sealed).to(world.P) for sealed in _sealed_states(world)]
@@ -139,6 +174,13 @@ def live_values(live: LivePrefixes, logits: list[Tensor]) -> tuple[list[Tensor],
     """V (N,) and Q (N, V) of all live prefixes, and the probabilities (N,) that they are reached, level by level, as constants.
 
     `Q_k = r_k + gamma V_{k+1}`, V of a sealed prefix being 0.
+
+    Args:
+        live: the live prefixes of a world.
+        logits: at each of them, level by level, as `LivePrefixes.logits` gives them.
+
+    Returns:
+        V, Q and the probabilities, one tensor for each level.
     """
     pi = [torch.softmax(z.detach(), -1) for z in logits]
     V, Q = list[Tensor](), list[Tensor]()
@@ -159,6 +201,13 @@ def live_surrogate(live: LivePrefixes, policy: ContextPolicy) -> tuple[Float[Ten
     """J as a constant, and a scalar whose gradient in the policy's parameters is `grad J`.
 
     `sum_k gamma^k sum over live prefixes of P(prefix) sum_a pi(a) (Q(a) - V) log pi(a)`, its weights constant.
+
+    Args:
+        live: the live prefixes of a world.
+        policy: a policy that reads whole contexts.
+
+    Returns:
+        J, and the surrogate.
     """
     logits = live.logits(policy)
     V, Q, reach = live_values(live, logits)

@@ -33,12 +33,26 @@ Mix = Callable[[Tensor, Tensor, Tensor], Tensor]  # logits, pi (N, V), onehot (N
 
 
 def every_token(pi: Float[Tensor, "N V"]) -> tuple[Int[Tensor, "N V"], Float[Tensor, "N V"]]:
-    """Follow all tokens, each with its probability."""
+    """Follow all tokens, each with its probability.
+
+    Args:
+        pi: probabilities at every node.
+
+    Returns:
+        The tokens, and the share of each.
+    """
     return torch.arange(pi.shape[-1], device=pi.device).expand(pi.shape), pi.detach()
 
 
 def one_token(rng: torch.Generator) -> Choice:
-    """A choice that follows one token, drawn from pi on the generator's own device."""
+    """A choice that follows one token, drawn from pi on the generator's own device.
+
+    Args:
+        rng: of the draws.
+
+    Returns:
+        The choice, a function of pi.
+    """
 
     def draw(pi: Tensor) -> tuple[Tensor, Tensor]:
         tokens = torch.multinomial(pi.detach().to(rng.device), 1, generator=rng)
@@ -50,7 +64,15 @@ def one_token(rng: torch.Generator) -> Choice:
 def relaxed(alpha: float, token: Mix | None = None) -> Mix:
     """The rule `u = (1 - alpha) pi + alpha y`; y is onehot(c), or what the rule `token` makes of onehot(c).
 
-    Raises InputError for alpha outside [0, 1].
+    Args:
+        alpha: sampling-gap knob, 0 differentiable, 1 discrete.
+        token: a rule for the token itself, straight-through for instance; None for the one-hot token.
+
+    Returns:
+        The rule.
+
+    Raises:
+        InputError: alpha lies outside [0, 1].
     """
     if not isinstance(alpha, int | float) or not 0 <= alpha <= 1:
         raise InputError(f"alpha must lie in [0, 1]; got {alpha!r}")
@@ -62,7 +84,14 @@ def relaxed(alpha: float, token: Mix | None = None) -> Mix:
 
 @dataclass(frozen=True)
 class Roots:
-    """Where a tree begins: N contexts of T embeddings, their beliefs, their probabilities (constants), and the step."""
+    """Where a tree begins: N contexts of T embeddings, their beliefs, their probabilities (constants), and the step.
+
+    Attributes:
+        x: embeddings of the contexts.
+        belief: probabilities of the abstract states after each.
+        reach: probabilities of the roots, constants.
+        step: how many tokens were said before.
+    """
 
     x: Float[Tensor, "N T D"]
     belief: Float[Tensor, "N S"]
@@ -70,32 +99,59 @@ class Roots:
     step: int = 0
 
     def detached(self) -> "Roots":
-        """The same roots, cut off from autograd's graph."""
+        """The same roots, cut off from autograd's graph.
+
+        Returns:
+            A copy.
+        """
         return Roots(self.x.detach(), self.belief.detach(), self.reach, self.step)
 
 
 @dataclass(frozen=True)
 class Level:
-    """The N nodes of one level, the children of a node next to each other, with C edges each."""
+    """The N nodes of one level, the children of a node next to each other, with C edges each.
 
-    x: Float[Tensor, "N new D"]  # embeddings read at this level: one position, or all of the root's at level 0
-    pi: Float[Tensor, "N V"]  # the law of the next token
-    logits: Float[Tensor, "N V"]  # of that law
-    policy_logits: Float[Tensor, "N V"]  # the policy's, also where the environment speaks
-    own: Bool[Tensor, "N"]  # whether the policy speaks
+    Attributes:
+        x: embeddings read at this level: one position, or all of the root's at level 0.
+        pi: the law of the next token.
+        logits: of that law.
+        policy_logits: the policy's, also where the environment speaks.
+        own: whether the policy speaks.
+        belief: probabilities of the abstract states.
+        reach: probability of the node, that of its root included; a constant.
+        tokens: the token of every edge.
+        share: probability of the edge given the node; a constant.
+        u: the (relaxed) token that is read next along every edge.
+        heard: where the environment may speak, the belief once the edge's token is known; else None.
+        rewards: `rbar(b, u)` along every edge, and on the last ones what is paid after them.
+        leaves: by site the zeros (N, new, D) that are added there.
+    """
+
+    x: Float[Tensor, "N new D"]
+    pi: Float[Tensor, "N V"]
+    logits: Float[Tensor, "N V"]
+    policy_logits: Float[Tensor, "N V"]
+    own: Bool[Tensor, "N"]
     belief: Float[Tensor, "N S"]
-    reach: Float[Tensor, "N"]  # probability of the node, that of its root included; a constant
+    reach: Float[Tensor, "N"]
     tokens: Int[Tensor, "N C"]
-    share: Float[Tensor, "N C"]  # probability of the edge given the node; a constant
+    share: Float[Tensor, "N C"]
     u: Float[Tensor, "N C V"]
-    heard: Float[Tensor, "N C S"] | None  # where the environment may speak: the belief once the edge's token is known
-    rewards: Float[Tensor, "N C"]  # `rbar(b, u)` along every edge, and on the last ones what is paid after them
-    leaves: dict[str, Tensor]  # site -> (N, new, D)
+    heard: Float[Tensor, "N C S"] | None
+    rewards: Float[Tensor, "N C"]
+    leaves: dict[str, Tensor]
 
 
 @dataclass(frozen=True)
 class Tree:
-    """A grown tree and its values, as constants: `Q[k]` (N_k, C) after an edge's token, and their means `V[k]` (N_k,)."""
+    """A grown tree and its values, as constants: `Q[k]` (N_k, C) after an edge's token, and their means `V[k]` (N_k,).
+
+    Attributes:
+        world: the token world, on the policy's device and in its dtype.
+        levels: the nodes, from the roots on.
+        V: values of the nodes, level by level.
+        Q: values after an edge's token, level by level.
+    """
 
     world: TokenMDP
     levels: list[Level]
@@ -109,13 +165,34 @@ class Tree:
 
 
 def prompt_roots(world: TokenMDP, policy: TokenPolicy) -> Roots:
-    """The world's prompts as roots, with their weights as probabilities."""
+    """The world's prompts as roots, with their weights as probabilities.
+
+    Args:
+        world: the token world.
+        policy: whose embeddings are taken.
+
+    Returns:
+        The roots, at step 0.
+    """
     rows = torch.arange(len(world.prompts), device=world.prompts.device)
     return Roots(policy.embed(world.prompts), world.start_belief(rows), world.weights)
 
 
 def token_roots(world: TokenMDP, policy: TokenPolicy, prompt: int, tokens: Sequence[int]) -> Roots:
-    """One prefix as a root of probability 1: a prompt's index, and the tokens after it."""
+    """One prefix as a root of probability 1: a prompt's index, and the tokens after it.
+
+    Args:
+        world: the token world.
+        policy: whose embeddings are taken.
+        prompt: index of the prompt.
+        tokens: what was said after it; it may be empty.
+
+    Returns:
+        One root.
+
+    Raises:
+        InputError: the prompt does not exist, or a token is outside of the vocabulary.
+    """
     if not 0 <= prompt < len(world.prompts):
         raise InputError(f"prompt {prompt} does not exist: the world's are 0 ... {len(world.prompts) - 1}")
     like = next(policy.parameters())
@@ -127,7 +204,16 @@ def token_roots(world: TokenMDP, policy: TokenPolicy, prompt: int, tokens: Seque
 
 
 def prefix_roots(tree: Tree, policy: TokenPolicy, k: int) -> Roots:
-    """All nodes of level k = 1 ... number of levels as roots, whole contexts, still attached to autograd's graph."""
+    """All nodes of level k = 1 ... number of levels as roots, whole contexts, still attached to autograd's graph.
+
+    Args:
+        tree: the tree that was grown from the prompts.
+        policy: the policy that it was grown with.
+        k: the level.
+
+    Returns:
+        The roots, at step k.
+    """
     x, belief, reach = _children(tree.world, policy, tree.levels[k - 1])
     before = [level.x.repeat_interleave(len(x) // len(level.x), 0) for level in tree.levels[:k]]
     return Roots(torch.cat([*before, x], 1), belief, reach, k)
@@ -154,6 +240,9 @@ def grow(
         copies: of every root; the number of samples.
         budget: bytes that the tree may need.
         roots: other prefixes in the place of the prompts.
+
+    Returns:
+        The tree, attached to autograd's graph.
 
     Raises:
         InputError: alpha outside [0, 1], logits of the wrong shape, NaN or infinite, or, before allocating, a tree larger than
@@ -241,7 +330,14 @@ def _readout(world: TokenMDP, policy: TokenPolicy, level: Level, cache: Any) -> 
 
 
 def possible_log_probs(logits: Float[Tensor, "*batch V"]) -> Float[Tensor, "*batch V"]:
-    """`log pi`, and 0 for a token that a logit of -infinity forbids: times its probability it is 0 either way, not NaN."""
+    """`log pi`, and 0 for a token that a logit of -infinity forbids: times its probability it is 0 either way, not NaN.
+
+    Args:
+        logits: of the tokens, in the last axis.
+
+    Returns:
+        Log-probabilities in nats, finite.
+    """
     log_pi = log_softmax(logits)
     return log_pi.masked_fill(log_pi == -torch.inf, 0.0)
 
@@ -249,7 +345,16 @@ def possible_log_probs(logits: Float[Tensor, "*batch V"]) -> Float[Tensor, "*bat
 def edge_values(
     world: TokenMDP, levels: list[Level], after: Float[Tensor, "N"] | None = None
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """V and Q of all nodes from the last level up, as constants; `after` are the values at the ends of the last edges."""
+    """V and Q of all nodes from the last level up, as constants; `after` are the values at the ends of the last edges.
+
+    Args:
+        world: the token world.
+        levels: of a tree.
+        after: values at the ends of the last edges; None where nothing follows.
+
+    Returns:
+        V (N,) and Q (N, C) of every level.
+    """
     values: list[Tensor] = []
     quality: list[Tensor] = []
     for level in reversed(levels):

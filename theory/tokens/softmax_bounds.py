@@ -27,7 +27,17 @@ _MAX_SUBSETS = 20  # largest V of `inf_to_one_norm`, which visits 2^V subsets
 
 @takes_numbers("p")
 def check_probabilities(p: Float[Tensor, "*batch V"]) -> Float[Tensor, "*batch V"]:
-    """Return p; raise InputError, naming the worst sum, if a row is no distribution."""
+    """Refuse rows that are no distributions.
+
+    Args:
+        p: probabilities.
+
+    Returns:
+        p itself, as a tensor.
+
+    Raises:
+        InputError: an entry is negative or not finite, or a row does not sum to 1; the error names the worst sum.
+    """
     sums = p.sum(-1)
     off = (sums - 1).abs().nan_to_num(torch.inf).detach().flatten()
     if bool((p < 0).any()) or float(off.max()) > 1e-6:
@@ -45,21 +55,43 @@ def _is_top(p: Float[Tensor, "*batch V"]) -> Bool[Tensor, "*batch V"]:
 
 @takes_numbers("p")
 def complement(p: Float[Tensor, "*batch V"]) -> Float[Tensor, "*batch V"]:
-    """`1 - p`, for the likeliest token as the sum of the others: accurate where p is next to 1."""
+    """`1 - p`, for the likeliest token as the sum of the others: accurate where p is next to 1.
+
+    Args:
+        p: probabilities.
+
+    Returns:
+        One number for each entry.
+    """
     top = _is_top(p)
     return torch.where(top, torch.where(top, 0.0, p).sum(-1, keepdim=True), 1 - p)
 
 
 @takes_numbers("p", "x")
 def from_top(p: Float[Tensor, "*batch V"], x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-    """`x_a - x_top` for numbers (*batch, V) or vectors (*batch, V, d): covariances do not change, and lose no digits."""
+    """`x_a - x_top` for numbers (*batch, V) or vectors (*batch, V, d): covariances do not change, and lose no digits.
+
+    Args:
+        p: probabilities.
+        x: numbers, or vectors in a last axis of their own, for each entry of p.
+
+    Returns:
+        The differences, in the shape of x.
+    """
     index = p.argmax(-1, keepdim=True).reshape(*p.shape[:-1], 1, *[1] * (x.ndim - p.ndim))
     return x - x.gather(p.ndim - 1, index.expand(*p.shape[:-1], 1, *x.shape[p.ndim :]))
 
 
 @takes_numbers("p")
 def entropy(p: Float[Tensor, "*batch V"]) -> Float[Tensor, "*batch"]:
-    """`H = -sum p ln p`, in nats; `ln p` of a token of more than one half is `log1p` of minus the others' sum."""
+    """`H = -sum p ln p`, in nats; `ln p` of a token of more than one half is `log1p` of minus the others' sum.
+
+    Args:
+        p: probabilities.
+
+    Returns:
+        The entropy in nats, between 0 and ln V.
+    """
     rest = complement(p)
     log_p = torch.where(p > 0.5, torch.log1p(-rest.clamp(max=0.5)), torch.where(p > 0, p, 1.0).log())
     return -(p * log_p).sum(-1)
@@ -86,37 +118,80 @@ def log_softmax(logits: Float[Tensor, "*batch V"]) -> Float[Tensor, "*batch V"]:
 
 @takes_numbers("p")
 def gini(p: Float[Tensor, "*batch V"]) -> Float[Tensor, "*batch"]:
-    """`G = 1 - sum p^2 = E_a TV(delta_a, p)`: the chance that two draws differ."""
+    """`G = 1 - sum p^2 = E_a TV(delta_a, p)`: the chance that two draws differ.
+
+    Args:
+        p: probabilities.
+
+    Returns:
+        The index, between 0 and 1 - 1/V.
+    """
     return (p * complement(p)).sum(-1)
 
 
 @takes_numbers("p")
 def sampling_gap(p: Float[Tensor, "*batch V"], alpha: float) -> Float[Tensor, "*batch"]:
-    """`gap = E_c TV(u, p) = alpha G(p)` of the relaxed token `u = (1 - alpha) p + alpha onehot(c)` (our definition)."""
+    """`gap = E_c TV(u, p) = alpha G(p)` of the relaxed token `u = (1 - alpha) p + alpha onehot(c)` (our definition).
+
+    Args:
+        p: probabilities.
+        alpha: sampling-gap knob, 0 differentiable, 1 discrete.
+
+    Returns:
+        The gap, between 0 and 1.
+    """
     return alpha * gini(p)
 
 
 @takes_numbers("H")
 def gini_entropy_bound(H: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
-    """`G <= min(H / (2 ln 2), 1 - e^{-H})`."""
+    """`G <= min(H / (2 ln 2), 1 - e^{-H})`.
+
+    Args:
+        H: entropies in nats.
+
+    Returns:
+        The bound for each entropy.
+    """
     return torch.minimum(H / (2 * math.log(2)), -torch.expm1(-H))
 
 
 @takes_numbers("G")
 def spread_factor(G: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
-    """`min(1/4, G/2)`, the factor in every bound that uses a diameter."""
+    """`min(1/4, G/2)`, the factor in every bound that uses a diameter.
+
+    Args:
+        G: Gini indices.
+
+    Returns:
+        The factor for each index.
+    """
     return (G / 2).clamp(max=0.25)
 
 
 @takes_numbers("q")
 def oscillation(q: Float[Tensor, "*batch V"]) -> Float[Tensor, "*batch"]:
-    """`osc(q) = max q - min q`."""
+    """`osc(q) = max q - min q`.
+
+    Args:
+        q: numbers in the last axis.
+
+    Returns:
+        The oscillation, in the unit of q.
+    """
     return q.amax(-1) - q.amin(-1)
 
 
 @takes_numbers("p")
 def jacobian(p: Float[Tensor, "*batch V"]) -> Float[Tensor, "*batch V V"]:
-    """`J(p) = diag(p) - p p'`, the derivative of softmax at probabilities p."""
+    """`J(p) = diag(p) - p p'`, the derivative of softmax at probabilities p.
+
+    Args:
+        p: probabilities.
+
+    Returns:
+        A symmetric matrix for each distribution.
+    """
     products, diagonal = p[..., :, None] * p[..., None, :], torch.eye(p.shape[-1], dtype=torch.bool, device=p.device)
     return torch.where(diagonal, (p * complement(p))[..., None], -products)
 
@@ -125,9 +200,15 @@ def jacobian(p: Float[Tensor, "*batch V"]) -> Float[Tensor, "*batch V V"]:
 def jacobian_norm(p: Float[Tensor, "*batch V"]) -> Float[Tensor, "*batch"]:
     """`||J(p)||_2` in O(V): the root x of `sum_i p_i^2 / (p_i - x) = 1` between the two largest probabilities.
 
-    On that interval the left side rises from -inf at p_2 to +inf at p_1, so bisection finds the root to rounding. The norm
-    lies in `[p_1 (1 - p_1), 2 p_1 (1 - p_1)]` too. The term of p_1, less 1, is `(x - p_1 (1 - p_1)) / (p_1 - x)`. Where
-    p_1 = p_2 the norm is p_1.
+    On that interval the left side rises from -inf at p_2 to +inf at p_1, so bisection finds the root to rounding. The
+    norm lies in `[p_1 (1 - p_1), 2 p_1 (1 - p_1)]` too. The term of p_1, less 1, is `(x - p_1 (1 - p_1)) / (p_1 - x)`.
+    Where p_1 = p_2 the norm is p_1.
+
+    Args:
+        p: probabilities.
+
+    Returns:
+        The spectral norm for each distribution, at most 1/2.
     """
     first, second = _top(p)
     spread = (p * complement(p)).gather(-1, p.argmax(-1, keepdim=True))[..., 0]
@@ -143,7 +224,17 @@ def jacobian_norm(p: Float[Tensor, "*batch V"]) -> Float[Tensor, "*batch"]:
 
 @takes_numbers("p")
 def inf_to_one_norm(p: Float[Tensor, "V"]) -> Float[Tensor, ""]:
-    """`||J||_{inf->1} = max_S 4 P(S)(1 - P(S))` exactly, over all 2^V subsets S; raises InputError for V > 20."""
+    """`||J||_{inf->1} = max_S 4 P(S)(1 - P(S))` exactly, over all 2^V subsets S.
+
+    Args:
+        p: probabilities of one distribution.
+
+    Returns:
+        The norm, at most 1.
+
+    Raises:
+        InputError: V > 20.
+    """
     if len(p) > _MAX_SUBSETS:
         raise InputError(
             f"V={len(p)} makes 2^{len(p)} subsets; the exact norm takes V <= {_MAX_SUBSETS}: use min(1, 2 G)"
@@ -158,7 +249,16 @@ def inf_to_one_norm(p: Float[Tensor, "V"]) -> Float[Tensor, ""]:
 def covariance(
     p: Float[Tensor, "*batch V"], w: Float[Tensor, "*batch V d"], Q: Float[Tensor, "*batch V"]
 ) -> Float[Tensor, "*batch d"]:
-    """`Cov_{a~p}(w(a), Q(a))` of a vector w(a) and a number Q(a)."""
+    """`Cov_{a~p}(w(a), Q(a))` of a vector w(a) and a number Q(a).
+
+    Args:
+        p: probabilities.
+        w: a vector for each token.
+        Q: a number for each token.
+
+    Returns:
+        The covariance, in the unit of w times that of Q.
+    """
     Q, w = from_top(p, Q), from_top(p, w)
     centred = Q - (p * Q).sum(-1, keepdim=True)
     return torch.einsum("...a,...ad->...d", p * centred, w)
@@ -168,7 +268,16 @@ def covariance(
 def covariance_bound(
     p: Float[Tensor, "*batch V"], w: Float[Tensor, "*batch V d"], Q: Float[Tensor, "*batch V"]
 ) -> Float[Tensor, "*batch"]:
-    """Right side of `||Cov_p(w, Q)|| <= D_w osc(Q) min(1/4, G/2)`, whose constant is optimal."""
+    """Right side of `||Cov_p(w, Q)|| <= D_w osc(Q) min(1/4, G/2)`, whose constant is optimal.
+
+    Args:
+        p: probabilities.
+        w: a vector for each token.
+        Q: a number for each token.
+
+    Returns:
+        The bound, in the unit of w times that of Q.
+    """
     return diameter(w) * oscillation(Q) * spread_factor(gini(p))
 
 
@@ -214,20 +323,47 @@ INEQUALITIES: dict[str, Callable[[Tensor], Sides]] = {
 
 @takes_numbers("p")
 def inf_to_one_bound(p: Float[Tensor, "V"]) -> Sides:
-    """Both sides of `max_S 4 P(S)(1 - P(S)) <= min(1, 2 G)`."""
+    """Both sides of `max_S 4 P(S)(1 - P(S)) <= min(1, 2 G)`.
+
+    Args:
+        p: probabilities of one distribution.
+
+    Returns:
+        Left and right side.
+
+    Raises:
+        InputError: V > 20.
+    """
     return inf_to_one_norm(p), (2 * gini(p)).clamp(max=1.0)
 
 
 @takes_numbers("p", "E")
 def embedding_spread_bound(p: Float[Tensor, "V"], E: Float[Tensor, "V d"]) -> Sides:
-    """Both sides of `E_a ||e_a - ebar|| <= D_e G`, with `ebar = E_a e_a`."""
+    """Both sides of `E_a ||e_a - ebar|| <= D_e G`, with `ebar = E_a e_a`.
+
+    Args:
+        p: probabilities of one distribution.
+        E: the embedding of each token.
+
+    Returns:
+        Left and right side.
+    """
     E = from_top(p, E)
     return (p * (E - p @ E).norm(dim=-1)).sum(), diameter(E) * gini(p)
 
 
 @takes_numbers("p", "E", "W")
 def sandwich_bound(p: Float[Tensor, "V"], E: Float[Tensor, "V d"], W: Float[Tensor, "V k"]) -> Sides:
-    """Both sides of `||E'J W||_2 <= D_e D_w min(1/4, G/2)`, whose right side does not grow with V; a product of norms does."""
+    """Both sides of `||E'J W||_2 <= D_e D_w min(1/4, G/2)`, whose right side does not grow with V; a product of norms does.
+
+    Args:
+        p: probabilities of one distribution.
+        E: a vector for each token.
+        W: another vector for each token.
+
+    Returns:
+        Left and right side.
+    """
     E, W = from_top(p, E), from_top(p, W)
     inner = E.mT @ (p[:, None] * W) - torch.outer(p @ E, p @ W)
     return torch.linalg.matrix_norm(inner, 2), diameter(E) * diameter(W) * spread_factor(gini(p))

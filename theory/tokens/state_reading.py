@@ -38,8 +38,9 @@ _MEANS = ("entropy", "gini", "jacobian_norm", "diameter", "oscillation")  # mean
 class StateReadingSplit:
     """Value gradient of one prompt under a state-reading policy at alpha = 1, its bounds, and their factors.
 
-    With a token reward and alpha = 1 the attention costate E1 is 0, so the error is the norm of the value gradient, which
-    is the sum of the covariances. `tiers` as in `theory.tokens.error_split`. The other sums, all `sum_k gamma^k E[...]`:
+    With a token reward and alpha = 1 the attention costate E1 is 0, so the error is the norm of the value gradient,
+    which is the sum of the covariances. `tiers` as in `theory.tokens.error_split`. The other sums, all
+    `sum_k gamma^k E[...]`:
 
     | field    | summand                                  | what it is                                                |
     |----------|------------------------------------------|-----------------------------------------------------------|
@@ -54,6 +55,21 @@ class StateReadingSplit:
     `2 var(q) <= osc(q)^2 G` and `4 var(q) <= osc(q)^2`. Dealt is exact over all orders of Q, because the coefficients
     `p (w - E w)` of Q in the covariance sum to zero. The rest are means over states and
     steps of a rollout, those steps at which the policy speaks.
+
+    Attributes:
+        J: expected return of the prompt.
+        value_gradient: gradient of J in delta, a shift at the prompt.
+        tiers: as in `theory.tokens.error_split.ErrorSplit`, for this prompt.
+        spread: see the table.
+        naive: see the table.
+        reach: see the table.
+        spectral: see the table.
+        dealt: see the table.
+        entropy: mean entropy of the policy, in nats.
+        gini: mean Gini index.
+        jacobian_norm: mean of `||J||_2`.
+        diameter: mean of D_w.
+        oscillation: mean of osc(Q), in return units.
     """
 
     J: Float[Tensor, ""]
@@ -78,7 +94,13 @@ class StateReadingSplit:
 
 @dataclass(frozen=True)
 class StateReadingSlopes:
-    """A state-reading policy at delta = 0: probabilities, slopes `w_k(z, a) = d logits / d delta`, diameters of the slopes."""
+    """A state-reading policy at delta = 0, with its slopes in delta.
+
+    Attributes:
+        pi: probabilities of the tokens in every abstract state at every step.
+        w: slopes `w_k(z, a) = d logits / d delta`.
+        D: diameters of the slopes.
+    """
 
     pi: Float[Tensor, "H S V"]
     w: Float[Tensor, "H S V D"]
@@ -95,6 +117,9 @@ def state_reading_slopes(
         logits: `logits(delta, k)` gives the (S, V) logits at step k with `delta` (width,) added at the prompt.
         width: size of delta.
         budget: bytes that the slopes may need.
+
+    Returns:
+        Probabilities, slopes and diameters.
 
     Raises:
         InputError: logits of another shape or, before allocating, slopes that need more than the budget.
@@ -113,7 +138,16 @@ def state_reading_slopes(
 
 
 def split_of_slopes(world: TokenMDP, slopes: StateReadingSlopes, prompt: int = 0) -> StateReadingSplit:
-    """`grad V = sum_k gamma^k sum_z d_k(z) Cov_{pi_k(z)}(w_k(z), Q_k(z))` and its bounds, over H x S contexts."""
+    """`grad V = sum_k gamma^k sum_z d_k(z) Cov_{pi_k(z)}(w_k(z), Q_k(z))` and its bounds, over H x S contexts.
+
+    Args:
+        world: the token world.
+        slopes: of a policy, as `state_reading_slopes` gives them.
+        prompt: index of the prompt.
+
+    Returns:
+        The split at this prompt.
+    """
     exact, d = tables(world, slopes.pi), world.start_belief(prompt)
     J = exact.V[0] @ d
     gradient = torch.zeros_like(slopes.w[0, 0, 0])
@@ -144,7 +178,21 @@ def _own_steps(world: TokenMDP, pi: Float[Tensor, "H S V"], d: Float[Tensor, "S"
 def state_reading_split(
     world: TokenMDP, logits: Callable[[Tensor, int], Tensor], width: int, prompt: int = 0, budget: int = DEFAULT_BUDGET
 ) -> StateReadingSplit:
-    """The split of one world under one policy: `state_reading_slopes`, then `split_of_slopes`."""
+    """The split of one world under one policy: `state_reading_slopes`, then `split_of_slopes`.
+
+    Args:
+        world: the token world.
+        logits: `logits(delta, k)` gives the (S, V) logits at step k with `delta` (width,) added at the prompt.
+        width: size of delta.
+        prompt: index of the prompt.
+        budget: bytes that the slopes may need.
+
+    Returns:
+        The split at this prompt.
+
+    Raises:
+        InputError: as in `state_reading_slopes`.
+    """
     return split_of_slopes(world, state_reading_slopes(world, logits, width, budget), prompt)
 
 

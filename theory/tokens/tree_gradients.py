@@ -28,8 +28,16 @@ DEFAULT_CHUNK = 2**28  # bytes at a time: larger pieces are slower, not faster
 def path_surrogate(tree: Tree, own_token_averaged: bool = False) -> Float[Tensor, ""]:
     """Surrogate of the attention costate E1: its gradient is the mean slope of the realised reward at fixed tokens c.
 
-    `sum_k gamma^k sum_edges weight rbar(b, u)` with constant weights. With `own_token_averaged` each step's table reward is
-    replaced by its average over the step's own token, `b' r pi` (E1b); later steps still see the sampled token.
+    `sum_k gamma^k sum_edges weight rbar(b, u)` with constant weights. With `own_token_averaged` each step's table
+    reward is replaced by its average over the step's own token, `b' r pi` (E1b); later steps still see the sampled
+    token.
+
+    Args:
+        tree: with every token followed, or with samples.
+        own_token_averaged: whether each table reward is averaged over its own token.
+
+    Returns:
+        A scalar; only its derivatives are meant.
     """
     total = torch.zeros_like(tree.levels[0].reach[0])
     for k, level in enumerate(tree.levels):
@@ -55,9 +63,16 @@ def _own_token_averaged(world: TokenMDP, k: int, level: Level) -> Float[Tensor, 
 def score_surrogate(tree: Tree, baseline: bool = True) -> Float[Tensor, ""]:
     """Surrogate of the score costate E2: its gradient is the mean slope of `sum_k gamma^k (Q - b) log pi(c_k)`.
 
-    Q is the return after the token as a constant: exact in a whole tree, the realised return-to-go in a sample. The baseline
-    b is the node's V where all edges are followed, else 0; it does not change the mean. The environment's tokens count with the
-    logarithm of its law, which no parameter moves at alpha = 1.
+    Q is the return after the token as a constant: exact in a whole tree, the realised return-to-go in a sample. The
+    baseline b is the node's V where all edges are followed, else 0; it does not change the mean. The environment's
+    tokens count with the logarithm of its law, which no parameter moves at alpha = 1.
+
+    Args:
+        tree: with every token followed, or with samples.
+        baseline: whether V is subtracted where all edges are followed.
+
+    Returns:
+        A scalar; only its derivatives are meant.
     """
     total = torch.zeros_like(tree.levels[0].reach[0])
     for k, (level, Q, V) in enumerate(zip(tree.levels, tree.Q, tree.V, strict=True)):
@@ -68,15 +83,33 @@ def score_surrogate(tree: Tree, baseline: bool = True) -> Float[Tensor, ""]:
 
 
 def total_surrogate(tree: Tree) -> Float[Tensor, ""]:
-    """Sum of the two surrogates: its gradient is that of the expected return, for every alpha."""
+    """Sum of the two surrogates: its gradient is that of the expected return, for every alpha.
+
+    Args:
+        tree: with every token followed, or with samples.
+
+    Returns:
+        A scalar; only its derivatives are meant.
+    """
     return path_surrogate(tree) + score_surrogate(tree)
 
 
 def node_gradients(tree: Tree, surrogate: Float[Tensor, ""], site: str) -> list[Float[Tensor, "N positions D"]]:
     """Slope of the surrogate in every node's leaf, divided by `gamma^k` and by the node's probability.
 
-    A surrogate that does not depend on the leaves has slope 0 (E1 of a token reward at alpha = 1). For a node whose probability
-    is 0, or so small that the slope has no digits left, the result is NaN, never 0.
+    A surrogate that does not depend on the leaves has slope 0 (E1 of a token reward at alpha = 1). For a node whose
+    probability is 0, or so small that the slope has no digits left, the result is NaN, never 0.
+
+    Args:
+        tree: the tree of the surrogate, grown with this site.
+        surrogate: a scalar of the tree.
+        site: where in the network the leaves are.
+
+    Returns:
+        One tensor for each level.
+
+    Raises:
+        InputError: the tree has no leaves at this site.
     """
     if site not in tree.levels[0].leaves:
         raise InputError(f"site {site!r} has no leaves in this tree; it was grown with {list(tree.levels[0].leaves)}")
@@ -104,7 +137,15 @@ def _per_node(slope: Tensor, discount: float, reach: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class TreeGradients:
-    """Exact answers at every prefix: `V[k]` (N_k,), `costates[site][k]` (N_k, positions, D), `parameters` in their order."""
+    """Exact answers at every prefix of a tree.
+
+    Attributes:
+        J: expected return.
+        V: value of every prefix; `V[k]` has one entry for each of the N_k prefixes with k tokens.
+        parameters: gradient of the surrogate, one tensor for each parameter, in their order.
+        costates: by site and level the value gradients (N_k, positions, D); NaN where the probability of the prefix is
+            too small.
+    """
 
     J: Float[Tensor, ""]
     V: list[Tensor]
@@ -128,11 +169,11 @@ def tree_gradients(
 ) -> TreeGradients:
     """J, parameter gradient and value gradient of every prefix, in about `chunk` bytes of memory where possible.
 
-    The levels above a cut, the trunk, are one tree. The subtrees below the cut are grown and differentiated a chunk at a time,
-    each from its prefixes as if they were prompts. The slopes that a chunk's backward pass finds at those prefixes (in their
-    embeddings, beliefs and ancestors' leaves) and the values of its roots are then carried through the trunk. Every prefix
-    runs forward once; only the contexts at the cut are read again. If `chunk` is too small for any cut, the cut that needs
-    least memory is taken.
+    The levels above a cut, the trunk, are one tree. The subtrees below the cut are grown and differentiated a chunk at
+    a time, each from its prefixes as if they were prompts. The slopes that a chunk's backward pass finds at those
+    prefixes (in their embeddings, beliefs and ancestors' leaves) and the values of its roots are then carried through
+    the trunk. Every prefix runs forward once; only the contexts at the cut are read again. If `chunk` is too small for
+    any cut, the cut that needs least memory is taken.
 
     Args:
         world: the token world.
@@ -142,6 +183,9 @@ def tree_gradients(
         surrogate: tree -> scalar.
         budget: bytes that may be needed in all.
         chunk: bytes that a chunk may need.
+
+    Returns:
+        J, V, the parameter gradient and the costates of every prefix, all constants.
 
     Raises:
         InputError: even the best cut needs more than the budget.
@@ -170,7 +214,18 @@ def tree_gradients(
 def whole_tree_gradients(
     tree: Tree, policy: TokenPolicy, sites: Sequence[str], loss: Float[Tensor, ""], keep: bool = False
 ) -> TreeGradients:
-    """Gradients of any scalar `loss` of a tree in one piece; with `keep` the graph stays for a further loss."""
+    """Gradients of any scalar `loss` of a tree in one piece.
+
+    Args:
+        tree: grown in one piece.
+        policy: the policy that it was grown with.
+        sites: places where it has leaves.
+        loss: a scalar of the tree.
+        keep: whether the graph stays, for a further loss.
+
+    Returns:
+        The gradients of the loss; J and V are those of the tree.
+    """
     parameters, H = list(policy.parameters()), len(tree.levels)
     leaves = [level.leaves[site] for site in sites for level in tree.levels]
     slopes = _slopes(loss, parameters + leaves, keep)

@@ -12,13 +12,28 @@ _NUMBERS_PER_WIDTH = 48  # kept by autograd per node, layer and unit of width; t
 
 
 def node_count(world: TokenMDP) -> int:
-    """Number of prefixes that need logits: `prompts * sum_{k<H} V^k`."""
+    """Number of prefixes that need logits: `prompts * sum_{k<H} V^k`.
+
+    Args:
+        world: the token world.
+
+    Returns:
+        The count, for all prompts together.
+    """
     of_one_prompt: int = sum(world.V**k for k in range(world.horizon))
     return len(world.prompts) * of_one_prompt
 
 
 def bytes_per_node(world: TokenMDP, policy: TokenPolicy) -> int:
-    """Upper estimate of what autograd keeps of one node, in bytes."""
+    """Upper estimate of what autograd keeps of one node, in bytes.
+
+    Args:
+        world: the token world.
+        policy: over its tokens; its `width`, `layers` or `numbers_per_position` are read where it has them.
+
+    Returns:
+        Bytes.
+    """
     if hasattr(policy, "numbers_per_position"):  # it runs whole contexts again
         own: int = policy.numbers_per_position * (world.prompts.shape[1] + world.horizon)
     else:
@@ -27,7 +42,18 @@ def bytes_per_node(world: TokenMDP, policy: TokenPolicy) -> int:
 
 
 def check_size(world: TokenMDP, policy: TokenPolicy, roots: int, branching: bool, budget: int) -> None:
-    """Refuse a tree that needs more than `budget` bytes, naming its prefixes, its bytes and what would fit."""
+    """Refuse a tree that needs more than `budget` bytes, naming its prefixes, its bytes and what would fit.
+
+    Args:
+        world: the token world.
+        policy: over its tokens.
+        roots: number of roots, copies included.
+        branching: whether every token is followed; else one for each node.
+        budget: bytes that are allowed.
+
+    Raises:
+        InputError: the tree needs more than the budget.
+    """
     each, steps = bytes_per_node(world, policy), world.horizon + (world.readout is not None)
     sizes = list(accumulate(roots * (world.V**k if branching else 1) for k in range(steps)))
     if sizes[-1] * each <= budget:

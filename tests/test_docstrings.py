@@ -1,0 +1,174 @@
+"""Public docstrings of envs/, theory/ and agents/ name every argument, field, answer and error; API pages are made of them."""
+
+import importlib
+import inspect
+import pkgutil
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from tests.docstring_checks import incomplete, sections
+
+ROOT = Path(__file__).parent.parent
+LIBRARY = ("envs", "theory", "agents")
+SOURCES = {
+    path.relative_to(ROOT).as_posix(): path.read_text()
+    for name in LIBRARY
+    for path in sorted((ROOT / name).rglob("*.py"))
+}
+
+
+def test_every_public_docstring_is_complete():
+    missing = {path: incomplete(source) for path, source in SOURCES.items()}
+    assert {path: names for path, names in missing.items() if names} == {}
+
+
+def public_functions(module):
+    """The public functions of a module, and the methods of its public classes, found by importing it."""
+    for name, thing in vars(module).items():
+        if name.startswith("_") or getattr(thing, "__module__", None) != module.__name__:
+            continue
+        if inspect.isfunction(thing):
+            yield f"{module.__name__}.{name}", thing
+        elif inspect.isclass(thing):
+            own = {k: getattr(v, "__func__", v) for k, v in vars(thing).items() if not k.startswith("_")}
+            yield from ((f"{module.__name__}.{name}.{k}", v) for k, v in own.items() if inspect.isfunction(v))
+
+
+def test_the_parameters_of_the_imported_functions_are_named_too():
+    """A second road, without the syntax trees: what `inspect` says of the functions as they are imported."""
+    seen, unnamed = 0, []
+    for package in LIBRARY:
+        found = pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}.")
+        for module in [importlib.import_module(info.name) for info in found]:
+            for name, function in public_functions(module):
+                lines, seen = inspect.getdoc(function).splitlines(), seen + 1
+                for parameter in set(inspect.signature(function).parameters) - {"self", "cls"}:
+                    unnamed += (
+                        [] if any(line.startswith(f"    {parameter}: ") for line in lines) else [(name, parameter)]
+                    )
+    assert unnamed == []
+    assert seen > 400
+
+
+COMPLETE = '''
+def f(x: int, *rest: int, scale: float = 1.0, **options: int) -> int:
+    """Sum.
+
+    Args:
+        x: a number.
+        rest: more of them.
+        scale: a factor,
+            on two lines.
+        options: not used.
+
+    Returns:
+        The sum.
+
+    Raises:
+        InputError: x is negative.
+    """
+    if x < 0:
+        raise InputError("x must be >= 0")
+    return x
+'''
+RECORD = '''
+@dataclass(frozen=True)
+class Point:
+    """A point.
+
+    Attributes:
+        x: first number.
+    """
+
+    x: int
+    _cache: int = 0
+
+    def moved(self) -> "Point":
+        """Another point.
+
+        Returns:
+            The point.
+        """
+        return self._checked()
+
+    def _checked(self) -> "Point":
+        return self
+'''
+NETWORK = '''
+class Net(nn.Module):
+    """A network.
+
+    Args:
+        width: of it.
+    """
+
+    def __init__(self, width: int):
+        super().__init__()
+'''
+
+
+@pytest.mark.parametrize(
+    ("source", "old", "new", "missing"),
+    [
+        (COMPLETE, "        scale: a factor,\n            on two lines.\n", "", {"f": ["Args: scale"]}),
+        (COMPLETE, "        rest: more of them.\n", "", {"f": ["Args: rest"]}),
+        (COMPLETE, "        options: not used.\n", "", {"f": ["Args: options"]}),
+        (COMPLETE, "        x: a number.", "        y: a number.", {"f": ["Args: x", "no parameter: y"]}),
+        (COMPLETE, "    Returns:\n        The sum.\n", "", {"f": ["Returns"]}),
+        (COMPLETE, "    Raises:\n        InputError: x is negative.\n", "", {"f": ["Raises"]}),
+        (RECORD, "        x: first number.\n", "", {"Point": ["Attributes: x"]}),
+        (RECORD, "        return self\n", '        raise InputError("no")\n', {"Point.moved": ["Raises"]}),
+        (RECORD, "return self._checked()", "return whole('x', self.x, 0)", {"Point.moved": ["Raises"]}),
+        (NETWORK, "        width: of it.\n", "", {"Net": ["Args: width"]}),
+    ],
+)
+def test_what_a_docstring_leaves_out_would_be_seen(source, old, new, missing):
+    assert incomplete(source) == {}
+    assert source.count(old) >= 1
+    assert incomplete(source.replace(old, new)) == missing
+
+
+def test_private_functions_properties_and_functions_that_return_nothing_need_no_sections():
+    sources = (
+        "def _f(x: int) -> int:\n    return x\n",
+        'class A:\n    """A."""\n\n    @property\n    def x(self) -> int:\n        """X."""\n        return 1\n',
+        'def f() -> None:\n    """Do it."""\n',
+        'def f() -> None:\n    """Do it."""\n\n    def g(x: int) -> int:\n        raise InputError("no")\n',
+    )
+    assert [incomplete(source) for source in sources] == [{}] * len(sources)
+
+
+def test_an_entry_needs_a_text_and_its_place_in_a_section():
+    text = "One.\n\nArgs:\n    a: text\n    b:\n        more: not an entry\n\nElse.\n    c: text"
+    assert sections(text) == {"Args": ["a"]}
+
+
+def modules():
+    return ["envs", "theory", "agents", "figures", *(["costate"] if (ROOT / "costate.py").exists() else [])]
+
+
+@pytest.mark.skipif(find_spec("pdoc") is None, reason="pdoc comes with the extra `dev`")
+def test_the_api_pages_are_made_without_a_warning(tmp_path):
+    command = [
+        sys.executable,
+        "-W",
+        "error::UserWarning",
+        "-m",
+        "pdoc",
+        "--docformat",
+        "google",
+        "--math",
+        "-o",
+        tmp_path,
+    ]
+    done = subprocess.run([*command, *modules()], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr[-2000:]
+    pages = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.html")}
+    wanted = {path.removesuffix("/__init__.py").removesuffix(".py") + ".html" for path in SOURCES}
+    assert wanted <= pages
+    page = (tmp_path / "theory" / "continuous" / "riccati.html").read_text()
+    assert "Bertsekas" in page
