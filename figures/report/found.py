@@ -120,8 +120,8 @@ FOUND = {
     ),
     "grpo_arcsine": Found(
         "GRPO with std climbs F_G, the integral of its kappa, and 2 arcsin sqrt(p) only in the limit of large groups.",
-        "The two objectives differ by zeta(1/2) / sqrt(G) to leading order. The weight of a prompt has an error of order 1/G at "
-        "a fixed success probability and saturates where success is rarer than 1/G. In groups of two and three the weight is "
+        "The two objectives differ by zeta(1/2) / sqrt(G) to leading order. The weight of a prompt has an error of order 1/G "
+        "at a fixed success probability and saturates where success is rarer than 1/G. In groups of two and three the weight is "
         "the same for all prompts.",
     ),
     "u_statistic": Found(
@@ -156,7 +156,7 @@ FOUND = {
         "are guesses the gain is still large at the last checkpoint.",
     ),
     "impact_product": Found(
-        "Signal-to-noise times (pass@k - pass@1) predicts the gain of GRPO better than both of its factors and the null models.",
+        "Signal-to-noise times (pass@k - pass@1) predicts the gain of GRPO better than its factors and the null models.",
         "This is measured in one family of tasks with small networks and Adam. The bare norm of the value gradient is no "
         "criterion there.",
     ),

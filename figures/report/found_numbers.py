@@ -75,8 +75,8 @@ def error_map(rows: pd.DataFrame) -> str:
     """How far the one constant is exceeded, and how close the bound comes."""
     alone, bound = _of(rows, "gap and entropy alone")["measured"], _of(rows, "tier 3 is never exceeded")["measured"]
     return (
-        f"The constant is exceeded by {100 * (alone > 1).mean():.0f} % of the sharpened and trained policies, by a factor of up "
-        f"to {alone.max():.1f}. The error over the bound that keeps the other factors is at most {bound.max():.2f}."
+        f"The constant is exceeded by {100 * (alone > 1).mean():.0f} % of the sharpened and trained policies, by a factor of "
+        f"up to {alone.max():.1f}. The error over the bound that keeps the other factors is at most {bound.max():.2f}."
     )
 
 
