@@ -121,8 +121,8 @@ FOUND = {
     "grpo_arcsine": Found(
         "GRPO with std climbs F_G, the integral of its kappa, and 2 arcsin sqrt(p) only in the limit of large groups.",
         "The two objectives differ by zeta(1/2) / sqrt(G) to leading order. The weight of a prompt has an error of order 1/G "
-        "at a fixed success probability and saturates where success is rarer than 1/G. In groups of two and three the weight is "
-        "the same for all prompts.",
+        "at a fixed success probability and saturates where success is rarer than 1/G. In groups of two and three the weight "
+        "is the same for all prompts.",
     ),
     "u_statistic": Found(
         "The group update is a U-statistic, and its variance is the oracle's plus a term of order 1/G^2.",
