@@ -36,43 +36,10 @@ def links(text):
     return re.findall(r"\[`([^`]+)`\]\(([^)#]+)\)", text)
 
 
-GREEK = [
-    "alpha",
-    "beta",
-    "gamma",
-    "Gamma",
-    "delta",
-    "Delta",
-    "epsilon",
-    "varepsilon",
-    "zeta",
-    "eta",
-    "theta",
-    "kappa",
-    "lambda",
-    "Lambda",
-    "mu",
-    "nu",
-    "xi",
-    "Xi",
-    "omega",
-    "Omega",
-    "pi",
-    "rho",
-    "varrho",
-    "sigma",
-    "Sigma",
-    "tau",
-    "Upsilon",
-    "upsilon",
-    "phi",
-    "varphi",
-    "Phi",
-    "chi",
-    "psi",
-    "Psi",
-    "ell",
-]
+GREEK = (
+    r"(alpha|beta|gamma|delta|varepsilon|epsilon|zeta|eta|theta|kappa|lambda|mu|nu|xi|omega|pi|rho|varrho|sigma|tau|upsilon|"
+    r"phi|varphi|chi|psi|ell|Gamma|Delta|Theta|Lambda|Xi|Omega|Pi|Sigma|Upsilon|Phi|Psi)"
+)
 ACCENTS = ("hat", "tilde", "bar", "mathbf", "mathcal")
 CONSTANTS = {"e", "O"}  # Euler's number; the order of a remainder
 
@@ -92,7 +59,7 @@ def letters(source):
     source = re.sub(r"\\mathrm\s*[A-Za-z]|\\mathbb\s*E|\\mathbf\s*1", " ", source)
     for accent, command, plain in re.findall(rf"(?:\\({'|'.join(ACCENTS)})\s*)?(?:\\([A-Za-z]+)|([A-Za-z]))", source):
         name = command or plain
-        if plain or name in GREEK:
+        if plain or re.fullmatch(GREEK, name):
             yield f"{accent} {name}".strip()
 
 
