@@ -18,7 +18,7 @@ COMMANDS = {
     "pretrain": ("figures.commands.pretrain", "pretrain a network on a corpus, checkpoints on a log grid"),
     "impact": ("figures.commands.impact", "from which of your checkpoints would RL gain most?"),
     "plot": ("figures.commands.plot", "draw the figures again, from the records alone"),
-    "report": ("figures.commands.write_report", "write report.html again, from the records alone"),
+    "report": ("figures.commands.write_report", "write report.html, or FINDINGS.md, again from the records alone"),
 }
 
 
