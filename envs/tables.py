@@ -18,7 +18,9 @@ _ROW_SUM = 1e-9  # how far a row of probabilities may be from summing to one
 def number_table(name: str, given: Any) -> Tensor:
     """A float64 tensor of what is given; refuses what is no table of finite numbers, naming it."""
     try:
-        table = torch.as_tensor(given.detach() if isinstance(given, Tensor) else np.asarray(given), dtype=torch.float64)
+        table = torch.as_tensor(
+            given.detach() if isinstance(given, Tensor) else np.array(given, order="C"), dtype=torch.float64
+        )
     except (TypeError, ValueError, RuntimeError):
         raise InputError(f"{name} must be a rectangular table of numbers") from None
     if not bool(table.isfinite().all()):
