@@ -5,6 +5,7 @@ statement and parts, the table `WORLDS` with its builders, and the functions tha
 """
 
 import ast
+import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -48,20 +49,21 @@ def claim_texts() -> list[ClaimText]:
 
 
 def _claim(part: str, name: str) -> ClaimText:
-    tree = _tree(f"figures/claims/{part}/{name}.py")
-    call = _assigned(tree, "CLAIM")
+    source = (ROOT / "figures" / "claims" / part / f"{name}.py").read_text(encoding="utf-8")
+    call = _assigned(
+        ast.parse(source[source.index("\nCLAIM = ") :]), "CLAIM"
+    )  # the rest is long, and says nothing here
     assert isinstance(call, ast.Call)
     given = {keyword.arg: keyword.value for keyword in call.keywords}
     assumptions = ast.literal_eval(given["assumptions"]) if "assumptions" in given else ()
-    imported = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    maker = ast.unparse(call.func)
+    imported, maker = re.findall(r"^from (\S+) import", source, re.MULTILINE), ast.unparse(call.func)
     study = next((study for study, module in STUDIES.items() if maker != "Claim" and module in imported), "")
     statement = ast.literal_eval(given["statement"])
     return ClaimText(name, part, statement, tuple(assumptions), _documented(given["parts"]), study)
 
 
 def _documented(parts: ast.expr) -> str:
-    """ "fails" where one of the claim's own parts is documented to fail, as in `Claim.documented`."""
+    """As in `Claim.documented`: "fails" where one of the claim's own parts is documented to fail."""
     made = [node for node in ast.walk(parts) if isinstance(node, ast.Call) and ast.unparse(node.func) == "Part"]
     says = [{value.value for value in ast.walk(part) if isinstance(value, ast.Constant)} for part in made]
     return "fails" if any({"claim", "fails"} <= words for words in says) else "holds"
