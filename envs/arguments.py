@@ -4,7 +4,7 @@ import functools
 import inspect
 import math
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
@@ -208,6 +208,18 @@ def takes_numbers(*names: str) -> Callable[[Callable[P, Answer]], Callable[P, An
         return converted
 
     return decorate
+
+
+def names(given: str | Sequence[str]) -> tuple[str, ...]:
+    """One name, or several, as a tuple.
+
+    Args:
+        given: what a user brings.
+
+    Returns:
+        The names.
+    """
+    return (given,) if isinstance(given, str) else tuple(given)
 
 
 def asked_for(function: Callable[..., Any]) -> tuple[str, ...]:

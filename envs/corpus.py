@@ -7,10 +7,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from envs.record import short_repr
 from envs.token_mdp import TokenMDP, check_tokens
 from envs.world import InputError
 
 
+@short_repr
 @dataclass(frozen=True, eq=False)
 class Corpus:
     """Documents (prompt, answer) about a token world; `answers` holds the right word of every prompt.

@@ -20,12 +20,14 @@ from envs.arguments import (
     defaults,
 )
 from envs.noise import noise_family
+from envs.record import short_repr
 from envs.world import AnyArray, InputError, as_array, namespace, unknown, vecdot
 
 AnyLQ = TypeVar("AnyLQ", bound="LinearQuadratic")
 CLOSED_FORMS = frozenset({"value", "state moments", "costate covariance", "optimal gain"})  # those of theory/continuous
 
 
+@short_repr
 @dataclass(frozen=True, eq=False)
 class LinearQuadratic:
     """The world `s' = A s + B a + w`, `a = u + xi`, with a quadratic cost of states and actions.

@@ -18,6 +18,7 @@ from jaxtyping import Float
 from envs.arguments import check_gamma, check_horizon
 from envs.linear_quadratic import AnyLQ, LinearQuadratic, scalar
 from envs.noise import noise_family
+from envs.record import short_repr
 from envs.world import AnyArray, InputError, as_array, namespace, stop_gradient
 
 
@@ -33,6 +34,7 @@ def uniform_noise(**settings: Any) -> LinearQuadratic:
     return scalar(**{"noise": "uniform", **settings})
 
 
+@short_repr
 @dataclass(frozen=True, eq=False)
 class StepReward(LinearQuadratic):
     """A linear world that pays -1 wherever the first state component leaves [-width, width], else 0.
@@ -84,6 +86,7 @@ class StepReward(LinearQuadratic):
         return reward
 
 
+@short_repr
 @dataclass(frozen=True, eq=False)
 class QuantisedAction(LinearQuadratic):
     """The executed action is rounded to multiples of `quantum`: `a = quantum * round((u + xi) / quantum)`.
@@ -127,6 +130,7 @@ class QuantisedAction(LinearQuadratic):
         return executed
 
 
+@short_repr
 @dataclass(frozen=True, eq=False)
 class StateScaledNoise(LinearQuadratic):
     """Noise that grows with the state: `a = u + (1 + C s) * xi`, component by component.

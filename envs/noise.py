@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from envs.record import short_repr
 from envs.world import Array, InputError, World, namespace
 
 EULER_GAMMA = float(np.euler_gamma)
@@ -117,6 +118,7 @@ def noise_family(name: str) -> NoiseFamily:
     return FAMILIES[name]
 
 
+@short_repr
 @dataclass(frozen=True)
 class Noise:
     """All the randomness of a batch of rollouts: first state s_0, action noise xi_t and process noise w_t, scaled.

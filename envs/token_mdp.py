@@ -18,12 +18,14 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from envs.arguments import check_gamma, check_horizon
+from envs.record import short_repr
 from envs.reward_tables import completion_table, shift_register
 from envs.speech import check_turns, spoken_laws
 from envs.tables import by_step, number_table, probabilities, signal_tables, whole_numbers
 from envs.world import InputError
 
 
+@short_repr
 @dataclass(frozen=True, eq=False)
 class TokenMDP:
     """Tables of a token world; arrays are held as float64 torch tensors.

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from envs.arguments import takes_numbers, whole
 from envs.policy import TokenPolicy
+from envs.record import short_repr
 from envs.token_mdp import TokenMDP
 from envs.world import InputError
 from theory.groups.targets import expected_maximum
@@ -27,6 +28,7 @@ from theory.tokens.tree_size import DEFAULT_BUDGET
 Chances = Float[Tensor, "*batch L"]
 
 
+@short_repr
 @dataclass(frozen=True)
 class Signal:
     """How strong the value gradient is at the prompts, against the noise of one sample and against its largest possible size.

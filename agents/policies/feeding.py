@@ -67,7 +67,8 @@ def _by_keyword(network: nn.Module) -> Fed:
             "network of token ids, the path of its embedding layer"
         )
     options = {"use_cache": False} if "use_cache" in accepted else {}
-    return Fed(network.get_input_embeddings().weight, lambda x: network(inputs_embeds=x, **options), True)
+    embeddings: Any = network.get_input_embeddings
+    return Fed(embeddings().weight, lambda x: network(inputs_embeds=x, **options), True)
 
 
 def _by_hook(network: nn.Module, path: str) -> Fed:

@@ -7,9 +7,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from envs.record import short_repr
 from envs.world import InputError
 
 
+@short_repr
 @dataclass(frozen=True)
 class Batch:
     """Sampled completions, one in each row.

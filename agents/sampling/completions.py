@@ -16,9 +16,11 @@ from agents.sampling.environment import speaker
 from agents.sampling.token_rewards import drawn_rewards
 from agents.sampling.tokens import sample_tokens
 from envs.policy import ContextPolicy, TokenPolicy
+from envs.record import short_repr
 from envs.token_mdp import TokenMDP
 
 
+@short_repr
 @dataclass(frozen=True)
 class SampledCompletions:
     """Completions of one policy, drawn in groups of one prompt each; all constants.

@@ -9,9 +9,11 @@ from torch import Tensor
 
 from envs.noise import Noise
 from envs.policy import Policy
+from envs.record import short_repr
 from envs.world import InputError, World
 
 
+@short_repr
 @dataclass(frozen=True)
 class Trajectory:
     """A batch of noisy paths of T steps; every tensor is still attached to autograd's graph.

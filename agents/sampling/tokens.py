@@ -15,12 +15,14 @@ from torch import Tensor
 
 from agents.sampling.fast_transformer import InPlace, is_plain
 from envs.policy import TokenPolicy
+from envs.record import short_repr
 from envs.world import InputError
 
 # (step k, the policy's tokens (rows, 1), uniforms (rows, 1)) -> what is said, and whether it is the policy's, (rows, 1) each
 Environment = Callable[[int, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
+@short_repr
 @dataclass(frozen=True)
 class TokenSample:
     """Sampled tokens, constants.

@@ -13,11 +13,13 @@ from agents.training.copies import Copies
 from envs.arguments import check_bytes
 from envs.corpus import Corpus
 from envs.policy import ContextPolicy
+from envs.record import short_repr
 from envs.world import InputError
 
 _MOST_CHECKPOINTS = 10_000
 
 
+@short_repr
 @dataclass(frozen=True)
 class Checkpoint:
     """The networks at one moment of pretraining.

@@ -11,6 +11,7 @@ from agents.recipes.learner import Target
 from agents.training.copies import Copies
 from agents.training.tasks import Rollouts
 from envs.arguments import check_bytes
+from envs.record import short_repr
 from envs.world import InputError
 
 
@@ -143,6 +144,7 @@ class TrainingSettings:
         )
 
 
+@short_repr
 @dataclass(frozen=True)
 class Record:
     """One step, one number for each seed, before its update; NaN where a number is not known or not asked for.

@@ -24,10 +24,12 @@ from agents.sampling.tokens import draw_tokens, sample_tokens
 from agents.training.copies import Copies
 from envs.noise import Noise, draw_noise, log_density, noise_family
 from envs.policy import ContextPolicy, Policy, TokenPolicy
+from envs.record import short_repr
 from envs.token_mdp import TokenMDP
 from envs.world import InputError, World
 
 
+@short_repr
 @dataclass(frozen=True)
 class Rollouts:
     """Drawn rows, all constants.

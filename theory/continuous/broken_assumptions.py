@@ -10,6 +10,7 @@ from torch import Tensor
 from envs.arguments import takes_numbers
 from envs.linear_quadratic import LinearQuadratic
 from envs.lq_variants import QuantisedAction, StepReward
+from envs.record import short_repr
 from envs.world import InputError
 from theory.continuous.gains import check_gain, gain_at
 from theory.continuous.lyapunov import QuadraticValue, linear_value
@@ -85,6 +86,7 @@ def _density(z: Tensor) -> Tensor:
     return torch.exp(-0.5 * z**2) / math.sqrt(2 * math.pi)
 
 
+@short_repr
 @dataclass(frozen=True)
 class QuantisedMeans:
     """Expected return and mean path of a rounded-action world from one start.
@@ -145,6 +147,7 @@ def quantised_means(world: QuantisedAction, K: Float[Tensor, "*time m n"], state
     return QuantisedMeans(total, torch.stack(mean_states), torch.stack(mean_actions))
 
 
+@short_repr
 @dataclass(frozen=True)
 class QuantisedCostates:
     """At one state: the true value gradient, and the exact mean of the costate under both treatments of the rounding.

@@ -13,11 +13,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from envs.lq_variants import ChaoticMap
+from envs.record import short_repr
 from envs.world import InputError
 
 _REACH = 9.0  # standard deviations of the Gaussian that are wrapped around the circle; mass beyond: 1e-18
 
 
+@short_repr
 @dataclass(frozen=True)
 class GradientMoments:
     """For horizons 1..T: expected return, true gradient in theta, sd of the pathwise and the score-function estimator.

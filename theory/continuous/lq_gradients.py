@@ -8,6 +8,7 @@ from torch import Tensor
 
 from envs.arguments import takes_numbers
 from envs.linear_quadratic import LinearQuadratic
+from envs.record import short_repr
 from envs.world import InputError
 from theory.continuous.gains import check_gain, check_keeps, check_offset, gain_at
 from theory.continuous.lyapunov import (
@@ -183,6 +184,7 @@ def _noise_sources(world: LinearQuadratic, K: Tensor, P: Tensor) -> tuple[Tensor
     return L @ world.S_x @ L.mT, back @ world.S_w @ back.mT
 
 
+@short_repr
 @dataclass(frozen=True)
 class OneStepVariances:
     """Variance of each estimator of d/dmu E[-(R a^2 + 2 q_a a)], a = mu + sigma eps, eps ~ N(0, 1).

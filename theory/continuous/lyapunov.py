@@ -10,6 +10,7 @@ from torch import Tensor
 from envs.arguments import takes_numbers
 from envs.linear_quadratic import LinearQuadratic
 from envs.lq_variants import StateScaledNoise
+from envs.record import short_repr
 from envs.world import InputError
 from theory.continuous.gains import (
     check_gain,
@@ -25,6 +26,7 @@ from theory.continuous.gains import (
 _MAX_DOUBLINGS = 64  # sums 2^64 terms
 
 
+@short_repr
 @dataclass(frozen=True)
 class QuadraticValue:
     """`V_t(s) = -(s'P_t s + 2 p_t's + c_t)`; a leading time dimension T+1 when the horizon is finite, none when endless.

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from envs.linear_quadratic import LinearQuadratic
+from envs.record import short_repr
 from envs.world import InputError
 from theory.continuous.gains import check_keeps, check_steps
 
@@ -17,6 +18,7 @@ _OF_ENDLESS = ("A", "B", "Q", "R", "N")  # what the quadratic part of an endless
 _FREE = "R must be positive definite where B'PB is not: this action is free and useless"
 
 
+@short_repr
 @dataclass(frozen=True)
 class Optimum:
     """Optimal policy `u = -K s - k` and its cost-to-go `s'P s + 2 p's` (+ a constant).

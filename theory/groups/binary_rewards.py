@@ -150,6 +150,9 @@ class Alignment(NamedTuple):
     scale: float
     bias: float
 
+    def __repr__(self) -> str:
+        return f"Alignment(cosine={self.cosine:.3g}, scale={self.scale:.3g}, bias={self.bias:.3g})"
+
 
 def alignment(gradient: Gradient, truth: Gradient) -> Alignment:
     """Cosine, scale and bias of a gradient against the true one; all NaN where the truth is 0.

@@ -15,22 +15,28 @@ For binary rewards `theory.groups.binary_rewards` has the same means in closed f
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from envs.arguments import names
 from envs.policy import TokenPolicy
+from envs.record import short_repr
 from envs.token_mdp import TokenMDP
 from theory.groups.batches import PromptOutcomes, mean_weights
+from theory.groups.binary_rewards import Alignment, alignment
 from theory.groups.outcomes import Recipe, distinct_outcomes, further_fields
 from theory.groups.targets import Target, checked_value
 from theory.tokens.completions import completions, words
+from theory.tokens.prefix_frames import joined, last_position, prefix_frame
 from theory.tokens.prefix_tree import Level, Tree, grow
 from theory.tokens.softmax_bounds import entropy, log_softmax
 from theory.tokens.tree_gradients import TreeGradients, score_surrogate, whole_tree_gradients
 from theory.tokens.tree_size import DEFAULT_BUDGET
 
 
+@short_repr
 @dataclass(frozen=True)
 class ExpectedUpdate:
     """The mean update and the gradient of what it is meant to climb.
@@ -52,13 +58,33 @@ class ExpectedUpdate:
         """Expected return."""
         return self.truth.J
 
+    @property
+    def alignment(self) -> Alignment:
+        """Cosine, scale (kappa, where the two are parallel) and bias of the mean's parameter gradient against the truth's."""
+        return alignment(self.mean, self.truth)
+
+    def frame(self) -> pd.DataFrame:
+        """One row for each prefix: how the mean update's costate stands to the truth's.
+
+        Returns:
+            Columns `level`, `prompt` and `tokens`, `weight.0`, `weight.1`, ... (the mean weight of each token there), and for
+            each site `SITE.cosine`, `SITE.scale` and `SITE.bias`, NaN where the truth is 0.
+        """
+        frame, weights = prefix_frame(self.truth.V, self.weights[0].shape[1]), joined(self.weights)
+        frame = frame.join(pd.DataFrame(weights.numpy(), columns=[f"weight.{a}" for a in range(weights.shape[1])]))
+        for site, costates in self.truth.costates.items():
+            pairs = zip(last_position(self.mean.costates[site]), last_position(costates), strict=True)
+            stands = pd.DataFrame([alignment(x, y) for x, y in pairs])
+            frame = pd.concat([frame, stands.add_prefix(f"{site}.")], axis=1)
+        return frame
+
 
 def expected_update(
     world: TokenMDP,
     policy: TokenPolicy,
     recipe: Recipe,
     group: int,
-    sites: Sequence[str] = (),
+    sites: str | Sequence[str] = (),
     *,
     behaviour: TokenPolicy | None = None,
     reference: TokenPolicy | None = None,
@@ -79,7 +105,8 @@ def expected_update(
         policy: the policy that is updated.
         recipe: as in the module's docstring.
         group: G, the rows of each prompt.
-        sites: where costates are read at every prefix; like value gradients they are divided by `gamma^k P(prefix)`.
+        sites: where costates are read at every prefix, one name or several; they are divided by `gamma^k P(prefix)`, as
+            value gradients are.
         behaviour: the policy that draws the rows, by default `policy`; with it the recipe gets `log_probs` and `old`.
         reference: the policy of a KL penalty; with it the recipe gets `log_probs`, `old` and `reference`.
         values: a critic's V_k of every node, level by level, as in `Tree.V`; the recipe gets `values`, which are `gamma^k V_k`.
@@ -96,6 +123,7 @@ def expected_update(
             `prompts` is missing, or more than `budget` bytes or too many batches would be needed (seen before anything is
             allocated).
     """
+    sites = names(sites)
     tree = grow(world, policy, 1.0, sites, budget=budget)
     with torch.no_grad():
         drawn = tree if behaviour is None else grow(world, behaviour, budget=budget)

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from envs.policy import TokenPolicy
+from envs.record import short_repr
 from envs.token_mdp import TokenMDP
 from theory.differences import flat_parameters
 from theory.tokens.completions import words
@@ -84,6 +85,7 @@ def kl_at_prefixes(tree: Tree, reference: Tree, visits: Tree, forward: bool) -> 
     return total
 
 
+@short_repr
 @dataclass(frozen=True)
 class ExactKL:
     """Sums `sum P(prefix) d(pi_k, ref_k)` over the prefixes without an end token, and their gradients as flat vectors.

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from envs.record import short_repr
 from envs.token_mdp import TokenMDP
 from envs.world import InputError
 from theory.tokens.prefix_tree import Tree
@@ -19,6 +20,7 @@ from theory.tokens.softmax_bounds import entropy, log_softmax
 from theory.tokens.tree_size import DEFAULT_BUDGET
 
 
+@short_repr
 @dataclass(frozen=True)
 class Words:
     """All W words of every prompt: their tokens, probabilities and mean rewards, constants.
@@ -53,6 +55,7 @@ class Words:
         return self.rewards.sum(-1)
 
 
+@short_repr
 @dataclass(frozen=True)
 class Completions:
     """All L completions of every prompt as they are drawn, words and states: what each step adds to the return, constants.

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from envs.policy import TokenPolicy
 from envs.token_mdp import TokenMDP
-from envs.world import InputError
+from envs.world import InputError, unknown
 from theory.tokens.prefix_tree import Choice, Mix, Roots, Tree, every_token, grow, one_token, prefix_roots, relaxed
 from theory.tokens.tree_gradients import Surrogate, node_gradients, path_surrogate, score_surrogate, total_surrogate
 from theory.tokens.tree_size import DEFAULT_BUDGET
@@ -114,6 +114,16 @@ SURROGATES: dict[str, Surrogate] = {
 }
 
 
+SHORT_NAMES = {
+    "E1": "attention",
+    "E1b": "attention_expected",
+    "E2": "score",
+    "E3": "straight_through",
+    "E4": "soft",
+    "E5": "gumbel",
+}
+
+
 def _mix_of(name: str, alpha: float) -> Mix:
     if name == "soft":
         return relaxed(0.0)
@@ -121,9 +131,22 @@ def _mix_of(name: str, alpha: float) -> Mix:
     return relaxed(alpha, rules.get(name))
 
 
-def _check_name(name: str) -> None:
+def costate_name(name: str) -> str:
+    """The long name of a costate.
+
+    Args:
+        name: one of `SURROGATES`, or E1, E1b, E2, E3, E4 or E5.
+
+    Returns:
+        The name in `SURROGATES`.
+
+    Raises:
+        InputError: it is none of these.
+    """
+    name = SHORT_NAMES.get(name, name)
     if name not in SURROGATES:
-        raise InputError(f"costate {name!r} is unknown; there are {', '.join(SURROGATES)}")
+        raise unknown("costate", name, (*SURROGATES, *SHORT_NAMES))
+    return name
 
 
 def expected_costates(
@@ -140,7 +163,7 @@ def expected_costates(
     Args:
         world: the token world.
         policy: over its tokens.
-        name: one of `SURROGATES` except gumbel, whose noise is continuous.
+        name: one of `SURROGATES`, or its short name (E1, E2, ...), except gumbel, whose noise is continuous.
         site: where in the network the derivative is taken.
         alpha: sampling-gap knob, 0 differentiable, 1 discrete.
         whole_prefix: take the derivative at all positions of the prefix, as if the prefix were the prompt; else at its last
@@ -153,7 +176,7 @@ def expected_costates(
     Raises:
         InputError: the name is unknown or gumbel, or the tree needs more than the budget.
     """
-    _check_name(name)
+    name = costate_name(name)
     if name == "gumbel":
         raise InputError("costate 'gumbel' has continuous noise and no enumeration: use sampled_costates")
     choose = _without_tokens(world, every_token) if name == "soft" else every_token
@@ -184,7 +207,7 @@ def sampled_costates(
     Args:
         world: the token world.
         policy: over its tokens.
-        name: one of `SURROGATES`.
+        name: one of `SURROGATES`, or its short name (E1 ... E5).
         site: where in the network the derivative is taken.
         samples: rollouts of every root.
         rng: of the sampled tokens, and of the Gumbel noise.
@@ -198,7 +221,7 @@ def sampled_costates(
     Raises:
         InputError: the name is unknown, or the samples' tree needs more than the default budget.
     """
-    _check_name(name)
+    name = costate_name(name)
     mix = relaxed(alpha, gumbel_softmax(tau_g, rng)) if name == "gumbel" else _mix_of(name, alpha)
     choose = _without_tokens(world, one_token(rng)) if name in ("soft", "gumbel") else one_token(rng)
     tree = grow(world, policy, mix, (site,), choose, copies=samples, roots=roots)

@@ -12,11 +12,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from envs.arguments import takes_numbers
+from envs.record import short_repr
 from envs.token_mdp import TokenMDP
 from envs.world import InputError
 from theory.tokens.softmax_bounds import check_probabilities
 
 
+@short_repr
 @dataclass(frozen=True)
 class Tables:
     """`V[k, z]` for k = 0..H (V_H = 0), `Q[k, z, a]`, the advantage `Q - V`, and `visits[k, z] = P(z_k = z)`.

@@ -7,11 +7,13 @@ derivative of the logits (already divided by the temperature) at fixed sampled t
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from envs.policy import TokenPolicy
+from envs.record import short_repr
 from envs.token_mdp import TokenMDP
 from theory.tokens.diameter import diameter
 from theory.tokens.forward_mode import logit_slopes
@@ -29,6 +31,7 @@ from theory.tokens.tree_gradients import node_gradients, path_surrogate, score_s
 from theory.tokens.tree_size import DEFAULT_BUDGET
 
 
+@short_repr
 @dataclass(frozen=True)
 class ErrorSplit:
     """For every prompt: both sides of the identity, the error, and the tiers that bound the error; D is the size of delta.
@@ -54,6 +57,20 @@ class ErrorSplit:
     entropy: Float[Tensor, "prompts"]
     gini: Float[Tensor, "prompts"]
     gap: Float[Tensor, "prompts"]
+
+    def frame(self) -> pd.DataFrame:
+        """One row for each prompt.
+
+        Returns:
+            Columns `prompt`, `value_gradient` and `attention` (norms), `error`, `tier0` to `tier3`, `entropy`, `gini`, `gap`
+            and `residual`.
+        """
+        columns = {"value_gradient": self.value_gradient.norm(dim=-1), "attention": self.attention.norm(dim=-1)}
+        columns |= {"error": self.error, **{f"tier{i}": tier for i, tier in enumerate(self.tiers)}}
+        columns |= {"entropy": self.entropy, "gini": self.gini, "gap": self.gap, "residual": self.residual}
+        frame = pd.DataFrame({name: x.detach().cpu().double().numpy() for name, x in columns.items()})
+        frame.insert(0, "prompt", range(len(frame)))
+        return frame
 
     @property
     def error(self) -> Float[Tensor, "prompts"]:

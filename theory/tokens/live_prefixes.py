@@ -14,11 +14,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from envs.policy import ContextPolicy
+from envs.record import short_repr
 from envs.token_mdp import TokenMDP
 from envs.world import InputError
 from theory.tokens.prefix_tree import possible_log_probs
 
 
+@short_repr
 @dataclass(frozen=True)
 class LiveLevel:
     """The N live prefixes of one length k.
@@ -52,6 +54,7 @@ class LiveLevel:
         return LiveLevel(**moved)
 
 
+@short_repr
 @dataclass(frozen=True)
 class LivePrefixes:
     """All live prefixes of a world, and the contexts in which a policy reads them.

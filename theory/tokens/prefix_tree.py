@@ -20,8 +20,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from envs.arguments import whole
+from envs.arguments import names, whole
 from envs.policy import TokenPolicy
+from envs.record import short_repr
 from envs.token_mdp import TokenMDP, check_tokens
 from envs.world import InputError
 from theory.tokens.environment import paid, spoken_logits
@@ -82,6 +83,7 @@ def relaxed(alpha: float, token: Mix | None = None) -> Mix:
     return lambda logits, pi, hard: (1 - alpha) * pi[:, None] + alpha * y(logits, pi, hard)
 
 
+@short_repr
 @dataclass(frozen=True)
 class Roots:
     """Where a tree begins: N contexts of T embeddings, their beliefs, their probabilities (constants), and the step.
@@ -107,6 +109,7 @@ class Roots:
         return Roots(self.x.detach(), self.belief.detach(), self.reach, self.step)
 
 
+@short_repr
 @dataclass(frozen=True)
 class Level:
     """The N nodes of one level, the children of a node next to each other, with C edges each.
@@ -142,6 +145,7 @@ class Level:
     leaves: dict[str, Tensor]
 
 
+@short_repr
 @dataclass(frozen=True)
 class Tree:
     """A grown tree and its values, as constants: `Q[k]` (N_k, C) after an edge's token, and their means `V[k]` (N_k,).
@@ -223,7 +227,7 @@ def grow(
     world: TokenMDP,
     policy: TokenPolicy,
     mix: Mix | float = 1.0,
-    sites: Sequence[str] = (),
+    sites: str | Sequence[str] = (),
     choose: Choice = every_token,
     copies: int = 1,
     budget: int = DEFAULT_BUDGET,
@@ -249,7 +253,7 @@ def grow(
             the budget.
     """
     mix = mix if callable(mix) else relaxed(mix)
-    copies = whole("copies (samples)", copies, 1)
+    copies, sites = whole("copies (samples)", copies, 1), names(sites)
     count = copies * (len(world.prompts) if roots is None else len(roots.x))
     check_size(world.rest(roots.step if roots else 0), policy, count, choose is every_token, budget)
     like = next(policy.parameters(), None)

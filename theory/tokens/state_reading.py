@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.func import jacfwd
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from envs.record import short_repr
 from envs.token_mdp import TokenMDP
 from envs.world import InputError
 from theory.tokens.diameter import diameter
@@ -34,6 +35,7 @@ _SUMS = ("tier1", "tier2", "tier3", "spread", "naive", "reach", "spectral", "dea
 _MEANS = ("entropy", "gini", "jacobian_norm", "diameter", "oscillation")  # means over the steps
 
 
+@short_repr
 @dataclass(frozen=True)
 class StateReadingSplit:
     """Value gradient of one prompt under a state-reading policy at alpha = 1, its bounds, and their factors.
@@ -92,6 +94,7 @@ class StateReadingSplit:
         return self.tiers[0]
 
 
+@short_repr
 @dataclass(frozen=True)
 class StateReadingSlopes:
     """A state-reading policy at delta = 0, with its slopes in delta.

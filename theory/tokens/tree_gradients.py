@@ -9,15 +9,18 @@ by the largest chunk and not by the tree.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from envs.arguments import names
 from envs.policy import TokenPolicy
 from envs.token_mdp import TokenMDP
 from envs.world import InputError
 from theory.differences import flat_parameters
 from theory.tokens.environment import paid
+from theory.tokens.prefix_frames import joined, last_position, prefix_frame
 from theory.tokens.prefix_tree import Level, Mix, Roots, Tree, edge_values, grow, possible_log_probs, prefix_roots
 from theory.tokens.tree_size import DEFAULT_BUDGET, bytes_per_node, node_count
 
@@ -152,6 +155,31 @@ class TreeGradients:
     parameters: tuple[Tensor, ...]
     costates: dict[str, list[Tensor]]
 
+    def __repr__(self) -> str:
+        sites = f", sites: {', '.join(self.costates)}" if self.costates else ""
+        kind = "" if self.J.dtype == torch.float64 else f", {str(self.J.dtype).removeprefix('torch.')}"
+        return f"TreeGradients(J={float(self.J):.4g}, {sum(map(len, self.V))} prefixes{sites}{kind})"
+
+    def frame(self, components: bool = False) -> pd.DataFrame:
+        """One row for each prefix.
+
+        Args:
+            components: whether the entries of every value gradient get columns `SITE.0`, `SITE.1`, ... of their own.
+
+        Returns:
+            Columns `level`, `prompt`, `tokens`, `V`, and for each site the norm of the value gradient at the prefix's last
+            position.
+        """
+        frame = prefix_frame(self.V)
+        frame["V"] = joined(self.V).numpy()
+        for site, levels in self.costates.items():
+            costates = last_position(levels)
+            frame[site] = costates.norm(dim=1).numpy()
+            if components:
+                entries = {f"{site}.{i}": costates[:, i].numpy() for i in range(costates.shape[1])}
+                frame = pd.concat([frame, pd.DataFrame(entries)], axis=1)
+        return frame
+
     @property
     def flat(self) -> Float[Tensor, "parameters"]:
         """The parameter gradient as one vector."""
@@ -162,7 +190,7 @@ def tree_gradients(
     world: TokenMDP,
     policy: TokenPolicy,
     mix: Mix | float = 1.0,
-    sites: Sequence[str] = (),
+    sites: str | Sequence[str] = (),
     surrogate: Surrogate = total_surrogate,
     budget: int = DEFAULT_BUDGET,
     chunk: int = DEFAULT_CHUNK,
@@ -179,7 +207,7 @@ def tree_gradients(
         world: the token world.
         policy: over its tokens.
         mix: the rule for the next input, or alpha (see `grow`).
-        sites: places in the network where value gradients are taken.
+        sites: places in the network where value gradients are taken, one name or several.
         surrogate: tree -> scalar.
         budget: bytes that may be needed in all.
         chunk: bytes that a chunk may need.
@@ -190,6 +218,7 @@ def tree_gradients(
     Raises:
         InputError: even the best cut needs more than the budget.
     """
+    sites = names(sites)
     budget_left = budget - _answer_bytes(world, policy, sites)
     cut, rows = _plan(world, policy, min(chunk, budget_left), budget_left)
     if cut == 0:

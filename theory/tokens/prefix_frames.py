@@ -1,0 +1,56 @@
+"""Tables of what is known at every prefix of a tree in which all tokens are followed: one row for each prefix."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+
+def prefix_frame(values: Sequence[Tensor], branches: int | None = None) -> pd.DataFrame:
+    """The prefixes of a tree, in the order of its levels.
+
+    Args:
+        values: one number for each node, level by level.
+        branches: tokens that follow each node, by default what the sizes of the first two levels say.
+
+    Returns:
+        Columns `level` (tokens said so far), `prompt` (its index) and `tokens` (a tuple).
+    """
+    prompts = len(values[0])
+    if branches is None:
+        branches = len(values[1]) // prompts if len(values) > 1 else 1
+    rows = []
+    for k, level in enumerate(values):
+        for node in range(len(level)):
+            tokens: list[int] = []
+            rest = node
+            for _ in range(k):
+                rest, token = divmod(rest, branches)
+                tokens.insert(0, token)
+            rows.append({"level": k, "prompt": rest, "tokens": tuple(tokens)})
+    return pd.DataFrame(rows)
+
+
+def joined(levels: Sequence[Tensor]) -> Tensor:
+    """Numbers of all nodes one after the other, on the CPU in float64.
+
+    Args:
+        levels: (N_k, ...) of every level; what differs in the other axes must have been removed.
+
+    Returns:
+        One tensor, the nodes of all levels along its first axis.
+    """
+    return torch.cat([level.detach().cpu().double() for level in levels])
+
+
+def last_position(levels: Sequence[Tensor]) -> Tensor:
+    """The costate at the last position of every prefix, (nodes, D).
+
+    Args:
+        levels: costates (N_k, positions, D) of every level.
+
+    Returns:
+        Those at the last position, all levels one after the other.
+    """
+    return joined([level[:, -1] for level in levels])
