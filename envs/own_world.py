@@ -1,4 +1,4 @@
-"""A user's own world: a function in a Python file that builds it, or the JSON of a linear-quadratic system."""
+"""A user's own world: a function in a Python file that builds it, or a JSON file with its matrices or tables."""
 
 import dataclasses
 import hashlib
@@ -11,15 +11,17 @@ import torch
 
 from envs.arguments import short
 from envs.linear_quadratic import LinearQuadratic
+from envs.own_tables import TOKEN_FIELDS, TOKEN_FORMS, holds_tokens, token_world_of
 from envs.token_mdp import TokenMDP
 from envs.user_files import check_file, load_user_function
-from envs.world import InputError, World, one_line
+from envs.world import InputError, World, one_line, unknown
 
 SYSTEM_FIELDS = (
     *("A", "B", "Q", "R", "Q_f", "N", "q", "q_a", "q_f"),
     *("S_w", "S_x", "m_0", "S_0", "gamma", "horizon", "noise"),
 )
 _NEEDED = SYSTEM_FIELDS[:4]
+_SYSTEM = f"A, B, Q, R and any of {', '.join((*SYSTEM_FIELDS[4:], 'K', 'k'))}"
 
 
 def names_own_world(name: str) -> bool:
@@ -29,9 +31,9 @@ def names_own_world(name: str) -> bool:
         name: what the user wrote.
 
     Returns:
-        True for a name with a colon, or one that ends in .json.
+        True for a name with a colon, or one that ends in .json, marked or not.
     """
-    return ":" in name or name.endswith(".json")
+    return ":" in name or name.endswith(".json") or ".json#" in name
 
 
 def load_own_world(spec: str, what: str = "world", **options: Any) -> Any:
@@ -43,8 +45,8 @@ def load_own_world(spec: str, what: str = "world", **options: Any) -> Any:
         options: keywords of the function; a JSON file takes none.
 
     Returns:
-        What the function returns, a `TokenMDP` or a `World`; of a JSON file the `LinearQuadratic` (its fields K and k are left
-        out).
+        What the function returns, a `TokenMDP` or a `World`; of a JSON file the `TokenMDP` of its tables (`envs.own_tables`) or
+        the `LinearQuadratic` of its matrices (its fields K and k are left out).
 
     Raises:
         InputError: in one line, why there is no such world.
@@ -52,8 +54,7 @@ def load_own_world(spec: str, what: str = "world", **options: Any) -> Any:
     if spec.endswith(".json"):
         if options:
             raise InputError(f"{what} {one_line(spec, 200)} takes no options: {', '.join(options)}")
-        fields = {name: x for name, x in read_fields(Path(spec), what).items() if name in SYSTEM_FIELDS}
-        return system_of(fields, f"{what} {one_line(spec, 200)}")
+        return _of_fields(read_fields(Path(spec), what), f"{what} {one_line(spec, 200)}")
     world = load_user_function(spec, what, "the options of its world as keywords")(**options)
     if not isinstance(world, TokenMDP | World):
         kind = type(world).__name__
@@ -62,7 +63,7 @@ def load_own_world(spec: str, what: str = "world", **options: Any) -> Any:
 
 
 def read_fields(path: Path, what: str) -> dict[str, Any]:
-    """The fields of a linear-quadratic system in a JSON file.
+    """The fields of a world in a JSON file, those of one kind.
 
     Args:
         path: of the file.
@@ -72,7 +73,7 @@ def read_fields(path: Path, what: str) -> dict[str, Any]:
         The fields by name.
 
     Raises:
-        InputError: the file cannot be read or holds no such system.
+        InputError: the file cannot be read or holds no such world.
     """
     check_file(path, what)
     try:
@@ -86,7 +87,10 @@ def read_fields(path: Path, what: str) -> dict[str, Any]:
 
 
 def parse_fields(text: str) -> dict[str, Any]:
-    """The fields that a JSON text holds: A, B, Q, R, any other of `SYSTEM_FIELDS`, and a policy's K and k.
+    """The fields that a JSON text holds.
+
+    These are A, B, Q, R, any other of `SYSTEM_FIELDS`, and a policy's K and k; or those of a token world
+    (`envs.own_tables.TOKEN_FIELDS`).
 
     Args:
         text: JSON.
@@ -97,22 +101,36 @@ def parse_fields(text: str) -> dict[str, Any]:
     Raises:
         InputError: the text is no JSON, lacks a field, holds an unknown one, or a number that is not finite.
     """
+    fields = _parsed(text)
+    if not isinstance(fields, dict):
+        raise InputError(f"it must hold an object: {_SYSTEM}, or {TOKEN_FORMS}; got a {type(fields).__name__}")
+    tokens = holds_tokens(fields)
+    known = TOKEN_FIELDS if tokens else (*SYSTEM_FIELDS, "K", "k")
+    for name in [name for name in _NEEDED if not tokens and name not in fields]:
+        raise InputError(f"{name} is missing: it must hold {_SYSTEM} (a token world has {TOKEN_FORMS})")
+    for name, x in fields.items():
+        if name not in known:
+            raise unknown("field", name, known)
+        if "Infinity" in json.dumps(x):
+            raise InputError(f"{name} holds a number beyond floating-point range; every entry must be a finite number")
+    return fields
+
+
+def _parsed(text: str) -> Any:
     try:
-        fields = json.loads(text, parse_constant=_refuse_constant)
+        return json.loads(text, parse_constant=_refuse_constant)
     except InputError:
         raise
     except RecursionError:
         raise InputError("it is not JSON: its brackets are nested too deeply") from None
     except ValueError as error:
         raise InputError(f"it is not JSON: {short(str(error))}") from None
-    if not isinstance(fields, dict) or not set(_NEEDED) <= set(fields) <= {*SYSTEM_FIELDS, "K", "k"}:
-        raise InputError(
-            f"it must hold an object with A, B, Q, R and any of {', '.join((*SYSTEM_FIELDS[4:], 'K', 'k'))}"
-        )
-    for name, x in fields.items():
-        if "Infinity" in json.dumps(x):
-            raise InputError(f"{name} holds a number beyond floating-point range; every entry must be a finite number")
-    return fields
+
+
+def _of_fields(fields: dict[str, Any], where: str) -> TokenMDP | LinearQuadratic:
+    if holds_tokens(fields):
+        return token_world_of(fields, where)
+    return system_of({name: x for name, x in fields.items() if name in SYSTEM_FIELDS}, where)
 
 
 def _refuse_constant(name: str) -> NoReturn:

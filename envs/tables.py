@@ -29,7 +29,9 @@ def number_table(name: str, given: Any) -> Tensor:
         InputError: it is no rectangular table of finite numbers.
     """
     try:
-        table = torch.as_tensor(given.detach() if isinstance(given, Tensor) else np.asarray(given), dtype=torch.float64)
+        table = torch.as_tensor(
+            given.detach() if isinstance(given, Tensor) else np.array(given, order="C"), dtype=torch.float64
+        )
     except (TypeError, ValueError, RuntimeError):
         raise InputError(f"{name} must be a rectangular table of numbers") from None
     if not bool(table.isfinite().all()):

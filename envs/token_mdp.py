@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from envs.arguments import check_gamma, check_horizon
+from envs.reward_tables import completion_table, shift_register
 from envs.speech import check_turns, spoken_laws
 from envs.tables import by_step, number_table, probabilities, signal_tables, whole_numbers
 from envs.world import InputError
@@ -98,6 +99,32 @@ class TokenMDP:
                 raise InputError(
                     f"readout must be one weight per unit of the policy's width; got shape {tuple(self.readout.shape)}"
                 )
+
+    @classmethod
+    def from_rewards(cls, table: Any, gamma: float = 1.0, prompts: Any = None, weights: Any = None) -> "TokenMDP":
+        """The world that pays an answer of H tokens by a table, once, with its last token (so discounted by `gamma^{H-1}`).
+
+        Args:
+            table: rewards `table[a_1, ..., a_H]`, one axis of V entries for each token. With `prompts` there is an axis of
+                prompts before them.
+            gamma: discount, in (0, 1].
+            prompts: token sequences of one length, the prompts; by default the one prompt [0].
+            weights: probabilities of the prompts, even by default.
+
+        Returns:
+            A world of V^{H-1} states for each prompt, whose optimal return is known. Where all rewards are 0 or 1 they are the
+            signal "accuracy" too.
+
+        Raises:
+            InputError: the table has another shape or is too large, or what `TokenMDP` refuses.
+        """
+        rewards = completion_table(table, None if prompts is None else len(prompts))
+        P, r, starts = shift_register(rewards)
+        signals = {"accuracy": r} if bool(((r == 0) | (r == 1)).all()) else None
+        asked = [[0]] if prompts is None else prompts
+        world = cls(P, r, asked, starts, rewards.ndim - 1, gamma, weights, signals=signals)
+        best = float(world.weights @ rewards.flatten(1).amax(1)) * gamma ** (world.horizon - 1)
+        return world._with(optimal_return=best)
 
     @property
     def V(self) -> int:

@@ -11,6 +11,8 @@ from envs.world import InputError
 from figures.commands.options import DEFAULT_OUT, add_run_options, default_jobs, device_of
 from figures.commands.own_world import own_world, takers
 from figures.harness.claim import Claim, OwnKind
+from figures.harness.costs import remember_drawing
+from figures.harness.folder import refuse_mixture
 from figures.harness.forecast import Forecast
 from figures.harness.judge import Verdict
 from figures.harness.records import Point, check_writable
@@ -24,7 +26,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """The claims, and what is common to check and sweep."""
     parser.add_argument("claims", nargs="*", metavar="CLAIM", help="claims to check (default: all)")
     add_run_options(parser, "quick", DEFAULT_OUT)
-    text = "also check your own world: a system's JSON file, or FILE.py:FUNCTION"
+    text = "also check your own world: a JSON file of a system or a token world, or FILE.py:FUNCTION"
     parser.add_argument("--world", metavar="FILE", help=text)
 
 
@@ -54,10 +56,11 @@ def measure(
     device = device_of(options.device)
     jobs = options.jobs or default_jobs(device)
     points = plan(claims, options.preset, options.seed, device, own, choose)  # refuses before a folder is made
+    refuse_mixture(options.out, [claim.name for claim in claims], options.preset, options.seed, device)
     check_writable(options.out)
     todo = missing(points, options.out)
     kept = f" ({len(points) - len(todo)} kept from before)" if len(todo) < len(points) else ""
-    length = Forecast.from_records(todo, options.out).describe(jobs)
+    length = Forecast.from_records(todo, options.out, [claim.name for claim in claims]).describe(jobs)
     print(f"costate: {len(claims)} claims, {len(points)} points{kept}: {length}", file=sys.stderr, flush=True)
     run_missing(points, todo, options.out, jobs)
     return jobs, points
@@ -84,7 +87,9 @@ def draw_and_report(fresh: list[Verdict], out: Path, jobs: int) -> None:
     drawn = {verdict.claim for verdict in fresh}
     known = draw_all(fresh, out, jobs)
     shown = [verdict for verdict in read_verdicts(out) if verdict.claim in drawn or is_drawn(verdict, out)]
+    began = time.perf_counter()
     write_report(shown, out, known)
+    remember_drawing(out, {"report": time.perf_counter() - began})
 
 
 def is_drawn(verdict: Verdict, out: Path) -> bool:

@@ -49,7 +49,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """The checkpoints, the definitions, and RL where it is asked for."""
     add = parser.add_argument
     add("--checkpoints", type=Path, required=True, metavar="DIR", help="folder of .pt state dicts")
-    add("--world", metavar="NAME", help="a registered token world (default: what model.json says)")
+    text = "a registered token world, or your own: FILE.py:FUNCTION or FILE.json (default: what model.json says)"
+    add("--world", metavar="NAME", help=text)
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="keyword of its builder")
     add("--model", metavar="MODULE:FUNCTION", help="builds your network, given the world; or FILE.py:FUNCTION")
     add("--embedding", metavar="NAME", help="its table of embeddings (default: embedding.weight)")

@@ -1,24 +1,112 @@
-"""`costate list`: the claims, what is documented of each, the assumptions, and the worlds with their options."""
+"""`costate list`: the claims with their cost and verdict, the assumptions, the worlds and the learners, in 80 columns.
+
+Everything is read from source and result files, so that the answer comes at once.
+"""
 
 import argparse
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
-from envs.registry import WORLDS
-from figures.harness.claim import ASSUMPTIONS
-from figures.harness.registry import load_claims
+from figures.commands.defaults import DEFAULT_OUT
+from figures.harness.catalogue import (
+    BuilderText,
+    ClaimText,
+    assumption_texts,
+    claim_texts,
+    learner_texts,
+    world_texts,
+)
+from figures.harness.costs import Costs, in_words, shipped, stored_verdicts, with_presets
+from figures.harness.registry import CLAIMS
+
+_COLUMNS = 80
+_PRESET = "quick"
+_PARTS = {
+    "continuous": "continuous actions",
+    "tokens": "tokens",
+    "critic_free": "critic-free learners",
+    "impact": "impact of RL over pretraining",
+}
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """None."""
+    """What is listed, and where results are looked for."""
+    kinds = ("claims", "worlds", "learners")
+    parser.add_argument("kind", nargs="?", choices=kinds, metavar="KIND", help=f"{', '.join(kinds)} (default: all)")
+    text = "results whose verdicts and costs are shown (default: runs)"
+    parser.add_argument("--out", type=Path, default=DEFAULT_OUT, metavar="DIR", help=text)
 
 
 def run(options: argparse.Namespace) -> int:
     """Print them."""
-    for claim in load_claims([]):
-        print(f"{claim.name:<30} {claim.documented:<6} {' '.join(claim.assumptions):<15} {claim.statement}")
-    print("\nassumptions")
-    for key, text in ASSUMPTIONS.items():
-        print(f"  {key}  {text}")
-    print("\nworlds")
-    for name, entry in WORLDS.items():
-        print(f"  {name:<20} {entry.description}\n  {'':<20} {', '.join(entry.options)}")
+    sections: dict[str, Callable[[], list[str]]] = {
+        "claims": lambda: _claims(options.out),
+        "worlds": lambda: _builders("worlds", world_texts()),
+        "learners": lambda: _builders("learners", learner_texts()),
+    }
+    kinds = sections if options.kind is None else {options.kind: sections[options.kind]}
+    print("\n\n".join("\n".join(section()) for section in kinds.values()))
     return 0
+
+
+def _claims(out: Path) -> list[str]:
+    """Part by part, then the assumptions, then where costs and verdicts come from."""
+    verdicts = {verdict.get("claim"): verdict for verdict in stored_verdicts(out)}
+    here, table, known = with_presets(Costs(), out).presets.get(_PRESET, {}), shipped(), claim_texts()
+    costs = table.presets.get(_PRESET, {}) | here
+    lines = list[str]()
+    for part in CLAIMS:
+        lines += [f"{_PARTS.get(part, part):<32}  documented verdict         cost assumes"]
+        for claim in [claim for claim in known if claim.part == part]:
+            lines += _claim(claim, verdicts.get(claim.name), costs.get(claim.name))
+        lines += [""]
+    lines += [
+        "assumptions",
+        *(line for key, text in assumption_texts().items() for line in _wrapped(text, 6, f"  {key}")),
+    ]
+    return [*lines, "", *_sources(out, bool(verdicts), [c.name for c in known if c.name in costs], here, table)]
+
+
+def _claim(claim: ClaimText, verdict: dict[str, Any] | None, seconds: float | None) -> list[str]:
+    """Name, documented outcome, verdict and cost in one line; the statement below."""
+    shown = "-"
+    if verdict is not None:
+        shown = f"{verdict.get('outcome')}{'' if verdict.get('as_documented') else ' NO'}"
+    cost = "-" if seconds is None else in_words(seconds) + ("*" if claim.study else "")
+    line = f"  {claim.name:<30}  {claim.documented:<10} {shown:<12} {cost:>7} {' '.join(claim.assumptions)}"
+    return [line.rstrip(), *_wrapped(claim.statement, 4)]
+
+
+def _sources(out: Path, judged: bool, priced: list[str], here: dict[str, float], table: Costs) -> list[str]:
+    """Where verdicts and costs come from."""
+    notes = [f"verdict: from {out}" if judged else f"verdict: none in {out} yet; `costate check` makes them"]
+    if here:
+        notes.append(f"cost: of one core at the preset {_PRESET}, as measured in {out}")
+    if set(priced) - set(here):
+        others = "; the others" if here else ""
+        notes.append(f"cost{others}: of one core at the preset {_PRESET}, measured on {table.date} ({table.machine})")
+    if priced:
+        notes.append("* one study for the claims on impact: its cost is paid once for all of them")
+    return [line for note in notes for line in _wrapped(note, 0)]
+
+
+def _builders(kind: str, texts: dict[str, BuilderText]) -> list[str]:
+    """Worlds or learners: what each is, and its options."""
+    lines = [kind]
+    for name, text in texts.items():
+        lines += _wrapped(text.description, 22, f"  {name}")
+        lines += _wrapped(", ".join(text.options), 24) if text.options else []
+    return lines
+
+
+def _wrapped(text: str, indent: int, start: str = "") -> list[str]:
+    """A text in lines of at most 80 columns, indented, the first behind `start`."""
+    return textwrap.wrap(
+        text,
+        _COLUMNS,
+        initial_indent=f"{start:<{indent}}" if len(start) < indent else f"{start} ",
+        subsequent_indent=" " * indent,
+        break_on_hyphens=False,
+    )

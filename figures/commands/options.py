@@ -4,6 +4,8 @@ import argparse
 import json
 import math
 import os
+import textwrap
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -12,8 +14,8 @@ import torch
 
 from envs.arguments import short
 from envs.world import InputError, one_line
+from figures.commands.defaults import DEFAULT_OUT as DEFAULT_OUT
 
-DEFAULT_OUT = Path("runs")
 _MOST_JOBS = 1024  # processes; no system bears many more
 
 
@@ -49,6 +51,12 @@ def add_run_options(parser: argparse.ArgumentParser, preset: str, out: Path) -> 
     jobs = partial(whole_number, 1, most=_MOST_JOBS)
     parser.add_argument("--jobs", type=jobs, default=None, metavar="N", help="processes (default: one per core)")
     add_seed(parser, "seed of all noise")
+
+
+def names_of(**kinds: Iterable[str]) -> str:
+    """For the end of a help text: the names of each kind, in lines of 80 columns."""
+    lists = (f"{kind}: {', '.join(names)}" for kind, names in kinds.items())
+    return "\n\n".join(textwrap.fill(text, 78, subsequent_indent="  ") for text in lists)
 
 
 def device_of(name: str) -> str:

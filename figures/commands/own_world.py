@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from envs.linear_quadratic import LinearQuadratic
-from envs.own_world import load_own_world, marked, names_own_world, system_text
+from envs.own_tables import holds_tokens
+from envs.own_world import load_own_world, marked, names_own_world, read_fields, system_text
 from envs.token_mdp import TokenMDP
 from envs.world import InputError, one_line
 from figures.harness.claim import Claim, OwnKind
@@ -14,13 +15,13 @@ def own_world(spec: str, what: str = "--world") -> tuple[OwnKind, str]:
     """Kind and name of the world that a user's file holds or builds, checked before anything is run.
 
     Args:
-        spec: the JSON file of a linear-quadratic system, `my_world.py:build` or `package.module:build`.
+        spec: the JSON file of a linear-quadratic system or a token world, `my_world.py:build` or `package.module:build`.
         what: the option that named it; every error begins with it.
 
     Raises:
         InputError: there is no such world, or no claim takes one of its kind.
     """
-    if ":" not in spec:
+    if ":" not in spec and not holds_tokens(read_fields(Path(spec), what)):
         return "system", read_system(Path(spec), what)
     world = load_own_world(spec, what)
     if isinstance(world, TokenMDP):

@@ -28,6 +28,7 @@ from figures.impact.numbers import describe_policy, reader_return
 from figures.impact.runs import DOCUMENTS
 from theory.tokens.dynamic_programming import best_words
 
+STOPPED = "the checkpoints written so far are kept; the same command begins anew"
 _CORPUS = {
     "quality": (1.0, "chance that an answer of the corpus is right, else it is guessed"),
     "noise": (0.0, "chance that a token of an answer is replaced by any token"),
@@ -47,7 +48,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """The corpus, the network, the run."""
     add = parser.add_argument
     add("--out", type=Path, required=True, metavar="DIR", help="where the checkpoints go")
-    add("--world", default="TokenSkills", metavar="NAME", help="a registered token world")
+    text = "a registered token world, or your own: FILE.py:FUNCTION or FILE.json (default: TokenSkills)"
+    add("--world", default="TokenSkills", metavar="NAME", help=text)
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="keyword of its builder")
     for name, (share, text) in _CORPUS.items():
         add(f"--{name}", type=float, default=share, metavar="X", help=f"{text} (default: {share})")

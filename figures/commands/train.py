@@ -12,10 +12,11 @@ import torch
 from agents.training.settings import Record, TrainingSettings
 from envs.own_world import fingerprint, load_own_world, names_own_world
 from envs.world import InputError, one_line
-from figures.commands.options import add_device, add_seed, device_of, pairs, whole_number
+from figures.commands.options import add_device, add_seed, device_of, names_of, pairs, whole_number
 from figures.commands.progress_bar import progress_bar
 from figures.commands.training_run import DivergedError, Run, build_trainer, summary, train
 from figures.drawing.training_run import draw_run
+from figures.harness.catalogue import learner_texts, world_texts
 from figures.harness.records import check_writable
 from figures.measures.oracles import best_return
 
@@ -30,7 +31,7 @@ _NUMBERS = {
     "max-norm": (float, 0.0, "largest norm of a gradient, 0 for none"),
     "every": (int, 10, "updates between exact answers (and checkpoints)"),
 }
-_WORLD = "a registered world, or your own: FILE.py:FUNCTION or FILE.json"
+STOPPED = "the last checkpoint and its log are kept, the same command goes on from there"
 _SIZES = {
     "seeds": (int, 1, "policies trained at once"),
     "width": (int, 32, "of the transformer"),
@@ -41,13 +42,15 @@ _SIZES = {
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The recipe, the world, the run."""
+    parser.epilog = names_of(learners=learner_texts(), worlds=world_texts())
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add = parser.add_argument
-    add("--learner", required=True, metavar="NAME", help="grpo, rloo, ppo, ... (a wrong name lists them)")
+    add("--learner", required=True, metavar="NAME", help="grpo, rloo, ppo, ...: all are listed below")
     add(
         "--world",
         required=True,
         metavar="NAME",
-        help="a registered world, LQScalar for instance, or your own: FILE.py:FUNCTION or FILE.json",
+        help="a registered world (listed below), or your own: FILE.py:FUNCTION or FILE.json",
     )
     for option, text in (("--set", "keyword of the world's builder"), ("--option", "option of the learner")):
         add(option, action="append", default=[], metavar="KEY=VALUE", help=text)

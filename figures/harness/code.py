@@ -79,10 +79,23 @@ def other_parts(written_by: Any, module: str) -> list[str]:
 @cache
 def revision() -> str:
     """The commit of the checkout, with "+changes" where it was edited; the package version outside a checkout."""
+    return _commit() or "version " + importlib.metadata.version("costate-lab")
+
+
+def version() -> str:
+    """The version of the package, and the commit in brackets where this is a checkout."""
+    number, commit = importlib.metadata.version("costate-lab"), _commit()
+    return f"{number} ({commit})" if commit else number
+
+
+def _commit() -> str:
+    """The commit of this repository, "" where there is none: a package that lies in another's repository has none."""
     try:
+        if Path(_git("rev-parse", "--show-toplevel")).resolve() != ROOT:
+            return ""
         return _git("rev-parse", "--short=12", "HEAD") + ("+changes" if _git("status", "--porcelain") else "")
     except (OSError, subprocess.SubprocessError):
-        return "version " + importlib.metadata.version("costate-lab")
+        return ""
 
 
 def _git(*arguments: str) -> str:

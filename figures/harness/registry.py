@@ -3,13 +3,13 @@
 import importlib
 from collections.abc import Callable, Iterable
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+if TYPE_CHECKING:  # the names alone must be known at once, without torch
+    import torch
 
-from envs.world import unknown
-from figures.harness.claim import Claim
-from figures.harness.rows import Row
+    from figures.harness.claim import Claim
+    from figures.harness.rows import Row
 
 CLAIMS = {
     "continuous": (
@@ -69,21 +69,23 @@ def measuring_module(recorded_as: str) -> ModuleType:
     return importlib.import_module(module_name(recorded_as))
 
 
-def measure_of(recorded_as: str) -> Callable[[Any, torch.Generator, str], list[Row]]:
+def measure_of(recorded_as: str) -> "Callable[[Any, torch.Generator, str], list[Row]]":
     """The function that measures the points of a claim or a study."""
     measure: Callable[[Any, torch.Generator, str], list[Row]] = measuring_module(recorded_as).measure
     return measure
 
 
-def load_claim(name: str) -> Claim:
+def load_claim(name: str) -> "Claim":
     """The claim called `name`; raises InputError with the near names for an unknown one."""
+    from envs.world import unknown
+
     if name not in CLAIM_NAMES:
         raise unknown("claim", name, CLAIM_NAMES, " `costate list` shows all")
     claim: Claim = measuring_module(name).CLAIM
     return claim
 
 
-def load_claims(names: Iterable[str]) -> list[Claim]:
+def load_claims(names: Iterable[str]) -> "list[Claim]":
     """All claims named, or all there are, each once and in the documented order."""
     wanted = {name: load_claim(name) for name in names}
     return [wanted.get(name) or load_claim(name) for name in CLAIM_NAMES if not wanted or name in wanted]

@@ -2,22 +2,22 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from joblib import Parallel, delayed
-from joblib.externals.loky import get_reusable_executor
 
 from envs.world import InputError
 from figures.harness.claim import Claim, OwnKind, Preset
 from figures.harness.code import code_digest
 from figures.harness.forecast import Forecast
-from figures.harness.memory import keep_freed_memory
 from figures.harness.progress import Progress
 from figures.harness.records import Point, load_record, save_record
 from figures.harness.registry import STUDIES, measure_of, module_name
+from figures.harness.workers import in_workers
 
 
 def plan(
@@ -89,25 +89,7 @@ def run_missing(points: list[Point], todo: list[Point], out: Path, jobs: int) ->
     """Run the points `todo` under one progress display. Safe to interrupt at any time: finished points are kept."""
     if not todo:
         return
-    try:
-        with Progress(points, todo, Forecast.from_records(todo, out), jobs) as progress:
-            for point, seconds in _finished(todo, out, jobs):
-                progress.finished(point, seconds)
-    except BaseException:
-        if jobs > 1:
-            get_reusable_executor().shutdown(wait=True, kill_workers=True)
-        raise
-
-
-def _finished(todo: list[Point], out: Path, jobs: int) -> Iterable[tuple[Point, float]]:
-    if jobs == 1 or len(todo) <= 1:
-        return (run_point(point, out) for point in todo)
-    workers = Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1, pre_dispatch="all")
-    finished: Iterable[tuple[Point, float]] = workers(delayed(_run_in_worker)(point, out) for point in todo)
-    return finished
-
-
-def _run_in_worker(point: Point, out: Path) -> tuple[Point, float]:
-    """The same in a process of our own, whose memory we may manage."""
-    keep_freed_memory()
-    return run_point(point, out)
+    finished = in_workers(jobs, partial(run_point, out=out), todo)
+    with Progress(points, todo, Forecast.from_records(todo, out), jobs) as progress, closing(finished):
+        for point, seconds in finished:
+            progress.finished(point, seconds)

@@ -2,20 +2,23 @@
 
 import base64
 import re
+import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from joblib import Parallel, delayed
 from latex2mathml.converter import convert
 
 from figures.drawing.style import add_caption, house_style, new_figure, save
 from figures.harness.claim import ASSUMPTIONS
+from figures.harness.costs import remember_drawing
 from figures.harness.judge import Verdict
 from figures.harness.records import write_atomically
 from figures.harness.registry import load_claim
 from figures.harness.verdicts import stored_rows
+from figures.harness.workers import in_workers
 from figures.report.question import Question
 from figures.report.questions import questions
 
@@ -48,12 +51,24 @@ def _draw(verdict: Verdict, out: Path, rows: pd.DataFrame, which: str, stem: str
 
 def draw_all(verdicts: list[Verdict], out: Path, jobs: int) -> tuple[Question, ...]:
     """All figures and, beside them, the numbers of the report's questions, in parallel; the questions."""
-    if jobs == 1:
-        for verdict in verdicts:
-            draw_claim(verdict, out)
-        return questions()
-    tasks = [delayed(questions)(), *(delayed(draw_claim)(verdict, out) for verdict in verdicts)]
-    return tuple(Parallel(n_jobs=jobs)(tasks)[0])
+    parts = {name: (result, seconds) for name, result, seconds in in_workers(jobs, _Part(out), [None, *verdicts])}
+    remember_drawing(out, {name: seconds for name, (_, seconds) in parts.items()})
+    known: tuple[Question, ...] = parts["questions"][0]
+    return known
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One part of the drawing, for a worker: the figure of a verdict, or for None the questions; its name, result, seconds."""
+
+    out: Path
+
+    def __call__(self, verdict: Verdict | None) -> tuple[str, Any, float]:
+        began = time.perf_counter()
+        if verdict is None:
+            return "questions", questions(), time.perf_counter() - began
+        draw_claim(verdict, self.out)
+        return verdict.claim, None, time.perf_counter() - began
 
 
 def write_report(verdicts: list[Verdict], out: Path, known: tuple[Question, ...] = ()) -> Path:

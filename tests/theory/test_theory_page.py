@@ -3,10 +3,12 @@
 import ast
 import math
 import re
+from itertools import accumulate
 from pathlib import Path
 
 import pytest
 import torch
+from latex2mathml.converter import convert
 
 from theory.groups.binary_rewards import arcsine, grpo_kappa, grpo_objective
 from theory.tokens.costates import SURROGATES
@@ -32,6 +34,43 @@ def top_level(path):
 def links(text):
     """(name, path) of every link on a name in code."""
     return re.findall(r"\[`([^`]+)`\]\(([^)#]+)\)", text)
+
+
+GREEK = (
+    r"(alpha|beta|gamma|delta|varepsilon|epsilon|zeta|eta|theta|kappa|lambda|mu|nu|xi|omega|pi|rho|varrho|sigma|tau|upsilon|"
+    r"phi|varphi|chi|psi|ell|Gamma|Delta|Theta|Lambda|Xi|Omega|Pi|Sigma|Upsilon|Phi|Psi)"
+)
+ACCENTS = ("hat", "tilde", "bar", "mathbf", "mathcal")
+CONSTANTS = {"e", "O"}  # Euler's number; the order of a remainder
+
+
+def formulas(text):
+    """(display, source) of every formula: blocks of ```math, and what stands between dollars outside of code."""
+    for source in re.findall(r"^ *```math\n(.*?)^ *```$", text, re.M | re.S):
+        yield True, source
+    prose = re.sub(r"^ *```.*?^ *```$", "", text, flags=re.M | re.S)
+    for line in re.sub(r"`[^`]*`", "", prose).splitlines():
+        yield from ((False, source) for source in re.findall(r"\$([^$]+)\$", line))
+
+
+def letters(source):
+    """Letters of a formula, with their accent; words in roman type, functions and environments are none."""
+    source = re.sub(r"\\(begin|end|text|mathrm|operatorname)\s*\{[^}]*\}", " ", source)
+    source = re.sub(r"\\mathrm\s*[A-Za-z]|\\mathbb\s*E|\\mathbf\s*1", " ", source)
+    for accent, command, plain in re.findall(rf"(?:\\({'|'.join(ACCENTS)})\s*)?(?:\\([A-Za-z]+)|([A-Za-z]))", source):
+        name = command or plain
+        if plain or re.fullmatch(GREEK, name):
+            yield f"{accent} {name}".strip()
+
+
+def hard_to_render(source, in_table=False):
+    """What GitHub's Markdown would read as its own before the formula is seen."""
+    patterns = {"escape": r"\\[^A-Za-z]", "emphasis": r"[^A-Za-z0-9]_|\*", "tag": "<", "space": r"^\s|\s$"}
+    return [
+        name
+        for name, pattern in (patterns | ({"bar": r"\|"} if in_table else {})).items()
+        if re.search(pattern, source)
+    ]
 
 
 def is_claim(path):
@@ -144,12 +183,64 @@ def test_every_statement_names_what_computes_it_and_what_judges_it():
 
 
 def test_the_code_names_of_the_notation_are_names_in_the_code():
-    known, rows = identifiers(), list(tables(PAGE, "symbol"))
-    named = {name for _, code, *_ in rows for name in re.findall(r"`([^`]+)`", code)}
+    known = identifiers()
+    columns = [row[2] for row in tables(PAGE, "letter")] + [row[1] for row in tables(PAGE, "word")]
+    named = {name for code in columns for name in re.findall(r"`([^`]+)`", code)}
     assert len(named) > 60
     assert named - known == set()
     assert {"Signal.costate", "Signal.snr", "grpo_kappa"} <= named
     assert not {"no_such_name", "Signal.no_such_name"} & known
+
+
+def test_every_letter_of_the_notation_is_listed_once_and_means_one_thing():
+    rows = [row for row in tables(PAGE, "letter")]
+    listed = [
+        sorted({letter for _, source in formulas(symbols) for letter in letters(source)}) for _, symbols, *_ in rows
+    ]
+    names = [name for name, *_ in rows]
+    assert len(rows) > 60
+    assert len(set(names)) == len(names)
+    heads = [next(letters(next(formulas(symbols))[1])) for _, symbols, *_ in rows]
+    assert len(set(heads)) == len(heads), "the same letter has two rows"
+    assert all(len(row) == 5 for row in rows)
+    assert all(row[3] for row in rows)
+    assert {"A", "hat A", "mathcal H", "G", "J", "P", "p", "Q", "R", "V", "mathcal V"} <= set(heads)
+    assert all(listed)
+
+
+def test_every_letter_of_a_formula_is_in_the_notation():
+    known = {letter for row in tables(PAGE, "letter") for _, source in formulas(row[1]) for letter in letters(source)}
+    used = {letter: source for _, source in formulas(PAGE) for letter in letters(source)}
+    assert len(list(formulas(PAGE))) > 300
+    assert {letter: source for letter, source in used.items() if letter not in known | CONSTANTS} == {}
+
+
+def test_a_letter_without_a_row_would_be_seen():
+    assert set(letters(r"\hat A_i + \mathcal H(\pi) \, \mathrm{gini} + \sum_j H_j")) == {
+        *("hat A", "i", "mathcal H", "pi", "j", "H")
+    }
+    assert "H" not in {letter for _, source in formulas(PAGE) for letter in letters(source)}
+    assert set(letters(r"\frac{\mathrm d R_t}{\mathrm d s_t} \text{ for all } \mathbb E[x]")) == {"R", "t", "s", "x"}
+
+
+def test_github_renders_every_formula():
+    """No formula holds what Markdown takes for itself, all dollars pair up in their line, and all braces close."""
+    for line in re.sub(r"^ *```.*?^ *```$", "", PAGE, flags=re.M | re.S).splitlines():
+        assert re.sub(r"`[^`]*`", "", line).count("$") % 2 == 0, line
+        for _, source in formulas(line):
+            assert hard_to_render(source, line.startswith("|")) == [], line
+    for display, source in formulas(PAGE):
+        assert "<math" in convert(source, display="block" if display else "inline")
+        depths = list(accumulate({"{": 1, "}": -1}.get(x, 0) for x in re.sub(r"\\[{}]", "", source)))
+        assert min(depths) == depths[-1] == 0, source
+        assert source.count(r"\left") == source.count(r"\right"), source
+
+
+@pytest.mark.parametrize("planted", [r"a \, b", r"\bar{s}_t", "a * b", "a < b", " a", r"\{a\}"])
+def test_a_formula_that_markdown_would_break_is_seen(planted):
+    assert hard_to_render(planted)
+    assert hard_to_render("|x|", in_table=True) == ["bar"]
+    assert hard_to_render(r"\bar s_t + x_{t+1}") == []
 
 
 def test_the_costates_are_listed_by_the_names_of_the_code():
@@ -187,14 +278,14 @@ def two_alike(t):
 def test_the_range_of_the_gini_index_at_one_nat_is_the_one_that_is_told(family, most):
     p = one_nat(family, most)
     assert float(entropy(p)) == pytest.approx(1.0, abs=1e-6)
-    assert f"{float(gini(p)):.3f}" in re.search(r"G runs from[^.]*\.\d+[^.]*\.\d+", PAGE)[0]
+    assert f"{float(gini(p)):.3f}" in re.search(r"Gini index runs from[^.]*\.\d+[^.]*\.\d+", PAGE)[0]
     assert f"1 - e^{{-1}} = {1 - math.exp(-1):.3f}" in PAGE
 
 
 @pytest.mark.parametrize("P", [0.1, 0.3, 0.8])
 def test_the_limits_of_the_objective_and_of_its_slope_are_those_that_are_told(P):
     zeta = -float(re.search(r"zeta\(1/2\) = -([\d.]+\d)", PAGE)[1])
-    assert "zeta(1/2) / sqrt G + (1 - 2P) / (4 G sqrt(P(1-P)))" in PAGE
+    assert r"\frac{\zeta(1/2)}{\sqrt G} + \frac{1 - 2p}{4 G \sqrt{p (1 - p)}}" in PAGE
     G, at, sd = 512, torch.tensor(P, dtype=torch.float64), math.sqrt(P * (1 - P))
     error = float(grpo_objective(at, G) - arcsine(at))
     assert error == pytest.approx(zeta / math.sqrt(G) + (1 - 2 * P) / (4 * G * sd), abs=0.3 * G**-1.5)

@@ -26,7 +26,7 @@ from theory.groups.outcomes import Recipe, distinct_outcomes, further_fields
 from theory.groups.targets import Target, checked_value
 from theory.tokens.completions import completions, words
 from theory.tokens.prefix_tree import Level, Tree, grow
-from theory.tokens.softmax_bounds import entropy
+from theory.tokens.softmax_bounds import entropy, log_softmax
 from theory.tokens.tree_gradients import TreeGradients, score_surrogate, whole_tree_gradients
 from theory.tokens.tree_size import DEFAULT_BUDGET
 
@@ -161,7 +161,7 @@ def _surrogate(tree: Tree, drawn: Tree, weights: list[Tensor], bonus: list[Tenso
     """`sum_k sum_edges P(edge) W log pi + sum_k sum_nodes P(node) U H(pi)`; P is that of the policy that draws the rows."""
     total = torch.zeros_like(tree.levels[0].reach[0]).double()
     for k, (level, source) in enumerate(zip(tree.levels, drawn.levels, strict=True)):
-        log_pi = torch.log_softmax(level.policy_logits, -1).gather(1, level.tokens)
+        log_pi = log_softmax(level.policy_logits).gather(1, level.tokens)
         reach = source.reach.double()
         weight = weights[k] if source is not level else weights[k] - _of_likeliest(level, weights[k])
         total = total + reach @ (source.share * weight * log_pi).sum(-1)

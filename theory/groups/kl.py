@@ -12,6 +12,7 @@ from envs.token_mdp import TokenMDP
 from theory.differences import flat_parameters
 from theory.tokens.completions import words
 from theory.tokens.prefix_tree import Level, Tree, grow
+from theory.tokens.softmax_bounds import log_softmax
 
 Estimator = Callable[[Tensor], Tensor]  # log(pi / pi_ref) of a token -> its estimate of the divergence
 
@@ -39,8 +40,8 @@ def _divergences(
 
     `reference` are the logits of ref. A token that a law forbids adds nothing to a mean under that law.
     """
-    log_pi = torch.log_softmax(level.logits, -1)
-    log_ref = torch.log_softmax(reference, -1).detach().to(log_pi)
+    log_pi = log_softmax(level.logits)
+    log_ref = log_softmax(reference).detach().to(log_pi)
     ratio = torch.where(level.pi > 0, log_pi - log_ref, 0.0)
     means = {name: (level.pi * estimator(ratio)).sum(-1) for name, estimator in estimators.items()}
     forward = torch.where(log_ref.isneginf(), 0.0, log_ref - log_pi)

@@ -15,7 +15,7 @@ from torch import Tensor
 from envs.token_mdp import TokenMDP
 from envs.world import InputError
 from theory.tokens.prefix_tree import Tree
-from theory.tokens.softmax_bounds import entropy
+from theory.tokens.softmax_bounds import entropy, log_softmax
 from theory.tokens.tree_size import DEFAULT_BUDGET
 
 
@@ -293,7 +293,7 @@ def completion_log_probs(tree: Tree) -> Float[Tensor, "prompts W H"]:
 def _log_probs(tree: Tree, logits: list[Tensor]) -> Float[Tensor, "prompts W H"]:
     """Log-probabilities of every token of every word under laws with these logits, level by level."""
     count, prompts = tree.levels[-1].tokens.numel(), len(tree.levels[0].reach)
-    log_pi = [torch.log_softmax(z, -1).gather(1, level.tokens) for z, level in zip(logits, tree.levels, strict=True)]
+    log_pi = [log_softmax(z).gather(1, level.tokens) for z, level in zip(logits, tree.levels, strict=True)]
     log_probs: Tensor = torch.stack([_along(x, count) for x in log_pi], -1).unflatten(0, (prompts, -1))
     return log_probs
 

@@ -25,6 +25,7 @@ from envs.policy import TokenPolicy
 from envs.token_mdp import TokenMDP, check_tokens
 from envs.world import InputError
 from theory.tokens.environment import paid, spoken_logits
+from theory.tokens.softmax_bounds import log_softmax
 from theory.tokens.tree_size import DEFAULT_BUDGET, check_size
 
 Choice = Callable[[Tensor], tuple[Tensor, Tensor]]  # pi (N, V) -> tokens (N, C), their shares (N, C), constants
@@ -337,7 +338,7 @@ def possible_log_probs(logits: Float[Tensor, "*batch V"]) -> Float[Tensor, "*bat
     Returns:
         Log-probabilities in nats, finite.
     """
-    log_pi = torch.log_softmax(logits, -1)
+    log_pi = log_softmax(logits)
     return log_pi.masked_fill(log_pi == -torch.inf, 0.0)
 
 

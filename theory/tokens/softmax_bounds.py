@@ -97,6 +97,25 @@ def entropy(p: Float[Tensor, "*batch V"]) -> Float[Tensor, "*batch"]:
     return -(p * log_p).sum(-1)
 
 
+@takes_numbers("logits")
+def log_softmax(logits: Float[Tensor, "*batch V"]) -> Float[Tensor, "*batch V"]:
+    """`ln p` of `p = softmax(logits)`, for the likeliest token as `-log1p(sum of the others' p_a / p_top)`.
+
+    Torch's log_softmax adds the others to 1 first: where `1 - p_top = 1e-13` its value, and its derivative `1 - p_top`, keep
+    three digits; here both keep all.
+
+    Args:
+        logits: over V tokens (last axis); minus infinity for a token that is forbidden.
+
+    Returns:
+        Log-probabilities in nats, of the logits' shape; minus infinity for a forbidden token.
+    """
+    top = logits.argmax(-1, keepdim=True)
+    # the top's own x is a constant: its two derivatives would cancel and leave their rounding
+    x = (logits - logits.gather(-1, top)).scatter(-1, top, 0.0)
+    return x - x.exp().scatter(-1, top, 0.0).sum(-1, keepdim=True).log1p()
+
+
 @takes_numbers("p")
 def gini(p: Float[Tensor, "*batch V"]) -> Float[Tensor, "*batch"]:
     """`G = 1 - sum p^2 = E_a TV(delta_a, p)`: the chance that two draws differ.

@@ -124,7 +124,7 @@ FILES = {
     "a gain of another shape": (text(K=[[1.0, 2.0]]), "K"),
     "a gain that is none": (text(K="much"), "K"),
     "a gain of 1e300": (text(K=[[1e300]]), "K"),
-    "an unknown field": (text(C=1), "object"),
+    "an unknown field": (text(C=1), "field 'C'"),
     "a list": ("[1, 2]", "object"),
     "half of it": (text()[:-5], "JSON"),
 }

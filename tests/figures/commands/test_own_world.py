@@ -1,5 +1,6 @@
 """A user's own world in every command: the same numbers as by hand, kept apart when the file changes, refused in one line."""
 
+import itertools
 import json
 
 import pandas as pd
@@ -113,3 +114,68 @@ def test_a_claim_gets_no_world_of_the_other_kind():
         plain = {point.id for point in plan(claims, "tiny", 0, "cpu")}
         added = [point for point in plan(claims, "tiny", 0, "cpu", (kind, own_world)) if point.id not in plain]
         assert {point.claim for point in added} == {taker}
+
+
+# ---- a token world by its table of rewards, in JSON
+
+TABLE = [0.0, 1.0, 0.25, 0.5, 1.0, 0.0, 0.75, 0.5]
+
+
+@pytest.fixture
+def rewards(own):  # noqa: F811
+    """A folder with the JSON of a token world, and J of a policy in it by going through all answers."""
+    (own / "rewards.json").write_text(json.dumps({"V": 2, "horizon": 3, "rewards": TABLE}))
+
+    @torch.no_grad()
+    def J(policy):
+        total = 0.0
+        for reward, answer in zip(TABLE, itertools.product(range(2), repeat=3), strict=True):
+            laws = torch.log_softmax(policy(policy.embed(torch.tensor([[0, *answer]])))[0], -1)
+            total += reward * float(sum(laws[k, a] for k, a in enumerate(answer)).exp())
+        return total
+
+    return own, J
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_training_takes_a_table_of_rewards(rewards):
+    own, J = rewards  # noqa: F811
+    assert run("train", "--learner", "rloo", *TINY, "--world", "rewards.json", "--out", own / "runs") == 0
+    log = pd.read_csv(next((own / "runs").glob("rloo-rewards.json-*/log.csv")))
+    policy = Transformer(2, width=4, layers=1, heads=1, length=4, seed=0)
+    assert log["J"][0] == pytest.approx(J(policy), rel=1e-12)
+    assert log["J"][1] != pytest.approx(J(policy), rel=1e-6)
+
+
+def test_pretraining_and_impact_take_a_table_of_rewards(rewards):
+    own, J = rewards  # noqa: F811
+    small = ("--updates", 4, "--checkpoints", 2, "--batch", 4, "--width", 4, "--layers", 1, "--heads", 1)
+    assert run("pretrain", "--world", "rewards.json", *small, "--out", own / "ck") == 0
+    policy = Transformer(2, width=4, layers=1, heads=1, length=4, seed=0)
+    first = pd.read_csv(own / "ck" / "pretraining.csv")["J"][0]
+    assert first == pytest.approx(J(policy), rel=1e-9)
+    assert run("impact", "--checkpoints", own / "ck") == 0
+    table = pd.read_csv(own / "ck" / "impact.csv")
+    assert table["J"][0] == pytest.approx(first, rel=1e-9)
+    (own / "rewards.json").write_text(json.dumps({"V": 2, "horizon": 3, "rewards": [1 - x for x in TABLE]}))
+    assert run("impact", "--checkpoints", own / "ck", "--world", "rewards.json") == 0
+    assert pd.read_csv(own / "ck" / "impact.csv")["J"][0] == pytest.approx(1 - first, rel=1e-9)
+
+
+def test_check_and_sweep_take_a_table_of_rewards_and_mark_it(rewards, capsys):
+    own, _ = rewards  # noqa: F811
+    tiny = ("--preset", "tiny", "--jobs", 1, "--out")
+    assert run("check", "bellman_costate", "--world", "rewards.json", *tiny, own / "r") == 0
+    assert "taken by bellman_costate" in capsys.readouterr().err
+    settings = [json.loads(path.read_text())["setting"] for path in (own / "r" / "records").glob("*/*.json")]
+    assert any(setting["world"].startswith("rewards.json#") for setting in settings)
+    assert run("sweep", "bellman_costate", "--set", "world=rewards.json", *tiny, own / "s") == 0
+    assert set(pd.read_csv(own / "s" / "bellman_costate.csv")["world"].str.split("#").str[0]) == {"rewards.json"}
+    (own / "rewards.json").write_text(json.dumps({"V": 2, "horizon": 3, "rewards": TABLE[1:]}))
+    for command in (
+        ("check", "bellman_costate", "--world", "rewards.json"),
+        ("sweep", "bellman_costate", "--set", "world=rewards.json"),
+    ):
+        assert run(*command, *tiny, own / "none") == 2
+        assert "rewards must hold V^horizon = 2^3 = 8 numbers" in capsys.readouterr().err
+    assert not (own / "none").exists()

@@ -325,3 +325,37 @@ def test_a_mean_whose_weights_are_nearly_alike_keeps_its_digits_at_every_prefix(
     for mean, truth in zip(update.mean.costates["layer1"], update.truth.costates["layer1"], strict=True):
         gap, size = (mean - kappa * truth).flatten(1).norm(dim=1), truth.flatten(1).norm(dim=1)
         assert bool((gap <= 1e-11 * size)[size > 0].all())
+
+
+class OneLaw(torch.nn.Module):
+    """A policy over tokens whose logits are the same at every prefix."""
+
+    sites = ()
+
+    def __init__(self, logits):
+        super().__init__()
+        self.z = torch.nn.Parameter(torch.tensor(logits, dtype=torch.float64))
+
+    def embed(self, u):
+        return (u.sum(-1, keepdim=True) if u.is_floating_point() else torch.ones_like(u)[..., None]).to(self.z)
+
+    def extend(self, x, cache=None, probes=None):
+        return self.z.expand(len(x), -1), cache
+
+
+def by_ratio(rewards, mask, group, log_probs, old):
+    """The importance-weighted reward, whose mean is the gradient of J whoever draws the rows."""
+    return (log_probs - old).exp() * rewards.sum(-1, keepdim=True) * mask / len(rewards), None
+
+
+@pytest.mark.parametrize("rewards", [[0.0, 1.0], [1.0, 0.0], [0.3, -2.0]])
+@pytest.mark.parametrize("missing", [1e-9, 1e-13, 1e-40])
+def test_an_off_policy_mean_of_a_peaked_policy_has_its_digits(missing, rewards):
+    """One token of two: the gradient in the logits is +-p (1 - p) (R_0 - R_1), far below the rounding of 1."""
+    world = TokenMDP(torch.ones(1, 2, 1), [[rewards]], [[0]], [0], 1)
+    policy = OneLaw([0.0, math.log(missing)])
+    for drawn in (OneLaw([0.0, 0.0]), OneLaw([0.0, math.log(missing) / 2]), OneLaw([0.0, 0.5 * math.log(1e-9)])):
+        for group in (1, 2):
+            update = expected_update(world, policy, by_ratio, group, behaviour=drawn)
+            exact = missing / (1 + missing) ** 2 * (rewards[0] - rewards[1])
+            assert update.mean.flat.tolist() == pytest.approx([exact, -exact], rel=1e-11, abs=0.0)

@@ -22,6 +22,7 @@ from theory.tokens.softmax_bounds import (
     inf_to_one_bound,
     jacobian,
     jacobian_norm,
+    log_softmax,
     sandwich_bound,
 )
 
@@ -52,6 +53,27 @@ def test_entropy_gini_complement_and_jacobian_have_their_digits(logits):
         assert near(complement(p)[i], 1 - x)
         for j, y in enumerate(q):
             assert near(jacobian(p)[i, j], x * (1 - x) if i == j else -x * y)
+
+
+@settings(max_examples=60, deadline=None)
+@given(LOGITS, st.integers(0, 4))
+def test_log_probabilities_and_their_derivatives_have_their_digits(logits, token):
+    z, (_, q) = torch.tensor(logits, dtype=torch.float64).requires_grad_(), softmax_of(logits)
+    token = token % len(logits)
+    ours = log_softmax(z)
+    (slopes,) = torch.autograd.grad(ours[token], z)
+    for i, x in enumerate(q):
+        assert near(ours.detach()[i], mpmath.log(x))
+        assert near(slopes[i], 1 - x if i == token else -x)
+
+
+def test_torchs_log_softmax_has_not_and_forbidden_tokens_stay_forbidden():
+    z = torch.tensor([0.0, -35.0, -torch.inf], dtype=torch.float64)
+    exact = -mpmath.log1p(mpmath.exp(-35))
+    assert near(log_softmax(z)[0], exact)
+    assert not near(torch.log_softmax(z, -1)[0], exact)
+    assert float(log_softmax(z)[2]) == -torch.inf
+    torch.testing.assert_close(log_softmax(z[:2] + 700), torch.log_softmax(z[:2], -1))
 
 
 @settings(max_examples=30, deadline=None)

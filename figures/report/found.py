@@ -1,0 +1,171 @@
+"""What each claim's documented outcome means, in words: shown in FINDINGS.md where the verdict is the documented one.
+
+Measured numbers do not stand here: they come from the verdict and its records.
+"""
+
+from typing import NamedTuple
+
+
+class Found(NamedTuple):
+    """The finding as one sentence, and what more there is to know of it."""
+
+    says: str
+    more: str
+
+
+FOUND = {
+    "costate_mean": Found(
+        "The expected costate is the value gradient, at every time and state.",
+        "This holds in all linear-quadratic systems of the suite, finite and endless, under Gaussian and Laplace noise.",
+    ),
+    "costate_covariance": Found(
+        "The covariance of the costate has a closed form.",
+        "At the optimal gain action noise has no effect on the costate.",
+    ),
+    "costate_recursion": Found(
+        "Autograd's costate, the adjoint recursion and finite differences agree on every path.",
+        "The derivatives must be total: without the policy's slope the recursion gives another number.",
+    ),
+    "score_equals_pathwise": Found(
+        "The score function and the pathwise estimator have the same mean, the policy gradient.",
+        "Under uniform noise, whose density jumps (no A3), the score function is wrong and the pathwise estimator is right.",
+    ),
+    "estimator_variance": Found(
+        "A perfect critic matters less than the choice of the estimator.",
+        "A perfect critic in the place of the sampled costate saves little of the variance in most systems. The score function "
+        "in the place of the pathwise gradient costs far more than that.",
+    ),
+    "assumption_removed": Found(
+        "Without its assumptions the expected costate is not the value gradient.",
+        "Without A1: a step in the reward makes the costate exactly 0, whatever the value gradient is. Straight-through "
+        "rounding is nearly right while the quantum is small against the noise and wrong when it is large; its error is not "
+        "monotone in the quantum. Noise that scales with the state does no harm as long as autograd may differentiate through "
+        "the scale: what is needed is the total derivative (A5). Additive noise (A2) is the case in which there is no such "
+        "path.",
+    ),
+    "chaos": Found(
+        "In a chaotic map the pathwise gradient stays unbiased and becomes useless.",
+        "Its standard deviation grows exponentially with the horizon, even where the typical path contracts, because rare "
+        "stretched paths dominate the variance.",
+    ),
+    "attention_path": Found(
+        "The costate of an attention policy is the sum of a dynamics path and an attention path.",
+        "With attention to the past closed to autograd the mean is another, known quantity.",
+    ),
+    "transformer_in_lq": Found(
+        "The expected costate of a transformer's rollout is the value gradient, attention included.",
+        "The transformer has a Gaussian head and acts in the scalar world; the exact value comes from quadrature.",
+    ),
+    "bellman_costate": Found(
+        "On the simplex of abstract states the costate recursion is the Bellman equation.",
+        "The costate is then the table of values.",
+    ),
+    "score_costate_unbiased": Found(
+        "The score costate E2, the actor's own backward pass, is the value gradient.",
+        "This holds at every prefix, layer and entropy, for a token reward at alpha = 1.",
+    ),
+    "attention_costate_biased": Found(
+        "Autodiff through attention alone (E1 and E1b) is not the value gradient.",
+        "E1 of a token reward is exactly 0. E1b, which averages each token's own reward, is exact one step before the end; "
+        "further away it misses much of the gradient, and most where rewards come at the end. With a hidden readout, where E1 "
+        "has a literal meaning, E1 is wrong too.",
+    ),
+    "error_split": Found(
+        "What the attention costate misses is a sum of covariances, exactly.",
+        "This is an identity at every alpha, temperature and offset.",
+    ),
+    "error_bound": Found(
+        "The bound on the error of the attention costate is never exceeded.",
+        "The bound multiplies the diameter of the logits' slopes, the range of the values and a function of the Gini index. "
+        "Half of its constant is refuted.",
+    ),
+    "entropy_knobs": Found(
+        "Lower entropy does not mean a smaller error of the attention costate.",
+        "Lowering the entropy raises the error of many policies before it falls, both by temperature and by an offset. The "
+        "bound ranks the error far better than entropy does.",
+    ),
+    "attention_transport": Found(
+        "With all attention edges closed to autograd, the prompt keeps the covariance of its own step and nothing else.",
+        "What attention had carried there is a part of the value gradient that depends on the world: nothing where only the "
+        "first token counts, and most of the gradient where a later token does.",
+    ),
+    "relaxed_costates": Found(
+        "The relaxed costates E3, E4 and E5 are not the value gradient: they trade bias for spread.",
+        "Straight-through and ReinMax are biased most at low temperature, and less when they are fed half-mixed tokens. All "
+        "are exact where one token decides.",
+    ),
+    "error_map": Found(
+        "Sampling gap and entropy alone do not control the error of the attention costate.",
+        "No constant for a world that is fitted to random policies serves policies that are sharpened by temperature or "
+        "trained. The missing factor is the diameter of the slopes times the range of the values; the bound that has it is "
+        "never exceeded.",
+    ),
+    "large_vocabulary": Found(
+        "The diameter bound holds at every size of the vocabulary, but probabilities alone do not set the error.",
+        "The same rewards dealt to other tokens change the error many times over. Two clusters of tokens attain the bound at "
+        "every size, so no smaller constant can do; the spectral norm of the softmax's Jacobian in its place is refuted. The "
+        "error falls with the size where rewards have nothing to do with the embeddings, and does not where they follow them. "
+        "The product of spectral norms grows with the size.",
+    ),
+    "actor_update_is_value_gradient": Found(
+        "A critic-free update is kappa times the value gradient, at every prefix, layer and entropy.",
+        "This holds for every recipe under its assumptions, and in the linear-quadratic world as well (RLOO, Dr. GRPO). With "
+        "the past detached, with std and dense rewards, or with another recipe's kappa it does not.",
+    ),
+    "normalisation_breaks": Found(
+        "A factor 1/|o|, a token mean, std with dense rewards, a clip after several steps or k3 in the loss each bend the "
+        "update away from the gradient.",
+        "The factor 1/|o| can turn the update against the gradient. It makes failures longer; successes get shorter where "
+        "every completion is free, but seldom in a network whose completions share parameters.",
+    ),
+    "grpo_arcsine": Found(
+        "GRPO with std climbs F_G, the integral of its kappa, and 2 arcsin sqrt(p) only in the limit of large groups.",
+        "The two objectives differ by zeta(1/2) / sqrt(G) to leading order. The weight of a prompt has an error of order 1/G "
+        "at a fixed success probability and saturates where success is rarer than 1/G. In groups of two and three the weight "
+        "is the same for all prompts.",
+    ),
+    "u_statistic": Found(
+        "The group update is a U-statistic, and its variance is the oracle's plus a term of order 1/G^2.",
+        "Where success is rare, REINFORCE without a baseline has less variance than RLOO with small groups; where rewards are "
+        "dense, the baseline pays.",
+    ),
+    "off_policy_steps": Found(
+        "Later inner steps on one batch do not follow the gradient.",
+        "While nothing is clipped the direction is nearly right. Once the clip has silenced the rows that did better than "
+        "their group, the other rows pull back, and the mean update can point against the gradient.",
+    ),
+    "kl_estimators": Found(
+        "k3 in the loss does not follow the gradient of KL(pi || ref).",
+        "Its mean gradient is that of KL(ref || pi) at the visited prefixes. Only k1 in the reward follows the gradient of "
+        "KL(pi || ref) at any distance. k1 in the loss does nothing. k2 and k3 in the reward have no first-order signal near "
+        "the reference, and further away they can raise the divergence.",
+    ),
+    "batch_split": Found(
+        "Gradients of equal parts that are cut between groups add up to the gradient of the batch, for group-wise recipes.",
+        "A token mean over the batch depends on the cut, on average too: its length bias falls like one over the number of "
+        "groups in a (micro-)batch.",
+    ),
+    "critic_or_not": Found(
+        "At equal samples RLOO is not far behind PPO with a learned critic.",
+        "The budgets are small, with one untuned learning rate for all. An exact critic is worth a good deal where rewards are "
+        "sparse, and little where they are dense.",
+    ),
+    "impact_inverted_u": Found(
+        "RL gains most in mid-pretraining, if the corpus teaches all that is needed.",
+        "The gain is small from the first draw and nearly nothing from the last checkpoint. Where half of the corpus's answers "
+        "are guesses the gain is still large at the last checkpoint.",
+    ),
+    "impact_product": Found(
+        "Signal-to-noise times (pass@k - pass@1) predicts the gain of GRPO better than its factors and the null models.",
+        "This is measured in one family of tasks with small networks and Adam. The bare norm of the value gradient is no "
+        "criterion there.",
+    ),
+    "signal_cap": Found(
+        "The signal at a prompt is capped by the spread of its rewards, and it is not that spread alone.",
+        "The share of the cap that is used rises while the network learns to read the prompt.",
+    ),
+    "what_moves_the_peak": Found(
+        "A worse corpus moves the peak of RL's gain later, and a larger budget moves it earlier.",
+        "Larger groups, with as many rows in an update, move it little.",
+    ),
+}
