@@ -1,8 +1,10 @@
 """Public docstrings of envs/, theory/ and agents/ name every argument, field, answer and error; API pages are made of them."""
 
+import ast
 import importlib
 import inspect
 import pkgutil
+import re
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -52,6 +54,39 @@ def test_the_parameters_of_the_imported_functions_are_named_too():
                     )
     assert unnamed == []
     assert seen > 400
+
+
+PLUMBING = {"differences", "exact_ascent", "live_prefixes", "tree_size"}  # they compute, and state nothing of their own
+
+
+def sections_of(page):
+    """`{section: its titles}` of the theory page, the section's own among them."""
+    found, number = {}, None
+    for level, title in re.findall(r"^(#{2,3}) (.+)$", page, re.M):
+        if level == "##":
+            number, _, title = title.partition(". ")
+        found.setdefault(number, set()).add(title)
+    return found
+
+
+def test_every_module_of_theory_names_its_place_on_the_theory_page():
+    page, places = sections_of((ROOT / "theory" / "README.md").read_text()), {}
+    for path in (path for path in SOURCES if path.startswith("theory/") and not path.endswith("__init__.py")):
+        places[path] = re.findall(
+            r'^Theory page, section (\d): "(.+)"\.$', ast.get_docstring(ast.parse(SOURCES[path])), re.M
+        )
+    assert {path for path, named in places.items() if not named} == {
+        path for path in places if Path(path).stem in PLUMBING
+    }
+    lost = [
+        (path, place) for path, named in places.items() for place in named if place[1] not in page.get(place[0], ())
+    ]
+    assert lost == []
+
+
+def test_a_section_that_is_not_there_would_be_seen():
+    page = sections_of("# The page\n## 1. One\n### Of one\n## 2. Two\n")
+    assert page == {"1": {"One", "Of one"}, "2": {"Two"}}
 
 
 COMPLETE = '''

@@ -15,17 +15,16 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = ("envs", "theory", "agents", "figures")
+PACKAGES = tuple(name for name in ("costate", "envs", "theory", "agents", "figures") if (ROOT / name).exists())
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 NOT_SOURCE = shutil.ignore_patterns("__pycache__", "gallery", "*.egg-info", "build", "dist", "runs", ".*")
 needs_build = pytest.mark.skipif(find_spec("build") is None, reason="build comes with the extra `dev`")
 
 
 def wanted(root):
-    """Every file that the wheel must hold beside its own metadata: sources and data of the four packages."""
+    """Every file that the wheel must hold beside its own metadata: sources and data of the packages."""
     files = [path for name in PACKAGES for path in (root / name).rglob("*") if path.is_file()]
-    here = {path.relative_to(root).as_posix() for path in files if not {"__pycache__", "gallery"} & set(path.parts)}
-    return here | ({"costate.py"} if (root / "costate.py").exists() else set())
+    return {path.relative_to(root).as_posix() for path in files if not {"__pycache__", "gallery"} & set(path.parts)}
 
 
 def build(source, out, *options):
