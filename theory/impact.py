@@ -33,6 +33,9 @@ Chances = Float[Tensor, "*batch L"]
 class Signal:
     """How strong the value gradient is at the prompts, against the noise of one sample and against its largest possible size.
 
+    `snr` is costate over noise (one completion, exact value as baseline), `alignment` costate over cap, in [0, 1]. Both are 0
+    where the reward has no spread.
+
     Attributes:
         costate: `|grad_h V|` of every prompt, in return units per unit of the hidden state.
         noise: standard deviation of one completion's `(R - V) s`, the root of the covariance's trace, in the same unit.
