@@ -1,5 +1,7 @@
-"""Any module that maps embeddings to logits, as a policy over tokens: for a user's own network."""
+"""Any causal network over tokens, of embeddings or of token ids, as a policy: for a user's own network."""
 
+import math
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
@@ -9,62 +11,76 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from agents.policies.feeding import check_ids_alike, coarsest_precision, feeding, logits_of
 from agents.policies.knobs import entropy_knobs
+from envs.arguments import as_numbers, short
 from envs.world import InputError
 
 Seen = tuple[Tensor, dict[str, Tensor]]  # embeddings (B, T, D) and probes (B, T, width) so far
 
 
-class ModulePolicy(nn.Module):
-    """`pi = softmax((network(embeddings) + offset) / temperature)` for any causal `network`: (B, T, D) -> (B, T, V).
+class SinglePrecision(UserWarning):
+    """A network computes in float32 or coarser, and so is everything that is said about it."""
 
-    `extend` keeps no keys and values: it runs whole contexts again, which is exact for any network without dropout.
+
+class ModulePolicy(nn.Module):
+    """`pi = softmax((network + offset) / temperature)` for any causal network over tokens.
+
+    The network may map embeddings (B, T, D) to logits (B, T, V), or token ids (B, T); or it takes `inputs_embeds` and gives
+    `logits`, as the causal language models of Hugging Face do. `extend` keeps no keys and values: it runs whole contexts
+    again, which is exact for any network without dropout. A network that computes in float32 is judged in float32, and a
+    warning (`SinglePrecision`) says so.
 
     Args:
         network: the module.
-        embedding: the token table (V, D), a parameter (one of the network's, if it is tied) or a plain tensor.
+        embedding: the token table (V, D) of a network of embeddings, a parameter (one of the network's, if it is tied) or a
+            plain tensor; or the path of the embedding layer of a network of token ids; None for `inputs_embeds`.
         sites: name of a site -> path of a submodule; a probe is added to that submodule's output (to its first entry, if it
             gives several), which must be (B, T, width). The site "embedding" always exists.
         head: path of the submodule that reads the last hidden state.
         temperature: the first entropy knob.
         offset: the second, as in `entropy_knobs`.
+        tokens: for a network with a larger vocabulary than the world: which entry of it each of the world's V tokens is. The
+            policy is then the network's law given that it says one of these.
 
     Raises:
-        InputError: knobs, tables, paths or shapes do not fit, or a submodule does not run exactly once in a pass.
+        InputError: knobs, tables, paths, tokens or shapes do not fit, a submodule does not run exactly once in a pass, or a
+            network of token ids gives other logits for their embeddings.
     """
 
     table: Tensor
     offset: Tensor
+    tokens: Tensor | None
 
     def __init__(
         self,
         network: nn.Module,
-        embedding: Any,
+        embedding: Any = None,
         sites: Mapping[str, str] | None = None,
         head: str | None = None,
         temperature: float = 1.0,
         offset: Any = 0.0,
+        *,
+        tokens: Any = None,
     ):
         super().__init__()
-        self.network = network
-        if not isinstance(embedding, Tensor) or embedding.ndim != 2:
-            raise InputError("embedding must be a tensor of shape (V, D)")
-        if isinstance(embedding, nn.Parameter):
-            self.table = embedding
+        fed = feeding(network, embedding)
+        self.network, self._feed = network, fed.feed
+        if isinstance(fed.table, nn.Parameter):
+            self.table = fed.table
         else:
-            self.register_buffer("table", embedding)
-        self.temperature, knob = entropy_knobs(temperature, offset, len(embedding))
-        self.register_buffer("offset", knob.to(embedding))
-        self.width, self._paths = embedding.shape[1], dict(sites or {})
+            self.register_buffer("table", fed.table)
+        self.register_buffer("tokens", None if tokens is None else _vocabulary_entries(tokens, fed.table))
+        self.V = len(fed.table) if self.tokens is None else len(self.tokens)
+        self.temperature, knob = entropy_knobs(temperature, offset, self.V)
+        self.register_buffer("offset", knob.to(fed.table))
+        self.width, self._paths = fed.table.shape[1], dict(sites or {})
         self._head = head
-        if "embedding" in self._paths:
-            raise InputError('sites: "embedding" is always there, before the network; give the submodule another name')
-        paths = {name for name, _ in network.named_modules()}
-        for path in (*self._paths.values(), *([head] if head else [])):
-            if path not in paths:
-                raise InputError(
-                    f"submodule {path!r} does not exist in the network; there are {', '.join(sorted(paths - {''}))}"
-                )
+        _check_paths(network, self._paths, head)
+        if not _drops_units(network):
+            if fed.reads_ids:
+                check_ids_alike(network, fed)
+            _warn_of_precision(coarsest_precision(fed))
 
     @cached_property
     def numbers_per_position(self) -> int:
@@ -96,7 +112,8 @@ class ModulePolicy(nn.Module):
         Returns:
             One embedding for each.
         """
-        return u @ self.table if u.is_floating_point() else self.table[u]
+        rows = self.table if self.tokens is None else self.table[self.tokens]
+        return u @ rows if u.is_floating_point() else rows[u]
 
     def forward(
         self, embeddings: Float[Tensor, "B T D"], probes: Mapping[str, Tensor] | None = None
@@ -159,15 +176,16 @@ class ModulePolicy(nn.Module):
 
     def _run(self, x: Tensor, probes: Mapping[str, Tensor]) -> tuple[Tensor, list[Tensor]]:
         _check_sites(probes, self.sites)
-        if any(isinstance(m, nn.Dropout) and m.training and m.p > 0 for m in self.network.modules()):
+        if _drops_units(self.network):
             raise InputError("network drops units at random in its training mode: call network.eval() first")
         with self._hooked(probes) as last_hidden:
-            logits = self.network(x + probes["embedding"] if "embedding" in probes else x)
+            logits = logits_of(self._feed(x + probes["embedding"] if "embedding" in probes else x))
         wanted = (*x.shape[:2], len(self.table))
         if not isinstance(logits, Tensor) or tuple(logits.shape) != wanted:
             got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
             raise InputError(f"network must map embeddings {tuple(x.shape)} to logits {wanted}; got {got}")
-        return (logits + self.offset) / self.temperature, last_hidden
+        own = logits if self.tokens is None else logits[..., self.tokens]
+        return (own + self.offset) / self.temperature, last_hidden
 
     @contextmanager
     def _hooked(self, probes: Mapping[str, Tensor]) -> Iterator[list[Tensor]]:
@@ -191,6 +209,42 @@ class ModulePolicy(nn.Module):
                 raise InputError(
                     f"submodule {path!r} of {site} ran {times} times, not once: name one that runs once in a pass"
                 )
+
+
+def _vocabulary_entries(tokens: Any, table: Tensor) -> Int[Tensor, "V"]:
+    """The entries of the network's vocabulary that the world's tokens are."""
+    entries = as_numbers("tokens", tokens).to(table.device)
+    if entries.ndim != 1 or not bool(((entries >= 0) & (entries < len(table)) & (entries == entries.round())).all()):
+        raise InputError(
+            f"tokens must be entries of the network's vocabulary, 0 to {len(table) - 1}; got {short(tokens)}"
+        )
+    if len(entries.unique()) < len(entries):
+        raise InputError(f"tokens must be different entries of the vocabulary; got {short(tokens)}")
+    return entries.long()
+
+
+def _check_paths(network: nn.Module, sites: Mapping[str, str], head: str | None) -> None:
+    if "embedding" in sites:
+        raise InputError('sites: "embedding" is always there, before the network; give the submodule another name')
+    paths = {name for name, _ in network.named_modules()}
+    for path in (*sites.values(), *([head] if head else [])):
+        if path not in paths:
+            raise InputError(
+                f"submodule {path!r} does not exist in the network; there are {', '.join(sorted(paths - {''}))}"
+            )
+
+
+def _warn_of_precision(dtype: torch.dtype) -> None:
+    if dtype != torch.float64:
+        digits = int(-math.log10(torch.finfo(dtype).eps))
+        text = f"the network computes, at least in part, in {str(dtype).removeprefix('torch.')}: answers have {digits} digits"
+        warnings.warn(
+            f"{text} (float64 has 15; network.double() helps where layers allow it)", SinglePrecision, stacklevel=3
+        )
+
+
+def _drops_units(network: nn.Module) -> bool:
+    return any(isinstance(m, nn.Dropout) and m.training and m.p > 0 for m in network.modules())
 
 
 def _check_sites(probes: Mapping[str, Tensor], sites: tuple[str, ...]) -> None:
