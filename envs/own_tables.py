@@ -17,7 +17,14 @@ _MARKS = {"V", "rewards", "P", "r", "prompts", "starts"}  # no field of a linear
 
 
 def holds_tokens(fields: dict[str, Any]) -> bool:
-    """Whether these are fields of a token world, and not of a linear-quadratic system."""
+    """Whether these are fields of a token world, and not of a linear-quadratic system.
+
+    Args:
+        fields: by name.
+
+    Returns:
+        True or False.
+    """
     return bool(_MARKS & set(fields)) and not {"A", "B"} <= set(fields)
 
 
@@ -29,6 +36,9 @@ def token_world_of(fields: dict[str, Any], where: str = "") -> TokenMDP:
             each of the `prompts` where there are some; besides `gamma` and `weights` (`TokenMDP.from_rewards`). Or the fields
             of `TokenMDP` itself.
         where: what every error begins with.
+
+    Returns:
+        The world.
 
     Raises:
         InputError: a field is missing, is one too many, or does not fit; the message names it.

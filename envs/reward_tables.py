@@ -17,6 +17,9 @@ def completion_table(given: Any, prompts: int | None) -> Tensor:
         given: a table with one axis of V entries for each token, behind an axis of prompts where there are some.
         prompts: how many prompts; None for one prompt, whose axis is left out.
 
+    Returns:
+        The table in float64.
+
     Raises:
         InputError: it is no such table, or the tables of the world would be too large.
     """
@@ -34,8 +37,15 @@ def completion_table(given: Any, prompts: int | None) -> Tensor:
 def shift_register(table: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Transitions P (S, V, S), rewards r (H, S, V) and start states of the world that pays `table[prompt, answer]` at the end.
 
-    A state is the prompt and the last H - 1 tokens as a number in base V. Before the last step these are all the tokens said so
-    far behind leading zeros, so the last step, the only one that pays, knows the whole answer. S is prompts x V^{H-1}.
+    A state is the prompt and the last H - 1 tokens as a number in base V. Before the last step these are all the tokens
+    said so far behind leading zeros, so the last step, the only one that pays, knows the whole answer. S is prompts x
+    V^{H-1}.
+
+    Args:
+        table: rewards of the answers, as `completion_table` gives them.
+
+    Returns:
+        P, r and the start states.
 
     Raises:
         InputError: the tables would be too large.

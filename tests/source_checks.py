@@ -1,4 +1,4 @@
-"""Questions about source text: draws without a generator, the length of functions; and import-linter, run in a folder."""
+"""Questions about source text: draws without a generator, length of functions and files; and import-linter, run in a folder."""
 
 import ast
 import subprocess
@@ -28,9 +28,19 @@ def functions(source):
 
 
 def lines_without_docstring(function):
-    first = function.body[0]
-    documented = ast.get_docstring(function) is not None
-    return function.end_lineno - function.lineno + 1 - (first.end_lineno - first.lineno + 1 if documented else 0)
+    return function.end_lineno - function.lineno + 1 - _docstring_lines(function)
+
+
+def file_lines_without_docstrings(source):
+    tree = ast.parse(source)
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    return len(source.splitlines()) - sum(_docstring_lines(n) for n in ast.walk(tree) if isinstance(n, documented))
+
+
+def _docstring_lines(node):
+    if ast.get_docstring(node) is None:
+        return 0
+    return node.body[0].end_lineno - node.body[0].lineno + 1
 
 
 def lint_imports(folder):

@@ -1,8 +1,10 @@
 """Public docstrings of envs/, theory/ and agents/ name every argument, field, answer and error; API pages are made of them."""
 
+import ast
 import importlib
 import inspect
 import pkgutil
+import re
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -52,6 +54,39 @@ def test_the_parameters_of_the_imported_functions_are_named_too():
                     )
     assert unnamed == []
     assert seen > 400
+
+
+PLUMBING = {"differences", "exact_ascent", "live_prefixes", "tree_size"}  # they compute, and state nothing of their own
+
+
+def sections_of(page):
+    """`{section: its titles}` of the theory page, the section's own among them."""
+    found, number = {}, None
+    for level, title in re.findall(r"^(#{2,3}) (.+)$", page, re.M):
+        if level == "##":
+            number, _, title = title.partition(". ")
+        found.setdefault(number, set()).add(title)
+    return found
+
+
+def test_every_module_of_theory_names_its_place_on_the_theory_page():
+    page, places = sections_of((ROOT / "theory" / "README.md").read_text()), {}
+    for path in (path for path in SOURCES if path.startswith("theory/") and not path.endswith("__init__.py")):
+        places[path] = re.findall(
+            r'^Theory page, section (\d): "(.+)"\.$', ast.get_docstring(ast.parse(SOURCES[path])), re.M
+        )
+    assert {path for path, named in places.items() if not named} == {
+        path for path in places if Path(path).stem in PLUMBING
+    }
+    lost = [
+        (path, place) for path, named in places.items() for place in named if place[1] not in page.get(place[0], ())
+    ]
+    assert lost == []
+
+
+def test_a_section_that_is_not_there_would_be_seen():
+    page = sections_of("# The page\n## 1. One\n### Of one\n## 2. Two\n")
+    assert page == {"1": {"One", "Of one"}, "2": {"Two"}}
 
 
 COMPLETE = '''
@@ -147,28 +182,25 @@ def test_an_entry_needs_a_text_and_its_place_in_a_section():
     assert sections(text) == {"Args": ["a"]}
 
 
-def modules():
-    return ["envs", "theory", "agents", "figures", *(["costate"] if (ROOT / "costate.py").exists() else [])]
+def pdoc_command(out):
+    """The command of CONTRIBUTING.md, with this interpreter and another folder; a module that is not there is left out."""
+    (line,) = [
+        line for line in (ROOT / "CONTRIBUTING.md").read_text().splitlines() if line.startswith(".venv/bin/pdoc ")
+    ]
+    words = line.partition("      ")[0].split()[1:]
+    modules = [word for word in words[words.index("-o") + 2 :] if find_spec(word)]
+    return [sys.executable, "-W", "error::UserWarning", "-m", "pdoc", *words[: words.index("-o")], "-o", out, *modules]
 
 
 @pytest.mark.skipif(find_spec("pdoc") is None, reason="pdoc comes with the extra `dev`")
-def test_the_api_pages_are_made_without_a_warning(tmp_path):
-    command = [
-        sys.executable,
-        "-W",
-        "error::UserWarning",
-        "-m",
-        "pdoc",
-        "--docformat",
-        "google",
-        "--math",
-        "-o",
-        tmp_path,
-    ]
-    done = subprocess.run([*command, *modules()], cwd=ROOT, capture_output=True, text=True)
+def test_one_command_makes_the_api_pages_without_a_warning(tmp_path):
+    done = subprocess.run(pdoc_command(tmp_path), cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, ""), done.stderr[-2000:]
     pages = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.html")}
-    wanted = {path.removesuffix("/__init__.py").removesuffix(".py") + ".html" for path in SOURCES}
-    assert wanted <= pages
+    sources = [path for name in (*LIBRARY, "figures") for path in (ROOT / name).rglob("*.py")]
+    public = [path.relative_to(ROOT).as_posix() for path in sources if path.stem != "__main__"]
+    assert {path.removesuffix("/__init__.py").removesuffix(".py") + ".html" for path in public} <= pages
     page = (tmp_path / "theory" / "continuous" / "riccati.html").read_text()
-    assert "Bertsekas" in page
+    assert "<strong>world:</strong>" in page, (
+        "arguments are no list: pdoc was not told that docstrings are in Google style"
+    )

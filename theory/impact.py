@@ -1,9 +1,11 @@
-"""Signal and headroom of a policy before RL: what the impact law multiplies. All definitions are ours (theory page section 5).
+"""Signal and headroom of a policy before RL: what the impact law multiplies. All definitions are ours.
 
 For one prompt the completions o have probabilities p(o), returns R(o) as they are drawn, and scores
 `s(o) = sum_t grad_h log pi(c_t)` in the hidden state h at the prompt's last position (the costate's place). Then
 `grad_h V = E[(R - V) s]`, and by Cauchy-Schwarz `|grad_h V| <= sd(R) sqrt(lambda_max(F_h))` with the Fisher matrix
 `F_h = E[s s']`: signal is capped by reward spread.
+
+Theory page, section 5: "RL impact along a pretraining trajectory".
 """
 
 from dataclasses import dataclass
@@ -32,6 +34,9 @@ Chances = Float[Tensor, "*batch L"]
 @dataclass(frozen=True)
 class Signal:
     """How strong the value gradient is at the prompts, against the noise of one sample and against its largest possible size.
+
+    `snr` is costate over noise (one completion, exact value as baseline), `alignment` costate over cap, in [0, 1]. Both are 0
+    where the reward has no spread.
 
     Attributes:
         costate: `|grad_h V|` of every prompt, in return units per unit of the hidden state.

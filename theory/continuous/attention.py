@@ -1,4 +1,7 @@
-"""Exact mean costates of a policy that is linear in the last states it has seen, split by the path they come through."""
+"""Exact mean costates of a policy that is linear in the last states it has seen, split by the path they come through.
+
+Theory page, section 1: "Position attention".
+"""
 
 from typing import NamedTuple
 

@@ -1,4 +1,7 @@
-"""Exact answers in the worlds that break an assumption: values, value gradients and mean costates."""
+"""Exact answers in the worlds that break an assumption: values, value gradients and mean costates.
+
+Theory page, section 1: "Negative controls".
+"""
 
 import math
 from dataclasses import dataclass, fields

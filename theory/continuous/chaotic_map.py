@@ -3,6 +3,8 @@
 Everything in this world has period 2 pi, so the state can be taken on a circle. An estimator accumulates a derivative along
 the path; the moments of that accumulator, as functions of s, are carried forward by the wrapped Gaussian kernel on an even
 grid, where the trapezoid rule converges faster than any power of the grid size.
+
+Theory page, section 1: "Negative controls".
 """
 
 import math

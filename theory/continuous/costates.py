@@ -1,4 +1,7 @@
-"""Costates `lambda_t = dR_t/ds_t` along sampled paths: by autograd and by the backward recursion."""
+"""Costates `lambda_t = dR_t/ds_t` along sampled paths: by autograd and by the backward recursion.
+
+Theory page, section 1: "The costate and its mean".
+"""
 
 from collections.abc import Callable
 

@@ -2,6 +2,8 @@
 
 The spectral radius says how a closed loop decays in the end. A loop that is not normal may grow for many steps before that, and
 a nilpotent one has radius 0 and still needs up to n steps to come to rest.
+
+Theory page, section 1: "Value and value gradient".
 """
 
 import torch

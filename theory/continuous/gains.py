@@ -1,4 +1,7 @@
-"""Linear policies `u = -K s - k`: which gains and offsets fit a world, and which have a finite value there."""
+"""Linear policies `u = -K s - k`: which gains and offsets fit a world, and which have a finite value there.
+
+Theory page, section 1: "Value and value gradient".
+"""
 
 import torch
 from jaxtyping import Float

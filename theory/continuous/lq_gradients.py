@@ -1,4 +1,7 @@
-"""Closed-form gradients of a linear-quadratic world: policy gradient, costate covariance, one-step variances."""
+"""Closed-form gradients of a linear-quadratic world: policy gradient, costate covariance, one-step variances.
+
+Theory page, section 1: "The policy gradient and its two estimators".
+"""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,7 @@
-"""Value of a fixed linear policy and the moments of its states: Lyapunov equations, finite and infinite."""
+"""Value of a fixed linear policy and the moments of its states: Lyapunov equations, finite and infinite.
+
+Theory page, section 1: "Value and value gradient".
+"""
 
 from dataclasses import dataclass
 from typing import NamedTuple

@@ -1,4 +1,7 @@
-"""Expected return of a non-linear policy by tensor Gauss-Hermite quadrature over all the noise, for small T only."""
+"""Expected return of a non-linear policy by tensor Gauss-Hermite quadrature over all the noise, for small T only.
+
+Theory page, section 1: "A transformer over the state history".
+"""
 
 from collections.abc import Callable
 from decimal import Decimal

@@ -1,4 +1,7 @@
-"""Optimal control of a linear-quadratic world: the Riccati equation, finite and infinite, one system or a batch."""
+"""Optimal control of a linear-quadratic world: the Riccati equation, finite and infinite, one system or a batch.
+
+Theory page, section 1: "Value and value gradient".
+"""
 
 from dataclasses import dataclass
 

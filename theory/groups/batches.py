@@ -7,6 +7,8 @@ weight of a row of prompt q with outcome j is
 
 where weight_q is the world's weight of the prompt. Groups of one prompt can change places: only
 multisets of groups are tried.
+
+Theory page, section 4: "Exact means of any recipe".
 """
 
 import itertools

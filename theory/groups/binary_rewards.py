@@ -1,7 +1,9 @@
 """Groups with binary rewards, in closed form: kappa, the factor of a standard deviation, the probability of a signal.
 
 G rows of one prompt, each a success with probability P, k successes among them, m = k / G. Every recipe whose advantage is
-one number a row multiplies the true gradient by `kappa = Cov(A_1, R_1) / Var(R_1)` (theory page section 4).
+one number a row multiplies the true gradient by `kappa = Cov(A_1, R_1) / Var(R_1)`.
+
+Theory page, section 4: "The mean update is kappa times the value gradient".
 """
 
 import math

@@ -10,6 +10,8 @@ several groups where the recipe mixes them (`theory.groups.batches`). The mean u
 `sum_o p(o) sum_t W_t(o) grad log pi(c_t)`, which is the gradient of a surrogate on the prefix tree. A recipe that ignores the
 mask gives weights to the environment's tokens too, and what this does to the mean is shown.
 For binary rewards `theory.groups.binary_rewards` has the same means in closed form.
+
+Theory page, section 4: "Exact means of any recipe".
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,7 @@
-"""Exact KL divergences of a policy from a reference, summed over prefixes, and the gradients of these sums."""
+"""Exact KL divergences of a policy from a reference, summed over prefixes, and the gradients of these sums.
+
+Theory page, section 4: "The KL term".
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

@@ -6,6 +6,8 @@ With `sd = sqrt(P(1-P))` the limits are `c_G(P) -> 1/sd` and `F_G(P) -> 2 arcsin
 `2 arcsin sqrt P - F_G(P) = -zeta(1/2) / sqrt G + (2P - 1) / (4 G sd) + O(1/G^{3/2})`.
 
 The objective's error falls more slowly than kappa's: it comes from P near 0, where groups have hardly a success.
+
+Theory page, section 4: "The mean update is kappa times the value gradient".
 """
 
 import math

@@ -1,6 +1,8 @@
 """What a biased update ascends instead of J: objectives of a policy, and what they are made of.
 
 An update ascends an objective when its product with every direction is the slope of the objective along that direction.
+
+Theory page, section 4: "Where it breaks".
 """
 
 from collections.abc import Callable, Sequence

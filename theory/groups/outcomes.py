@@ -4,6 +4,8 @@ A *recipe* is a plain callable `recipe(rewards, mask, group, **fields) -> (weigh
 sees a completion only through its rewards, its length and the fields that it takes, so completions that agree in these are one
 *outcome*. Signals of the world, such as "accuracy", are among the fields where a recipe asks for them by name. Groups are
 independent draws, so only the multiset of a group's outcomes counts.
+
+Theory page, section 4: "Exact means of any recipe".
 """
 
 import itertools

@@ -3,6 +3,8 @@
 A *target* is a plain function of a prefix tree with every token followed. Its answer is a scalar that autograd differentiates,
 so that its exact gradient, and its costate at every prefix, come from one backward pass like those of the return. Any function
 of this form can be used in place of these.
+
+Theory page, section 4: "Other targets than J".
 """
 
 from collections.abc import Callable, Sequence

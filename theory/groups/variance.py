@@ -7,6 +7,8 @@ With a leave-one-out baseline the update of one prompt, `(1/G) sum_i (R_i - mean
 
 Since `E[h | o] = ((R - V) s + grad V) / 2`, this is the *oracle term* `Var((R - V) s) / G`, the variance with the exact value
 as the baseline, plus a *remainder* `(2 zeta_2 - 4 zeta_1) / (G (G-1))`. "Variance" is the trace of the covariance matrix.
+
+Theory page, section 4: "Variance: a U-statistic".
 """
 
 import torch

@@ -3,6 +3,8 @@
 A *word* is a sequence of tokens of the world's horizon. Where tokens lead by chance, one word can be paid in several ways: a
 *completion* is a word together with the abstract states on its way, and has the rewards that are drawn with these. The words
 hold the environment's tokens too, where it speaks: `span` has them, `mask` has the policy's own alone.
+
+Theory page, section 4: "Rewards that are drawn".
 """
 
 from dataclasses import dataclass

@@ -15,6 +15,8 @@ With alpha < 1 the next input is the relaxed token `(1 - alpha) pi + alpha y`. F
 and E5 it is what the costate's own rule makes of that token, so E3 goes from soft to straight-through as alpha goes from 0 to
 1. Soft does not depend on alpha. Where the environment speaks its tokens are drawn as they are, also under soft and gumbel, and
 only score and total count the slope that its law may have at alpha < 1.
+
+Theory page, section 3: "The empirical costates E1 to E5".
 """
 
 import torch

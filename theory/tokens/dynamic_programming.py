@@ -3,6 +3,8 @@
 The policy is given by its probabilities pi, of shape (S, V), or (H, S, V) if it changes with the step. The horizon is H, or
 endless with gamma < 1 and one table r of shape (S, V). In the states in which the environment speaks, its law takes the place
 of pi's rows, which count nothing.
+
+Theory page, section 3: "The bridge from the continuous claim to tokens".
 """
 
 from dataclasses import dataclass

@@ -1,4 +1,7 @@
-"""The part of the environment in a prefix tree: its own tokens, where it speaks, and what it pays."""
+"""The part of the environment in a prefix tree: its own tokens, where it speaks, and what it pays.
+
+Theory page, section 3: "Where the environment speaks".
+"""
 
 import torch
 from jaxtyping import Bool, Float

@@ -2,6 +2,8 @@
 
 `grad V_alpha = E[E1] + sum_k gamma^k E[Cov_{a~pi_k}(w_k(a), Q_k(a))]`, where `w_k(a) = d z_k(a) / d delta` is the total
 derivative of the logits (already divided by the temperature) at fixed sampled tokens. Times count from the prompt.
+
+Theory page, section 3: "The exact split of the value gradient".
 """
 
 from collections.abc import Callable

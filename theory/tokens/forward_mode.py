@@ -1,6 +1,8 @@
 """Slopes by forward mode through a whole prefix tree: of all logits, and of the values themselves.
 
 There is no surrogate and no backward pass: an independent check of what `theory.tokens.tree_gradients` reads off the leaves.
+
+Theory page, section 3: "The exact split of the value gradient".
 """
 
 from collections.abc import Callable, Mapping

@@ -9,6 +9,8 @@ begins at *roots*: the world's prompts, or any other prefixes, which then take t
 
 Where the environment speaks, its law takes the place of the policy's: `logits` are the logarithms of its chances, given the
 tokens before, its token is never relaxed, and `own` is False.
+
+Theory page, section 3: "The policy, its two entropy knobs, and the relaxed rollout".
 """
 
 from collections.abc import Callable, Sequence

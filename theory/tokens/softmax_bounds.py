@@ -6,6 +6,8 @@ forming J, so that it stays cheap at V = 32768.
 
 All keep their relative accuracy for peaked laws: where p_1 = 1 - 1e-13 is rounded, `1 - p_1` is taken as the sum of the other
 entries, which softmax gives to full accuracy, and differences are taken from the likeliest token.
+
+Theory page, section 3: "Inequalities for one distribution".
 """
 
 import math

@@ -3,6 +3,8 @@
 The context of a state-reading policy is the prompt followed by the token of the current abstract state: the generated tokens
 enter only through that state. There are then H x S contexts per prompt, and value, value gradient and all bounds follow by
 dynamic programming. The cost is linear in V, except for the exact diameter.
+
+Theory page, section 3: "Large vocabulary".
 """
 
 from collections.abc import Callable
