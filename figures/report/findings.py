@@ -120,6 +120,8 @@ def finding(verdict: Verdict) -> str:
             f'**Not as documented.** The statement "{verdict.statement}" came out as *{verdict.outcome}*; documented is '
             f"*{verdict.documented}*."
         )
+    if verdict.claim not in FOUND:
+        return f'**The statement "{verdict.statement}" {verdict.outcome}.**'
     found = FOUND[verdict.claim]
     return f"**{found.says}** {found.more}"
 
