@@ -143,7 +143,8 @@ FOUND = {
     "batch_split": Found(
         "Gradients of equal parts that are cut between groups add up to the gradient of the batch, for group-wise recipes.",
         "A token mean over the batch depends on the cut, on average too: its length bias falls like one over the number of "
-        "groups in a (micro-)batch.",
+        "groups in a (micro-)batch. Row sums and row means do not depend on the cut, as long as every part holds the same "
+        "number of whole groups.",
     ),
     "critic_or_not": Found(
         "At equal samples RLOO is not far behind PPO with a learned critic.",
