@@ -86,8 +86,8 @@ FOUND = {
     ),
     "attention_transport": Found(
         "With all attention edges closed to autograd, the prompt keeps the covariance of its own step and nothing else.",
-        "What attention had carried there is a part of the value gradient that depends on the world: nothing where only the "
-        "first token counts, and most of the gradient where a later token does.",
+        "What attention had carried there is a part of the value gradient that depends on the world, and nothing where only "
+        "the first token counts. One token later it can be most of the gradient.",
     ),
     "relaxed_costates": Found(
         "The relaxed costates E3, E4 and E5 are not the value gradient: they trade bias for spread.",
