@@ -2,7 +2,7 @@
 
 Every family is given by its quantile function (to sample) and its log density (for the score-function estimator).
 `differentiable` is False where the density jumps: there, and only there, the score-function identity
-E[score] = 0 fails (assumption A3 of the README).
+E[score] = 0 fails (assumption A3 of envs/README.md).
 """
 
 import math

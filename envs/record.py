@@ -35,6 +35,10 @@ def _shown(value: Any) -> str:
         return f"={float(value):.4g}"
     if isinstance(value, dict):
         return f"={{{', '.join(map(str, value))}}}" if len(value) <= _LONGEST else f" of {len(value)}"
-    if isinstance(value, list | tuple) and len(value) and hasattr(value[0], "shape"):
+    if (
+        isinstance(value, list | tuple)
+        and len(value)
+        and (hasattr(value[0], "shape") or dataclasses.is_dataclass(value[0]))
+    ):
         return f" of {len(value)}"
     return f"={value!r}"

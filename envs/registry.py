@@ -1,4 +1,4 @@
-"""The one table of worlds: from it come the Gymnasium ids, `make_world`, the commands' names and the README's table."""
+"""The one table of worlds: from it come the Gymnasium ids, `make_world`, the commands' names and envs/README.md's table."""
 
 import dataclasses
 import inspect
@@ -19,7 +19,7 @@ class Entry:
 
     Attributes:
         build: the builder, whose keywords are the world's options.
-        description: one line, for the README.
+        description: one line, for envs/README.md and `costate list`.
         shell: module with the Gymnasium shells, `Env` and `VectorEnv` classes named in `_SHELLS`.
         limit: where the shells truncate an endless world unless they are told otherwise; a horizon has no such limit.
     """

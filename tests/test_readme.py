@@ -1,16 +1,10 @@
-"""The README's commands, names and pictures are those of the code."""
+"""The README's commands, names and pictures are those of the code; `tests/test_documents.py` runs the other pages."""
 
-import inspect
 import re
 from pathlib import Path
 
-import gymnasium
 import pytest
 from torch import nn
-
-from envs.registry import WORLDS, gymnasium_id, make_world
-from envs.world import InputError
-from figures.harness.claim import ASSUMPTIONS
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
@@ -48,29 +42,6 @@ def test_ci_takes_its_test_command_from_the_readme():
     assert "mypy" in script
 
 
-def test_the_table_of_worlds_is_from_the_registry_and_so_are_gymnasiums_ids():
-    """A new world costs no edit here: `costate list` shows it. But what the README says of a world is what the code says."""
-    rows = [f"| `{name}` | {entry.description} | `{', '.join(entry.options)}` |" for name, entry in WORLDS.items()]
-    table = README[README.index("| id (`costate/") : README.index("## The tree")].strip().splitlines()
-    assert set(table[2:]) <= set(rows)
-    assert len(table) > 10
-    registered = {name for name in gymnasium.registry if name.startswith("costate/")}
-    assert registered == {gymnasium_id(name) for name in (*WORLDS, "World")}
-
-
-@pytest.mark.parametrize("name", WORLDS)
-def test_every_option_of_the_table_is_taken(name):
-    """Each with its default value, by the builder itself."""
-    entry, world = WORLDS[name], make_world(name)
-    parameters = inspect.signature(entry.build).parameters
-    for option in entry.options:
-        default = parameters[option].default if option in parameters else getattr(world, option, None)
-        if default is not None:
-            make_world(name, **{option: default})
-    with pytest.raises(InputError, match=f"options of world {name}: .*nonsense"):
-        make_world(name, nonsense=1)
-
-
 def test_the_python_of_the_readme_runs(rng, uses_global_rng):
     """All blocks, one after the other, on a network of the form that they name."""
     network = nn.Sequential()
@@ -97,16 +68,15 @@ def test_the_python_of_the_readme_runs(rng, uses_global_rng):
     assert names["cosine_to_J"] < 1 - 1e-4
 
 
-def test_the_assumptions_of_the_readme_are_those_of_the_claims():
-    for key, text in ASSUMPTIONS.items():
-        row = next(line for line in README.splitlines() if line.startswith(f"| {key} |"))
-        assert text.replace("`", "") in row.replace("`", "")
-
-
-def test_every_picture_of_the_readme_is_in_the_gallery_and_nothing_else_is():
-    shown = set(re.findall(r"\(figures/gallery/(\w+\.png)\)", README))
-    assert len(shown) == 11
-    assert shown == {path.name for path in (ROOT / "figures" / "gallery").iterdir()}
+def test_every_picture_that_a_page_shows_is_there_and_the_gallery_holds_no_other():
+    shown = {
+        page: re.findall(r"!\[[^]]*\]\(([^)]+)\)", (ROOT / page).read_text())
+        for page in ("README.md", "figures/FINDINGS.md")
+    }
+    paths = {((ROOT / page).parent / picture).resolve() for page, pictures in shown.items() for picture in pictures}
+    assert len(paths) >= 11
+    assert all(path.is_file() for path in paths)
+    assert {path for path in (ROOT / "figures" / "gallery").iterdir()} <= paths
 
 
 def test_the_constraints_pin_torch_and_every_dependency():

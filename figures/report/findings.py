@@ -25,6 +25,7 @@ _TITLES = {
     "critic_free": "Critic-free updates",
     "impact": "The impact of RL",
 }
+_MOST_LABELS = 8  # of a comparison; the rest is in verdicts.json
 _RELATIONS = {"==": "exact", "<=": "at most", ">=": "at least"}
 _NOT_LABELS = {"part", "relation", "margin", "samples", "measured", "target", "standard_error", "scale", "tolerance"}
 
@@ -120,13 +121,15 @@ def finding(verdict: Verdict) -> str:
             f'**Not as documented.** The statement "{verdict.statement}" came out as *{verdict.outcome}*; documented is '
             f"*{verdict.documented}*."
         )
+    if verdict.claim not in FOUND:
+        return f'**The statement "{verdict.statement}" {verdict.outcome}.**'
     found = FOUND[verdict.claim]
     return f"**{found.says}** {found.more}"
 
 
 def headline(row: Row) -> str:
     """The most extreme row as text: part, place, what was measured, against what."""
-    places = [f"{name} {_short(value)}" for name, value in row.items() if name not in _NOT_LABELS]
+    places = [f"{name} {_short(value)}" for name, value in row.items() if name not in _NOT_LABELS][:_MOST_LABELS]
     where = f" ({', '.join(places)})" if places else ""
     error = f" +- {row['standard_error']:.2g}" if row["standard_error"] else ""
     target = f"{_RELATIONS.get(row['relation'], 'beside')} {row['target']:.4g}"
@@ -134,7 +137,9 @@ def headline(row: Row) -> str:
 
 
 def _short(value: Any) -> str:
-    text = f"{value:.4g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:.0f}" if value.is_integer() else f"{value:.4g}"
+    text = str(value)
     return text if len(text) <= 40 else f"{text[:37]}..."
 
 

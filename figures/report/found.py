@@ -86,8 +86,8 @@ FOUND = {
     ),
     "attention_transport": Found(
         "With all attention edges closed to autograd, the prompt keeps the covariance of its own step and nothing else.",
-        "What attention had carried there is a part of the value gradient that depends on the world: nothing where only the "
-        "first token counts, and most of the gradient where a later token does.",
+        "What attention had carried there is a part of the value gradient that depends on the world, and nothing where only "
+        "the first token counts. One token later it can be most of the gradient.",
     ),
     "relaxed_costates": Found(
         "The relaxed costates E3, E4 and E5 are not the value gradient: they trade bias for spread.",
@@ -143,7 +143,8 @@ FOUND = {
     "batch_split": Found(
         "Gradients of equal parts that are cut between groups add up to the gradient of the batch, for group-wise recipes.",
         "A token mean over the batch depends on the cut, on average too: its length bias falls like one over the number of "
-        "groups in a (micro-)batch.",
+        "groups in a (micro-)batch. Row sums and row means do not depend on the cut, as long as every part holds the same "
+        "number of whole groups.",
     ),
     "critic_or_not": Found(
         "At equal samples RLOO is not far behind PPO with a learned critic.",
