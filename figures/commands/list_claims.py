@@ -106,7 +106,7 @@ def _wrapped(text: str, indent: int, start: str = "") -> list[str]:
     return textwrap.wrap(
         text,
         _COLUMNS,
-        initial_indent=f"{start:<{indent}}" if len(start) < indent else f"{start} ",
+        initial_indent=f"{start} " if len(start) > indent - 1 >= 0 else f"{start:<{indent}}",
         subsequent_indent=" " * indent,
         break_on_hyphens=False,
     )

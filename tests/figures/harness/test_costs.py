@@ -11,7 +11,8 @@ from figures.harness import forecast as module
 from figures.harness.costs import Costs, in_words, measured, remember_drawing, setting_key, shipped, with_presets
 from figures.harness.forecast import Forecast
 from figures.harness.records import save_record
-from figures.harness.registry import CLAIM_NAMES
+from figures.harness.registry import CLAIM_NAMES, load_claim
+from figures.harness.runner import plan
 from tests.figures.harness.test_progress import POINTS
 
 
@@ -90,22 +91,32 @@ def test_a_run_takes_at_least_as_long_as_its_longest_point():
 
 
 def test_the_written_table_holds_what_was_measured(tmp_path):
-    claim = CLAIM_NAMES[0]
-    points = [replace(point, claim=claim) for point in POINTS]
+    claim = load_claim("costate_recursion")
+    points = plan([claim], "quick", 3, "cpu")
     for i, point in enumerate(points):
+        save_record(point, tmp_path, [], 1.5 + i)
+    remember_drawing(tmp_path, {claim.name: 0.25})
+    costs = gathered([tmp_path])
+    assert costs.presets["quick"] == {claim.name: sum(1.5 + i for i in range(len(points)))}
+    assert costs.points == {key(point): 1.5 + i for i, point in enumerate(points)}
+    assert costs.drawing == {claim.name: 0.25}
+    assert "cores" in costs.machine
+    assert Costs(**json.loads(json.dumps(vars(costs)))) == costs
+    points[0].path(tmp_path).unlink()
+    assert "quick" not in gathered([tmp_path]).presets, "a part of the points is not the claim"
+
+
+def test_the_cost_of_a_claim_is_the_sum_over_the_records_of_its_verdict(tmp_path):
+    for i, point in enumerate(POINTS):
         save_record(point, tmp_path, [], 1.5 + i)
     run = {
         "preset": "quick",
-        "records": [point.path(tmp_path).relative_to(tmp_path).as_posix() for point in points[:2]],
+        "records": [point.path(tmp_path).relative_to(tmp_path).as_posix() for point in POINTS[:2]],
     }
-    (tmp_path / "verdicts.json").write_text(json.dumps([{"claim": claim, "run": run}, {"claim": "x"}, 3]))
-    remember_drawing(tmp_path, {claim: 0.25})
-    costs = gathered([tmp_path])
-    assert costs.presets == {"quick": {claim: 4.0}}
-    assert costs.points == {key(point): 1.5 + i for i, point in enumerate(points)}
-    assert costs.drawing == {claim: 0.25}
-    assert "cores" in costs.machine
-    assert Costs(**json.loads(json.dumps(vars(costs)))) == costs
+    (tmp_path / "verdicts.json").write_text(json.dumps([{"claim": "toy", "run": run}, {"claim": "x"}, 3]))
+    assert with_presets(Costs(), tmp_path).presets == {"quick": {"toy": 4.0}}
+    POINTS[0].path(tmp_path).unlink()
+    assert with_presets(Costs(), tmp_path).presets == {}
     assert with_presets(Costs(), tmp_path / "nowhere").presets == {}
 
 
