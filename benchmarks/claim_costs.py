@@ -6,15 +6,19 @@ The folders must hold records of this machine: the table names its processor and
 """
 
 import argparse
+import dataclasses
 import datetime
 import json
 import os
 import platform
 import sys
 from pathlib import Path
+from typing import get_args
 
-from figures.harness.costs import TABLE, Costs, measured, with_presets
+from figures.harness.claim import Preset
+from figures.harness.costs import TABLE, Costs, measured, setting_key
 from figures.harness.records import write_atomically
+from figures.harness.registry import load_claims
 
 
 def machine() -> str:
@@ -27,15 +31,24 @@ def machine() -> str:
 
 
 def gathered(folders: list[Path]) -> Costs:
-    """Everything that was measured in these folders, the later ones first where two know the same."""
+    """Everything that was measured in these folders, the later ones where two know the same."""
     costs = Costs(machine=machine(), date=datetime.date.today().isoformat())
     for folder in folders:
-        found = with_presets(measured(folder), folder)
+        found = measured(folder)
         costs.points |= {key: round(seconds, 2) for key, seconds in found.points.items()}
         costs.drawing |= found.drawing
-        for preset, claims in found.presets.items():
-            costs.presets.setdefault(preset, {}).update(claims)
+    costs.presets = {preset: sums for preset in get_args(Preset) if (sums := sums_of(costs, preset))}
     return costs
+
+
+def sums_of(costs: Costs, preset: Preset) -> dict[str, float]:
+    """Seconds of every claim of which all points of the preset were measured."""
+    sums = {}
+    for claim in load_claims([]):
+        keys = [setting_key(claim.recorded_as, "cpu", dataclasses.asdict(x)) for x in claim.settings(preset)]
+        if all(key in costs.points for key in keys):
+            sums[claim.name] = round(sum(costs.points[key] for key in keys), 1)
+    return sums
 
 
 def main() -> None:

@@ -15,7 +15,8 @@ def make_env(world: Any, **options: Any) -> Shell:
     """One copy of a world.
 
     Args:
-        world: a world, the name of a registered one, `my_world.py:build`, `package.module:build`, or `my.json`.
+        world: a world, the name of a registered one, `my_world.py:build`, `package.module:build`, or `my.json` (a system's
+            matrices or a token world's tables).
         options: of the shell (`envs.shell.Shell`), and keywords of what builds the world.
 
     Returns:

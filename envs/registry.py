@@ -102,6 +102,9 @@ def make_world(name: str, **options: Any) -> Any:
         return load_own_world(name, **options)
     if name not in WORLDS:
         raise unknown("world", name, WORLDS)
+    for option in options:
+        if option not in WORLDS[name].options:
+            raise unknown(f"options of world {name}:", option, WORLDS[name].options)
     try:
         return WORLDS[name].build(**options)
     except TypeError as error:

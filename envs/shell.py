@@ -238,7 +238,7 @@ class Shell(gym.Env[np.ndarray, Any]):
 
     Args:
         make_world: the world itself, or what builds it: "module:function", the name of a registered world, `my_world.py:build`,
-            or the JSON file of a linear-quadratic system.
+            or a JSON file (`envs.own_world`).
         render_mode: None; nothing is drawn.
         limit: an endless world is truncated after so many steps, None for never; a world with a horizon terminates there.
         clock: whether the number of steps taken is the last entry of every observation.

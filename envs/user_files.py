@@ -12,7 +12,7 @@ from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
-from envs.world import InputError, one_line
+from envs.world import InputError, one_line, unknown
 
 _KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
 
@@ -66,8 +66,7 @@ def load_user_function(spec: str, what: str = "--model", takes: str = "one argum
         module = _run_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
         function = getattr(module, name, None)
     if not callable(function):
-        kind = "is not there" if function is None else f"is of type {type(function).__name__}, not a function"
-        raise InputError(f"{what} {_name(spec)}: {_name(name)} {kind}")
+        raise _no_function(f"{what} {_name(spec)}:", name, function, vars(module))
 
     @functools.wraps(function, updated=())
     def guarded(*arguments: Any, **keywords: Any) -> Any:
@@ -76,6 +75,16 @@ def load_user_function(spec: str, what: str = "--model", takes: str = "one argum
             return function(*arguments, **keywords)
 
     return guarded
+
+
+def _no_function(where: str, name: str, found: Any, there: dict[str, Any]) -> InputError:
+    """The error for a name that is no function, with the near functions of the module."""
+    if found is not None:
+        return InputError(f"{where} {_name(name)} is of type {type(found).__name__}, not a function")
+    known = [other for other, x in there.items() if inspect.isfunction(x) and not other.startswith("_")]
+    if not known:
+        return InputError(f"{where} {_name(name)} is not there, and no other function is")
+    return unknown(f"{where} function", name, known)
 
 
 @contextmanager

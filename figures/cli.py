@@ -31,7 +31,8 @@ class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
         from figures.harness.code import version
 
-        parser.exit(0, f"costate {version()}\n")
+        print(f"costate {version()}")
+        parser.exit(0)
 
 
 def whole_parser(loaded: list[str]) -> tuple[OneLineParser, dict[str, OneLineParser], dict[str, ModuleType]]:

@@ -29,6 +29,7 @@ from figures.impact.numbers import PREDICTORS, Definitions, describe_policy
 from figures.impact.runs import MAIN, Recipe, gains
 from figures.impact.settings import ImpactSetting
 
+STOPPED = "nothing was written yet; the same command begins anew"
 # the claim impact_product has the evidence for the first two, and against the norm
 NORM = "costate x rest"
 _SHOWN = {CRITERION: "score_value", POWER: "score_best", NORM: "control"}

@@ -96,8 +96,8 @@ def _builders(kind: str, texts: dict[str, BuilderText]) -> list[str]:
     """Worlds or learners: what each is, and its options."""
     lines = [kind]
     for name, text in texts.items():
-        lines += _wrapped(text.description, 22, f"  {name}")
-        lines += _wrapped(", ".join(text.options), 24) if text.options else []
+        lines += _wrapped(text.description, 23, f"  {name}")
+        lines += _wrapped(", ".join(text.options), 23) if text.options else []
     return lines
 
 
@@ -106,7 +106,7 @@ def _wrapped(text: str, indent: int, start: str = "") -> list[str]:
     return textwrap.wrap(
         text,
         _COLUMNS,
-        initial_indent=f"{start:<{indent}}" if len(start) < indent else f"{start} ",
+        initial_indent=f"{start} " if len(start) > indent - 1 >= 0 else f"{start:<{indent}}",
         subsequent_indent=" " * indent,
         break_on_hyphens=False,
     )

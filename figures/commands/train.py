@@ -31,7 +31,7 @@ _NUMBERS = {
     "max-norm": (float, 0.0, "largest norm of a gradient, 0 for none"),
     "every": (int, 10, "updates between exact answers (and checkpoints)"),
 }
-STOPPED = "the last checkpoint and its log are kept, the same command goes on from there"
+STOPPED = "the last checkpoint is kept, the same command goes on from here"
 _SIZES = {
     "seeds": (int, 1, "policies trained at once"),
     "width": (int, 32, "of the transformer"),

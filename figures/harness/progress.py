@@ -28,6 +28,7 @@ class Progress:
         self._last = self._began = time.monotonic()
         self._bar: Any = None
         self._taken: dict[str, list[float]] = {}  # seconds of the points finished in this run, claim by claim
+        self._known = [0.0, 0.0]  # seconds of the finished points that had a forecast: as they took, as was forecast
 
     def __enter__(self) -> "Progress":
         """Open the bar."""
@@ -53,6 +54,8 @@ class Progress:
         """Count a finished point, which took so many seconds."""
         self._taken.setdefault(point.claim, []).append(seconds)
         self._left = [other for other in self._left if other.id != point.id]
+        if self._forecast.of(point):
+            self._known = [self._known[0] + seconds, self._known[1] + (self._forecast.of(point) or 0.0)]
         if self._bar is not None:
             self._bar.update(self._weight(point))
             self._show()
@@ -83,5 +86,8 @@ class Progress:
         return f"{least}{sum(known) / self._jobs:.0f} s left"
 
     def _expected(self, point: Point) -> float | None:
+        """Seconds by the forecast, as fast as this run has been so far; else what the claim's points took."""
         forecast, taken = self._forecast.of(point), self._taken.get(point.claim)
-        return forecast if forecast is not None or not taken else sum(taken) / len(taken)
+        if forecast is not None:
+            return forecast * (self._known[0] / self._known[1] if self._known[1] else 1.0)
+        return sum(taken) / len(taken) if taken else None

@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from envs.world import InputError, one_line
+from envs.world import InputError, one_line, unknown
 
 
 def select(
@@ -22,7 +22,7 @@ def select(
         name, value = _split("--only", text, settings[0])
         if value not in {_text(getattr(s, name)) for s in settings}:
             have = dict.fromkeys(_text(getattr(s, name)) for s in settings)
-            raise InputError(f"--only {one_line(text, 80)}: no setting has it; {name} is one of {' | '.join(have)}")
+            raise unknown(f"--only {one_line(text, 80)}: {name}", value, have)
         wanted.setdefault(name, []).append(value)
     kept = [s for s in settings if all(_text(getattr(s, name)) in values for name, values in wanted.items())]
     if not kept:
@@ -38,8 +38,10 @@ def select(
 def _split(option: str, text: str, example: Any) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     fields = [field.name for field in dataclasses.fields(example)]
-    if not equals or name not in fields:
+    if not equals:
         raise InputError(f"{option} {one_line(text, 80)}: give FIELD=VALUE, FIELD one of {', '.join(fields)}")
+    if name not in fields:
+        raise unknown(f"{option} {one_line(text, 80)}: field", name, fields)
     return name, value
 
 

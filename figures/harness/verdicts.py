@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import sys
+import textwrap
 from pathlib import Path
 
 import pandas as pd
@@ -109,20 +110,31 @@ def write_rows(verdict: Verdict, out: Path) -> Path:
 
 
 def table(verdicts: list[Verdict]) -> str:
-    """The verdicts as a plain text table, one claim a line."""
-    lines = [
-        f"{'claim':<30} {'outcome':<10} {'documented':<10} {'as documented':<14} "
-        f"{'measured':>11} {'target':>11} {'se':>9}  statement"
-    ]
+    """The verdicts as plain text in 80 columns: one claim a line, and below it what it says and what is not as documented.
+
+    The column `documented` gives the documented outcome, and whether all came out as documented (controls included).
+    """
+    lines = [f"{'claim':<30} {'outcome':<10} {'documented':<10} {'measured':>9} {'target':>9} {'se':>7}"]
     for v in verdicts:
-        row = v.headline
-        lines.append(
-            f"{v.claim:<30} {v.outcome:<10} {v.documented:<10} {'yes' if v.as_documented else 'NO':<14} "
-            f"{row['measured']:>11.4g} {row['target']:>11.4g} {row['standard_error']:>9.2g}  {v.statement}"
-        )
+        documented, row = f"{v.documented}: {'yes' if v.as_documented else 'NO'}", v.headline
+        numbers = f"{_number(row, 'measured', 9)} {_number(row, 'target', 9)} {_number(row, 'standard_error', 7)}"
+        lines += [f"{v.claim:<30} {v.outcome:<10} {documented:<10} {numbers}", *_below(v.statement)]
         if not v.as_documented:
-            lines.append(f"{'':<30} {v.reason}")
+            lines += _below(v.reason)
         if v.own_system:
             outcomes = ", ".join(f"{part}: {outcome}" for part, outcome in v.own_system.items())
-            lines.append(f"{'':<30} own system alone: {outcomes}")
+            lines += _below(f"own system alone: {outcomes}")
     return "\n".join(lines)
+
+
+def _below(text: str) -> list[str]:
+    """A text under a claim's name, in lines of 80 columns."""
+    return textwrap.wrap(text, 80, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False)
+
+
+def _number(row: Row, name: str, width: int) -> str:
+    """A number of the headline in at most `width` characters, with up to 4 digits, or "-" where the verdict has none."""
+    if name not in row:
+        return f"{'-':>{width}}"
+    texts = [f"{row[name]:.{digits}g}" for digits in (2 if width < 9 else 4, 3, 2, 1)]
+    return f"{next((text for text in texts if len(text) <= width), texts[-1]):>{width}}"

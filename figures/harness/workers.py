@@ -34,11 +34,8 @@ def in_workers(jobs: int, function: Callable[[Item], Result], items: Sequence[It
     if jobs == 1 or len(items) <= 1:
         yield from map(function, items)
         return
-    for tracker in (
-        resource_tracker,
-        lokys_tracker,
-    ):  # helpers of loky's, whose start would let go what `held_back` holds
-        tracker.ensure_running()
+    for tracker in (resource_tracker, lokys_tracker) if os.name == "posix" else ():
+        tracker.ensure_running()  # helpers of loky's: their start would let go what `held_back` holds
     executor: Any = None
     try:
         with held_back():

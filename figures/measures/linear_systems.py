@@ -13,7 +13,7 @@ from envs.arguments import as_numbers, short
 from envs.linear_quadratic import LinearQuadratic, double_integrator, random_system, scalar
 from envs.lq_variants import ChaoticMap, state_scaled_noise
 from envs.own_world import SYSTEM_FIELDS, parse_fields, read_fields, system_of
-from envs.world import InputError
+from envs.world import InputError, unknown
 from theory.continuous.endless import cut_endless
 from theory.continuous.gains import check_gain, check_offset, check_one_system, gain_at, offset_at
 from theory.continuous.lyapunov import linear_value, second_moments
@@ -36,7 +36,7 @@ def check_system(name: str, known: Collection[str] = ()) -> None:
         except InputError as error:
             raise InputError(f"system {short(name)}: {error}") from None
     elif name not in names:
-        raise InputError(f"system {short(name)} is unknown; there are {', '.join(names)}")
+        raise unknown("system", name, names)
 
 
 def build_system(name: str, gain: float = 0.7) -> tuple[LinearQuadratic, Tensor, Tensor | None]:

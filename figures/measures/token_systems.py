@@ -15,7 +15,7 @@ from envs.registry import WORLDS as REGISTERED
 from envs.registry import make_world
 from envs.token_mdp import TokenMDP
 from envs.token_tasks import arithmetic, combination_lock, copy, distractor, garnet, parity, sum_and_stop
-from envs.world import InputError, one_line
+from envs.world import InputError, one_line, unknown
 from figures.harness.claim import Preset
 from theory.tokens.exact_ascent import exact_ascent
 from theory.tokens.prefix_tree import grow
@@ -69,7 +69,7 @@ def build_world(name: str) -> TokenMDP:
         return world
     known = WORLDS | SIZED | GROUPED
     if name not in known:
-        raise InputError(f"world {name!r} is unknown; there are {' | '.join(known)}")
+        raise unknown("world", name, known)
     return known[name]()
 
 

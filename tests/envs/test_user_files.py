@@ -113,7 +113,8 @@ def fault(spec, *arguments):
         ("takes_none", "must take one argument, the world"),
         ("refuses", "width must be >= 1"),
         ("number", "is of type int, not a function"),
-        ("absent", "is not there"),
+        ("absent", "function 'absent' is unknown; did you mean"),
+        ("biuld", "did you mean build"),
     ],
 )
 def test_a_function_that_fails_is_named_with_what_it_did(own, name, says):

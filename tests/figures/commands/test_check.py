@@ -68,7 +68,8 @@ def test_every_claim_is_measured_judged_and_told(checked):
         assert len(without_rows) <= (verdict.claim == "entropy_knobs"), (verdict.claim, without_rows)  # one knob of two
         assert verdict.run.seed == 7
         assert verdict.claim in done.stdout
-    assert "no earlier records" in done.stderr
+    assert re.search(r"claims, \d+ points: (about \d+|how long is not known)", done.stderr)
+    assert {*CLAIM_NAMES, "questions", "report"} == set(json.loads((out / "drawing.json").read_text()))
     assert "preset tiny" in done.stdout
 
 
@@ -182,8 +183,19 @@ def test_the_forecast_of_a_rerun_comes_from_the_seconds_of_the_records(copy, cap
     assert check("--out", copy) == 130
     assert time.perf_counter() - began < 20
     said = capsys.readouterr().err
-    assert re.search(r"about \d+ (s|min) with 1 jobs", said)
+    assert re.search(r"about \d+ (s|min) with 1 jobs with figures and report\n", said)
     assert "goes on from here" in said
+
+
+@pytest.mark.parametrize("command", [("check", "chaos"), ("sweep", "chaos")])
+def test_another_seed_or_preset_is_refused_before_any_work(copy, command, capsys):
+    before = {path: path.stat().st_mtime_ns for path in copy.rglob("*")}
+    for other in (("--preset", "tiny", "--seed", "8"), ("--preset", "quick", "--seed", "7")):
+        assert run(*command, *other, "--jobs", "1", "--out", copy) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "holds verdicts of seed 7, preset tiny, on cpu" in line
+        assert f"--out {copy}-" in line
+    assert {path: path.stat().st_mtime_ns for path in copy.rglob("*")} == before
 
 
 def test_stopped_in_the_middle_it_keeps_what_is_finished_and_goes_on(tmp_path, monkeypatch):

@@ -33,13 +33,13 @@ def test_a_forecast_takes_the_latest_seconds_of_the_same_setting_whatever_seed_a
         save_record(replace(point, seed=9, code="old"), tmp_path, [], 10.0 + i)
     known = Forecast.from_records(POINTS, tmp_path)
     assert [known.of(point) for point in POINTS] == [10.0, 11.0, None, None]
-    assert known.describe(2) == "about 10 s with 2 jobs for 2 of them, not known yet for 2"
+    assert known.describe(2) == "about 11 s with 2 jobs for 2 of them, not known yet for 2"
     save_record(POINTS[0], tmp_path, [], 400.0)
     assert Forecast.from_records(POINTS[:2], tmp_path).describe(1) == "about 7 min with 1 jobs"
 
 
 def test_a_forecast_without_earlier_records_says_that_it_is_not_known(tmp_path):
-    assert "not known yet" in Forecast.from_records(POINTS, tmp_path).describe(2)
+    assert "not known yet (nobody has measured" in Forecast.from_records(POINTS, tmp_path).describe(2)
     assert Forecast({}).describe(2) == "nothing to run"
 
 
@@ -95,3 +95,10 @@ def test_time_left_without_a_forecast_comes_from_finished_points_of_the_same_cla
     display.finished(POINTS[3], 4.0)
     assert display._time_left() == "30 s left"
     assert Progress(POINTS, POINTS, forecast(None, 1.0, 1.0, 2.0), 1, io.StringIO())._time_left() == "at least 4 s left"
+
+
+def test_the_time_left_follows_the_pace_of_this_run():
+    display = Progress(POINTS, POINTS, forecast(2.0, 4.0, 6.0, 8.0), jobs=1, stream=io.StringIO())
+    assert display._time_left() == "20 s left"
+    display.finished(POINTS[0], 6.0)  # three times as long as was forecast
+    assert display._time_left() == "54 s left"

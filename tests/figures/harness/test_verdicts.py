@@ -109,7 +109,31 @@ def test_reported_rows_of_a_users_own_system_do_not_decide():
 def test_the_table_tells_what_is_not_as_documented_and_what_the_own_system_does():
     good, bad = verdict(CLAIM_NAMES[0]), verdict(CLAIM_NAMES[1], 5.0)
     text = table([good, replace(bad, own_system={"p": "fails"})]).splitlines()
-    assert [line.split()[0] for line in text[1:3]] == [good.claim, bad.claim]
-    assert ["yes" in text[1], "NO" in text[2]] == [True, True]
-    assert (text[3].strip(), text[4].strip()) == (bad.reason, "own system alone: p: fails")
-    assert len(text) == 5
+    assert [text[i].split()[:4] for i in (1, 3)] == [
+        [good.claim, "holds", "holds:", "yes"],
+        [bad.claim, "fails", "holds:", "NO"],
+    ]
+    assert [line.strip() for line in (text[2], *text[4:])] == ["s", "s", bad.reason, "own system alone: p: fails"]
+
+
+@pytest.mark.parametrize("number", [0.0, 1.0, -1.234567e-10, 1.23456e-100, -123456789.0, 5 / 3])
+@pytest.mark.parametrize("name", ["actor_update_is_value_gradient", "chaos"])
+def test_the_table_fits_80_columns_whatever_the_numbers(name, number):
+    known = {**verdict(CLAIM_NAMES[0]).headline, "measured": number, "target": -number, "standard_error": abs(number)}
+    long = replace(
+        verdict(name), headline=known, outcome="undecided", as_documented=False, reason="'part' fails; " * 30
+    )
+    long = replace(long, statement="word " * 40, own_system={f"part {i}": "undecided" for i in range(9)})
+    lines = table([long]).splitlines()
+    assert max(map(len, lines)) <= 80
+    measured, target, error = (float(x) for x in lines[1].split()[-3:])
+    assert measured == pytest.approx(number, rel=0.05)
+    assert (target, error) == pytest.approx((-number, abs(number)), rel=0.06)
+    assert "word word" in lines[2]
+    assert sum(line.count("'part'") for line in lines) == 30
+    assert " ".join(" ".join(lines).split()).count("undecided") == 10
+
+
+def test_a_headline_without_numbers_shows_a_dash():
+    lines = table([replace(verdict(CLAIM_NAMES[0]), headline={})]).splitlines()
+    assert lines[1].split()[-3:] == ["-", "-", "-"]

@@ -38,7 +38,7 @@ def test_an_own_system_is_read_as_it_stands(tmp_path):
         ({"K": [[-0.5]]}, "spectral radius"),
         ({"K": [[0.3, 0.1]]}, "K must have shape"),
         ({"noise": "cauchy"}, "noise"),
-        ({"colour": 1}, "must hold an object"),
+        ({"colour": 1}, "field 'colour' is unknown"),
         ({"N": [[0.8]]}, "N must leave"),
         ({"N": [0.1]}, "N must have shape"),
         ({"q": [[0.1]]}, "q must describe one system"),
