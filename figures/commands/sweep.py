@@ -3,12 +3,11 @@
 import argparse
 import time
 
-from figures.commands.check import draw_and_report, judge_and_show, measure
+from figures.commands.check import draw_and_report, exit_code, judge_and_show, measure
 from figures.commands.options import DEFAULT_OUT, add_run_options
 from figures.commands.own_world import own_value
 from figures.harness.registry import load_claims
 from figures.harness.selection import select
-from figures.harness.verdicts import write_rows
 from figures.report.report import draw_each
 
 
@@ -21,14 +20,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Exit code 0: a sweep asks no verdict."""
+    """Exit code 0 where the claim came out as documented or could not be judged on these settings, else 1; tiny: 0."""
     began, claims = time.perf_counter(), load_claims([options.claim])
     jobs, points = measure(
         claims, options, None, lambda settings: select(settings, options.only, options.set, own_value)
     )
     (verdict,) = judge_and_show(claims, points, options, partial=True)
     draw_and_report([verdict], options.out, jobs)
-    figures, rows = 1 + draw_each(verdict, options.out), write_rows(verdict, options.out)
-    seconds = time.perf_counter() - began
-    print(f"\n{figures} figures, {rows.name}, verdicts.json and report.html are in {options.out} ({seconds:.0f} s)")
-    return 0
+    figures, seconds = 1 + draw_each(verdict, options.out), time.perf_counter() - began
+    files = f"rows/{options.claim}.csv, verdicts.json and report.html"
+    print(f"\n{figures} figures, {files} are in {options.out} ({seconds:.0f} s)")
+    return exit_code([verdict], options.preset)

@@ -20,11 +20,11 @@ def select(
     wanted: dict[str, list[str]] = {}
     for text in only:
         name, value = _split("--only", text, settings[0])
-        if value not in {_text(getattr(s, name)) for s in settings}:
-            have = dict.fromkeys(_text(getattr(s, name)) for s in settings)
+        if value not in {text_of(getattr(s, name)) for s in settings}:
+            have = dict.fromkeys(text_of(getattr(s, name)) for s in settings)
             raise InputError(f"--only {one_line(text, 80)}: no setting has it; {name} is one of {' | '.join(have)}")
         wanted.setdefault(name, []).append(value)
-    kept = [s for s in settings if all(_text(getattr(s, name)) in values for name, values in wanted.items())]
+    kept = [s for s in settings if all(text_of(getattr(s, name)) in values for name, values in wanted.items())]
     if not kept:
         raise InputError(f"--only {' --only '.join(only)}: no setting has all of these together")
     new = [(name, convert(name, value)) for name, value in (_split("--set", text, settings[0]) for text in changes)]
@@ -43,11 +43,11 @@ def _split(option: str, text: str, example: Any) -> tuple[str, str]:
     return name, value
 
 
-def _text(value: Any) -> str:
-    """A field's value as a user writes it."""
-    if isinstance(value, tuple):
-        return ",".join(_text(v) for v in value)
-    return f"{value:g}" if isinstance(value, float) else str(value)
+def text_of(value: Any) -> str:
+    """A field's value as a user writes it: a float with all of its digits and no more, several values with commas."""
+    if isinstance(value, tuple | list):
+        return ",".join(text_of(v) for v in value)
+    return repr(value).removesuffix(".0") if isinstance(value, float) else str(value)
 
 
 def _read(text: str, old: Any, where: str) -> Any:
