@@ -14,7 +14,10 @@ from figures.report.report import draw_each
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The claim, what is chosen and changed, and what is common to check and sweep."""
     parser.add_argument("claim", metavar="CLAIM", help="the claim, error_map for instance")
-    for option, text in (("--only", "keep settings that have it"), ("--set", "change a field of all settings")):
+    for option, text in (
+        ("--only", "keep settings that have it"),
+        ("--set", "change a field of all settings (several of one field: in turn)"),
+    ):
         parser.add_argument(option, action="append", default=[], metavar="FIELD=VALUE", help=text)
     add_run_options(parser, "full", DEFAULT_OUT / "sweep")
 

@@ -91,8 +91,9 @@ def draw(rows: pd.DataFrame, figure: Any) -> None:
         gain_panel(line[2], largest, "recipe", f"after {value_of(largest, 'budget', 0):.0f} updates")
         line[1].sharey(line[2])
     legend_above(figure, axes[0, 0])
-    for axis in axes[0, 1:] if len(curves) else ():
-        axis.legend(fontsize=8)
+    for axis in axes[0, 1:]:
+        if axis.get_legend_handles_labels()[0]:
+            axis.legend(fontsize=8)
 
 
 CLAIM = claim_on_runs(
