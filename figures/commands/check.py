@@ -10,7 +10,7 @@ from typing import Any
 from envs.world import InputError
 from figures.commands.options import DEFAULT_OUT, add_run_options, default_jobs, device_of
 from figures.commands.own_world import own_world, takers
-from figures.harness.claim import Claim, OwnKind
+from figures.harness.claim import Claim, OwnKind, Preset
 from figures.harness.costs import remember_drawing
 from figures.harness.folder import refuse_mixture
 from figures.harness.forecast import Forecast
@@ -18,7 +18,7 @@ from figures.harness.judge import Verdict
 from figures.harness.records import Point, check_writable
 from figures.harness.registry import load_claims
 from figures.harness.runner import missing, plan, run_missing
-from figures.harness.verdicts import judge_claim, read_verdicts, table, write_verdicts
+from figures.harness.verdicts import judge_claim, read_verdicts, table, write_rows, write_verdicts
 from figures.report.report import draw_all, draw_claim, write_report
 
 
@@ -39,11 +39,16 @@ def run(options: argparse.Namespace) -> int:
     jobs, points = measure(claims, options, own, list)
     verdicts = judge_and_show(claims, points, options)
     draw_and_report(verdicts, options.out, jobs)
-    print(f"\nfigures, verdicts.json and report.html are in {options.out} ({time.perf_counter() - began:.0f} s)")
-    if options.preset == "tiny":
+    print(f"\nfigures, rows, verdicts.json and report.html are in {options.out} ({time.perf_counter() - began:.0f} s)")
+    return exit_code(verdicts, options.preset)
+
+
+def exit_code(verdicts: list[Verdict], preset: Preset) -> int:
+    """1 where a verdict contradicts what is documented, else 0; the tiny preset asks no verdict, and says so."""
+    if preset == "tiny":
         print("preset tiny: samples are too few for a verdict; the outcomes above say nothing")
         return 0
-    return 0 if all(verdict.as_documented for verdict in verdicts) else 1
+    return 1 if any(verdict.unexpected for verdict in verdicts) else 0
 
 
 def measure(
@@ -69,7 +74,7 @@ def measure(
 def judge_and_show(
     claims: list[Claim], points: list[Point], options: argparse.Namespace, partial: bool = False
 ) -> list[Verdict]:
-    """Judge every claim, write verdicts.json, print the table."""
+    """Judge every claim, write verdicts.json and all rows as CSV, print the table; nothing is drawn before that."""
     verdicts = []
     for claim in claims:
         own = [point for point in points if point.claim == claim.recorded_as]
@@ -78,6 +83,8 @@ def judge_and_show(
         for kind in ("png", "svg"):
             (options.out / "figures" / f"{verdict.claim}.{kind}").unlink(missing_ok=True)
     write_verdicts(options.out, verdicts)
+    for verdict in verdicts:
+        write_rows(verdict, options.out)
     print(table(verdicts), flush=True)
     return verdicts
 

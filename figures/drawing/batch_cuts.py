@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.colors import LogNorm
 
+from figures.drawing.panels import no_rows, with_columns
 from figures.drawing.style import COLOURS, EXACT
 
 _SMALL = 1e-3  # smaller differences have the darkest colour
@@ -14,6 +15,9 @@ _SMALL = 1e-3  # smaller differences have the darkest colour
 
 def cut_matrix(axis: Any, rows: pd.DataFrame, cuts: Sequence[str], limit: float) -> Any:
     """Normalisers x cuts: the median relative difference of each cell, as colour and number; "0" below `limit`."""
+    rows = with_columns(rows, "cut")
+    if rows["cut"].isna().all():
+        return no_rows(axis, "|accumulated - whole| / |whole|")
     table = rows.pivot_table(index="normaliser", columns="cut", values="measured", aggfunc="median", sort=False)
     table = table.reindex(columns=list(cuts))
     cells = table.to_numpy()
@@ -30,6 +34,9 @@ def cut_matrix(axis: Any, rows: pd.DataFrame, cuts: Sequence[str], limit: float)
 
 def parts_panel(axis: Any, ratio: pd.DataFrame, cosine: pd.DataFrame) -> Any:
     """Size and direction of the token mean's accumulated gradient against the number of parts."""
+    if ratio.empty and cosine.empty:
+        return no_rows(axis, "token mean: parts / whole")
+    ratio, cosine = with_columns(ratio, "parts"), with_columns(cosine, "parts")
     for group, colour, mark, name in ((ratio, "score", "o", "ratio"), (cosine, "costate", "^", "cosine")):
         axis.plot(group["parts"], group["measured"], mark, color=COLOURS[colour], ms=5, alpha=0.6, label=name)
     axis.axhline(1, **EXACT)
@@ -42,6 +49,8 @@ def parts_panel(axis: Any, ratio: pd.DataFrame, cosine: pd.DataFrame) -> Any:
 
 def bias_panel(axis: Any, rows: pd.DataFrame) -> Any:
     """Exact bias of the token mean against the number of groups, one line for each policy; slope -1 dashed."""
+    if rows.empty:
+        return no_rows(axis, "token mean: exact bias")
     for _, group in rows.groupby("seed"):
         axis.plot(group["groups"], group["measured"], "o-", color=COLOURS["control"], ms=4, lw=1, alpha=0.7)
     counts = np.unique(rows["groups"])

@@ -6,7 +6,7 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 
-from figures.drawing.panels import corner_text, legend_above
+from figures.drawing.panels import corner_text, legend_above, no_rows
 from figures.drawing.style import COLOURS, EXACT
 
 _H = np.geomspace(1e-3, 2.0, 12)  # edges of the entropy bins, nats
@@ -33,6 +33,9 @@ def draw_map(rows: pd.DataFrame, figure: Any, tier3: str, alone: str) -> None:
     """
     points, tested = rows[rows["part"] == tier3], rows[rows["part"] == alone]
     families = [name for name in _NAMES if name in set(points["family"])]
+    if not families:
+        no_rows(figure.subplots())
+        return
     axes = figure.subplots(len(families), 4, squeeze=False, sharex="col", width_ratios=(3, 3, 3, 3.4))
     for line, family in zip(axes, families, strict=True):
         errors, ratios = _draw_family(line, points[points["family"] == family], tested[tested["family"] == family])

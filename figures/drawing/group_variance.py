@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.ticker import NullLocator
 
+from figures.drawing.panels import no_rows, with_columns
 from figures.drawing.style import COLOURS, EXACT, MARKERS
 
 _RECIPES = (("reinforce", "control"), ("dr_grpo", "score_value"), ("rloo", "costate"), ("grpo", "score"))
@@ -13,6 +14,9 @@ _RECIPES = (("reinforce", "control"), ("dr_grpo", "score_value"), ("rloo", "cost
 
 def variance_panel(axis: Any, noise: pd.DataFrame) -> Any:
     """G times the variance of each recipe's update over its scale squared, with the oracle term dashed."""
+    noise = with_columns(noise, "learner", "rescaled", "oracle")
+    if noise.empty:
+        return no_rows(axis)
     for i, (name, colour) in enumerate(_RECIPES):
         recipe = noise[noise["learner"] == name]
         axis.plot(recipe["G"], recipe["rescaled"], "-" + MARKERS[i], color=COLOURS[colour], ms=9 - 2 * i, label=name)
@@ -23,9 +27,12 @@ def variance_panel(axis: Any, noise: pd.DataFrame) -> Any:
 
 def excess_panel(axis: Any, excess: pd.DataFrame, slopes: pd.DataFrame, worlds: Sequence[str]) -> Any:
     """Sampled excess over the oracle term on log axes, the exact one dashed; the fitted slopes stand in the legend."""
+    if excess.empty:
+        return no_rows(axis, "variance - oracle term (rloo)")
     for i, (world, colour) in enumerate(zip(worlds, ("costate", "score"), strict=True)):
-        rows, slope = excess[excess["world"] == world], slopes[slopes["world"] == world].iloc[0]
-        name = f"{world}: slope {slope['measured']:.2f} ± {2 * slope['standard_error']:.2f} ({slope['target']:.2f})"
+        rows, name = excess[excess["world"] == world], world
+        for _, fit in slopes[slopes["world"] == world].iterrows():
+            name = f"{world}: slope {fit['measured']:.2f} ± {2 * fit['standard_error']:.2f} ({fit['target']:.2f})"
         look: dict[str, Any] = {"fmt": MARKERS[i], "color": COLOURS[colour], "capsize": 2, "zorder": 3}
         axis.errorbar(rows["G"], rows["measured"], 2 * rows["standard_error"], label=name, **look)
         axis.plot(rows["G"], rows["target"], **EXACT)

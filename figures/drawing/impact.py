@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 
+from figures.drawing.panels import no_rows
 from figures.drawing.style import COLOURS, EXACT, MARKERS
 from figures.impact.numbers import HEADROOMS, NULLS, OURS, PREDICTORS, PRODUCTS, SIGNALS
 from figures.impact.predictors import CHOICE, ERROR
@@ -24,7 +25,7 @@ _CORPUS_COLOURS = ("costate", "score", "score_best")
 def token_axis(axis: Any, tokens: Any) -> Any:
     """Logarithmic tokens, with the first draw (0 tokens) at the left edge."""
     first = min((n for n in tokens if n > 0), default=1.0)  # a run that diverged may have its first draw alone
-    last = max(first, *tokens)
+    last = max([first, *tokens])
     axis.set_xscale("symlog", linthresh=first, linscale=0.5)
     decades = [10.0**k for k in range(20) if first <= 10.0**k <= 1.15 * last]
     axis.set_xticks([0, *decades])  # a decade below the first checkpoint would stand on the label of 0
@@ -44,6 +45,8 @@ def curves_panel(axis: Any, rows: pd.DataFrame, predictors: Mapping[str, str], t
 
     `predictors` gives predictor -> name of a colour.
     """
+    if rows.empty:
+        return no_rows(axis, title)
     measured = rows[rows["predictor"] == "measured"]
     _means(axis, measured, fmt="o", color=COLOURS["exact"], ms=4, capsize=2, label="measured gain", zorder=3)
     for name, colour in predictors.items():
@@ -56,6 +59,8 @@ def curves_panel(axis: Any, rows: pd.DataFrame, predictors: Mapping[str, str], t
 
 def left_out_panel(axis: Any, points: pd.DataFrame) -> Any:
     """Every measured gain against its prediction from the other trajectories; dashed, where both are equal."""
+    if points.empty:
+        return no_rows(axis, "trajectories left out")
     for i, (corpus, own) in enumerate(points.groupby("corpus", sort=False)):
         colour, marker = _CORPUS_COLOURS[i % len(_CORPUS_COLOURS)], MARKERS[i % len(MARKERS)]
         axis.plot(own["target"], own["measured"], marker, ms=3.5, alpha=0.7, label=corpus, color=COLOURS[colour])
@@ -70,9 +75,12 @@ def left_out_panel(axis: Any, points: pd.DataFrame) -> Any:
 def scores_panel(figure: Any, place: Any, rows: pd.DataFrame, scores: Sequence[str]) -> None:
     """A column of dots for every score, a line for every predictor, best left-out error on top; bars: two standard errors."""
     order = rows[rows["part"] == ERROR].sort_values("measured", ascending=False)["predictor"].tolist()
+    if not order:
+        no_rows(figure.add_subplot(place), "scores")
+        return
     axes = place.subgridspec(1, len(scores)).subplots(sharey=True)
     for axis, score in zip(axes, scores, strict=True):
-        table = rows[rows["part"] == score].set_index("predictor").loc[order]
+        table = rows[rows["part"] == score].set_index("predictor").reindex(order)
         for i, (kind, (names, colour)) in enumerate(_KINDS.items()):
             at = [order.index(name) for name in names if name in order]
             dots = table.iloc[at]
@@ -88,19 +96,24 @@ def scores_panel(figure: Any, place: Any, rows: pd.DataFrame, scores: Sequence[s
 
 def known_panel(axis: Any, rows: pd.DataFrame, title: str) -> Any:
     """What pretraining alone does: J and pass@8, the entropy over its largest value; dashed, J of a perfect reader."""
+    if rows["part"].isin(("J", "pass_at_k", "H", "reader")).sum() == 0:
+        return no_rows(axis, title)
     shown = (("J", "J", "costate"), ("pass_at_k", "pass@8", "score"), ("H", "H / H0", "reference"))
     for i, (part, name, colour) in enumerate(shown):
         line = rows[rows["part"] == part].sort_values("tokens")
         size = line["measured"].max() if part == "H" else 1.0
         style = {"color": COLOURS[colour], "ms": 4, "lw": 1.2, "label": name}
         axis.plot(line["tokens"], line["measured"] / size, MARKERS[i] + "-", **style)
-    axis.axhline(rows.loc[rows["part"] == "reader", "measured"].iloc[0], label="perfect reader", **EXACT)
+    for J in rows.loc[rows["part"] == "reader", "measured"].iloc[:1]:
+        axis.axhline(J, label="perfect reader", **EXACT)
     axis.set(title=title, ylabel="before RL", ylim=(0, 1.05))
     return token_axis(axis, rows["tokens"].dropna())
 
 
 def gain_panel(axis: Any, rows: pd.DataFrame, by: str, title: str) -> Any:
     """Mean gains with two standard errors, a line for every value of the column `by`; the exact gradient's dashed."""
+    if rows.empty:
+        return no_rows(axis, title)
     colours = [COLOURS[key] for key in ("costate", "score", "score_value", "control")]
     for i, (value, own) in enumerate(rows.groupby(by, sort=False)):
         name = f"{value:.0f}" if by == "budget" else str(value)
@@ -137,6 +150,8 @@ def alignment_panel(axis: Any, rows: pd.DataFrame, largest: str, colour: Any, ma
 
 def centres_by_corpus_panel(axis: Any, centres: pd.DataFrame, recipes: Sequence[str]) -> Any:
     """Centres of the gains for every corpus, side by side for every recipe (its own group size) and budget."""
+    if centres.empty:
+        return no_rows(axis, "corpus and budget")
     corpora, budgets = list(dict.fromkeys(centres["corpus"])), sorted(centres["budget"].unique())
     for i, recipe in enumerate(recipes):
         own = centres[centres["recipe"] == recipe]
@@ -156,6 +171,8 @@ def centres_by_corpus_panel(axis: Any, centres: pd.DataFrame, recipes: Sequence[
 
 def centres_by_group_panel(axis: Any, centres: pd.DataFrame, title: str) -> Any:
     """Centres of the gains against the size of the groups, a line for every budget."""
+    if centres.empty:
+        return no_rows(axis, title)
     for j, (_, own) in enumerate(centres.groupby("budget")):
         style = {"fmt": MARKERS[j] + "-", "color": COLOURS["costate"], "ms": 5, "lw": 1, "capsize": 2}
         _means(axis, own, "group", 1.05 ** (j - 1), **style)  # side by side

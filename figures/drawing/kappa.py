@@ -7,7 +7,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from figures.drawing.panels import gap_panel, legend_above
+from figures.drawing.panels import gap_panel, legend_above, no_rows, with_columns
 from figures.drawing.style import COLOURS, EXACT, MARKERS
 from theory.groups.binary_rewards import arcsine, grpo_kappa, grpo_objective
 
@@ -30,17 +30,21 @@ def draw_kappas(
         limit: of their rounding.
     """
     left, middle, right = figure.subplots(1, 3)
+    scales = with_columns(scales, "P", "recipe", "G")
     scales = scales[scales["P"] > _LEAST_P]
     scale_panel(left, scales)
     gap_panel(middle, rows, "H", gaps, limit, size=4)
     title = "every prefix, site, world"
     middle.set(xlabel="entropy at the prompt (nats)", ylabel="largest deviation, relative", title=title)
     kappa_panel(right, scales[scales["recipe"] == "GRPO"])
-    left.legend(loc="lower right", fontsize=7.5, handletextpad=0.3)
+    if len(scales):
+        left.legend(loc="lower right", fontsize=7.5, handletextpad=0.3)
 
 
 def scale_panel(axis: Any, scales: pd.DataFrame) -> Any:
     """Measured scale of every prompt and recipe against kappa in closed form, the dashed diagonal."""
+    if scales.empty:
+        return no_rows(axis, "every recipe")
     names = scales["recipe"].where(~scales["recipe"].isin(_ONE_LENGTH), ", ".join(_ONE_LENGTH))
     for i, (name, recipe) in enumerate(scales.groupby(names, sort=False)):
         look: dict[str, Any] = {"color": COLOURS[_RECIPES[i]], "ms": 5, "alpha": 0.7}
@@ -52,6 +56,8 @@ def scale_panel(axis: Any, scales: pd.DataFrame) -> Any:
 
 def kappa_panel(axis: Any, scales: pd.DataFrame) -> Any:
     """GRPO's kappa over P: a curve for each group size, the measured points, the limit dashed."""
+    if scales.empty:
+        return no_rows(axis, "GRPO with std")
     P = torch.linspace(-12, 9, 200, dtype=torch.float64).sigmoid()
     for i, (G, group) in enumerate(scales.groupby("G")):
         colour = COLOURS[_GROUPS[i]]
@@ -87,6 +93,9 @@ def objective_panels(left: Any, right: Any, P: Tensor, groups: Iterable[int]) ->
 
 def cosine_panel(axis: Any, cosines: pd.DataFrame) -> Any:
     """Median and range over policies of the update's cosines to the gradients named in the column "of", by group size."""
+    cosines = with_columns(cosines, "of")
+    if cosines.empty:
+        return no_rows(axis, "where the update points")
     for i, (target, colour) in enumerate((("J", "critic"), ("2 arcsin sqrt P", "reference"))):
         of_G = cosines[cosines["of"] == target].groupby("G")["measured"]
         median = of_G.median()

@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 
+from figures.drawing.panels import no_rows
 from figures.drawing.style import COLOURS, EXACT, MARKERS
 
 
@@ -13,6 +14,8 @@ def curves_panel(axis: Any, rows: pd.DataFrame, looks: Mapping[str, str]) -> Any
 
     `rows` have the columns learner, step, measured, low, high and best; `looks` gives learner -> name of its colour.
     """
+    if rows.empty:
+        return no_rows(axis)
     for i, (name, colour) in enumerate(looks.items()):
         curve = rows[rows["learner"] == name]
         look: dict[str, Any] = {"color": COLOURS[colour], "marker": MARKERS[i], "ms": 4, "lw": 1.3} if i else EXACT
@@ -25,8 +28,10 @@ def curves_panel(axis: Any, rows: pd.DataFrame, looks: Mapping[str, str]) -> Any
 
 def shares_panel(axis: Any, rows: pd.DataFrame, worlds: Sequence[str], looks: Mapping[str, str]) -> Any:
     """Mean gain of every learner as a share of the exact gradient's, with 95 % intervals, world by world."""
+    if rows.empty:
+        return no_rows(axis, "along the way")
     for i, (name, colour) in enumerate(looks.items()):
-        shares = rows[rows["learner"] == name].set_index("world").loc[list(worlds)]
+        shares = rows[rows["learner"] == name].set_index("world").reindex(list(worlds))
         at = [w + 0.12 * (i - (len(looks) - 1) / 2) for w in range(len(worlds))]
         spans = [shares["measured"] - shares["low"], shares["high"] - shares["measured"]]
         axis.errorbar(at, shares["measured"], spans, fmt=MARKERS[i], color=COLOURS[colour], ms=5, capsize=2)

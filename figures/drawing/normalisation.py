@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from figures.drawing.panels import no_rows, with_columns
 from figures.drawing.style import COLOURS, EXACT, MARKERS
 
 _LEAST = 1e-17  # smaller numbers, 0 among them, are drawn here
@@ -30,8 +31,11 @@ def bias_panel(axis: Any, rows: pd.DataFrame, breakers: Sequence[str], mended: s
 
 def drift_panel(axis: Any, drift: pd.DataFrame) -> Any:
     """What the update adds to the drift of both mean lengths, one point a policy; grey: where free logits would lie."""
-    added = drift.assign(added=drift["measured"] - drift["target"])
+    added = with_columns(drift, "class").assign(added=drift["measured"] - drift["target"])
+    if drift.empty:
+        return no_rows(axis, "1/|o|: drift of E|o| added")
     table = added.pivot_table(index=["world", "seed", "ascended"], columns="class", values="added")
+    table = table.reindex(columns=["success", "failure"])
     axis.plot(table["success"], table["failure"], "o", color=COLOURS["control"], ms=6, alpha=0.6)
     axis.set_xscale("symlog", linthresh=_LINEAR)
     axis.set_yscale("symlog", linthresh=_LINEAR)
@@ -48,6 +52,8 @@ def drift_panel(axis: Any, drift: pd.DataFrame) -> Any:
 
 def weight_panel(axis: Any, weights: pd.DataFrame) -> Any:
     """Mean weight against return for the first policy, one line a group size; dashed: the weight of an unbiased update."""
+    if weights.empty:
+        return no_rows(axis, "weight of a return (std)")
     first = weights[(weights["seed"] == weights["seed"].min()) & (weights["ascended"] == weights["ascended"].min())]
     colours = ("costate", "score", "score_value")
     for i, (G, group) in enumerate(first.groupby("group")):

@@ -4,7 +4,7 @@ from typing import Any
 
 import pandas as pd
 
-from figures.drawing.panels import legend_above
+from figures.drawing.panels import legend_above, no_rows, with_columns
 from figures.drawing.style import COLOURS, EXACT
 
 _LOOKS = {
@@ -28,6 +28,7 @@ def draw_off_policy(figure: Any, inner: pd.DataFrame, stale: pd.DataFrame, moved
         moved: rows whose `measured` is a sine, with the distance TV.
     """
     (first, second), (third, fourth) = figure.subplots(2, 2)
+    inner, stale = with_columns(inner, "step"), with_columns(stale, "age")
     inner_panel(first, inner)
     clip_panel(second, inner)
     stale_panel(third, stale)
@@ -37,6 +38,8 @@ def draw_off_policy(figure: Any, inner: pd.DataFrame, stale: pd.DataFrame, moved
 
 def _draw_learners(axis: Any, rows: pd.DataFrame, x: str, y: str, **options: Any) -> None:
     """The column y against x, one line for each learner."""
+    if rows.empty:
+        no_rows(axis)
     for name, (colour, marker) in _LOOKS.items():
         learner = rows[rows["learner"] == name]
         size = 10 if name == "dr_grpo" else 6
@@ -49,7 +52,7 @@ def inner_panel(axis: Any, rows: pd.DataFrame) -> Any:
     """Cosine to the gradient at every inner step on the same rows."""
     _draw_learners(axis, rows.assign(at=rows["step"] + 1), "at", "cosine")
     axis.axhline(1, label="exact", **EXACT)
-    axis.set_xticks(range(1, int(rows["step"].max()) + 2))
+    axis.set_xticks(sorted(set(rows["step"] + 1)))
     axis.set(xlabel="inner step on the same rows", ylabel="cosine to grad J", title="inner steps", ylim=(None, 1.04))
     return axis
 
@@ -57,7 +60,7 @@ def inner_panel(axis: Any, rows: pd.DataFrame) -> Any:
 def clip_panel(axis: Any, rows: pd.DataFrame) -> Any:
     """Share of tokens whose slope the clip sets to 0, at every inner step."""
     _draw_learners(axis, rows.assign(at=rows["step"] + 1), "at", "silenced")
-    axis.set_xticks(range(1, int(rows["step"].max()) + 2))
+    axis.set_xticks(sorted(set(rows["step"] + 1)))
     title = "silenced by the clip"
     axis.set(xlabel="inner step on the same rows", ylabel="share of tokens", title=title, ylim=(-0.03, 1))
     return axis

@@ -13,6 +13,24 @@ from figures.harness.statistics import critical_value
 _CLIP = 1e4
 
 
+def with_columns(rows: pd.DataFrame, *names: str) -> pd.DataFrame:
+    """The rows with all of these columns: empty ones where no row has such a label, as on part of a claim's settings."""
+    return rows.assign(**{name: np.nan for name in names if name not in rows})
+
+
+def value_of(rows: pd.DataFrame, column: str, default: Any) -> Any:
+    """The value that all rows have in a column; `default` where they were written before there was such a column."""
+    values = rows[column].dropna().tolist() if column in rows else []
+    return values[0] if values else default
+
+
+def no_rows(axis: Any, title: str = "") -> Any:
+    """A panel that has nothing to show says so."""
+    axis.text(0.5, 0.5, "no rows here", transform=axis.transAxes, ha="center", va="center", color="0.4")
+    axis.set(title=title, xticks=[], yticks=[])
+    return axis
+
+
 def standardised(rows: pd.DataFrame) -> np.ndarray:
     """(measured - target) in standard errors, clipped for drawing; rows known to rounding count as zero or huge."""
     gap = rows["measured"] - rows["target"]
@@ -22,6 +40,8 @@ def standardised(rows: pd.DataFrame) -> np.ndarray:
 
 def deviations_panel(axis: Any, rows: pd.DataFrame, x: str, judged: pd.DataFrame, jitter: float = 0.15) -> Any:
     """Deviations of every part against `x` on a symlog scale, with the band in which all `judged` rows must lie."""
+    if rows.empty or judged.empty:
+        return no_rows(axis)
     names = list(rows["part"].unique())
     for i, name in enumerate(names):
         part = rows[rows["part"] == name]
@@ -56,6 +76,7 @@ def points_with_curve(
     line: dict[str, Any] = EXACT,
 ) -> Any:
     """Measured points with two-standard-error bars over the exact answer, a dashed curve (x, y) on a fine grid."""
+    rows = with_columns(rows, x)
     axis.errorbar(
         rows[x],
         rows["measured"],
@@ -83,7 +104,7 @@ def legend_above(figure: Any, *axes: Any) -> None:
         entries.keys(),
         loc="upper left",
         bbox_to_anchor=(0.0, top),
-        ncols=len(entries),
+        ncols=max(1, len(entries)),
         frameon=False,
         columnspacing=1.3,
         handletextpad=0.4,
@@ -129,6 +150,10 @@ def gap_panel(
         names: part -> what the legend calls it, where that is not the part's own name.
         size: of the markers, in points.
     """
+    rows = with_columns(rows, x)
+    rows = rows[rows[x].notna() & rows["part"].isin(list(parts))]
+    if rows.empty:
+        return no_rows(axis)
     places = list(dict.fromkeys(rows[x])) if rows[x].dtype == object or str(rows[x].dtype) == "str" else None
     for i, (part, (colour, marker)) in enumerate(parts.items()):
         group = rows[rows["part"] == part]
@@ -159,6 +184,8 @@ def diagonal_panel(axis: Any, series: Iterable[Series], *, label: str = "exact")
     """
     ends: list[float] = []
     for one in series:
+        if one.rows.empty:
+            continue
         rows, unit = one.rows, one.rows[one.unit] if one.unit else 1.0
         x, y, bars = rows["target"] / unit, rows["measured"] / unit, 2 * rows["standard_error"] / unit
         axis.errorbar(
@@ -175,6 +202,8 @@ def diagonal_panel(axis: Any, series: Iterable[Series], *, label: str = "exact")
             label=one.name,
         )
         ends += [float(x.min()), float(x.max())]
+    if not ends:
+        return no_rows(axis)
     axis.plot([min(ends), max(ends)], [min(ends), max(ends)], label=label, **EXACT)
     return axis
 

@@ -1,6 +1,7 @@
 """Mean costates with an assumption removed beside the exact value gradient: against the start, against the quantum."""
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import pandas as pd
@@ -9,7 +10,12 @@ import torch
 from figures.drawing.panels import points_with_curve
 from figures.drawing.style import COLOURS, EXACT, MARKERS
 from figures.measures.removed_assumptions import GAIN, QUANTISED_START, quantised_world, scaled_world, step_world
-from theory.continuous.broken_assumptions import closed_scale_costate, quantised_costates, step_reward_gradient
+from theory.continuous.broken_assumptions import (
+    QuantisedCostates,
+    closed_scale_costate,
+    quantised_costates,
+    step_reward_gradient,
+)
 from theory.continuous.lyapunov import linear_value
 
 BIASED: dict[str, Any] = {"color": "0.45", "linestyle": ":", "linewidth": 1.4}  # an exact mean that is not the truth
@@ -42,6 +48,12 @@ def _grid(knobs: Sequence[float], points: int) -> torch.Tensor:
     return torch.linspace(min(knobs), max(knobs), points, dtype=torch.float64)
 
 
+@cache
+def _exact_costates(quanta: tuple[float, ...]) -> list[QuantisedCostates]:
+    """Exact means at every quantum, computed once: they do not depend on the rows."""
+    return [quantised_costates(quantised_world(quantum), GAIN, QUANTISED_START) for quantum in quanta]
+
+
 def quantum_panel(axis: Any, treatments: Mapping[str, pd.DataFrame], quanta: Sequence[float]) -> Any:
     """Relative error of the mean costate against the quantum, its exact value dashed.
 
@@ -51,7 +63,7 @@ def quantum_panel(axis: Any, treatments: Mapping[str, pd.DataFrame], quanta: Seq
         quanta: their range is the range of the exact curve, in noise standard deviations.
     """
     grid = _grid(quanta, 56).tolist()
-    exact = [quantised_costates(quantised_world(quantum), GAIN, QUANTISED_START) for quantum in grid]
+    exact = _exact_costates(tuple(grid))
     styles = zip(treatments.items(), ("score", "control"), MARKERS[2:], strict=False)
     for (name, rows), colour, marker in styles:
         error, bars = (rows["measured"] - rows["target"]).abs() / rows["scale"], 2 * rows["standard_error"]

@@ -1,7 +1,7 @@
 """What a claim is: a statement, the parts that it is judged by, and the functions that measure and draw it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import pandas as pd
@@ -22,6 +22,15 @@ ASSUMPTIONS = {
     "A5": "The derivative is total: it follows every path - dynamics, policy input, noise scale, attention to the past.",
     "A6": "The dynamics are tame: the derivative's variance stays bounded in the horizon (for use, not for unbiasedness).",
 }
+
+
+def knob(default: Any) -> Any:
+    """A field of a setting that a user may change, and that none of the presets does.
+
+    A point's random stream is named by its setting. A knob at its default does not enter that name
+    (`figures.harness.records.Point.stream`), so a claim that gets a new one keeps its numbers.
+    """
+    return field(default=default, metadata={"knob": True})
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         raise
 
 
-def check_writable(folder: Path, subfolders: tuple[str, ...] = ("records", "figures")) -> None:
+def check_writable(folder: Path, subfolders: tuple[str, ...] = ("records", "rows", "figures")) -> None:
     """Refuse an output folder that cannot be made or written to, subfolders included, before any work is done."""
     try:
         for place in (folder, *(folder / name for name in subfolders)):
@@ -67,13 +67,24 @@ class Point:
 
     @property
     def stream(self) -> int:
-        """Seed of this point's own generator: of claim, setting and seed only, whatever runs beside it or before."""
-        fields = {"claim": self.claim, "seed": self.seed, "setting": dataclasses.asdict(self.setting)}
+        """Seed of this point's own generator: of claim, setting and seed only, whatever runs beside it or before.
+
+        A knob (`figures.harness.claim.knob`) at its default is left out.
+        """
+        fields = {"claim": self.claim, "seed": self.seed, "setting": _named(self.setting)}
         return int(digest(canonical(fields)), 16) % 2**63
 
     def path(self, out: Path) -> Path:
         """Where the record lies under the output folder."""
         return out / "records" / self.claim / f"{self.id}.json"
+
+
+def _named(setting: Any) -> dict[str, Any]:
+    """The fields of a setting that name its random stream: all but the knobs that are at their default."""
+    still = {
+        f.name for f in dataclasses.fields(setting) if "knob" in f.metadata and getattr(setting, f.name) == f.default
+    }
+    return {name: value for name, value in dataclasses.asdict(setting).items() if name not in still}
 
 
 def save_record(point: Point, out: Path, rows: list[dict[str, Any]], seconds: float) -> None:

@@ -18,7 +18,7 @@ from scipy.special import stdtrit
 
 from envs.world import InputError
 
-Outcome = Literal["holds", "fails", "undecided"]
+Outcome = Literal["holds", "fails", "undecided", "not judged"]  # the last on part of a claim's settings alone
 ERROR_RATE = 1e-3
 _LARGEST_SHARE = 1e9  # stands for "infinitely far": a wrong number known without any error
 

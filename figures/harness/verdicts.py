@@ -5,41 +5,55 @@ import json
 import os
 import sys
 import textwrap
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from envs.world import InputError
 from figures.harness.claim import Claim, Preset
 from figures.harness.code import revision, versions
-from figures.harness.judge import Run, Verdict, judge
+from figures.harness.judge import Run, Subset, Verdict, judge
 from figures.harness.records import Point, load_record, read_record, write_atomically
-from figures.harness.registry import CLAIM_NAMES
+from figures.harness.registry import CLAIM_NAMES, load_claim
 from figures.harness.rows import Row
+from figures.harness.selection import text_of
 from figures.harness.statistics import Outcome, judge_part
 
 OWN = "own system"  # how rows of a user's system are labelled
 
 
 def rows_of(points: list[Point], out: Path) -> pd.DataFrame:
-    """All rows of the points' records, in the order of the plan."""
-    rows: list[Row] = []
+    """All rows of the points' records, in the order of the plan, with the columns of `with_settings`."""
+    records = []
     for point in points:
         record = load_record(point, out)
         if record is None:
             raise InputError(f"record {point.path(out)} is missing: run `costate check --out {out}` again")
-        rows += record["rows"]
+        records.append(record)
+    return with_settings(records)
+
+
+def with_settings(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """The rows of records, each with the fields of its setting, and the seed of the run as `run_seed`, as further columns.
+
+    A column of that name that a row has by itself stays as it is. A field that holds several values is text: "0.2,1".
+    """
+    rows: list[Row] = []
+    for record in records:
+        fields = {"run_seed": record["seed"], **record["setting"]}
+        columns = {name: text_of(value) if isinstance(value, list | tuple) else value for name, value in fields.items()}
+        rows += [
+            {**row, **{name: value for name, value in columns.items() if name not in row}} for row in record["rows"]
+        ]
     return pd.DataFrame(rows)
 
 
 def judge_claim(claim: Claim, points: list[Point], out: Path, preset: Preset, partial: bool = False) -> Verdict:
-    """The verdict on a claim from its records; `partial`: on the parts that have rows."""
+    """The verdict on a claim from its records; `partial`: the points may be some of the preset's, or others."""
     rows = claim.rows_from(rows_of(points, out))
-    if partial:
-        judged = set(rows.loc[rows["relation"] != "report", "part"])
-        claim = dataclasses.replace(claim, parts=tuple(part for part in claim.parts if part.name in judged))
-        if not any(part.role == "claim" for part in claim.parts):
-            raise InputError("--only or --set leaves nothing of the claim to judge: keep more of its settings")
+    subset = Subset.of([point.setting for point in points], claim.settings(preset)) if partial else None
     run = Run(
         preset=preset,
         device=points[0].device,
@@ -49,7 +63,7 @@ def judge_claim(claim: Claim, points: list[Point], out: Path, preset: Preset, pa
         versions=versions(),
         revision=revision(),
     )
-    return dataclasses.replace(judge(claim, rows), own_system=_own_outcomes(rows), run=run)
+    return dataclasses.replace(judge(claim, rows, subset), own_system=_own_outcomes(rows), run=run)
 
 
 def _own_outcomes(rows: pd.DataFrame) -> dict[str, Outcome]:
@@ -92,21 +106,23 @@ def read_verdicts(out: Path, missing_ok: bool = False) -> list[Verdict]:
 
 
 def stored_rows(verdict: Verdict, out: Path) -> pd.DataFrame:
-    """The rows behind a verdict, from its record files alone, whatever the code has become since."""
-    rows: list[Row] = []
+    """The rows behind a verdict, from its record files alone, whatever the code has become since; columns as in `rows_of`."""
+    records = []
     for name in verdict.run.records if verdict.run else []:
         record = read_record(out / name)
         if record is None:
             raise InputError(f"record {out / name} is missing: run `costate check --out {out} {verdict.claim}` again")
-        rows += record["rows"]
-    return pd.DataFrame(rows)
+        records.append(record)
+    return with_settings(records)
 
 
 def write_rows(verdict: Verdict, out: Path) -> Path:
-    """All rows behind a verdict as out/CLAIM.csv, for other people's tools."""
-    path = out / f"{verdict.claim}.csv"
-    write_atomically(path, stored_rows(verdict, out).to_csv(index=False))
-    return path
+    """All rows of a claim as out/rows/CLAIM.csv, for other people's tools; its study's rows beside it, where it has one."""
+    claim, stored = load_claim(verdict.claim), stored_rows(verdict, out)
+    tables = {claim.recorded_as: stored, claim.name: claim.rows_from(stored)}
+    for name, rows in tables.items():
+        write_atomically(out / "rows" / f"{name}.csv", rows.to_csv(index=False))
+    return out / "rows" / f"{claim.name}.csv"
 
 
 def table(verdicts: list[Verdict]) -> str:
@@ -116,10 +132,10 @@ def table(verdicts: list[Verdict]) -> str:
     """
     lines = [f"{'claim':<30} {'outcome':<10} {'documented':<10} {'measured':>9} {'target':>9} {'se':>7}"]
     for v in verdicts:
-        documented, row = f"{v.documented}: {'yes' if v.as_documented else 'NO'}", v.headline
+        documented, row = f"{v.documented}: {v.mark}", v.headline
         numbers = f"{_number(row, 'measured', 9)} {_number(row, 'target', 9)} {_number(row, 'standard_error', 7)}"
         lines += [f"{v.claim:<30} {v.outcome:<10} {documented:<10} {numbers}", *_below(v.statement)]
-        if not v.as_documented:
+        if not v.as_documented or v.subset:
             lines += _below(v.reason)
         if v.own_system:
             outcomes = ", ".join(f"{part}: {outcome}" for part, outcome in v.own_system.items())

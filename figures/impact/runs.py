@@ -5,10 +5,10 @@ corpus. Its rows are of two kinds: "checkpoint" (what is known before RL) and "g
 """
 
 import dataclasses
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -29,6 +29,7 @@ from figures.harness.records import canonical
 from figures.harness.rows import Row
 from figures.impact.numbers import Definitions, describe_policy, reader_return
 from figures.impact.settings import ImpactSetting, settings
+from figures.impact.tables import with_shared_fields
 from figures.measures.oracles import TokenOracle
 from theory.tokens.completions import completion_log_probs, mean_entropy, words
 from theory.tokens.dynamic_programming import best_words
@@ -187,5 +188,12 @@ def _labels(setting: ImpactSetting, path: list[Checkpoint], kind: str) -> list[R
     ]
 
 
-# a claim that is judged on these runs; its other fields are its own
-claim_on_runs = partial(Claim, assumptions=(), settings=settings, measure=measure, study="impact_runs")
+def claim_on_runs(derive: Callable[[pd.DataFrame], list[Row]], **own: Any) -> Claim:
+    """A claim that is judged on these runs: what it derives from their rows, and its other fields."""
+    fields = ("run_seed", *(field.name for field in dataclasses.fields(ImpactSetting)))
+
+    def labelled(study: pd.DataFrame) -> list[Row]:
+        return with_shared_fields(derive(study), study, fields)
+
+    shared: dict[str, Any] = {"assumptions": (), "settings": settings, "measure": measure, "study": "impact_runs"}
+    return Claim(**shared, derive=labelled, **own)

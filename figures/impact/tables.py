@@ -8,6 +8,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from envs.world import InputError
+from figures.harness.rows import Row
 
 CLEAN, HALF_GUESSED = "clean", "quality 0.5"  # the two corpora that every preset has
 _TRAJECTORY = ["corpus", "run", "trajectory"]
@@ -57,6 +58,24 @@ def corpus_names(rows: pd.DataFrame) -> pd.Series:
 def _name(fields: dict[str, object]) -> str:
     differences = {field: value for field, value in fields.items() if value != _PLAIN[field]}
     return ", ".join(f"{field} {value}".removeprefix("names ") for field, value in differences.items()) or CLEAN
+
+
+def with_shared_fields(rows: list[Row], study: pd.DataFrame, fields: Sequence[str]) -> list[Row]:
+    """Derived rows with the fields that all points behind a row have alike: those of its corpus, or of the whole study.
+
+    Args:
+        rows: derived from the study.
+        study: its rows, with the fields of their settings as columns.
+        fields: names of these columns; those that the study lacks are left out.
+    """
+    names = [name for name in fields if name in study]
+    kinds = study[names].assign(corpus=corpus_names(study)).drop_duplicates()
+    groups = {None: kinds, **dict(iter(kinds.groupby("corpus")))}
+    shared = {
+        corpus: {name: group[name].iloc[0] for name in names if group[name].nunique(dropna=False) == 1}
+        for corpus, group in groups.items()
+    }
+    return [{**row, **{k: v for k, v in shared[row.get("corpus")].items() if k not in row}} for row in rows]
 
 
 def teaches_all(corpus: str) -> bool:

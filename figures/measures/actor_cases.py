@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from figures.harness.claim import Preset
+from figures.harness.claim import Preset, knob
 from figures.measures.sampled_updates import LINEAR
 
 GROUP = 4  # rows of a sampled group
@@ -43,6 +43,7 @@ class ActorSetting:
         temperature, seed: of the policy.
         recipe: of a sampled case.
         groups: how many are sampled.
+        sizes: of the groups with dense rewards, up to `most`.
         margin: as in `figures.harness.rows.equals`.
     """
 
@@ -54,6 +55,7 @@ class ActorSetting:
     recipe: str = ""
     groups: int = 0
     margin: float = 0.1
+    sizes: tuple[int, ...] = knob((2, 4, 8))
 
 
 def settings(preset: Preset) -> list[ActorSetting]:

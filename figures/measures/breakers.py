@@ -46,8 +46,6 @@ CASES: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[int, ...]]] = {
 # explanations of an update: the first is true, the others are false
 ASCENDED, SHORTER = "what is climbed instead", "E[R/|o|] alone is climbed"
 REVERSE, UNCLIPPED = "k3 climbs J - beta KL(pi||ref)", "the clip does nothing"
-_BETA = 0.2  # coefficient of the KL term
-_AHEAD = 4  # exact steps between the policy that drew the rows and the clipped one
 
 
 class Explanation(NamedTuple):
@@ -60,12 +58,13 @@ class Explanation(NamedTuple):
 
 @dataclass(frozen=True)
 class BreakerCase:
-    """A breaker in a recipe at a group size, and the policies that it is measured on."""
+    """A breaker in a recipe at a group size, and the policies that it is measured on; `beta` is the KL term's coefficient."""
 
     breaker: str
     recipe: str
     group: int
     pair: PolicyPair
+    beta: float = 0.2
 
     def recipes(self) -> tuple[Learner, Learner]:
         """The recipe with its breaker, and mended."""
@@ -76,7 +75,7 @@ class BreakerCase:
             TOKENS: _and_row_sum(build_learner("dapo")),
             STD: (build_learner("grpo", length="row sum"), build_learner("dr_grpo")),
             CLIP: (build_learner("dr_grpo"), build_learner("dr_grpo")),
-            K3: (build_learner("rloo", kl_loss=Penalty("k3", _BETA)), build_learner("rloo")),
+            K3: (build_learner("rloo", kl_loss=Penalty("k3", self.beta)), build_learner("rloo")),
         }[self.breaker]
 
     def updates(self) -> tuple[ExpectedUpdate, ExpectedUpdate]:
@@ -136,21 +135,29 @@ class BreakerCase:
         now, other = self.trees()
 
         def forward(tree: Tree) -> Tensor:
-            return tree.J - _BETA * kl_at_prefixes(tree, other, now, forward=True)
+            return tree.J - self.beta * kl_at_prefixes(tree, other, now, forward=True)
 
         def reverse(tree: Tree) -> Tensor:
-            return tree.J - _BETA * kl_at_prefixes(tree, other, tree, forward=False)
+            return tree.J - self.beta * kl_at_prefixes(tree, other, tree, forward=False)
 
         update = broken.mean.flat
         return [Explanation(ASCENDED, update, forward), Explanation(REVERSE, update, reverse)]
 
 
 def breaker_case(
-    breaker: str, recipe: str, world: str, seed: int, ascended: int, group: int, device: str = "cpu"
+    breaker: str,
+    recipe: str,
+    world: str,
+    seed: int,
+    ascended: int,
+    group: int,
+    ahead: int = 4,
+    beta: float = 0.2,
+    device: str = "cpu",
 ) -> BreakerCase:
-    """The case of a setting; the clip's policy is a few exact steps ahead of the one that drew the rows."""
-    ahead = _AHEAD if breaker == CLIP else 0
-    return BreakerCase(breaker, recipe, group, ascended_pair(world, seed, ascended, ahead, device))
+    """The case of a setting; the clip's policy is `ahead` exact steps ahead of the one that drew the rows."""
+    steps = ahead if breaker == CLIP else 0
+    return BreakerCase(breaker, recipe, group, ascended_pair(world, seed, ascended, steps, device), beta)
 
 
 def _and_row_sum(learner: Learner) -> tuple[Learner, Learner]:

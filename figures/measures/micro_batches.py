@@ -17,6 +17,8 @@ from agents.recipes.learners import Learner
 from agents.sampling.completions import context_log_probs, sample_completions
 from envs.policy import ContextPolicy
 from envs.token_mdp import TokenMDP
+from envs.world import InputError
+from figures.harness.claim import knob
 
 Part = Int[Tensor, "rows"]
 ALL_ROWS = slice(None)
@@ -25,6 +27,31 @@ EVEN_CUTS = ("8 x 1\ngroup", "4 x 2\ngroups", "4 + 4\ngroups")
 UNEVEN_CUTS = UNWEIGHTED, BY_GROUPS, BY_TOKENS = ("5 + 3", "5 + 3,\nby groups", "5 + 3,\nby tokens")
 HALVED_CUTS = ANEW, ADVANTAGES_KEPT, ALL_KEPT = ("halved\ngroups", "halved,\nA before", "halved,\nall before")
 CUTS = (*EVEN_CUTS, *UNEVEN_CUTS, *HALVED_CUTS)
+
+
+@dataclass(frozen=True)
+class BatchSplitSetting:
+    """One policy, some steps of exact ascent from a random one, and one sampled batch of 8 groups.
+
+    Attributes:
+        seed, ascended: of the policy.
+        world: where the batch is sampled.
+        rows: of a group.
+        lengths: of the clipped steps that are taken part by part.
+        exact_groups: numbers of groups at which the bias of the token mean is computed.
+    """
+
+    seed: int
+    ascended: int = 4
+    world: str = knob("stop (3,3)")
+    rows: int = knob(8)
+    lengths: tuple[float, ...] = knob((0.1, 0.03, 0.01))
+    exact_groups: tuple[int, ...] = knob((1, 2, 4, 8, 16, 32, 64))
+
+    def __post_init__(self) -> None:
+        """Refuse groups that cannot be halved."""
+        if self.rows < 4 or self.rows % 2:
+            raise InputError(f"rows must be an even number >= 4, of a group; got {self.rows}")
 
 
 @dataclass(frozen=True)

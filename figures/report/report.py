@@ -11,6 +11,7 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from latex2mathml.converter import convert
 
+from envs.world import InputError
 from figures.drawing.style import add_caption, house_style, new_figure, save
 from figures.harness.claim import ASSUMPTIONS
 from figures.harness.costs import remember_drawing
@@ -44,7 +45,10 @@ def _draw(verdict: Verdict, out: Path, rows: pd.DataFrame, which: str, stem: str
     title = f"{claim.statement}: {which}{verdict.outcome}{' in all' if which else ''}"
     with house_style():
         figure = new_figure(claim.height)
-        claim.draw(rows, figure)
+        try:
+            claim.draw(rows, figure)
+        except Exception as error:  # rows and verdict are written: they must not be lost behind a picture
+            raise InputError(f"claim {claim.name} cannot be drawn from these rows: {error!r}") from error
         add_caption(figure, title, claim.how_to_read)
         save(figure, out / "figures" / stem)
 

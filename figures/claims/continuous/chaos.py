@@ -14,17 +14,14 @@ from agents.sampling.rollout import rollout
 from agents.sampling.score_function import score_function_gradient
 from envs.lq_variants import ChaoticMap
 from envs.noise import Noise, draw_noise
-from figures.drawing.panels import corner_text, legend_above, points_with_curve
-from figures.drawing.style import EXACT, MARKERS
-from figures.harness.claim import Claim, Part, Preset
+from figures.drawing.chaos import spread_panel
+from figures.drawing.panels import legend_above
+from figures.harness.claim import Claim, Part, Preset, knob
 from figures.harness.rows import Row, at_least, equals
 from figures.harness.statistics import batches, estimate
 from figures.measures.rollouts import sampled
 from theory.continuous.chaotic_map import circle_moments, pathwise_growth_rate
 
-_THETA = (
-    1.0  # the mean log-derivative at beta = 2.5 is positive here and negative at theta = 0.5, where sd explodes too
-)
 _MAPS = {"tame": 0.5, "chaotic": 2.5}
 _HORIZONS = (1, 2, 3, 4, 6, 8, 12, 16, 20)
 _MEANS, _VARIANCES = 4, 8  # horizons up to which means and chaotic variances are judged: beyond, rare paths carry them
@@ -35,12 +32,14 @@ _GROWTH, _EXPLODES, _TAME = "growth = top eigenvalue", "pathwise explodes", "the
 
 @dataclass(frozen=True)
 class ChaosSetting:
-    """One map, one horizon."""
+    """One map, one horizon; `theta` is the policy, `beta` the map's slope where it is not the map's own."""
 
     map: str
     horizon: int
     samples: int
     margin: float
+    theta: float = knob(1.0)  # the mean log-derivative at beta = 2.5 is positive here, and negative at theta = 0.5
+    beta: float | None = knob(None)
 
 
 def settings(preset: Preset) -> list[ChaosSetting]:
@@ -50,9 +49,9 @@ def settings(preset: Preset) -> list[ChaosSetting]:
     return [ChaosSetting(name, horizon, samples, margin) for name in _MAPS for horizon in horizons]
 
 
-def _gradients(world: ChaoticMap, device: str) -> Callable[[Noise], torch.Tensor]:
+def _gradients(world: ChaoticMap, theta: float, device: str) -> Callable[[Noise], torch.Tensor]:
     """Noise -> (sample, 2): pathwise and score-function gradient in theta, no baseline."""
-    policy = ConstantPolicy([_THETA]).to(device)
+    policy = ConstantPolicy([theta]).to(device)
 
     def both(noise: Noise) -> torch.Tensor:
         trajectory = rollout(world, policy, noise)
@@ -64,8 +63,9 @@ def _gradients(world: ChaoticMap, device: str) -> Callable[[Noise], torch.Tensor
 
 def measure(setting: ChaosSetting, rng: torch.Generator, device: str) -> list[Row]:
     """Variance of both estimators against exact moments, their means against the true gradient, and their ratio."""
-    world = ChaoticMap(beta=_MAPS[setting.map], horizon=setting.horizon)
-    exact, gradients = circle_moments(world, _THETA), _gradients(world, device)
+    theta, beta = setting.theta, _MAPS[setting.map] if setting.beta is None else setting.beta
+    world = ChaoticMap(beta=beta, horizon=setting.horizon)
+    exact, gradients = circle_moments(world, theta), _gradients(world, theta, device)
     gradient, sds = exact.gradient[-1], torch.stack([exact.pathwise_sd[-1], exact.score_sd[-1]])
 
     def moments(noise: Noise) -> torch.Tensor:
@@ -73,8 +73,8 @@ def measure(setting: ChaosSetting, rng: torch.Generator, device: str) -> list[Ro
         return torch.stack([values, (values - gradient.to(values)).square()], 1)
 
     estimates = sampled(world, setting.horizon, setting.samples, rng, device, moments)
-    labels = {"map": setting.map, "T": setting.horizon}
-    size = circle_moments(replace(world, horizon=_MEANS), _THETA).gradient.abs().max()
+    labels = {"map": setting.map, "T": setting.horizon, "theta": theta, "beta": beta}
+    size = circle_moments(replace(world, horizon=_MEANS), theta).gradient.abs().max()
     rows: list[Row] = []
     for i, name in enumerate(("pathwise", "score")):
         shared: dict[str, Any] = {"margin": setting.margin, "labels": {**labels, "estimator": name}}
@@ -89,14 +89,17 @@ def measure(setting: ChaosSetting, rng: torch.Generator, device: str) -> list[Ro
 
 def _growth_rows(setting: ChaosSetting, world: ChaoticMap) -> list[Row]:
     """Exact growth of sd(pathwise) per step at long horizons against the square root of the top eigenvalue."""
-    sd = circle_moments(replace(world, horizon=60), _THETA).pathwise_sd
-    rate = max(pathwise_growth_rate(world, _THETA), 1.0)
+    sd = circle_moments(replace(world, horizon=60), setting.theta).pathwise_sd
+    rate = max(pathwise_growth_rate(world, setting.theta), 1.0)
     return equals(_GROWTH, (sd[59] / sd[49]) ** 0.1, rate, tolerance=1e-3, labels={"map": setting.map, "T": 60})
 
 
 def _ratio_rows(setting: ChaosSetting, world: ChaoticMap, rng: torch.Generator, device: str) -> list[Row]:
     """log sd(pathwise) / sd(score function) at the long horizon, from independent batches, must exceed log 10."""
-    sizes, gradients = batches(setting.samples, max(2, setting.samples // _BATCHES)), _gradients(world, device)
+    sizes, gradients = (
+        batches(setting.samples, max(2, setting.samples // _BATCHES)),
+        _gradients(world, setting.theta, device),
+    )
     draws = [draw_noise(world, size, setting.horizon, rng).to(device) for size in sizes]
     spreads = torch.stack([gradients(noise).std(0) for noise in draws])
     ratio = estimate((spreads[:, 0] / spreads[:, 1]).log())
@@ -106,22 +109,12 @@ def _ratio_rows(setting: ChaosSetting, world: ChaoticMap, rng: torch.Generator, 
 
 def draw(rows: pd.DataFrame, figure: Any) -> None:
     """Standard deviation against horizon for both maps, exact moments dashed."""
-    axes, line = figure.subplots(1, 2, sharey=True), {**EXACT, "label": "exact"}
+    axes = figure.subplots(1, len(_MAPS), sharey=True)
     for axis, (name, beta) in zip(axes, _MAPS.items(), strict=True):
-        world = ChaoticMap(beta=beta, horizon=max(_HORIZONS))
-        exact, rate = circle_moments(world, _THETA), pathwise_growth_rate(world, _THETA)
         variances = rows[(rows["part"] == _VARIANCE) & (rows["map"] == name)]
-        sd = variances["measured"] ** 0.5
-        deviations = variances.assign(measured=sd, standard_error=variances["standard_error"] / sd / 2)
-        curves = {"pathwise": ("pathwise", exact.pathwise_sd), "score": ("score function", exact.score_sd)}
-        for marker, (estimator, (shown, curve)) in zip(MARKERS, curves.items(), strict=False):
-            group, horizons = deviations[deviations["estimator"] == estimator], range(1, len(curve) + 1)
-            points_with_curve(axis, group, "T", estimator, shown, (horizons, curve), marker, line)
-        axis.set(title=f"{name} map, beta = {beta}", xlabel="horizon T", yscale="log", xticks=range(0, 21, 4))
-        growth = f"sd(pathwise) in the long run: x{rate:.2f} per step" if rate > 1 else "sd(pathwise) levels off"
-        corner_text(axis, growth)
+        spread_panel(axis, variances, f"{name} map", beta, max(_HORIZONS))
     axes[0].set_ylabel("standard deviation of the gradient")
-    legend_above(figure, axes[0])
+    legend_above(figure, *axes)
 
 
 CLAIM = Claim(

@@ -10,7 +10,7 @@ from agents.policies.linear import LinearPolicy
 from envs.linear_quadratic import LinearQuadratic
 from envs.noise import Noise, draw_noise
 from envs.policy import Policy
-from figures.drawing.panels import Series, diagonal_panel, legend_above
+from figures.drawing.panels import Series, diagonal_panel, legend_above, no_rows
 from figures.drawing.style import MARKERS
 from figures.harness.claim import Claim, Part, Preset
 from figures.harness.rows import Row, equals, vanishes
@@ -96,8 +96,10 @@ def _matched_gap(world: LinearQuadratic, policy: Policy, rng: torch.Generator, d
 def draw(rows: pd.DataFrame, figure: Any) -> None:
     """Measured covariance entries against the closed form, both in units of their scale, for each part."""
     parts = [part for part in (_ANY, _OPTIMAL, _LEFT_OUT) if (rows["part"] == part).any()]
-    axes = figure.subplots(1, len(parts), sharey=True, squeeze=False)[0]
-    for axis, part in zip(axes, parts, strict=True):
+    axes = figure.subplots(1, max(1, len(parts)), sharey=True, squeeze=False)[0]
+    if not parts:
+        no_rows(axes[0])
+    for axis, part in zip(axes, parts, strict=False):
         colour, entries = "control" if part == _LEFT_OUT else "costate", rows[rows["part"] == part]
         systems = zip(MARKERS, entries.groupby("system", sort=False), strict=False)
         series = [Series(group, colour, marker, str(name), "scale", "none") for marker, (name, group) in systems]

@@ -11,7 +11,7 @@ from agents.policies.linear import LinearPolicy
 from envs.noise import draw_noise
 from figures.drawing.panels import legend_above
 from figures.drawing.style import EXACT, MARKERS
-from figures.harness.claim import Claim, Part, Preset
+from figures.harness.claim import Claim, Part, Preset, knob
 from figures.harness.rows import Row, vanishes
 from figures.harness.statistics import Estimate
 from figures.measures.linear_systems import MEMORYLESS, check_system, label, memoryless_system
@@ -19,17 +19,17 @@ from figures.measures.rollouts import costates_of, difference_costates
 from theory.continuous.costates import path_costates
 
 _ROUNDING, _DIFFERENCES = 1e-12, {"chaotic map": 1e-6}  # relative; central differences elsewhere: 1e-9
-_STEP = 1e-5  # central differences err by eps |R| / h and h^2 R'''/6; the chaotic map's R''' reaches 1e6
 _RECURSION, _BY_DIFFERENCES = "autograd = recursion", "autograd = differences"
 _PARTIAL = "partial derivative only"
 
 
 @dataclass(frozen=True)
 class CostateRecursionSetting:
-    """One world, a batch of noisy paths."""
+    """One world, a batch of noisy paths; central differences take steps of length `step`."""
 
     system: str
     samples: int
+    step: float = knob(1e-5)  # h: they err by eps |R| / h and h^2 R'''/6; the chaotic map's R''' reaches 1e6
 
     def __post_init__(self) -> None:
         """Refuse a system that does not exist."""
@@ -57,7 +57,7 @@ def measure(setting: CostateRecursionSetting, rng: torch.Generator, device: str)
     roads = {
         _RECURSION: (path_costates(world, command, states, noise.xi, noise.w), _ROUNDING),
         _BY_DIFFERENCES: (
-            difference_costates(world, policy, states, noise, _STEP),
+            difference_costates(world, policy, states, noise, setting.step),
             _DIFFERENCES.get(setting.system, 1e-9),
         ),
     }
@@ -76,7 +76,7 @@ def measure(setting: CostateRecursionSetting, rng: torch.Generator, device: str)
 def draw(rows: pd.DataFrame, figure: Any) -> None:
     """Largest relative gap against time for each pair of roads, with the tolerance it is judged by."""
     names = list(dict.fromkeys(rows["part"]))
-    axes = figure.subplots(1, len(names), sharey=True)
+    axes = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
     for axis, name in zip(axes, names, strict=True):
         part = rows[rows["part"] == name]
         for marker, (system, group) in zip(MARKERS, part.groupby("system", sort=False), strict=False):

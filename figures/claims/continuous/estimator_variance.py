@@ -11,10 +11,9 @@ from agents.sampling.pathwise import pathwise_gradient
 from agents.sampling.rollout import rollout
 from agents.sampling.score_function import score_function_gradient
 from envs.noise import Noise
-from figures.drawing.estimators import COLOUR_OF, NAMES, variance_ratio_panel
-from figures.drawing.panels import legend_above, points_with_curve
-from figures.drawing.style import MARKERS
-from figures.harness.claim import Claim, Part, Preset
+from figures.drawing.estimators import one_step_panel, variance_ratio_panel
+from figures.drawing.panels import legend_above
+from figures.harness.claim import Claim, Part, Preset, knob
 from figures.harness.rows import Row, at_least, at_most, equals, report
 from figures.harness.statistics import estimate
 from figures.measures.gradient_estimators import ESTIMATORS, sample_estimators
@@ -24,7 +23,6 @@ from theory.continuous.endless import cut_endless
 from theory.continuous.gains import offset_at
 from theory.continuous.lq_gradients import one_step_variances, one_step_world, policy_gradient
 
-_R, _SIGMA = 1.0, 0.5
 _SIZES = {"tiny": (100, 6, 0.25), "quick": (200_000, 20_000, 0.25), "full": (10_000_000, 400_000, 0.05)}
 _RATIOS = (0.0, 0.5, 1.0, 2.0, 4.0)  # mu / sigma of the one-step worlds
 _BATCHES = 20
@@ -36,12 +34,14 @@ _SAVES, _LESS, _RATIO = "a perfect critic saves", "less than the estimator matte
 
 @dataclass(frozen=True)
 class EstimatorVarianceSetting:
-    """A one-step world (`ratio` = mu / sigma), or a system of many steps (`ratio` is None)."""
+    """A one-step world (`ratio` = mu / sigma, noise `sigma`, cost `R`), or a system of many steps (`ratio` is None)."""
 
     system: str
     ratio: float | None
     samples: int
     margin: float
+    sigma: float = knob(0.5)
+    R: float = knob(1.0)
 
     def __post_init__(self) -> None:
         """Refuse a system that does not exist."""
@@ -65,23 +65,23 @@ def measure(setting: EstimatorVarianceSetting, rng: torch.Generator, device: str
 
 def _one_step(setting: EstimatorVarianceSetting, ratio: float, rng: torch.Generator, device: str) -> list[Row]:
     """Squared deviations of each estimator from the true gradient -2 R mu against the closed-form variance."""
-    mu = ratio * _SIGMA
-    world, exact = one_step_world(_R, _SIGMA), one_step_variances(_R, torch.tensor(mu), torch.tensor(_SIGMA))
-    baselines = (0.0, -_R * (mu**2 + _SIGMA**2), float(exact.best_baseline))
+    R, sigma, mu = setting.R, setting.sigma, ratio * setting.sigma
+    world, exact = one_step_world(R, sigma), one_step_variances(R, torch.tensor(mu), torch.tensor(sigma))
+    baselines = (0.0, -R * (mu**2 + sigma**2), float(exact.best_baseline))
     policy = LinearPolicy([[mu]]).to(device)
 
     def squares(noise: Noise) -> torch.Tensor:
         trajectory = rollout(world, policy, noise)
         columns = [pathwise_gradient(policy, trajectory)["K"]]
         columns += [score_function_gradient(world, policy, trajectory, b)["K"] for b in baselines]
-        return (torch.stack(columns, 1)[..., 0, 0] + 2 * _R * mu).square()
+        return (torch.stack(columns, 1)[..., 0, 0] + 2 * R * mu).square()
 
-    variances = sampled(world, 1, setting.samples, rng, device, squares)
-    rows: list[Row] = []
+    variances, rows = sampled(world, 1, setting.samples, rng, device, squares), list[Row]()
+    at = {"ratio": ratio, "system": "one step", "sigma": sigma, "R": R}
     for i, name in enumerate(_ONE_STEP):
-        labels, target = {"estimator": name, "ratio": ratio, "system": "one step"}, getattr(exact, name)
+        labels, target = {**at, "estimator": name}, getattr(exact, name)
         rows += equals(_VARIANCE, variances[i], target, target, margin=setting.margin, labels=labels)
-    labels = {"estimator": "score", "ratio": ratio, "system": "one step"}
+    labels = {**at, "estimator": "score"}
     return rows + equals(
         _IGNORED, variances[1], exact.score_value_baseline, exact.score, margin=setting.margin, labels=labels
     )
@@ -116,13 +116,7 @@ def _many_steps(setting: EstimatorVarianceSetting, rng: torch.Generator, device:
 def draw(rows: pd.DataFrame, figure: Any) -> None:
     """Left: one-step variances on their closed forms. Right: many steps, every estimator over the pathwise one."""
     left, right = figure.subplots(1, 2)
-    one_step = rows[rows["part"] == _VARIANCE]
-    grid = torch.linspace(0, max(_RATIOS), 200, dtype=torch.float64)
-    exact = one_step_variances(_R, _SIGMA * grid, torch.tensor(_SIGMA, dtype=torch.float64))
-    for marker, name in zip(MARKERS, _ONE_STEP, strict=False):
-        group, curve = one_step[one_step["estimator"] == name], (grid, getattr(exact, name))
-        points_with_curve(left, group, "ratio", COLOUR_OF[name], NAMES[name], curve, marker)
-    left.set(title="one step: variance", xlabel="mu / sigma", ylabel="variance of d/dmu", yscale="log")
+    one_step_panel(left, rows[rows["part"] == _VARIANCE], _ONE_STEP, max(_RATIOS))
     variance_ratio_panel(right, rows[rows["part"] == _RATIO])
     legend_above(figure, right)
 

@@ -16,7 +16,7 @@ from envs.linear_quadratic import LinearQuadratic, random_system, scalar
 from envs.noise import FAMILIES, Noise
 from figures.drawing.panels import legend_above
 from figures.drawing.style import COLOURS, EXACT, MARKERS
-from figures.harness.claim import Claim, Part, Preset
+from figures.harness.claim import Claim, Part, Preset, knob
 from figures.harness.rows import Row, equals
 from figures.measures.linear_systems import check_system
 from figures.measures.rollouts import sampled
@@ -35,12 +35,13 @@ _UNIFORM_PATHWISE, _UNIFORM_SCORE = "uniform, pathwise", "uniform, score functio
 
 @dataclass(frozen=True)
 class ScoreEqualsPathwiseSetting:
-    """One world under one noise family."""
+    """One world under one noise family; the policy's gain is `gain` times the optimal one."""
 
     system: str
     noise: str
     samples: int
     margin: float
+    gain: float = knob(0.6)
 
     def __post_init__(self) -> None:
         """Refuse a system that does not exist."""
@@ -56,7 +57,7 @@ def settings(preset: Preset) -> list[ScoreEqualsPathwiseSetting]:
 def measure(setting: ScoreEqualsPathwiseSetting, rng: torch.Generator, device: str) -> list[Row]:
     """Both estimators of dJ/dK against the closed form, and their paired difference on the same noise against 0."""
     world = _WORLDS[setting.system](noise=setting.noise).to()
-    K = 0.6 * riccati(world).K[0]
+    K = setting.gain * riccati(world).K[0]
     policy, value, exact = LinearPolicy(K).to(device), linear_value(world, K), policy_gradient(world, K)
     estimators = partial(_gradients, world, policy, value)
     covariance = sampled(world, 1, setting.samples, rng, device, _xi_products)
@@ -99,7 +100,7 @@ def _gradients(world: LinearQuadratic, policy: LinearPolicy, value: QuadraticVal
 def draw(rows: pd.DataFrame, figure: Any) -> None:
     """Estimated over exact gradient, entry by entry, for every family; exact = 1 dashed."""
     families = list(rows["noise"].unique())
-    axes = figure.subplots(1, len(families), sharey=True)
+    axes = figure.subplots(1, len(families), sharey=True, squeeze=False)[0]
     for axis, family in zip(axes, families, strict=True):
         for i, (estimator, colour) in enumerate({"pathwise": "pathwise", "score function": "score"}.items()):
             group = rows[(rows["noise"] == family) & (rows["estimator"] == estimator)]

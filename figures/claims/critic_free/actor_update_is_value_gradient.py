@@ -66,7 +66,7 @@ def _dense(setting: ActorSetting, rng: torch.Generator, device: str) -> list[Row
     """Rewards at every step: the mean baselines keep their kappa; with std no kappa fits."""
     world, rows = build_world(setting.world).to(device), list[Row]()
     policy = build_policy(world, setting.seed, setting.temperature)
-    for G in (G for G in (2, 4, 8) if setting.most >= G):
+    for G in (G for G in setting.sizes if setting.most >= G):
         labels = {"world": setting.world, "temperature": setting.temperature, "G": G}
         for name, learner, kappa in (("RLOO", rloo(), 1.0), ("Dr. GRPO", dr_grpo(), baseline_kappa(G))):
             gap = parameter_deviation(expected_update(world, policy, learner, G), kappa)

@@ -1,6 +1,5 @@
 """Which normalisers depend on how a batch is cut into micro-batches, and on the order of its parts."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -14,7 +13,7 @@ from figures.drawing.batch_cuts import bias_panel, cut_matrix, parts_panel
 from figures.harness.claim import Claim, Part, Preset
 from figures.harness.rows import Row, report, vanishes
 from figures.measures import micro_batches as cutting
-from figures.measures.micro_batches import Sampled, accumulated, equal_parts, gap, gradient, sample_batch, stepwise
+from figures.measures.micro_batches import BatchSplitSetting, Sampled, accumulated, equal_parts, gap, gradient, stepwise
 from figures.measures.token_mean import expected_token_mean
 from figures.measures.token_systems import build_policy, build_world
 from theory.groups.binary_rewards import alignment
@@ -26,17 +25,9 @@ TOKENS, UNEVEN = "token mean, plain mean of the parts", "parts of 5 and 3 groups
 WRONG, ANEW = "parts weighted by another share", "halved groups, advantages anew"
 LENGTHS, BASELINE = "halved groups, lengths of the half", "baseline over the batch"
 STEPS, BIASED = "a step after each part, either order", "token mean is unbiased"
-_ROUNDING, _WORLD, _GROUPS, _ROWS, _LENGTHS = 1e-9, "stop (3,3)", 8, 8, (0.1, 0.03, 0.01)
+_ROUNDING, _GROUPS = 1e-9, 8
 _MEAN, _BATCH, _COUPLED = "token mean", "batch baseline", ("group token mean", "token mean")  # normalisers
 _RATIO, _COSINE = "ratio", "cosine"
-
-
-@dataclass(frozen=True)
-class BatchSplitSetting:
-    """One policy, some steps of exact ascent from a random one, and one sampled batch of 8 prompts x 8 rows."""
-
-    seed: int
-    ascended: int = 4
 
 
 def settings(preset: Preset) -> list[BatchSplitSetting]:
@@ -65,27 +56,27 @@ def part_of(normaliser: str, cut: str) -> str:
 
 def measure(setting: BatchSplitSetting, rng: torch.Generator, device: str) -> list[Row]:
     """Every cut under every normaliser; the order of rows and of steps; the exact bias of the token mean."""
-    world = build_world(_WORLD).to(device)
+    world = build_world(setting.world).to(device)
     policy = exact_ascent(world, build_policy(world, setting.seed, spread=1.0), (setting.ascended,), 0.02)[0]
-    sampled = sample_batch(world, policy, _GROUPS, _ROWS, rng)
-    shuffled, rows = torch.randperm(_GROUPS * _ROWS, generator=rng).to(device), list[Row]()
+    sampled = cutting.sample_batch(world, policy, _GROUPS, setting.rows, rng)
+    shuffled, rows = torch.randperm(_GROUPS * setting.rows, generator=rng).to(device), list[Row]()
     for name, learner in learners().items():
         labels, whole = {"seed": setting.seed, "normaliser": name}, gradient(sampled, learner)
         rows += vanishes(ORDER, gap(gradient(sampled, learner, shuffled), whole), _ROUNDING, labels=labels)
         for cut, total in cutting.gradients_by_cut(sampled, learner).items():
             rows += vanishes(part_of(name, cut), gap(total, whole), _ROUNDING, labels={**labels, "cut": cut})
-    return rows + _steps(sampled, setting.seed) + _by_count(sampled, setting.seed) + _exact(world, policy, setting.seed)
+    return rows + _steps(sampled, setting) + _by_count(sampled, setting.seed) + _exact(world, policy, setting)
 
 
-def _steps(sampled: Sampled, seed: int) -> list[Row]:
+def _steps(sampled: Sampled, setting: BatchSplitSetting) -> list[Row]:
     """Two clipped steps, one part after the other, against the other order; beside it both parts in one step."""
     learner, parts = learners()["row sum"], equal_parts(sampled.batch, 2)
     size, rows = float(gradient(sampled, learner).norm()), list[Row]()
-    for length in _LENGTHS:
+    for length in setting.lengths:
         forth, back = (stepwise(sampled, learner, order, length / size) for order in (parts, parts[::-1]))
-        rows += vanishes(STEPS, gap(back, forth), _ROUNDING, labels={"seed": seed, "step": length})
+        rows += vanishes(STEPS, gap(back, forth), _ROUNDING, labels={"seed": setting.seed, "step": length})
     forth, back = (accumulated(sampled, learner, order) for order in (parts, parts[::-1]))
-    return rows + vanishes(ORDER, gap(back, forth), _ROUNDING, labels={"seed": seed, "normaliser": "one step"})
+    return rows + vanishes(ORDER, gap(back, forth), _ROUNDING, labels={"seed": setting.seed, "normaliser": "one step"})
 
 
 def _by_count(sampled: Sampled, seed: int) -> list[Row]:
@@ -99,13 +90,15 @@ def _by_count(sampled: Sampled, seed: int) -> list[Row]:
     return rows
 
 
-def _exact(world: TokenMDP, policy: TokenPolicy, seed: int) -> list[Row]:
+def _exact(world: TokenMDP, policy: TokenPolicy, setting: BatchSplitSetting) -> list[Row]:
     """The exact bias of the token mean over 1 ... 64 groups of 4 rows, without std: the row sum's would be 0."""
     learner, rows = build_learner("grpo", std="none"), list[Row]()
-    for groups in (1, 2, 4, 8, 16, 32, 64):
+    for groups in setting.exact_groups:
         update = expected_token_mean(world, policy, learner, 4, groups)
         cosine, scale, bias = alignment(update.mean, update.truth)
-        rows += vanishes(BIASED, bias / scale, _ROUNDING, labels={"seed": seed, "groups": groups, "cosine": cosine})
+        rows += vanishes(
+            BIASED, bias / scale, _ROUNDING, labels={"seed": setting.seed, "groups": groups, "cosine": cosine}
+        )
     return rows
 
 
@@ -113,7 +106,7 @@ def draw(rows: pd.DataFrame, figure: Any) -> None:
     """Normaliser x cut; token mean by the number of parts; its exact bias by the number of groups."""
     grid = figure.add_gridspec(2, 2, width_ratios=(2.5, 1))
     matrix, top, bottom = (figure.add_subplot(grid[place]) for place in ((slice(None), 0), (0, 1), (1, 1)))
-    cut_matrix(matrix, rows[rows["cut"].notna()], cutting.CUTS, _ROUNDING)
+    cut_matrix(matrix, rows, cutting.CUTS, _ROUNDING)
     parts_panel(top, rows[rows["part"] == _RATIO], rows[rows["part"] == _COSINE])
     bias_panel(bottom, rows[rows["part"] == BIASED])
 

@@ -11,14 +11,13 @@ import torch
 from agents.recipes.learners import Learner, grpo, ppo, reinforce, rloo, value_gradient
 from agents.training.settings import TrainingSettings
 from figures.drawing.learning_curves import curves_panel, shares_panel
-from figures.drawing.panels import legend_above
-from figures.harness.claim import Claim, Part, Preset
+from figures.drawing.panels import legend_above, value_of
+from figures.harness.claim import Claim, Part, Preset, knob
 from figures.harness.rows import Row, at_least, equals, report
 from figures.measures.learning_curves import exact_returns, interquartile
 from figures.measures.token_systems import at_least as require
 from figures.measures.token_systems import build_world
 
-_ROWS = 32  # an update, of every learner
 _CURVE = "exact return"
 CLIMBS, FREE, CRITIC = "every learner climbs", "critic-free against learned critic", "exact critic against critic-free"
 LIMIT, BASELINE = "critic-free reaches the exact gradient", "no baseline does as well"
@@ -42,18 +41,20 @@ _LOOKS = dict(zip(LEARNERS, ("exact", "critic", "score_value", "costate", "score
 
 @dataclass(frozen=True)
 class CriticOrNotSetting:
-    """One world; every learner starts from the same `seeds` policies and takes one pass over 32 rows in each update."""
+    """One world; every learner starts from the same `seeds` policies and takes one pass over `rows` in each update."""
 
     world: str
     seeds: int
     steps: int
     rate: float = _RATE
     every: int = 5
+    rows: int = knob(32)
 
     def __post_init__(self) -> None:
-        """Refuse what leaves nothing to compare."""
+        """Refuse what leaves nothing to compare, and less than a group."""
         require(8, seeds=self.seeds)
         require(self.every, steps=self.steps)
+        require(4, rows=self.rows)
 
 
 def settings(preset: Preset) -> list[CriticOrNotSetting]:
@@ -71,11 +72,10 @@ def measure(setting: CriticOrNotSetting, rng: torch.Generator, device: str) -> l
     draws, seeds = np.random.default_rng(first), [first + i for i in range(setting.seeds)]
     curves = {}
     for name, (learner, group) in LEARNERS.items():
-        training = TrainingSettings(
-            setting.steps, _ROWS // group, group, rate=setting.rate, critic_rate=setting.rate, every=setting.every
-        )
+        prompts, rate = setting.rows // group, setting.rate
+        training = TrainingSettings(setting.steps, prompts, group, rate=rate, critic_rate=rate, every=setting.every)
         curves[name] = exact_returns(world, learner, training, seeds)
-    labels = {"world": setting.world, "rate": setting.rate}
+    labels = {"world": setting.world, "rate": setting.rate, "rows": setting.rows}
     rows: list[Row] = []
     for name, curve in curves.items():
         for i, returns in enumerate(curve):
@@ -114,7 +114,7 @@ def draw(rows: pd.DataFrame, figure: Any) -> None:
     axes = figure.subplots(1, len(worlds) + 1, squeeze=False)[0]
     for axis, world in zip(axes, worlds, strict=False):
         curves_panel(axis, curves[curves["world"] == world], _LOOKS)
-        axis.set(xlabel=f"update ({_ROWS} rows each)", title=world)
+        axis.set(xlabel=f"update ({value_of(rows, 'rows', 32)} rows each)", title=world)
     shares_panel(axes[-1], rows[rows["part"] == CLIMBS], worlds, _LOOKS)
     legend_above(figure, axes[0])
 

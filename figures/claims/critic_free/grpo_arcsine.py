@@ -9,7 +9,7 @@ from torch import Tensor
 
 from agents.recipes.learners import grpo
 from figures.drawing.kappa import draw_objectives
-from figures.harness.claim import Claim, Part, Preset
+from figures.harness.claim import Claim, Part, Preset, knob
 from figures.harness.rows import Row, at_most, equals, report, vanishes
 from figures.measures.token_systems import build_policy, build_world
 from theory.differences import directional_slope
@@ -28,18 +28,22 @@ _ARCSINE, _J = "2 arcsin sqrt P at finite G", "GRPO climbs J"
 _COSINE, _SHARE = "cosine", "share of the update"
 _ANY = "any"  # stands for all worlds: the closed forms alone
 _LARGEST = (2, 4, 8, 16, 32, 64, 128, 256, 512)  # group sizes of the closed forms
-_FROM, _CHANCES = 64, (0.1, 0.3, 0.5, 0.8)  # errors are judged from this group size on, at these success probabilities
+_FROM = 64  # errors are judged from this group size on
 
 
 @dataclass(frozen=True)
 class GrpoArcsineSetting:
-    """One world, one random policy, its group sizes; the world "any" stands for the closed forms alone."""
+    """One world, one random policy, its group sizes; the world "any" stands for the closed forms alone.
+
+    Their errors are judged at the success probabilities `chances`.
+    """
 
     world: str
     groups: tuple[int, ...]
     temperature: float = 1.0
     seed: int = 0
     directions: int = 3
+    chances: tuple[float, ...] = knob((0.1, 0.3, 0.5, 0.8))
 
 
 def settings(preset: Preset) -> list[GrpoArcsineSetting]:
@@ -59,7 +63,7 @@ def settings(preset: Preset) -> list[GrpoArcsineSetting]:
 def measure(setting: GrpoArcsineSetting, rng: torch.Generator, device: str) -> list[Row]:
     """The update of one policy against the slopes of its objective and against other gradients; or the limit."""
     if setting.world == _ANY:
-        return [row for G in setting.groups for row in _limit_rows(G)]
+        return [row for G in setting.groups for row in _limit_rows(G, setting.chances)]
     world = build_world(setting.world).to(device)
     policy = build_policy(world, setting.seed, setting.temperature)
     labels = {"world": setting.world, "temperature": setting.temperature, "seed": setting.seed}
@@ -103,9 +107,9 @@ def _prompt_rows(P: Tensor, gradients: Tensor, labels: Row) -> list[Row]:
     return rows
 
 
-def _limit_rows(G: int) -> list[Row]:
+def _limit_rows(G: int, chances: tuple[float, ...]) -> list[Row]:
     """Weight and objective against their limits and the first terms of their errors."""
-    grid, P = torch.linspace(0, 1, 101, dtype=torch.float64)[1:-1], torch.tensor(_CHANCES, dtype=torch.float64)
+    grid, P = torch.linspace(0, 1, 101, dtype=torch.float64)[1:-1], torch.tensor(chances, dtype=torch.float64)
     ratio, labels, axes = grpo_kappa(grid, G) * (grid * (1 - grid)).sqrt(), {"world": _ANY, "G": G}, ("chance",)
     rows = at_most(_BELOW, ratio, 1.0, tolerance=_ROUNDING, labels=labels, axes=("grid",))
     if G < _FROM:

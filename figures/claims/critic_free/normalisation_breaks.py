@@ -8,7 +8,7 @@ import torch
 
 from figures.drawing.normalisation import bias_panel, drift_panel, weight_panel
 from figures.drawing.panels import legend_above
-from figures.harness.claim import Claim, Part, Preset
+from figures.harness.claim import Claim, Part, Preset, knob
 from figures.harness.rows import Row, at_least, at_most, equals, report, vanishes
 from figures.measures import breakers
 from figures.measures.breakers import BREAKERS, CASES, LENGTH, NO_STD, STD, TOKENS, BreakerCase, breaker_case
@@ -32,6 +32,8 @@ class NormalisationBreaksSetting:
     seed: int
     ascended: int
     group: int
+    ahead: int = knob(4)  # exact steps between the policy that drew the rows and the clipped one
+    beta: float = knob(0.2)  # coefficient of the KL term
 
 
 def settings(preset: Preset) -> list[NormalisationBreaksSetting]:
@@ -54,8 +56,7 @@ def measure(setting: NormalisationBreaksSetting, rng: torch.Generator, device: s
     case = breaker_case(**asdict(setting), device=device)
     broken, mended = case.updates()
     one_length = setting.breaker == LENGTH and setting.world.startswith("lock")
-    labels = {**asdict(setting), "case": f"{setting.recipe}, {setting.world}, G={setting.group}"}
-    rows: list[Row] = []
+    labels, rows = {**asdict(setting), "case": f"{setting.recipe}, {setting.world}, G={setting.group}"}, list[Row]()
     for part, update in ((MENDED if one_length else setting.breaker, broken), (MENDED, mended)):
         cosine, scale, bias = alignment(update.mean, update.truth)
         own = {**labels, "cosine": cosine, "kappa": scale, "P": float(broken.J)}

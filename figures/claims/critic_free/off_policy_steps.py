@@ -9,7 +9,8 @@ import torch
 from envs.policy import TokenPolicy
 from envs.token_mdp import TokenMDP
 from figures.drawing.off_policy import draw_off_policy
-from figures.harness.claim import Claim, Part, Preset
+from figures.drawing.panels import with_columns
+from figures.harness.claim import Claim, Part, Preset, knob
 from figures.harness.rows import Row, at_least, vanishes
 from figures.measures import off_policy
 from figures.measures.off_policy import LOCK, ONE, STOP, relative_gap, sine
@@ -21,7 +22,7 @@ WHOLE, ONE_TOKEN = "whole-row importance: grad J", "one token: importance: grad 
 LAST, EARLIER = "token importance, last token: grad V", "token importance, first token: grad V"
 ONE_WINNER = "one winning row, no baseline: along grad J"
 CLIP, NO_CLIP = "the clip comes to act", "without a clip no token is silenced"
-_ROUNDING, _ASCENT_RATE, _SHARE = 1e-9, 0.0003, 0.01
+_ROUNDING, _SHARE = 1e-9, 0.01
 _CLIPPED = ("dr_grpo", "grpo", "dapo", "gspo")
 _WITH_LENGTH = ("dapo", "gspo", "cispo")  # not along grad J even at the first step, where lengths vary
 
@@ -37,6 +38,7 @@ class OffPolicyStepsSetting:
     ages: tuple[int, ...] = ()
     group: int = 3
     temperature: float = 1.0
+    ascent_rate: float = knob(0.0003)
 
 
 def settings(preset: Preset) -> list[OffPolicyStepsSetting]:
@@ -99,7 +101,7 @@ def _clip_rows(name: str, shares: list[float], seed: int) -> list[Row]:
 
 def _stale(setting: OffPolicyStepsSetting, world: TokenMDP, policy: TokenPolicy) -> list[Row]:
     """Updates on rows of policies that are some steps of exact ascent old."""
-    now, older = off_policy.stale_policies(world, policy, setting.ages, _ASCENT_RATE)
+    now, older = off_policy.stale_policies(world, policy, setting.ages, setting.ascent_rate)
     rows: list[Row] = []
     for age, old in older.items():
         distance = off_policy.total_variation(world, now, old)
@@ -114,6 +116,7 @@ def _stale(setting: OffPolicyStepsSetting, world: TokenMDP, policy: TokenPolicy)
 
 def draw(rows: pd.DataFrame, figure: Any) -> None:
     """Cosines against inner step and age, silenced tokens, and the angle against the distance between the policies."""
+    rows = with_columns(rows, "step", "TV", "cosine", "silenced", "learner")
     rows = rows[(rows["learner"] != "whole row") & ~rows["part"].isin((LAST, EARLIER, CLIP, NO_CLIP))]
     shown = rows[(rows["world"] == STOP) & (rows["seed"] == rows["seed"].max())]
     moved = rows[(rows["TV"] > 0) & (rows["measured"] > _ROUNDING)]

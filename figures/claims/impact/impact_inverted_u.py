@@ -6,12 +6,13 @@ import numpy as np
 import pandas as pd
 
 from figures.drawing.impact import gain_panel, known_panel
-from figures.drawing.panels import legend_above
+from figures.drawing.panels import legend_above, value_of, with_columns
 from figures.harness.claim import Part
 from figures.harness.rows import Row, at_most, report
 from figures.harness.statistics import Estimate, estimate
 from figures.impact.runs import EXACT_ADAM, EXACT_SGD, MAIN, UNBIASED, claim_on_runs
 from figures.impact.tables import (
+    CLEAN,
     HALF_GUESSED,
     Runs,
     aligned,
@@ -78,7 +79,8 @@ def _before_rl(runs: Runs, corpus: str) -> list[Row]:
 
 def draw(rows: pd.DataFrame, figure: Any) -> None:
     """Pretraining itself, gains of GRPO for every budget, gains of every recipe at the largest; two corpora."""
-    shown = two_corpora(list(dict.fromkeys(rows["corpus"].dropna())))
+    rows = with_columns(rows, "tokens", "budget", "recipe", "corpus")
+    shown = two_corpora(list(dict.fromkeys(rows["corpus"].dropna()))) or [CLEAN]
     axes = figure.subplots(len(shown), 3, squeeze=False)
     curves = rows[rows["part"] == "curve"]
     for line, corpus in zip(axes, shown, strict=True):
@@ -86,11 +88,12 @@ def draw(rows: pd.DataFrame, figure: Any) -> None:
         known_panel(line[0], rows[rows["corpus"] == corpus], f"pretraining, corpus: {corpus}")
         gain_panel(line[1], here[here["recipe"] == MAIN], "budget", f"{MAIN}, by RL updates")
         largest = here[here["budget"] == here["budget"].max()]
-        gain_panel(line[2], largest, "recipe", f"after {largest['budget'].max():.0f} updates")
+        gain_panel(line[2], largest, "recipe", f"after {value_of(largest, 'budget', 0):.0f} updates")
         line[1].sharey(line[2])
     legend_above(figure, axes[0, 0])
     for axis in axes[0, 1:]:
-        axis.legend(fontsize=8)
+        if axis.get_legend_handles_labels()[0]:
+            axis.legend(fontsize=8)
 
 
 CLAIM = claim_on_runs(

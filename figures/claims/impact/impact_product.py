@@ -8,7 +8,7 @@ import pandas as pd
 
 from figures.drawing.impact import curves_panel, left_out_panel, scores_panel
 from figures.drawing.impact_advice import advice
-from figures.drawing.panels import legend_above
+from figures.drawing.panels import legend_above, with_columns
 from figures.harness.claim import Part
 from figures.harness.rows import Row, at_least, at_most, report
 from figures.impact.contest import (
@@ -90,9 +90,9 @@ def _by_optimiser(study: pd.DataFrame) -> list[Row]:
 
 def draw(rows: pd.DataFrame, figure: Any) -> None:
     """Gain along pretraining with predictions, predictions against gains, and all predictors with all scores."""
-    grid = figure.add_gridspec(2, 3, height_ratios=(1, 1.75))
+    rows, grid = with_columns(rows, "corpus", "largest", "tokens"), figure.add_gridspec(2, 3, height_ratios=(1, 1.75))
     curves = rows[rows["part"] == "curve"]
-    shown = two_corpora(list(dict.fromkeys(rows["corpus"].dropna())))
+    shown = two_corpora(list(dict.fromkeys(rows["corpus"].dropna()))) or [CLEAN]
     axes = [figure.add_subplot(grid[0, i]) for i in range(len(shown))]
     for axis, corpus in zip(axes, shown, strict=True):
         curves_panel(axis, curves[curves["corpus"] == corpus], SHOWN, f"{MAIN}, corpus: {corpus}")

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from figures.drawing.impact import alignment_panel, cap_panel, token_axis
+from figures.drawing.panels import with_columns
 from figures.drawing.style import COLOURS, EXACT, MARKERS
 from figures.harness.claim import Part
 from figures.harness.rows import Row, at_least, at_most, report
@@ -45,7 +46,7 @@ def _course(points: pd.DataFrame, corpus: str) -> list[Row]:
 
 def draw(rows: pd.DataFrame, figure: Any) -> None:
     """Signal under its cap, and the alignment, along pretraining."""
-    left, right = figure.subplots(1, 2)
+    (left, right), rows = figure.subplots(1, 2), with_columns(rows, "tokens")
     for i, corpus in enumerate(two_corpora(list(dict.fromkeys(rows["corpus"])))):
         here, colour = rows[rows["corpus"] == corpus], COLOURS[("costate", "score")[i]]
         cap_panel(left, here, colour, corpus)

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from figures.drawing.impact import centres_by_corpus_panel, centres_by_group_panel
+from figures.drawing.panels import with_columns
 from figures.harness.claim import Part
 from figures.harness.rows import Row, at_least, at_most, report
 from figures.harness.statistics import Estimate
@@ -86,6 +87,9 @@ def _by_group(centres: Centres) -> list[Row]:
 def draw(rows: pd.DataFrame, figure: Any) -> None:
     """Centres of the gains: by corpus and budget, and by group size."""
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=(1.6, 1))
+    rows = with_columns(
+        rows, "part", "recipe", "corpus", "group", "budget"
+    )  # where nothing gained there is no row at all
     centres = rows[rows["part"] == "centre"]
     centres_by_corpus_panel(left, centres, (MAIN, EXACT_ADAM))
     groups = centres[(centres["recipe"] == MAIN) & (centres["corpus"] == CLEAN)]

@@ -11,8 +11,9 @@ import torch
 from agents.policies.closed_attention import Closed, ClosedAttention, beyond, everything, in_head, in_layer
 from agents.policies.transformer import Transformer
 from envs.token_mdp import TokenMDP
+from figures.drawing.panels import no_rows, with_columns
 from figures.drawing.style import COLOURS, EXACT, MARKERS, heatmap
-from figures.harness.claim import Claim, Part, Preset
+from figures.harness.claim import Claim, Part, Preset, knob
 from figures.harness.rows import Row, report, vanishes
 from figures.measures.token_systems import HEADS, LAYERS, build_policy, build_world, reaches, rms_gap
 from theory.tokens.costates import expected_costates
@@ -23,18 +24,20 @@ _ROUNDING = 1e-9  # of the value gradient
 OWN, NOTHING_LOST = "all closed: what is left is the own step", "all closed: nothing is lost"
 _LAST, _IDLE = "after the last block nothing travels", "distractor: nothing has to travel"
 _SHARE = "share lost"
-_STEPS, _RATE = 12, 0.003  # of exact ascent: trained on the way, not to the end, where no gradient is left
 _HUES = ("costate", "score", "score_value", "control", "critic")
 WORLDS = ("garnet (4,4)", "lock (3,4)", "parity (2,5)", "copy (2,3)", "distractor (3,4)")
 
 
 @dataclass(frozen=True)
 class AttentionTransportSetting:
-    """One world, one policy, random or on its way up by exact ascent."""
+    """One world, one policy, random or on its way up by exact ascent: not to the end, where no gradient is left."""
 
     world: str
     trained: bool
     seed: int
+    steps: int = knob(12)
+    rate: float = knob(0.003)
+    site: str = knob("embedding")
 
 
 def settings(preset: Preset) -> list[AttentionTransportSetting]:
@@ -58,21 +61,19 @@ def closings(horizon: int) -> Iterator[tuple[str, Closed]]:
 
 
 def measure(setting: AttentionTransportSetting, rng: torch.Generator, device: str) -> list[Row]:
-    """Share of the value gradient lost under every closing at prefixes of every length; alpha = 1, embedding site, exact."""
+    """Share of the value gradient lost under every closing at prefixes of every length; alpha = 1, exact."""
     world = build_world(setting.world).to(device)
     policy = build_policy(world, setting.seed)
     if setting.trained:
-        (policy,) = exact_ascent(world, policy, (_STEPS,), _RATE)
+        (policy,) = exact_ascent(world, policy, (setting.steps,), setting.rate)
     labels = {"world": setting.world, "trained": setting.trained, "seed": setting.seed}
-    whole, reach = expected_costates(world, policy, "score", "embedding"), reaches(world, policy)
-    alive = sum(
-        float(g.norm()) > _ROUNDING * float(whole[0].norm()) for g in whole
-    )  # levels where anything is at stake
-    rows = _exact_rows(world, policy, labels)
+    whole, reach = expected_costates(world, policy, "score", setting.site), reaches(world, policy)
+    at_stake = [float(g.norm()) > _ROUNDING * float(whole[0].norm()) for g in whole]  # levels where anything is
+    rows = _exact_rows(world, policy, setting.site, labels)
     for name, closed in closings(world.horizon):
-        left = expected_costates(world, ClosedAttention(policy, closed), "score", "embedding")
+        left = expected_costates(world, ClosedAttention(policy, closed), "score", setting.site)
         lost = [rms_gap(*level) for level in zip(left, whole, reach, strict=True)]
-        for k, share in enumerate(lost[:alive]):
+        for k, share in enumerate(lost[: sum(at_stake)]):
             rows += report(_SHARE, share, labels={**labels, "closed": name, "k": k})
         if name == "all":
             part = _IDLE if setting.world.startswith("distractor") else NOTHING_LOST
@@ -80,11 +81,10 @@ def measure(setting: AttentionTransportSetting, rng: torch.Generator, device: st
     return rows
 
 
-def _exact_rows(world: TokenMDP, policy: Transformer, labels: dict[str, Any]) -> list[Row]:
+def _exact_rows(world: TokenMDP, policy: Transformer, site: str, labels: dict[str, Any]) -> list[Row]:
     """With all edges closed the prompt keeps its own covariance alone; after the last block closing changes nothing."""
-    shut = ClosedAttention(policy, everything)
-    split = error_split(world, policy, 1.0, "embedding")
-    own = expected_costates(world, shut, "score", "embedding")[0][:, -1]
+    shut, split = ClosedAttention(policy, everything), error_split(world, policy, 1.0, site)
+    own = expected_costates(world, shut, "score", site)[0][:, -1]
     gap = (own - split.sampling[0]).norm() / split.value_gradient.norm()
     rows = vanishes(OWN, gap, _ROUNDING, labels=labels)
     after = [expected_costates(world, each, "score", f"layer{LAYERS}")[0][:, -1] for each in (policy, shut)]
@@ -93,10 +93,10 @@ def _exact_rows(world: TokenMDP, policy: Transformer, labels: dict[str, Any]) ->
 
 def draw(rows: pd.DataFrame, figure: Any) -> None:
     """Left, the share lost at the prompt for every closing and world; right, for all edges closed, along the prefix."""
-    shares = rows[rows["part"] == _SHARE].astype({"k": int})
+    shares = with_columns(rows, "k", "closed")[rows["part"] == _SHARE].astype({"k": int})
     left, right = figure.subplots(1, 2, width_ratios=(7, 4))
-    _draw_table(left, shares[shares["k"] == 0])
-    _draw_lengths(right, shares[shares["closed"] == "all"])
+    for axis, panel, own in ((left, _draw_table, shares["k"] == 0), (right, _draw_lengths, shares["closed"] == "all")):
+        panel(axis, shares[own]) if own.any() else no_rows(axis)
 
 
 def _draw_table(axis: Any, rows: pd.DataFrame) -> None:
@@ -106,8 +106,8 @@ def _draw_table(axis: Any, rows: pd.DataFrame) -> None:
     table.index = pd.Index([f"{world.split(' ')[0]}, {policy}" for world, policy in table.index])
     heatmap(table, axis, annot=True, fmt=".2f", cmap="cividis", vmin=0, cbar=False, annot_kws={"fontsize": 8})
     axis.set(xlabel="edges closed to autograd", ylabel="", title="share of the value gradient lost at the prompt")
-    axis.tick_params(axis="x", rotation=40, labelsize=9)
-    axis.tick_params(axis="y", labelsize=9)
+    axis.tick_params(labelsize=9)
+    axis.tick_params(axis="x", rotation=40)
 
 
 def _draw_lengths(axis: Any, rows: pd.DataFrame) -> None:

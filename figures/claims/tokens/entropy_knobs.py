@@ -9,33 +9,51 @@ import torch
 from scipy.stats import spearmanr
 
 from envs.token_mdp import TokenMDP
-from figures.drawing.panels import corner_text, legend_above
-from figures.drawing.style import COLOURS, EXACT
+from envs.world import InputError
+from figures.drawing.entropy_knobs import KNOBS, draw_sweeps
 from figures.harness.claim import Claim, Part, Preset
+from figures.harness.claim import knob as adjustable
 from figures.harness.rows import Row, at_most, report
 from figures.harness.statistics import estimate
 from figures.measures.token_systems import build_policy, build_world
 from theory.tokens.error_split import error_split
 
 _WORLDS = ("garnet", "lock", "arithmetic", "distractor")
-_KNOBS = {"temperature": np.geomspace(0.1, 10, 7), "offset": np.linspace(0, 10, 7)}
-_LOOKS = {"temperature": ("control", 0.04), "offset": ("costate", 0.10)}  # knob -> colour, height of its text
+_TEMPERATURES, _OFFSETS = tuple(np.geomspace(0.1, 10, 7).tolist()), tuple(np.linspace(0, 10, 7).tolist())
 _BOUND, _SWEEP, _RANK = "the bound is kept", "sweep", "rank correlation with "
 _NOTHING = 1e-12  # errors below this are rounding and count as equal
-_VISIBLE = 1e-8  # smaller errors are not drawn
 
 
 @dataclass(frozen=True)
 class EntropyKnobsSetting:
-    """One knob, swept for several random policies in every world."""
+    """One knob, swept over its values for several random policies in every world; tokens are relaxed to `alpha`."""
 
     knob: str
     seeds: int
+    temperatures: tuple[float, ...] = adjustable(_TEMPERATURES)
+    offsets: tuple[float, ...] = adjustable(_OFFSETS)
+    worlds: tuple[str, ...] = adjustable(_WORLDS)
+    alpha: float = adjustable(1.0)
+    site: str = adjustable("layer1")
+
+    def __post_init__(self) -> None:
+        """Refuse what leaves nothing to compare."""
+        if self.knob not in KNOBS:
+            raise InputError(f"knob must be one of {', '.join(KNOBS)}; got {self.knob!r}")
+        if len(set(self.values)) < 2 or (self.knob == "temperature" and min(self.values) <= 0):
+            raise InputError(f"{self.knob}s must be at least two numbers, temperatures > 0; got {self.values}")
+        if len(self.worlds) * self.seeds < 2:
+            raise InputError("seeds and worlds must make at least two policies: a mean rank correlation needs two")
+
+    @property
+    def values(self) -> tuple[float, ...]:
+        """Values of the knob that is swept."""
+        return self.temperatures if self.knob == "temperature" else self.offsets
 
 
 def settings(preset: Preset) -> list[EntropyKnobsSetting]:
     """Both knobs, in the tiny preset one."""
-    knobs = ("offset",) if preset == "tiny" else tuple(_KNOBS)
+    knobs = ("offset",) if preset == "tiny" else tuple(KNOBS)
     return [EntropyKnobsSetting(knob, {"tiny": 1, "quick": 4, "full": 80}[preset]) for knob in knobs]
 
 
@@ -43,10 +61,10 @@ def measure(setting: EntropyKnobsSetting, rng: torch.Generator, device: str) -> 
     """Largest rise of ln error along each sweep of falling entropy, exact; the bound; rank correlations, reported."""
     ranks: list[list[float]] = []
     rows: list[Row] = []
-    for name in _WORLDS:
+    for name in setting.worlds:
         world = build_world(name).to(device)
         for seed in range(setting.seeds):
-            error, H, bound = _sweep(world, seed, setting.knob)
+            error, H, bound = _sweep(world, seed, setting)
             labels = {"knob": setting.knob, "world": name, "seed": seed}
             rise = np.diff(np.log(np.maximum(error, _NOTHING))).max()
             rows += at_most(f"{setting.knob}: the error never rises", rise, 0.0, tolerance=1e-6, labels=labels)
@@ -60,47 +78,22 @@ def measure(setting: EntropyKnobsSetting, rng: torch.Generator, device: str) -> 
     return rows
 
 
-def _sweep(world: TokenMDP, seed: int, knob: str) -> np.ndarray:
-    """(error, entropy, bound of tier 2) at every value of the knob, entropy falling: means over the prompts at alpha = 1."""
+def _sweep(world: TokenMDP, seed: int, setting: EntropyKnobsSetting) -> np.ndarray:
+    """(error, entropy, bound of tier 2) at every value of the knob, entropy falling: means over the prompts."""
     points = []
-    for value in _KNOBS[knob]:
-        split = error_split(world, build_policy(world, seed, **{knob: float(value)}), 1.0, "layer1")
+    for value in setting.values:
+        policy = build_policy(world, seed, **{setting.knob: value})
+        split = error_split(world, policy, setting.alpha, setting.site)
         points.append((float(split.error.mean()), float(split.entropy.mean()), float(split.tiers[2].mean())))
     return np.array(sorted(points, key=lambda point: -point[1])).T
 
 
 def draw(rows: pd.DataFrame, figure: Any) -> None:
     """Error against entropy and against the bound, both knobs, every world and seed."""
-    left, right = figure.subplots(1, 2, sharey=True)
-    sweep = rows[rows["part"] == _SWEEP]
-    for knob in _LOOKS:
-        ranks = rows[(rows["knob"] == knob) & rows["part"].str.startswith(_RANK)].set_index("part")["measured"]
-        visible = sweep[(sweep["knob"] == knob) & (sweep["measured"] > _VISIBLE)]
-        if not visible.empty:
-            _draw_knob(left, visible, "H", f"{knob}: rank corr. {ranks[_RANK + 'entropy']:.2f}")
-            _draw_knob(right, visible, "target", f"{knob}: rank corr. {ranks[_RANK + 'bound']:.2f}")
-            left.plot([], [], "o-", color=COLOURS[_LOOKS[knob][0]], label=f"entropy lowered by {knob}")
-    ends = [sweep["target"].clip(lower=_VISIBLE).min(), sweep["target"].max()]
-    right.plot(ends, ends, label="error = bound (exact limit)", **EXACT)
-    left.set(xscale="log", yscale="log", xlabel="mean entropy (nats)", ylabel="|grad V - E1|", xlim=(1e-3, 2))
-    right.set(xscale="log", xlabel="sum E[ D_w osc(Q) min(1/4, G/2) ]")
-    legend_above(figure, left, right)
-
-
-def _draw_knob(axis: Any, rows: pd.DataFrame, x: str, text: str) -> None:
-    """One line per policy, and in the corner `text` with the spread of the points."""
-    name, height = _LOOKS[rows["knob"].iloc[0]]
-    for _, line in rows.groupby(["world", "seed"]):
-        axis.plot(line[x], line["measured"], "o-", color=COLOURS[name], ms=3, lw=0.7, alpha=0.45)
-    spread = _spread(rows[x].to_numpy(), rows["measured"].to_numpy())
-    corner_text(axis, f"{text}, spread {spread:.2f}", height, color=COLOURS[name])
-
-
-def _spread(x: np.ndarray, error: np.ndarray) -> float:
-    """Standard deviation of ln error about a straight line in ln x: 0 where all points lie on one line."""
-    keep = (error > _VISIBLE) & (x > _VISIBLE)
-    u, v = np.log(x[keep]), np.log(error[keep])
-    return float(np.std(v - np.polyval(np.polyfit(u, v, 1), u)))
+    ranks = {
+        name: rows[rows["part"] == _RANK + name].groupby("knob")["measured"].mean() for name in ("entropy", "bound")
+    }
+    draw_sweeps(figure, rows[rows["part"] == _SWEEP], ranks)
 
 
 CLAIM = Claim(

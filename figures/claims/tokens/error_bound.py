@@ -5,7 +5,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from figures.drawing.panels import legend_above
+from figures.drawing.panels import legend_above, no_rows, with_columns
 from figures.drawing.style import COLOURS, EXACT, MARKERS
 from figures.harness.claim import Claim, Part
 from figures.harness.rows import Row, at_most, vanishes
@@ -41,9 +41,9 @@ def measure(setting: SplitSetting, rng: torch.Generator, device: str) -> list[Ro
 def draw(rows: pd.DataFrame, figure: Any) -> None:
     """Left, error against each tier on log axes; right, how much larger than the error every tier is, by world."""
     left, right = figure.subplots(1, 2)
-    tiers = rows[(rows["part"] == _WITHIN) & (rows["alpha"] > 0)]
-    _draw_errors(left, tiers)
-    _draw_slack(right, tiers)
+    tiers = with_columns(rows, "tier")[(rows["part"] == _WITHIN) & (rows["alpha"] > 0)]
+    for axis, draw_panel in ((left, _draw_errors), (right, _draw_slack)):
+        no_rows(axis) if tiers.empty else draw_panel(axis, tiers)
     legend_above(figure, left)
 
 

@@ -10,7 +10,7 @@ from scipy.stats import spearmanr
 
 from envs.world import InputError
 from figures.drawing.large_vocabulary import draw_large_vocabulary
-from figures.harness.claim import Claim, Part, Preset
+from figures.harness.claim import Claim, Part, Preset, knob
 from figures.harness.rows import Labels, Row, at_most, equals, report
 from figures.measures.state_readers import POLICIES, QUANTITIES, quantities, splits_by_rewards, two_clusters
 from theory.tokens.state_reading import StateReadingSplit
@@ -25,15 +25,18 @@ _RANKS = "rank correlation with the error"
 
 @dataclass(frozen=True)
 class LargeVocabularySetting:
-    """One random network per vocabulary size, policy and way of tying; the worlds are random as well."""
+    """One random network per vocabulary size, policy, way of tying; the worlds are random too."""
 
     network: int
     sizes: tuple[int, ...]
+    policies: tuple[str, ...] = knob(tuple(POLICIES))
 
     def __post_init__(self) -> None:
         """Refuse sizes that carry no slope, hold no token for every state, have no even clusters, or fill the memory."""
         if len(set(self.sizes)) < 2 or not all(8 <= V <= 2**20 and V % 2 == 0 for V in self.sizes):
             raise InputError(f"sizes must be at least two even numbers from 8 to {2**20}; got {self.sizes}")
+        if not self.policies or not set(self.policies) <= set(POLICIES):
+            raise InputError(f"policies must be among {', '.join(POLICIES)}; got {self.policies}")
 
 
 def settings(preset: Preset) -> list[LargeVocabularySetting]:
@@ -45,10 +48,9 @@ def settings(preset: Preset) -> list[LargeVocabularySetting]:
 
 def measure(setting: LargeVocabularySetting, rng: torch.Generator, device: str) -> list[Row]:
     """The grid of one network: every bound, the controls, the quantities, their slopes and rank correlations."""
-    rows: list[Row] = []
-    points: list[dict[str, Any]] = []
+    rows, points = list[Row](), list[dict[str, Any]]()
     for V in setting.sizes:
-        for kind in POLICIES:
+        for kind in setting.policies:
             for tied in (True, False):
                 splits = splits_by_rewards(V, kind, tied, rng, device)
                 labels = {"V": V, "policy": kind, "tied": tied, "network": setting.network}
@@ -88,12 +90,8 @@ def _cluster_rows(split: StateReadingSplit, labels: Labels) -> list[Row]:
 
 def _sizes(split: StateReadingSplit) -> dict[str, float]:
     """Tiers 1 and 2, the error, and the error in units of `sum gamma^k E[D_w osc(Q)]`."""
-    sizes = {
-        "tier 1": split.tiers[1],
-        "tier 2": split.tiers[2],
-        "error": split.error,
-        "factor": split.error / split.reach,
-    }
+    sizes = {"tier 1": split.tiers[1], "tier 2": split.tiers[2]}
+    sizes |= {"error": split.error, "factor": split.error / split.reach}
     return {name: float(size) for name, size in sizes.items()}
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from envs.policy import TokenPolicy
 from envs.token_mdp import TokenMDP
 from figures.drawing.bias_and_spread import draw_bias_and_spread
-from figures.harness.claim import Claim, Part, Preset
+from figures.harness.claim import Claim, Part, Preset, knob
 from figures.harness.rows import Labels, Row, equals, report, vanishes
 from figures.harness.statistics import Estimate, estimate
 from figures.measures.sampled_updates import costate_samples
@@ -23,7 +23,6 @@ from theory.tokens.forward_mode import forward_value_gradient
 from theory.tokens.prefix_tree import token_roots
 
 _ROUNDING = 1e-9  # of the value gradient
-_SITE = "layer1"
 UNBIASED = {  # costate -> part
     "straight_through": "straight-through is unbiased",
     "reinmax": "ReinMax is unbiased",
@@ -31,8 +30,8 @@ UNBIASED = {  # costate -> part
     "gumbel": "Gumbel is unbiased",
 }
 ENUMERATED, SAMPLED = ("straight_through", "reinmax", "soft"), ("score", "straight_through", "reinmax", "gumbel")
-_ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
 _OWN, _ONE, _MEANS = "soft = its own value gradient", "one token: exact", "sampled mean = exact mean"
+_Case = tuple[TokenMDP, TokenPolicy, Tensor]  # and the value gradient
 
 
 @dataclass(frozen=True)
@@ -45,6 +44,8 @@ class RelaxedCostatesSetting:
     tau_g: tuple[float, ...]
     samples: int
     margin: float
+    alphas: tuple[float, ...] = knob((0.0, 0.25, 0.5, 0.75, 1.0))
+    site: str = knob("layer1")
 
     def __post_init__(self) -> None:
         """Refuse fewer samples than a standard error needs."""
@@ -68,25 +69,25 @@ def measure(setting: RelaxedCostatesSetting, rng: torch.Generator, device: str) 
     """Exact bias against grad V_1 for every alpha, and the samples' bias and spread at alpha = 1, at the (first) prompt."""
     world = build_world(setting.world).to(device)
     policy = build_policy(world, setting.seed, setting.temperature)
-    truth, own = (forward_value_gradient(world, policy, alpha, _SITE)[0] for alpha in (1.0, 0.0))
+    truth, own = (forward_value_gradient(world, policy, alpha, setting.site)[0] for alpha in (1.0, 0.0))
     labels = {"world": setting.world, "temperature": setting.temperature, "seed": setting.seed}
-    rows = _exact_rows(world, policy, truth, labels)
-    gap = (_mean(world, policy, "soft") - own).norm() / own.norm()
+    rows = _exact_rows((world, policy, truth), setting, labels)
+    gap = (_mean(world, policy, "soft", setting.site) - own).norm() / own.norm()
     rows += vanishes(_OWN, gap, _ROUNDING, labels=labels)
-    return rows + _sampled_rows(world, policy, truth, setting, rng, labels)
+    return rows + _sampled_rows((world, policy, truth), setting, rng, labels)
 
 
-def _mean(world: TokenMDP, policy: TokenPolicy, name: str, alpha: float = 1.0) -> Tensor:
+def _mean(world: TokenMDP, policy: TokenPolicy, name: str, site: str, alpha: float = 1.0) -> Tensor:
     """Exact mean of a costate at the first prompt."""
-    return expected_costates(world, policy, name, _SITE, alpha)[0][0, -1]
+    return expected_costates(world, policy, name, site, alpha)[0][0, -1]
 
 
-def _exact_rows(world: TokenMDP, policy: TokenPolicy, truth: Tensor, labels: Labels) -> list[Row]:
+def _exact_rows(case: _Case, setting: RelaxedCostatesSetting, labels: Labels) -> list[Row]:
     """Relative bias of the enumerated costates; judged at alpha = 1 (soft: at its own alpha, 0)."""
-    rows: list[Row] = []
+    (world, policy, truth), rows = case, list[Row]()
     for name in ENUMERATED:
-        for alpha in (1.0,) if name == "soft" else _ALPHAS:
-            bias = (_mean(world, policy, name, alpha) - truth).norm() / truth.norm()
+        for alpha in (1.0,) if name == "soft" else setting.alphas:
+            bias = (_mean(world, policy, name, setting.site, alpha) - truth).norm() / truth.norm()
             here = {**labels, "costate": name, "alpha": 0.0 if name == "soft" else alpha}
             rows += report("bias", bias, labels=here)
             if alpha == 1:
@@ -94,19 +95,13 @@ def _exact_rows(world: TokenMDP, policy: TokenPolicy, truth: Tensor, labels: Lab
     return rows
 
 
-def _sampled_rows(
-    world: TokenMDP,
-    policy: TokenPolicy,
-    truth: Tensor,
-    setting: RelaxedCostatesSetting,
-    rng: torch.Generator,
-    labels: Labels,
-) -> list[Row]:
+def _sampled_rows(case: _Case, setting: RelaxedCostatesSetting, rng: torch.Generator, labels: Labels) -> list[Row]:
     """Spread and bias of single samples, in units of the value gradient; their mean, component by component, judged."""
+    world, policy, truth = case
     rows, roots, size = list[Row](), token_roots(world, policy, 0, []), float(truth.norm())
     for name in SAMPLED:
         for tau_g in setting.tau_g if name == "gumbel" else (1.0,):
-            draw = partial(sampled_costates, world, policy, name, _SITE, rng=rng, tau_g=tau_g, roots=roots)
+            draw = partial(sampled_costates, world, policy, name, setting.site, rng=rng, tau_g=tau_g, roots=roots)
             values = costate_samples(setting.samples, draw)
             mean, here = estimate(values), {**labels, "costate": name, "tau_g": tau_g}
             rows += report("spread", values.std(0).norm() / size, 1.0, labels=here)
@@ -115,7 +110,8 @@ def _sampled_rows(
             spread = values.std(0).clamp(min=_ROUNDING * size)  # the slope of one token does not depend on the sample
             judging: dict[str, Any] = {"margin": setting.margin, "labels": here, "axes": ("component",)}
             if name != "gumbel":
-                rows += equals(_MEANS, mean, _mean(world, policy, name), spread, tolerance=1e-12, **judging)
+                exact = _mean(world, policy, name, setting.site)
+                rows += equals(_MEANS, mean, exact, spread, tolerance=1e-12, **judging)
             elif world.horizon > 1:  # its noise is continuous: no exact mean is known
                 rows += equals(UNBIASED[name], mean, truth, spread, **judging)
     return rows

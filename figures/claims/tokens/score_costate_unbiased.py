@@ -8,7 +8,7 @@ import torch
 
 from agents.policies.closed_attention import ClosedAttention, everything
 from figures.drawing.panels import deviations_panel, gap_panel, legend_above
-from figures.harness.claim import Claim, Part, Preset
+from figures.harness.claim import Claim, Part, Preset, knob
 from figures.harness.rows import Row, equals, vanishes
 from figures.harness.statistics import estimate
 from figures.measures.sampled_updates import costate_samples
@@ -33,6 +33,7 @@ class ScoreCostateUnbiasedSetting:
     site: str
     samples: int
     margin: float
+    seed: int = knob(1)
 
 
 def settings(preset: Preset) -> list[ScoreCostateUnbiasedSetting]:
@@ -52,7 +53,7 @@ def settings(preset: Preset) -> list[ScoreCostateUnbiasedSetting]:
 def measure(setting: ScoreCostateUnbiasedSetting, rng: torch.Generator, device: str) -> list[Row]:
     """Exact E2 against forward-mode value gradients at every prefix, and the Monte Carlo mean at the prompt."""
     world = build_world(setting.world).to(device)
-    policy = build_policy(world, seed=1, temperature=setting.temperature)
+    policy = build_policy(world, setting.seed, temperature=setting.temperature)
     score = expected_costates(world, policy, "score", setting.site)
     detached = expected_costates(world, ClosedAttention(policy, everything), "score", setting.site)
     size = max(float(level.norm(dim=-1).max()) for level in score)  # a prefix whose fate is sealed has gradient 0
