@@ -38,7 +38,7 @@ def variance_ratio_panel(axis: Any, rows: pd.DataFrame) -> Any:
         axis.errorbar(at, group["measured"], 2 * group["standard_error"], label=NAMES[name], **style)
     for k, ratio in enumerate(rows[rows["estimator"] == "critic"]["measured"]):
         text = f"-{100 * (1 - ratio):.0f}%"
-        axis.annotate(text, (k - 0.13, ratio), (0, -16), textcoords="offset points", ha="center", fontsize=9)
+        axis.annotate(text, (k - 0.13, ratio), (0, -16), textcoords="offset points", ha="center", fontsize="small")
     axis.axhline(1, **EXACT, label="exact")
     axis.set(title="many steps: variance / pathwise variance", yscale="log", xticks=range(len(systems)))
     axis.set_ylim(bottom=0.15)

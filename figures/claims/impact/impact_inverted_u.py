@@ -90,7 +90,7 @@ def draw(rows: pd.DataFrame, figure: Any) -> None:
         line[1].sharey(line[2])
     legend_above(figure, axes[0, 0])
     for axis in axes[0, 1:]:
-        axis.legend(fontsize=8)
+        axis.legend(fontsize="small")
 
 
 CLAIM = claim_on_runs(
