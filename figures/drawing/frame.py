@@ -93,7 +93,7 @@ def scale_marks(axes: Iterable[Any], factor: float) -> None:
             )
         for bars in axis.collections:
             if isinstance(bars, LineCollection):
-                bars.set_linewidth(factor * np.asarray(bars.get_linewidth()))
+                bars.set_linewidth((factor * np.asarray(bars.get_linewidth())).tolist())
 
 
 def panels_height(figure: Any, height: float) -> float:

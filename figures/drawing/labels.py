@@ -1,6 +1,7 @@
 """Labels of panels that are small: broken into lines, turned, or fewer of them."""
 
 import textwrap
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -9,46 +10,64 @@ from matplotlib.ticker import NullFormatter
 
 
 def fit_labels(figure: Figure) -> None:
-    """Break titles and axis labels that are longer than their panel; turn or leave out tick labels that overlap."""
-    for _ in range(3):  # labels of two lines leave the panels less room
+    """Break titles and axis labels that are longer than their panel; turn or leave out tick labels that overlap.
+
+    The figure is laid out then, once and for all: finding the layout is most of the work, and looks up settings.
+    """
+    for _ in range(4):  # labels of two lines leave the panels less room
         figure.draw_without_rendering()
-        for axis in figure.axes:
-            box = axis.get_window_extent()
-            for label, side in ((axis.title, "width"), (axis.xaxis.label, "width"), (axis.yaxis.label, "height")):
-                wrap(label, side, 1.02 * getattr(box, side))
-            _fit_ticks(axis.xaxis)
-            _fit_ticks(axis.yaxis)
+        if not fit_panels(figure.axes):
+            break
+    figure.set_layout_engine("none")
 
 
-def wrap(label: Any, side: str, room: float) -> None:
+def fit_panels(axes: Iterable[Any]) -> bool:
+    """The same for panels that are where they will be seen, with their ticks made; whether anything was changed."""
+    changed = False
+    for axis in axes:
+        box = axis.get_window_extent()
+        for label, side in ((axis.title, "width"), (axis.xaxis.label, "width"), (axis.yaxis.label, "height")):
+            changed |= wrap(label, side, 1.02 * getattr(box, side))
+        for ticks in (axis.xaxis, axis.yaxis):
+            changed |= _fit_ticks(ticks)
+    return changed
+
+
+def wrap(label: Any, side: str, room: float) -> bool:
     """Break a text into lines that are no longer than so many pixels, where words allow it.
 
     Args:
         label: the text.
         side: "width", or "height" for a text that stands upright.
         room: in pixels.
+
+    Returns:
+        Whether the text was changed.
     """
+    before = label.get_text()
     text = " ".join(label.get_text().split())
     long = getattr(label.get_window_extent(), side)
     letters = len(text) if long <= room else min(len(text) - 1, int(1.1 * len(text) * room / long))
     while text and letters > 6 and getattr(label.get_window_extent(), side) > room:
         label.set_text("\n".join(textwrap.wrap(text, letters, break_long_words=False)))
         letters -= 1
+    return bool(label.get_text() != before)
 
 
-def _fit_ticks(axis: Any) -> None:
-    """Without overlaps: first no labels of minor ticks, then words are turned and numbers left out."""
+def _fit_ticks(axis: Any) -> bool:
+    """Without overlaps: first no labels of minor ticks, then words are turned and numbers left out; whether it was needed."""
     if not overlaps(axis):
-        return
+        return False
     if any(text.get_text() for text in axis.get_ticklabels()):
         axis.set_minor_formatter(NullFormatter())
     if not overlaps(axis):
-        return
+        return True
     if not any(text.get_text()[-1:].isalpha() for text in axis.get_ticklabels()):
         _leave_out(axis)
     elif axis.axis_name == "x":
         for text in axis.get_ticklabels():
             text.set(rotation=50, ha="right", rotation_mode="anchor")
+    return True
 
 
 def _leave_out(axis: Any) -> None:

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.ticker import NullFormatter
 
 from figures.drawing.panels import legend_above
 from figures.drawing.style import COLOURS, EXACT
@@ -38,6 +39,7 @@ def draw_large_vocabulary(
         axis.axhline(0.25, **EXACT)
         axis.plot(attained["V"], attained["measured"], "*", color=COLOURS["exact"], ms=_STAR)
         axis.set(xscale="log", yscale="log", xlabel="vocabulary size V")
+        axis.xaxis.set_minor_formatter(NullFormatter())
     left.set(ylabel="in units of D osc(Q)", title="error", ylim=(left.get_ylim()[0] / 20, None))
     middle.set(title="bounds, and ||J||")
     _draw_ranks(right, ranks)

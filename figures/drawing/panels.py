@@ -80,7 +80,7 @@ def legend_above(figure: Any, *axes: Any) -> None:
     look: dict[str, Any] = {"frameon": False, "columnspacing": 1.3, "handletextpad": 0.4}
     for columns in range(len(entries), 0, -1):
         legend = figure.legend(entries.values(), entries.keys(), loc="upper left", ncols=columns, **look)
-        if columns == 1 or legend.get_window_extent().width <= figure.bbox.width:
+        if columns == 1 or legend.get_window_extent().width <= 0.98 * figure.bbox.width:
             break
         legend.remove()
 

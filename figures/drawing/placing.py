@@ -6,13 +6,13 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont
 from matplotlib.gridspec import GridSpec
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
 from envs.world import InputError
 from figures.drawing.figures import WrappedPart, height_of, width_of
 from figures.drawing.frame import add_frame, own_axes
+from figures.drawing.labels import fit_panels
 
 _LEAST = 1.0  # inches; less room shows nothing
 
@@ -54,17 +54,16 @@ def room_of(ax: Any, figure: Any) -> Room:
 
 
 def _seen(ax: Any, parent: Any) -> tuple[Bbox, Any]:
-    """What is seen of axes with their labels, as shares of the parent; the cell that covers it.
+    """What is seen of axes with their labels, as shares of the parent; a cell that covers it.
 
-    A constrained layout gives every cell room of its own, so there the axes' own cell is taken.
+    A layout engine does its work now and is then switched off: it would move what stands beside the drawing.
     """
-    constrained = isinstance(parent.get_layout_engine(), ConstrainedLayoutEngine)
-    if constrained:
-        ax.get_figure(root=True).draw_without_rendering()
+    root = ax.get_figure(root=True)
+    if root.get_layout_engine() is not None:
+        root.draw_without_rendering()
+        root.set_layout_engine("none")
     tight = Bbox.union([ax.get_tightbbox() or ax.bbox, ax.bbox])
     box = Bbox.intersection(tight.transformed(parent.transSubfigure.inverted()), Bbox.unit()) or Bbox.unit()
-    if constrained and ax.get_subplotspec() is not None:
-        return box, ax.get_subplotspec()
     wide, high = (box.x0, box.width, 1 - box.x1), (1 - box.y1, box.height, box.y0)
     return box, GridSpec(3, 3, figure=parent, width_ratios=wide, height_ratios=high)[1, 1]
 
@@ -87,17 +86,33 @@ def _redraw(part: Any, stale: bool) -> None:
 
 def fill_part(part: WrappedPart, model: Figure, title: str, caption: str) -> None:
     """Give the panels of a part the places that they have in a figure of the same size, whatever the part's figure does."""
-    model.draw_without_rendering()
     for axis, known in zip(own_axes(part), model.axes, strict=True):
         axis.set_in_layout(False)
         axis.set_position(known.get_position(original=True))
-        axis.set(title=known.get_title(), xlabel=known.get_xlabel(), ylabel=known.get_ylabel())  # as they were wrapped
+        if axis.get_axes_locator() is None:
+            axis.set_axes_locator(_Pinned(known.get_position(original=True), part))
     add_frame(part, title, caption)
+    part.get_tightbbox()  # makes the ticks
+    fit_panels(own_axes(part))
+
+
+@dataclass(frozen=True)
+class _Pinned:
+    """Keeps axes in their place when the user calls `subplots_adjust` or `tight_layout` for the whole figure."""
+
+    place: Bbox
+    part: Any
+
+    def __call__(self, axis: Any, renderer: Any) -> Bbox:
+        return self.place
 
 
 def freeze(figure: Any) -> None:
     """Fix what Matplotlib looks up only when it draws, so that a figure looks the same outside the house style."""
     figure.get_tightbbox()  # makes the ticks
+    for axis in own_axes(figure):
+        for one in (axis.xaxis, axis.yaxis):
+            one.set_tick_params(labelsize=one.get_major_ticks()[0].label1.get_fontsize())
     for text in figure.findobj(Text):
         text.set_fontfamily(_family(text.get_fontproperties()))
 

@@ -130,8 +130,7 @@ def drawn(claim: Claim, rows: pd.DataFrame, title: str, look: Look) -> WrappedFi
     _draw_panels(claim, rows, figure, look)
     free = look.height is None and look.width != WIDTH
     add_frame(figure, *_texts(claim, title, look), panels_height(figure, claim.height) if free else None)
-    if look.width != WIDTH:
-        fit_labels(figure)
+    fit_labels(figure)
     return figure
 
 
