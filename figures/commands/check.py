@@ -19,7 +19,8 @@ from figures.harness.records import Point, check_writable
 from figures.harness.registry import load_claims
 from figures.harness.runner import missing, plan, run_missing
 from figures.harness.verdicts import judge_claim, read_verdicts, table, write_rows, write_verdicts
-from figures.report.report import draw_all, draw_claim, write_report
+from figures.report.pictures import draw_claim
+from figures.report.report import draw_all, write_report
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

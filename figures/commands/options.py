@@ -26,6 +26,17 @@ def whole_number(least: int, text: str, most: int = 2**63 - 1) -> int:
     return int(text)
 
 
+def number(least: float, most: float, text: str) -> float:
+    """A number from least to most, for argparse."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not least <= value <= most:
+        raise argparse.ArgumentTypeError(f"must be a number from {least:g} to {most:g}; got {short(text)}")
+    return value
+
+
 def refuse_constant(name: str) -> NoReturn:
     """For JSON readers: NaN and infinities are no numbers here."""
     raise InputError(f"{name} is not a finite number")

@@ -8,7 +8,7 @@ from figures.commands.options import DEFAULT_OUT, add_run_options
 from figures.commands.own_world import own_value
 from figures.harness.registry import load_claims
 from figures.harness.selection import select
-from figures.report.report import draw_each
+from figures.report.pictures import draw_each
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

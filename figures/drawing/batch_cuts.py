@@ -24,10 +24,10 @@ def cut_matrix(axis: Any, rows: pd.DataFrame, cuts: Sequence[str], limit: float)
     axis.imshow(cells, norm=LogNorm(_SMALL, 1, clip=True), cmap="cividis", aspect="auto")
     for (i, j), value in np.ndenumerate(cells):
         text = "0" if value < limit else f"{value:.0%}" if value > 0.1 else f"{value:.1%}"
-        axis.text(j, i, text, ha="center", va="center", fontsize=10, color="black" if value > 0.03 else "white")
+        axis.text(j, i, text, ha="center", va="center", fontsize="medium", color="black" if value > 0.03 else "white")
     axis.grid(visible=False)
-    axis.set_xticks(range(len(cuts)), cuts, fontsize=8)
-    axis.set_yticks(range(len(table)), [name.replace(" ", "\n") for name in table.index], fontsize=9)
+    axis.set_xticks(range(len(cuts)), cuts, fontsize="small")
+    axis.set_yticks(range(len(table)), [name.replace(" ", "\n") for name in table.index], fontsize="small")
     axis.set_title("|accumulated - whole| / |whole|, median over batches")
     return axis
 
@@ -40,7 +40,7 @@ def parts_panel(axis: Any, ratio: pd.DataFrame, cosine: pd.DataFrame) -> Any:
     for group, colour, mark, name in ((ratio, "score", "o", "ratio"), (cosine, "costate", "^", "cosine")):
         axis.plot(group["parts"], group["measured"], mark, color=COLOURS[colour], ms=5, alpha=0.6, label=name)
     axis.axhline(1, **EXACT)
-    axis.legend(fontsize=8, loc="best")
+    axis.legend(fontsize="small", loc="best")
     axis.set(xscale="log", xlabel="parts of one batch", title="token mean: parts / whole")
     axis.set_xticks((1, 2, 4, 8), ("1", "2", "4", "8"))
     axis.set_xticks((), minor=True)
@@ -55,6 +55,6 @@ def bias_panel(axis: Any, rows: pd.DataFrame) -> Any:
         axis.plot(group["groups"], group["measured"], "o-", color=COLOURS["control"], ms=4, lw=1, alpha=0.7)
     counts = np.unique(rows["groups"])
     axis.plot(counts, rows["measured"].min() * counts.max() / counts / 2, label="slope 1 / groups", **EXACT)
-    axis.legend(fontsize=8, loc="best")
+    axis.legend(fontsize="small", loc="best")
     axis.set(xscale="log", yscale="log", xlabel="groups in the batch", title="token mean: exact bias")
     return axis

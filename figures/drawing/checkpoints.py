@@ -5,8 +5,9 @@ from typing import Any
 
 import pandas as pd
 
+from figures.drawing.frame import add_frame, save
 from figures.drawing.impact import known_panel, token_axis
-from figures.drawing.style import COLOURS, EXACT, MARKERS, add_caption, house_style, new_figure, save
+from figures.drawing.style import COLOURS, EXACT, MARKERS, house_style, new_figure
 from figures.impact.numbers import PREDICTORS
 
 _PRETRAINING = (
@@ -36,8 +37,8 @@ def draw_pretraining(table: pd.DataFrame, reader: float, title: str, stem: Path)
     right.set(title="by skill", ylabel="J", ylim=(0, 1.05))
     token_axis(right, table["tokens"])
     for axis in (left, right):
-        axis.legend(fontsize=8)
-    add_caption(figure, title, _PRETRAINING)
+        axis.legend(fontsize="small")
+    add_frame(figure, title, _PRETRAINING)
     save(figure, stem)
 
 
@@ -54,8 +55,8 @@ def draw_impact(table: pd.DataFrame, shown: dict[str, str], title: str, stem: Pa
         axis.plot(at, share, MARKERS[i] + "-", color=COLOURS[colour], ms=4, lw=1.2, label=PREDICTORS[name])
     if "gain" in table:
         axis.plot(at, table["gain"] / max(table["gain"].max(), 1e-300), "ko--", ms=5, lw=1.4, label="measured gain")
-    axis.set_xticks(at, table["checkpoint"], rotation=30, ha="right", fontsize=8)
+    axis.set_xticks(at, table["checkpoint"], rotation=30, ha="right", fontsize="small")
     axis.set(ylabel="share of the largest", title="predicted impact of RL")
-    axis.legend(fontsize=8)
-    add_caption(figure, title, _IMPACT)
+    axis.legend(fontsize="small")
+    add_frame(figure, title, _IMPACT)
     save(figure, stem)

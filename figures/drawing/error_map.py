@@ -39,14 +39,16 @@ def draw_map(rows: pd.DataFrame, figure: Any, tier3: str, alone: str) -> None:
     axes = figure.subplots(len(families), 4, squeeze=False, sharex="col", width_ratios=(3, 3, 3, 3.4))
     for line, family in zip(axes, families, strict=True):
         errors, ratios = _draw_family(line, points[points["family"] == family], tested[tested["family"] == family])
-        line[0].set_ylabel(f"{_NAMES[family]}\nsampling gap", fontsize=9)
+        line[0].set_ylabel(f"{_NAMES[family]}\nsampling gap", fontsize="small")
     for axis, title in zip(axes[0], _TITLES, strict=True):
-        axis.set_title(title, fontsize=10)
+        axis.set_title(title, fontsize="medium")
     for axis, name in zip(axes[-1], (*["entropy (nats)"] * 3, "bound of the reading"), strict=True):
-        axis.set_xlabel(name, fontsize=9)
+        axis.set_xlabel(name, fontsize="small")
     bars = {"fraction": 0.06, "pad": 0.01, "location": "bottom"}
-    figure.colorbar(errors, ax=axes[:, :2], shrink=0.6, aspect=40, **bars).set_label("error, bound", fontsize=9)
-    figure.colorbar(ratios, ax=axes[:, 2], shrink=0.9, aspect=18, **bars).set_label("1: bound attained", fontsize=9)
+    figure.colorbar(errors, ax=axes[-1, :2], shrink=0.6, aspect=40, **bars).set_label("error, bound", fontsize="small")
+    figure.colorbar(ratios, ax=axes[-1, 2], shrink=0.9, aspect=18, **bars).set_label(
+        "1: bound attained", fontsize="small"
+    )
     legend_above(figure, axes[0, 3])
 
 
@@ -79,7 +81,7 @@ def _heat(axis: Any, points: pd.DataFrame, values: pd.Series, norm: Any, colours
     mesh = axis.pcolormesh(_H, _GAP, cells, norm=norm, cmap=colours, rasterized=True)
     axis.plot(_H, np.minimum(_H / (2 * np.log(2)), -np.expm1(-_H)), **EXACT)
     axis.set(xscale="log", yscale="log", xlim=_H[[0, -1]], ylim=_GAP[[0, -1]])
-    axis.tick_params(labelsize=8)
+    axis.tick_params(labelsize="small")
     axis.grid(visible=False)
     return mesh
 
@@ -104,9 +106,9 @@ def _draw_readings(axis: Any, points: pd.DataFrame, tested: pd.DataFrame) -> Non
     axis.plot([_LEAST, 1e2], [_LEAST, 1e2], label="error = bound", **EXACT)
     excess, share = tested["measured"].max(), (tested["measured"] > 1).mean()
     text = f"one constant: error up to\n{excess:.2g} x bound, {100 * share:.2g} % exceed"
-    corner_text(axis, text, fontsize=7.5)
+    corner_text(axis, text, fontsize="small")
     axis.set(xscale="log", yscale="log", xlim=(1e-4, 30), ylim=(_LEAST, 10))
-    axis.tick_params(labelsize=8)
+    axis.tick_params(labelsize="small")
 
 
 def _draw_points(axis: Any, bound: pd.Series, error: pd.Series, marker: str, colour: str, name: str) -> None:

@@ -66,7 +66,7 @@ def variance_ratio_panel(axis: Any, rows: pd.DataFrame) -> Any:
     critic = rows[rows["estimator"] == "critic"]
     for system, ratio in zip(critic["system"], critic["measured"], strict=True):
         text, k = f"-{100 * (1 - ratio):.0f}%", systems.index(system)
-        axis.annotate(text, (k - 0.13, ratio), (0, -16), textcoords="offset points", ha="center", fontsize=9)
+        axis.annotate(text, (k - 0.13, ratio), (0, -16), textcoords="offset points", ha="center", fontsize="small")
     axis.axhline(1, **EXACT, label="exact")
     axis.set(title="many steps: variance / pathwise variance", yscale="log", xticks=range(len(systems)))
     axis.set_ylim(bottom=0.15)

@@ -40,5 +40,5 @@ def excess_panel(axis: Any, excess: pd.DataFrame, slopes: pd.DataFrame, worlds: 
     axis.set(xticks=(2, 4, 8, 16), xticklabels=(2, 4, 8, 16))
     axis.xaxis.set_minor_locator(NullLocator())
     axis.set_ylim(top=30 * axis.get_ylim()[1])  # room for the legend
-    axis.legend(loc="upper right", title="fit on log G ± 2 se (exact)", title_fontsize=9)
+    axis.legend(loc="upper right", title="fit on log G ± 2 se (exact)")
     return axis

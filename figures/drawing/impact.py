@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 
+from figures.drawing.figures import columns_that_fit, width_of
 from figures.drawing.panels import no_rows
 from figures.drawing.style import COLOURS, EXACT, MARKERS
 from figures.impact.numbers import HEADROOMS, NULLS, OURS, PREDICTORS, PRODUCTS, SIGNALS
@@ -68,30 +69,64 @@ def left_out_panel(axis: Any, points: pd.DataFrame) -> Any:
     ends = [both.min(axis=None), both.max(axis=None)]
     axis.plot(ends, ends, **EXACT)
     axis.set(xlabel="predicted gain", ylabel="measured gain", title="trajectories left out")
-    axis.legend(loc="upper left", fontsize=7.5)
+    axis.legend(loc="upper left", fontsize="small")
     return axis
 
 
-def scores_panel(figure: Any, place: Any, rows: pd.DataFrame, scores: Sequence[str]) -> None:
-    """A column of dots for every score, a line for every predictor, best left-out error on top; bars: two standard errors."""
+def product_places(figure: Any, curves: int) -> tuple[list[Any], Any, Any]:
+    """Cells for so many panels of curves and, last, the points left out; that of all scores; a free one, or None.
+
+    Args:
+        figure: where to draw.
+        curves: how many panels of curves, 1 or 2.
+    """
+    columns = columns_that_fit(3, width_of(figure), rows=2)
+    if columns == 3:
+        grid = figure.add_gridspec(2, 3, height_ratios=(1, 1.75))
+        return [*(grid[0, i] for i in range(curves)), grid[0, 2]], grid[1, :], None
+    grid = figure.add_gridspec(3, 2, height_ratios=(1, 1, 3.6))
+    return [*(grid[0, i] for i in range(curves)), grid[1, 0]], grid[2, :], grid[1, 1]
+
+
+def scores_panel(figure: Any, place: Any, rows: pd.DataFrame, scores: Sequence[str], free: Any = None) -> None:
+    """A column of dots for every score, a line for every predictor, best left-out error on top; bars: two standard errors.
+
+    Args:
+        figure: where to draw.
+        place: the cell of the panels.
+        rows: of the scores, one for every predictor.
+        scores: parts, one panel each.
+        free: a cell for the legend; None for a place inside the last panel.
+    """
     order = rows[rows["part"] == ERROR].sort_values("measured", ascending=False)["predictor"].tolist()
     if not order:
         no_rows(figure.add_subplot(place), "scores")
         return
-    axes = place.subgridspec(1, len(scores)).subplots(sharey=True)
-    for axis, score in zip(axes, scores, strict=True):
-        table = rows[rows["part"] == score].set_index("predictor").reindex(order)
-        for i, (kind, (names, colour)) in enumerate(_KINDS.items()):
-            at = [order.index(name) for name in names if name in order]
-            dots = table.iloc[at]
-            style = {"fmt": MARKERS[i], "color": COLOURS[colour], "ms": 4.5, "capsize": 1.5, "lw": 1}
-            axis.errorbar(dots["measured"], at, xerr=2 * dots["standard_error"], label=kind, **style)
+    columns = columns_that_fit(len(scores), width_of(figure), rows=2)
+    grid = place.subgridspec(-(-len(scores) // columns), columns).subplots(sharey=True, squeeze=False)
+    for axis, score in zip(grid.flat, scores, strict=False):
+        _draw_scores(axis, rows[rows["part"] == score].set_index("predictor").reindex(order), order)
         if score in _REFERENCE:
             axis.axvline(_REFERENCE[score], **EXACT)
         axis.set(title=score, ylim=(-0.7, len(order) - 0.3))
-        axis.tick_params(labelsize=8)
-    axes[0].set_yticks(range(len(order)), [PREDICTORS[name] for name in order], fontsize=8)
-    axes[-1].legend(loc="upper left", fontsize=7.5)
+        axis.tick_params(labelsize="small")
+        axis.tick_params(axis="y", labelsize="small" if columns == len(scores) else "x-small")
+    grid[0, 0].set_yticks(range(len(order)), [PREDICTORS[name] for name in order])
+    if free is None:
+        grid[0, -1].legend(loc="upper left", fontsize="small")
+    else:
+        beside = figure.add_subplot(free)
+        beside.legend(*grid[0, 0].get_legend_handles_labels(), loc="center", fontsize="small")
+        beside.axis("off")
+
+
+def _draw_scores(axis: Any, table: pd.DataFrame, order: list[str]) -> None:
+    """One score of every predictor, in a colour and with a marker for each kind."""
+    for i, (kind, (names, colour)) in enumerate(_KINDS.items()):
+        at = [order.index(name) for name in names if name in order]
+        dots = table.iloc[at]
+        style = {"fmt": MARKERS[i], "color": COLOURS[colour], "ms": 4.5, "capsize": 1.5, "lw": 1}
+        axis.errorbar(dots["measured"], at, xerr=2 * dots["standard_error"], label=kind, **style)
 
 
 def known_panel(axis: Any, rows: pd.DataFrame, title: str) -> Any:
@@ -165,7 +200,7 @@ def centres_by_corpus_panel(axis: Any, centres: pd.DataFrame, recipes: Sequence[
             axis.errorbar(at, here["measured"], bars, label=f"{recipe}, {int(budget)} updates", **style)
     axis.set_xticks(range(len(corpora)), corpora)
     axis.set(xlabel="corpus", ylabel="centre of the gain, log2 tokens", title="corpus and budget")
-    axis.legend(fontsize=8)
+    axis.legend(fontsize="small")
     return axis
 
 

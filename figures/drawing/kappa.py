@@ -38,7 +38,7 @@ def draw_kappas(
     middle.set(xlabel="entropy at the prompt (nats)", ylabel="largest deviation, relative", title=title)
     kappa_panel(right, scales[scales["recipe"] == "GRPO"])
     if len(scales):
-        left.legend(loc="lower right", fontsize=7.5, handletextpad=0.3)
+        left.legend(loc="lower right", fontsize="small", handletextpad=0.3)
 
 
 def scale_panel(axis: Any, scales: pd.DataFrame) -> Any:
@@ -63,9 +63,9 @@ def kappa_panel(axis: Any, scales: pd.DataFrame) -> Any:
         colour = COLOURS[_GROUPS[i]]
         axis.plot(P, grpo_kappa(P, int(G)), color=colour, lw=1)
         axis.plot(group["P"], group["measured"], MARKERS[i], color=colour, ms=5)
-        axis.text(P[3], 1.06 * (G - 1) ** 0.5, f"G = {int(G)}", color=colour, fontsize=9)
+        axis.text(P[3], 1.06 * (G - 1) ** 0.5, f"G = {int(G)}", color=colour, fontsize="small")
     axis.plot(P, (P * (1 - P)).rsqrt(), **EXACT)
-    _kappa_axes(axis, ("1e-5", "0.001", "0.1", "0.5", "0.9", "0.999"), (1, 2, 4, 8), 12, fontsize=8)
+    _kappa_axes(axis, ("1e-5", "0.001", "0.1", "0.5", "0.9", "0.999"), (1, 2, 4, 8), 12, fontsize="small")
     axis.set(ylabel="kappa", title="GRPO with std")
     return axis
 

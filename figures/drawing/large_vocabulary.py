@@ -4,14 +4,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.ticker import NullFormatter
 
 from figures.drawing.panels import legend_above
 from figures.drawing.style import COLOURS, EXACT
 from figures.measures.state_readers import POLICIES, REWARDS
 
-_COLOURS = dict(zip(POLICIES, (COLOURS["costate"], COLOURS["score"], COLOURS["attention"]), strict=True))
+_COLOUR_OF = dict(zip(POLICIES, ("costate", "score", "attention"), strict=True))
 RANKED = ("H", "G", "||J||", "D osc(Q) ||J||", "Q dealt at random", "sd(w) sd(Q)", "tier 2", "naive product")
-_STAR = {"color": COLOURS["exact"], "ms": 8}
+_STAR = 8  # points
 
 
 def draw_large_vocabulary(
@@ -36,8 +37,9 @@ def draw_large_vocabulary(
     for axis in (left, middle):
         axis.legend(loc="lower left", frameon=False)
         axis.axhline(0.25, **EXACT)
-        axis.plot(attained["V"], attained["measured"], "*", **_STAR)
+        axis.plot(attained["V"], attained["measured"], "*", color=COLOURS["exact"], ms=_STAR)
         axis.set(xscale="log", yscale="log", xlabel="vocabulary size V")
+        axis.xaxis.set_minor_formatter(NullFormatter())
     left.set(ylabel="in units of D osc(Q)", title="error", ylim=(left.get_ylim()[0] / 20, None))
     middle.set(title="bounds, and ||J||")
     _draw_ranks(right, ranks)
@@ -47,10 +49,10 @@ def draw_large_vocabulary(
 
 def _draw_policies(axis: Any, rows: pd.DataFrame, column: str, line: str, name: str) -> None:
     """One line per kind of policy: the geometric mean over networks, ways of tying and rewards, against V."""
-    for kind, colour in _COLOURS.items():
+    for kind, colour in _COLOUR_OF.items():
         group = rows[rows["policy"] == kind]
         mean = np.log(group[column]).groupby(group["V"]).mean()
-        axis.plot(mean.index, np.exp(mean), line, color=colour, ms=5, lw=1.3)
+        axis.plot(mean.index, np.exp(mean), line, color=COLOURS[colour], ms=5, lw=1.3)
     axis.plot([], [], line, color="0.3", label=name)
 
 
@@ -67,7 +69,7 @@ def _draw_ranks(axis: Any, rows: pd.DataFrame) -> None:
 
 def _add_to_legend(axis: Any) -> None:
     """Names of what all panels share."""
-    for kind, colour in _COLOURS.items():
-        axis.plot([], [], "-", color=colour, lw=3, label=kind)
+    for kind, colour in _COLOUR_OF.items():
+        axis.plot([], [], "-", color=COLOURS[colour], lw=3, label=kind)
     axis.plot([], [], label="1/4, the exact limit", **EXACT)
-    axis.plot([], [], "*", **_STAR, label="two clusters of tokens")
+    axis.plot([], [], "*", color=COLOURS["exact"], ms=_STAR, label="two clusters of tokens")

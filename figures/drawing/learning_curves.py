@@ -18,7 +18,7 @@ def curves_panel(axis: Any, rows: pd.DataFrame, looks: Mapping[str, str]) -> Any
         return no_rows(axis)
     for i, (name, colour) in enumerate(looks.items()):
         curve = rows[rows["learner"] == name]
-        look: dict[str, Any] = {"color": COLOURS[colour], "marker": MARKERS[i], "ms": 4, "lw": 1.3} if i else EXACT
+        look: Mapping[str, Any] = {"color": COLOURS[colour], "marker": MARKERS[i], "ms": 4, "lw": 1.3} if i else EXACT
         axis.plot(curve["step"], curve["measured"], label=name, **look)
         axis.fill_between(curve["step"], curve["low"], curve["high"], color=COLOURS[colour], alpha=0.15, lw=0)
     axis.axhline(rows["best"].iloc[0], color="0.6", lw=0.8, ls=":")
@@ -36,6 +36,6 @@ def shares_panel(axis: Any, rows: pd.DataFrame, worlds: Sequence[str], looks: Ma
         spans = [shares["measured"] - shares["low"], shares["high"] - shares["measured"]]
         axis.errorbar(at, shares["measured"], spans, fmt=MARKERS[i], color=COLOURS[colour], ms=5, capsize=2)
     axis.axhline(1, **EXACT)
-    axis.set_xticks(range(len(worlds)), worlds, fontsize=9)
+    axis.set_xticks(range(len(worlds)), worlds, fontsize="small")
     axis.set(ylabel="mean gain / exact gradient's", title="along the way", ylim=(0, None))
     return axis

@@ -25,7 +25,7 @@ def bias_panel(axis: Any, rows: pd.DataFrame, breakers: Sequence[str], mended: s
                 axis.plot([i + shift] * len(group), values.clip(lower=_LEAST), marker, label=label, **look)
     axis.axhline(limit, label="rounding limit", **EXACT)
     axis.set(yscale="log", title="distance from kappa grad J", xticks=range(len(breakers)))
-    axis.set_xticklabels([textwrap.fill(name.replace(", lengths vary", ""), 9) for name in breakers], fontsize=9)
+    axis.set_xticklabels([textwrap.fill(name.replace(", lengths vary", ""), 9) for name in breakers], fontsize="small")
     return axis
 
 
@@ -62,6 +62,6 @@ def weight_panel(axis: Any, weights: pd.DataFrame) -> Any:
         axis.plot(group["target"], group["measured"], "-" + MARKERS[i], label=f"G = {G}", **look)
     line = first["target"].sort_values()
     axis.plot(line, line, **EXACT)
-    axis.legend(loc="best", fontsize=8)
+    axis.legend(loc="best", fontsize="small")
     axis.set(xlabel="R - V", ylabel="mean weight, in units of its slope", title="weight of a return (std)")
     return axis

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from figures.drawing.style import COLOURS, EXACT, LEGEND_DROP, MARKERS
+from figures.drawing.style import COLOURS, EXACT, MARKERS
 from figures.harness.statistics import critical_value
 
 _CLIP = 1e4
@@ -73,7 +73,7 @@ def points_with_curve(
     name: str,
     curve: tuple[Any, Any],
     marker: str = MARKERS[0],
-    line: dict[str, Any] = EXACT,
+    line: Mapping[str, Any] = EXACT,
 ) -> Any:
     """Measured points with two-standard-error bars over the exact answer, a dashed curve (x, y) on a fine grid."""
     rows = with_columns(rows, x)
@@ -93,22 +93,17 @@ def points_with_curve(
 
 
 def legend_above(figure: Any, *axes: Any) -> None:
-    """One legend for the whole figure, on a line of its own under the title, where it covers no data."""
+    """One legend for the whole figure, above the panels, in as many columns as fit; `add_frame` puts it under the title."""
     entries: dict[str, Any] = {}
     for axis in axes:
         handles, names = axis.get_legend_handles_labels()
         entries |= {name: handle for name, handle in zip(names, handles, strict=True) if name not in entries}
-    top = 1 - LEGEND_DROP / figure.get_figheight()
-    figure.legend(
-        entries.values(),
-        entries.keys(),
-        loc="upper left",
-        bbox_to_anchor=(0.0, top),
-        ncols=max(1, len(entries)),
-        frameon=False,
-        columnspacing=1.3,
-        handletextpad=0.4,
-    )
+    look: dict[str, Any] = {"frameon": False, "columnspacing": 1.3, "handletextpad": 0.4}
+    for columns in range(len(entries), 0, -1):
+        legend = figure.legend(entries.values(), entries.keys(), loc="upper left", ncols=columns, **look)
+        if columns == 1 or legend.get_window_extent().width <= 0.98 * figure.bbox.width:
+            break
+        legend.remove()
 
 
 @dataclass(frozen=True)
@@ -227,5 +222,5 @@ def median_lines(
 def corner_text(axis: Any, text: str, height: float = 0.04, **style: Any) -> None:
     """A remark at the right edge, `height` as a share of the axis, on white so that it is read over data."""
     box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1}
-    place = {"transform": axis.transAxes, "ha": "right", "va": "bottom", "fontsize": 9, "bbox": box}
+    place = {"transform": axis.transAxes, "ha": "right", "va": "bottom", "fontsize": "small", "bbox": box}
     axis.text(0.97, height, text, **(place | style))

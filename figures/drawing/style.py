@@ -1,100 +1,85 @@
-"""One look for every figure, and saving; nothing here changes the settings of a user's own plots.
+"""One look for every figure; nothing here changes the settings of a user's own plots.
 
 A figure is made, drawn and saved inside `with house_style():`. Colours can be told apart by colour-blind readers and have one
 meaning each. Seaborn, which loads pyplot, is imported here and nowhere else, when the first figure is made.
 """
 
-import io
-import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from cycler import cycler
-from matplotlib import style
-from matplotlib.figure import Figure
+from matplotlib import style as matplotlib_style
 
-from figures.harness.records import write_atomically
+from figures.drawing.colours import COLOURS, EXACT, MARKERS, Palette, chosen_colours, use_colours
+from figures.drawing.figures import WIDTH, WrappedFigure
+from figures.drawing.style_sheet import read_style
 
-# seaborn's palette "colorblind", known without importing seaborn
-_BLUE, _ORANGE, _GREEN, _RED, _PINK = "#0173b2", "#de8f05", "#029e73", "#d55e00", "#cc78bc"
-_BROWN, _ROSE, _GREY, _YELLOW, _SKY = "#ca9161", "#fbafe4", "#949494", "#ece133", "#56b4e9"
-PALETTE = (_BLUE, _ORANGE, _GREEN, _RED, _PINK, _BROWN, _ROSE, _GREY, _YELLOW, _SKY)
-COLOURS = {
-    "exact": "black",
-    "costate": _BLUE,
-    "pathwise": _BLUE,
-    "control": _RED,
-    "score": _ORANGE,
-    "score_value": _GREEN,
-    "score_best": _PINK,
-    "critic": _SKY,
-    "attention": _GREEN,
-    "dynamics": _ORANGE,
-    "closed": _RED,
-    "reference": _GREY,
-}
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-EXACT: dict[str, Any] = {"color": COLOURS["exact"], "linestyle": "--", "linewidth": 1.4}
-TITLE_DROP, LEGEND_DROP = 0.0825, 0.2475  # inches below the figure's upper edge
-WIDTH = 10.0  # inches; 110 dots per inch is what a reader sees in the README
+__all__ = ["COLOURS", "EXACT", "MARKERS", "heatmap", "house_style", "new_figure", "text_scale"]
 _OWN = {
     "axes.titlesize": 11,
     "axes.titleweight": "bold",
     "axes.labelsize": 11,
     "legend.fontsize": 9,
+    "legend.title_fontsize": 9,
     "legend.frameon": True,
     "legend.framealpha": 0.9,
-    "svg.hashsalt": "costate",
-    "savefig.dpi": 110,
+    "figure.titlesize": 12.5,
+    "figure.titleweight": "bold",
     "font.size": 10,
     "font.family": "sans-serif",
-    "axes.prop_cycle": cycler(color=PALETTE),
-    "patch.facecolor": _BLUE,
+    "svg.hashsalt": "costate",
+    "pdf.fonttype": 42,  # TrueType, which publishers accept; Matplotlib's default is Type 3
+    "ps.fonttype": 42,
 }
+_PIXELS = 1100  # across a figure, where nobody asks for a resolution
+
+
+def text_scale(width: float) -> float:
+    """The factor of all text at a width in inches: 1 at 10, 0.72 in a column of 3.3; type shrinks less than the page."""
+    return float(min(1.5, max(0.65, (width / WIDTH) ** 0.3)))
 
 
 @cache
 def _parameters() -> dict[str, Any]:
-    """Matplotlib's parameters: seaborn's white grid at notebook size, with our own changes."""
+    """Matplotlib's parameters at the full width: seaborn's white grid at notebook size, with our own changes."""
     import seaborn as sns
 
     return {**sns.axes_style("whitegrid"), **sns.plotting_context("notebook"), **_OWN}
 
 
+def _scaled(parameters: Mapping[str, Any], factor: float) -> dict[str, Any]:
+    """Text, ticks and frames times a factor. Lines and markers are scaled when all is drawn: many have sizes of their own."""
+    sizes = {k: v for k, v in parameters.items() if k.endswith(("size", "width")) and not k.startswith("lines.")}
+    return {k: v * factor for k, v in sizes.items() if isinstance(v, int | float)}
+
+
 @contextmanager
-def house_style() -> Iterator[None]:
-    """Matplotlib's parameters for what is drawn and saved inside; the user's come back after it."""
-    with style.context(["default", _parameters()]):
+def house_style(
+    width: float = WIDTH, palette: Palette | None = None, style: str | Path | Mapping[str, Any] | None = None
+) -> Iterator[None]:
+    """Matplotlib's parameters for what is drawn and saved inside; the user's come back after it.
+
+    Args:
+        width: of the figure, in inches; text is scaled with it.
+        palette: other colours (`figures.drawing.colours.chosen_colours`).
+        style: a style sheet laid over ours (`figures.drawing.style_sheet.read_style`). Its `font.size` scales all text that
+            it does not name.
+    """
+    sheet, colours = read_style(style), chosen_colours(palette)
+    factor = sheet["font.size"] / _OWN["font.size"] if "font.size" in sheet else text_scale(width)
+    own = {**_parameters(), **_scaled(_parameters(), factor), "legend.markerscale": text_scale(width)}
+    own |= {"savefig.dpi": _PIXELS / width, "figure.dpi": _PIXELS / width}
+    own |= {"axes.prop_cycle": cycler(color=list(colours.cycle)), "patch.facecolor": colours.cycle[0]}
+    with matplotlib_style.context(["default", own, sheet]), use_colours(colours):
         yield
 
 
-def new_figure(height: float) -> Figure:
-    """An empty figure, `height` inches high, that no window manager knows of."""
-    return Figure(figsize=(WIDTH, height), layout="constrained")
-
-
-def add_caption(figure: Figure, title: str, how_to_read: str) -> None:
-    """Title above, how to read it below, with the room that they need kept free."""
-    lines = textwrap.wrap(how_to_read, 150)
-    room = (0.17 * len(lines) + 0.12) / figure.get_figheight()
-    layout: Any = figure.get_layout_engine()
-    layout.set(rect=(0, room, 1, 1 - room - 0.63 / figure.get_figheight()))
-    figure.text(
-        0.012, 1 - TITLE_DROP / figure.get_figheight(), title, ha="left", va="top", fontsize=12.5, fontweight="bold"
-    )
-    figure.text(0.012, 0.018, "\n".join(lines), ha="left", va="bottom", fontsize=9, color="0.25", linespacing=1.25)
-
-
-def save(figure: Figure, stem: Path) -> None:
-    """PNG and SVG beside each other, whole or not at all; the same rows give the same bytes."""
-    for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format=kind, metadata=metadata)
-        figure.set_layout_engine(None)  # both show the layout of the first: finding it is most of the work
-        write_atomically(stem.with_suffix("." + kind), buffer.getvalue())
+def new_figure(height: float, width: float = WIDTH) -> WrappedFigure:
+    """An empty figure, so many inches high and wide, that no window manager knows of."""
+    return WrappedFigure(figsize=(width, height), layout="constrained")
 
 
 def heatmap(table: Any, axis: Any, **options: Any) -> None:

@@ -5,8 +5,9 @@ from typing import Any
 
 import pandas as pd
 
+from figures.drawing.frame import add_frame, save
 from figures.drawing.panels import legend_above
-from figures.drawing.style import COLOURS, EXACT, add_caption, house_style, new_figure, save
+from figures.drawing.style import COLOURS, EXACT, house_style, new_figure
 
 _HOW_TO_READ = (
     "Left, exact expected return (blue: mean over seeds; thin: each seed; grey: mean return of the drawn rows); dashed, the "
@@ -25,7 +26,7 @@ def draw_run(table: pd.DataFrame, best: float | None, title: str, stem: Path) ->
     _cosine_panel(middle, table)
     _signal_panel(right, table)
     legend_above(figure, left, right)
-    add_caption(figure, title, _HOW_TO_READ)
+    add_frame(figure, title, _HOW_TO_READ)
     save(figure, stem)
 
 

@@ -1,18 +1,14 @@
-"""Pictures and the self-contained report, from verdicts.json and the records; its questions are computed anew."""
+"""All pictures, and the self-contained report, from verdicts.json and the records; its questions are computed anew."""
 
 import base64
-import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from latex2mathml.converter import convert
 
-from envs.world import InputError
-from figures.drawing.style import add_caption, house_style, new_figure, save
 from figures.harness.claim import ASSUMPTIONS
 from figures.harness.costs import remember_drawing
 from figures.harness.judge import Verdict
@@ -20,37 +16,9 @@ from figures.harness.records import write_atomically
 from figures.harness.registry import load_claim
 from figures.harness.verdicts import stored_rows
 from figures.harness.workers import in_workers
+from figures.report.pictures import draw_claim
 from figures.report.question import Question
 from figures.report.questions import questions
-
-
-def draw_claim(verdict: Verdict, out: Path) -> None:
-    """One claim's figure, PNG and SVG, under out/figures."""
-    _draw(verdict, out, load_claim(verdict.claim).rows_from(stored_rows(verdict, out)), "", verdict.claim)
-
-
-def draw_each(verdict: Verdict, out: Path) -> int:
-    """One more figure for every value of the claim's column `figure_for_each`; how many."""
-    claim = load_claim(verdict.claim)
-    column, rows = claim.figure_for_each, claim.rows_from(stored_rows(verdict, out))
-    values = [] if column is None else list(dict.fromkeys(rows[column]))
-    for value in values:
-        name = re.sub(r"[^a-z0-9]+", "_", str(value).lower()).strip("_")
-        _draw(verdict, out, rows[rows[column] == value], f"{column} {value}, ", f"{verdict.claim}-{name}")
-    return len(values)
-
-
-def _draw(verdict: Verdict, out: Path, rows: pd.DataFrame, which: str, stem: str) -> None:
-    claim = load_claim(verdict.claim)
-    title = f"{claim.statement}: {which}{verdict.outcome}{' in all' if which else ''}"
-    with house_style():
-        figure = new_figure(claim.height)
-        try:
-            claim.draw(rows, figure)
-        except Exception as error:  # rows and verdict are written: they must not be lost behind a picture
-            raise InputError(f"claim {claim.name} cannot be drawn from these rows: {error!r}") from error
-        add_caption(figure, title, claim.how_to_read)
-        save(figure, out / "figures" / stem)
 
 
 def draw_all(verdicts: list[Verdict], out: Path, jobs: int) -> tuple[Question, ...]:

@@ -104,8 +104,8 @@ def _exact(world: TokenMDP, policy: TokenPolicy, setting: BatchSplitSetting) -> 
 
 def draw(rows: pd.DataFrame, figure: Any) -> None:
     """Normaliser x cut; token mean by the number of parts; its exact bias by the number of groups."""
-    grid = figure.add_gridspec(2, 2, width_ratios=(2.5, 1))
-    matrix, top, bottom = (figure.add_subplot(grid[place]) for place in ((slice(None), 0), (0, 1), (1, 1)))
+    places = [["matrix", "top"], ["matrix", "bottom"]]
+    matrix, top, bottom = figure.subplot_mosaic(places, width_ratios=(2.5, 1)).values()
     cut_matrix(matrix, rows, cutting.CUTS, _ROUNDING)
     parts_panel(top, rows[rows["part"] == _RATIO], rows[rows["part"] == _COSINE])
     bias_panel(bottom, rows[rows["part"] == BIASED])

@@ -93,7 +93,7 @@ def draw(rows: pd.DataFrame, figure: Any) -> None:
     legend_above(figure, axes[0, 0])
     for axis in axes[0, 1:]:
         if axis.get_legend_handles_labels()[0]:
-            axis.legend(fontsize=8)
+            axis.legend(fontsize="small")
 
 
 CLAIM = claim_on_runs(

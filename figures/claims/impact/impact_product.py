@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from figures.drawing.impact import curves_panel, left_out_panel, scores_panel
+from figures.drawing.impact import curves_panel, left_out_panel, product_places, scores_panel
 from figures.drawing.impact_advice import advice
 from figures.drawing.panels import legend_above, with_columns
 from figures.harness.claim import Part
@@ -90,15 +90,16 @@ def _by_optimiser(study: pd.DataFrame) -> list[Row]:
 
 def draw(rows: pd.DataFrame, figure: Any) -> None:
     """Gain along pretraining with predictions, predictions against gains, and all predictors with all scores."""
-    rows, grid = with_columns(rows, "corpus", "largest", "tokens"), figure.add_gridspec(2, 3, height_ratios=(1, 1.75))
+    rows = with_columns(rows, "corpus", "largest", "tokens")
     curves = rows[rows["part"] == "curve"]
     shown = two_corpora(list(dict.fromkeys(rows["corpus"].dropna()))) or [CLEAN]
-    axes = [figure.add_subplot(grid[0, i]) for i in range(len(shown))]
+    places, below, free = product_places(figure, len(shown))
+    *axes, left_out = [figure.add_subplot(place) for place in places]
     for axis, corpus in zip(axes, shown, strict=True):
         curves_panel(axis, curves[curves["corpus"] == corpus], SHOWN, f"{MAIN}, corpus: {corpus}")
-    left_out_panel(figure.add_subplot(grid[0, 2]), rows[rows["part"] == "point"])
+    left_out_panel(left_out, rows[rows["part"] == "point"])
     legend_above(figure, axes[0])
-    scores_panel(figure, grid[1, :], rows[(rows["recipe"] == MAIN) & rows["largest"].eq(True)], list(SCORES))
+    scores_panel(figure, below, rows[(rows["recipe"] == MAIN) & rows["largest"].eq(True)], list(SCORES), free)
 
 
 CLAIM = claim_on_runs(

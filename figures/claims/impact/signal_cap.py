@@ -54,7 +54,7 @@ def draw(rows: pd.DataFrame, figure: Any) -> None:
     right.axhline(1, **EXACT, label="the cap")
     for axis in (left, right):
         token_axis(axis, rows["tokens"].dropna())  # of all corpora: one of them reads more tokens
-        axis.legend(loc="upper left", fontsize=8)
+        axis.legend(loc="upper left", fontsize="small")
 
 
 CLAIM = claim_on_runs(

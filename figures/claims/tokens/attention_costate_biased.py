@@ -117,7 +117,7 @@ def _draw_reward(axis: Any, rows: pd.DataFrame) -> None:
         axis.plot(middle.index + shift, middle, "_", ms=16, mew=2.5, **look)
         cosine = rows[(rows["part"] == f"cosine {costate}") & (rows["k"] == 0)]["measured"].mean()
         text = f"cosine of {name} at the prompt: {cosine:.2f}"
-        axis.text(0.22, 0.30 - 0.06 * i, text, transform=axis.transAxes, fontsize=9, **look)
+        axis.text(0.22, 0.30 - 0.06 * i, text, transform=axis.transAxes, fontsize="small", **look)
     axis.axhline(1, label="as far off as 0 is", **EXACT)
 
 

@@ -104,10 +104,10 @@ def _draw_table(axis: Any, rows: pd.DataFrame) -> None:
     order = list(dict.fromkeys(at_prompt.sort_values("closed", key=lambda names: names.map(_rank))["closed"]))
     table = at_prompt.pivot_table(index=["world", "policy"], columns="closed", values="measured", sort=False)[order]
     table.index = pd.Index([f"{world.split(' ')[0]}, {policy}" for world, policy in table.index])
-    heatmap(table, axis, annot=True, fmt=".2f", cmap="cividis", vmin=0, cbar=False, annot_kws={"fontsize": 8})
+    heatmap(table, axis, annot=True, fmt=".2f", cmap="cividis", vmin=0, cbar=False, annot_kws={"fontsize": "small"})
     axis.set(xlabel="edges closed to autograd", ylabel="", title="share of the value gradient lost at the prompt")
-    axis.tick_params(labelsize=9)
-    axis.tick_params(axis="x", rotation=40)
+    axis.tick_params(axis="x", rotation=40, labelsize="small")
+    axis.tick_params(axis="y", labelsize="small")
 
 
 def _draw_lengths(axis: Any, rows: pd.DataFrame) -> None:
@@ -116,7 +116,7 @@ def _draw_lengths(axis: Any, rows: pd.DataFrame) -> None:
         axis.plot(mean.index, mean, marker + "-", color=COLOURS[hue], ms=5, label=world.split(" ")[0])
     axis.axhline(0, **EXACT, label="nothing lost")
     axis.set(xlabel="tokens in the prefix", ylabel="share lost, all edges closed", title="mean over policies")
-    axis.legend(fontsize=8)
+    axis.legend(fontsize="small")
 
 
 def _rank(name: str) -> tuple[int, str]:
