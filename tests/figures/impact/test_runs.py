@@ -115,9 +115,9 @@ def test_every_row_bears_the_labels_of_its_own_network(rows, first):
     labels = {(c, point.updates, point.tokens, i): point.networks[i] for c, point in enumerate(path) for i in range(2)}
     returns = {label: exact(WORLD, network)[0] for label, network in labels.items()}
     for row in rows:
-        J = row["J"] if row["kind"] == "checkpoint" else row["J_after"] - row["gain"]
+        own = row["J"] if row["kind"] == "checkpoint" else row["J_after"] - row["gain"]
         label = (row["checkpoint"], row["updates"], row["tokens"], row["trajectory"])
-        assert J == pytest.approx(returns[label], rel=1e-9)
+        assert own == pytest.approx(returns[label], rel=1e-9)
     others = [abs(a / b - 1) for a, b in itertools.combinations(returns.values(), 2)]
     assert min(others) > 1e-6, "the control: no two networks have one return"
 
