@@ -5,6 +5,7 @@ seed alike and with its own noise. What is exact (the return, the true gradient,
 `Oracle`, a plain object that the caller provides: an agent never computes its own truth.
 """
 
+import copy
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -261,8 +262,8 @@ class Trainer:
             name: [p.detach().clone() for p in copies.parameters] for name, copies in networks.items() if copies
         }
         state |= {"taken": self.taken, "noise": [g.get_state() for g in (*self.noise, self.order)]}
-        state["optimiser"] = self.optimiser.state_dict()
-        return state | ({"critic_optimiser": self.critic_optimiser.state_dict()} if self.critic else {})
+        state["optimiser"] = copy.deepcopy(self.optimiser.state_dict())  # later steps change its moments in place
+        return state | ({"critic_optimiser": copy.deepcopy(self.critic_optimiser.state_dict())} if self.critic else {})
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from a `state`: the same numbers, to the bit, as if there had been no stop.
@@ -277,7 +278,7 @@ class Trainer:
                     p.copy_(kept)
         for g, kept in zip((*self.noise, self.order), state["noise"], strict=True):
             g.set_state(kept)
-        self.optimiser.load_state_dict(state["optimiser"])
+        self.optimiser.load_state_dict(copy.deepcopy(state["optimiser"]))
         if self.critic is not None:
-            self.critic_optimiser.load_state_dict(state["critic_optimiser"])
+            self.critic_optimiser.load_state_dict(copy.deepcopy(state["critic_optimiser"]))
         self.taken = int(state["taken"])

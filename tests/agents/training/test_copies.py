@@ -26,6 +26,13 @@ def transformers(count):
     return [transformer(seed) for seed in range(count)]
 
 
+class Backwards(Transformer):
+    """The same parameters, another function of them."""
+
+    def embed(self, tokens):
+        return super().embed(tokens.flip(-1))
+
+
 def logits(network, tokens):
     return network(network.embed(tokens))
 
@@ -56,6 +63,7 @@ def test_the_gradient_of_each_is_its_own(count):
         for mine, theirs in zip(gradients, truth, strict=True):
             close(mine if count == 1 else mine[i], theirs, rtol=1e-10, atol=1e-12)
     rows = copies.flattened(list(gradients))
+    assert not copies.flattened(copies.parameters).requires_grad
     assert rows.shape == (count, sum(p.numel() for p in alone[0].parameters()))
     close(rows[-1], torch.cat([x.flatten() for x in truth]), rtol=1e-10, atol=1e-12)
 
@@ -152,6 +160,9 @@ def test_networks_that_cannot_share_a_call_are_refused():
         [nn.Identity(), nn.Identity()],
         [transformer(0), Transformer(3, width=8, heads=2, length=5)],
         [transformer(0), LinearPolicy([[1.0]])],
+        [transformer(0), Transformer(3, width=8, heads=2, length=4, temperature=0.8, offset=0.3)],
+        [transformer(0), transformer(1, dtype=torch.float32)],
+        [transformer(0), Backwards(3, width=8, heads=2, length=4, temperature=0.7, offset=0.3)],
     ):
         with refused("networks"):
             Copies(networks)

@@ -217,3 +217,12 @@ def test_runs_that_make_no_sense_are_refused(argument, changes):
     given = {"networks": [network(0), network(1)], "corpus": CORPUS, "grid": (0, 1), "noise": generators(1, 2)}
     with refused(argument):
         next(pretrain(**given | changes))
+
+
+def test_documents_of_all_networks_together_must_fit_in_memory():
+    """Eight bytes a number, one number a token and a word of the vocabulary: 2^29 numbers are the most."""
+    most = 2**29 // (CORPUS.length * CORPUS.world.V)
+    pretrain([network(1)], CORPUS, (0, 1), generators(1), batch=most)  # draws nothing before its first step
+    for seeds, batch in (((1,), most + 1), ((1, 2), most // 2 + 1)):
+        with refused(f"batch={batch}"):
+            pretrain([network(seed) for seed in seeds], CORPUS, (0, 1), generators(*seeds), batch)

@@ -265,6 +265,24 @@ def test_commanding_copies_draw_what_each_draws_alone_and_the_ratio_is_one():
             close(getattr(together, name)[i], getattr(alone, name)[0], rtol=1e-12, atol=1e-13)
 
 
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("kind", ["tokens", "commands"])
+def test_drawn_rows_are_constants_and_no_update_reaches_what_drew_them(kind, count):
+    """A graph that a row carried would lead back to the policy that drew it."""
+    if kind == "tokens":
+        task, policies = TokenTask(STOP), [transformer(STOP, seed=seed) for seed in range(count)]
+    else:
+        task, policies = CommandTask(world()), [LinearPolicy(0.4 * draws(2, 3, seed=seed)) for seed in range(count)]
+    copies = Copies(policies)
+    rows = task.draw(copies, 2, 2, generators(*range(count)))
+    kept = [x for x in (*rows.seen, *vars(rows).values()) if isinstance(x, torch.Tensor)]
+    assert len(kept) >= 8
+    assert not any(x.requires_grad for x in kept)
+    assert copies.run(task.log_probs, *rows.seen)[0].requires_grad, (
+        "the control: what is computed from them is no constant"
+    )
+
+
 def test_an_endless_world_is_refused():
     with refused("horizon"):
         CommandTask(small(steps=None))

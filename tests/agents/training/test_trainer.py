@@ -279,6 +279,24 @@ def test_a_state_is_no_view_of_the_parameters():
 
 
 @KINDS
+@pytest.mark.parametrize("seeds", [(3,), (3, 4)])
+def test_a_state_kept_in_memory_leads_to_the_same_numbers_as_often_as_it_is_restored(kind, seeds):
+    """Adam's moments are changed in place: neither the run that gave the state nor one that took it may reach them."""
+    run = trainer(kind, "ppo", TrainingSettings(steps=4, prompts=2, group=2, rate=0.02), seeds, MORE[kind])
+    run.step()
+    state, ends = run.state(), []
+    kept = [x.clone() for x in tensors(state)]
+    for _ in range(3):
+        list(run.run())
+        ends.append(run.actor.flattened(run.actor.parameters))
+        run.restore(state)
+    assert all(torch.equal(x, y) for x, y in zip(kept, tensors(state), strict=True))
+    assert torch.equal(ends[1], ends[0])
+    assert torch.equal(ends[2], ends[0])
+    assert not torch.equal(run.actor.flattened(run.actor.parameters), ends[0])
+
+
+@KINDS
 def test_recorded_return_entropy_and_cosine_are_computed_directly(kind):
     task, _ = TASKS[kind]
     run = trainer(kind, "dr_grpo", TrainingSettings(steps=3, prompts=3, every=2), (1, 2))

@@ -73,6 +73,9 @@ def test_every_call_of_several_networks_is_checked_and_infinity_is_no_nan(count,
         assert torch.equal(copies.run(weigh(number), given)[1], given * number)
     with pytest.raises(InputError, match=f"network 0 of {count}"):
         copies.run(weigh(math.nan), given)
+    given[-1, 1] = math.nan  # a single number, in the last copy alone
+    with pytest.raises(InputError, match=f"network {count - 1} of {count}"):
+        copies.run(weigh(1.0), given)
 
 
 @WORLDS

@@ -3,14 +3,18 @@
 import numpy as np
 
 from figures.impact.centres import Run, centre, centres_of, mean_centre, own_group
-from tests.figures.impact.made_up_study import RECIPES, TOKENS, study
+from tests.figures.impact.made_up_study import BUDGETS, RECIPES, TOKENS, study
 
 
 def one_checkpoint(facts, recipe, group, budget, clean, rng):
     """All of the gain at one checkpoint, which the run names."""
     gain = -np.ones(len(TOKENS))
-    gain[2 + RECIPES.index((recipe, group)) // 2 + (not clean)] = budget
+    gain[place(recipe, group, budget, clean)] = budget
     return gain
+
+
+def place(recipe, group, budget, clean):
+    return 1 + RECIPES.index((recipe, group)) // 2 + BUDGETS.index(budget) + (not clean)
 
 
 def test_the_centre_is_a_weighted_mean_of_log_tokens():
@@ -23,7 +27,7 @@ def test_every_run_of_a_study_has_its_own_centres():
     centres = centres_of(study(one_checkpoint))
     assert len(centres) == 3 * (6 + 3)  # budgets; recipes and group sizes on either corpus
     for run, values in centres.items():
-        at = 2 + RECIPES.index((run.recipe, run.group)) // 2 + (run.corpus != "clean")
+        at = place(run.recipe, run.group, run.budget, run.corpus == "clean")
         np.testing.assert_allclose(values, np.full(6, np.log2(TOKENS[at])))
     assert own_group(centres, "GRPO") == 8
     assert Run("quality 0.5", "exact, SGD", 1, 8) not in centres

@@ -272,3 +272,42 @@ def test_a_perfect_readers_return_by_hand():
         right, guessed = (1 - noise) + noise / 4, (1 - noise) / 2 + noise / 4
         mean = reader_return(Corpus(SKILLS, best_words(SKILLS), quality, noise))
         assert mean == pytest.approx(quality * right**2 + (1 - quality) * guessed**2, rel=1e-12)
+
+
+@pytest.mark.parametrize("name", ["skills, uneven", "stop, uneven"])
+def test_the_cap_and_the_returns_of_single_skills_count_prompts_by_their_weights(name):
+    """Of the prompts with one first token each counts by its share of that skill's weight, not of all the weight."""
+    world, (_, rows) = WORLDS[name], expected(name, Definitions())
+    numbers, w = describe_policy(world, policy(world)), world.weights.numpy()
+    for key in ("alignment", "cap", "sd"):
+        column = np.array([row[key] for row in rows])
+        assert numbers[key] == pytest.approx(float(w @ column), rel=1e-9)
+        assert abs(numbers[key] / column.mean() - 1) > 1e-3, "the control: every prompt alike"
+    V, first = np.array([row["V"] for row in rows]), world.prompts[:, 0].numpy()
+    for skill in np.unique(first):
+        own = first == skill
+        assert numbers[f"skill {skill}"] == pytest.approx((w * V)[own].sum() / w[own].sum(), rel=1e-9)
+    assert name != "skills, uneven" or abs(numbers["skill 2"] / V[first == 2].mean() - 1) > 1e-3, "the control"
+
+
+def test_a_perfect_readers_return_counts_the_prompts_that_are_shown_by_their_weights():
+    """Half of the answers are taught wrong, so that prompts differ: every document's chance written out word by word."""
+    world, answers = WORLDS["skills, uneven"], best_words(SKILLS).clone()
+    answers[::2] = 1 - answers[::2]
+    corpus, truth = Corpus(world, answers, 0.7, 0.1, coverage=0.5, seed=1), {"weights": 0.0, "alike": 0.0, "all": 0.0}
+    total = dict.fromkeys(truth, 0.0)
+    for i, (right, taught) in enumerate(zip(best_words(SKILLS).tolist(), answers.tolist(), strict=True)):
+        V = 0.0
+        for word in itertools.product(range(4), repeat=2):
+            learned, guessed = 1.0, 1.0
+            for token, wanted in zip(word, taught, strict=True):
+                learned *= 0.9 * (token == wanted) + 0.1 / 4
+                guessed *= 0.9 * (token < 2) / 2 + 0.1 / 4
+            V += (0.7 * learned + 0.3 * guessed) * (list(word) == right)
+        shown, weight = bool(corpus.shown[i]), UNEVEN[i]
+        for name, share in {"weights": shown * weight, "alike": float(shown), "all": weight}.items():
+            truth[name], total[name] = truth[name] + share * V, total[name] + share
+    assert 0 < int(corpus.shown.sum()) < 8
+    assert reader_return(corpus) == pytest.approx(truth["weights"] / total["weights"], rel=1e-12)
+    for name in ("alike", "all"):
+        assert abs(truth[name] / total[name] / reader_return(corpus) - 1) > 1e-2, f"the control: {name}"

@@ -109,6 +109,34 @@ def test_rows_say_where_they_come_from_and_hold_finite_numbers(rows):
         assert ("kl" in row) == (row["budget"] == 3)  # the last budget
 
 
+def test_every_row_bears_the_labels_of_its_own_network(rows, first):
+    """In the order of the rows a wrong label would be as regular as a right one: the return says whose row it is."""
+    path = trajectory(TINY, first, "cpu")[1]
+    labels = {(c, point.updates, point.tokens, i): point.networks[i] for c, point in enumerate(path) for i in range(2)}
+    returns = {label: exact(WORLD, network)[0] for label, network in labels.items()}
+    for row in rows:
+        own = row["J"] if row["kind"] == "checkpoint" else row["J_after"] - row["gain"]
+        label = (row["checkpoint"], row["updates"], row["tokens"], row["trajectory"])
+        assert own == pytest.approx(returns[label], rel=1e-9)
+    others = [abs(a / b - 1) for a, b in itertools.combinations(returns.values(), 2)]
+    assert min(others) > 1e-6, "the control: no two networks have one return"
+
+
+def test_every_row_says_what_a_perfect_reader_of_its_own_corpus_would_have(rows):
+    """Nine answers of ten are right, else one of two numbers; a tenth of the tokens is replaced by one of four."""
+    right, guessed = 0.9 + 0.1 / 4, 0.9 / 2 + 0.1 / 4
+    truth = 0.9 * right**2 + 0.1 * guessed**2
+    for row in of_kind(rows, "checkpoint"):
+        assert row["reader"] == pytest.approx(truth, rel=1e-12)
+    assert abs(truth - right**2) > 0.05, "the control: without guesses"
+
+
+def test_the_first_checkpoint_after_the_start_is_that_of_eight_updates(rows):
+    points = sorted({row["updates"] for row in rows})
+    assert points == [0, 8, 9]
+    assert [point.updates for point in trajectory(replace(TINY, updates=5), 1, "cpu")[1]] == [0, 5]
+
+
 def numbers_of(rows, budget=None):
     """The rows without the name of their setting and, for gains, those after so many updates without their KL."""
     kept = [row for row in rows if row.get("budget") == budget]

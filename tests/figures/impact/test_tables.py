@@ -24,7 +24,7 @@ def test_corpora_are_named_by_what_differs_from_the_clean_one():
     assert names.tolist() == [CLEAN, "quality 0.5", "noise 0.2, width 32", "copy"]
     assert names.index.tolist() == [7, 3, 3, 0]
     assert corpus_names(rows[2:3]).tolist() == ["noise 0.2"]  # a width that all share is no difference
-    assert [teaches_all(name) for name in names] == [True, False, False, True]
+    assert [teaches_all(name) for name in (*names, "coverage 0.6")] == [True, False, False, True, False]
     assert two_corpora(["copy", "quality 0.5", CLEAN]) == [CLEAN, "quality 0.5"]
     assert two_corpora(["copy", "noise 0.2", "width 32"]) == ["copy", "noise 0.2"]
 
@@ -37,6 +37,21 @@ def test_aligned_runs_keep_every_trajectory_with_its_own_numbers():
     assert runs.corpora == [CLEAN, "quality 0.5"]
     assert aligned(rows, "GRPO", group=2).of(CLEAN).gain.shape == (6, len(TOKENS))
     assert budgets_of(rows, "exact, SGD") == [8, 16, 32]
+
+
+def code_of(facts, recipe, group, budget, clean, rng):
+    """A number that names the run: two digits of the group, two of the budget."""
+    return 100 * group + budget + 0 * facts["J"]
+
+
+def test_without_a_group_or_a_budget_the_first_group_and_the_largest_budget_are_taken():
+    rows = study(code_of)
+    assert set(aligned(rows, "GRPO").gain.flat) == {832}
+    assert set(aligned(rows, "GRPO", group=32).gain.flat) == {3232}
+    assert set(aligned(rows, "GRPO", budget=16).gain.flat) == {816}
+    backwards = rows.sort_values(["group", "budget"], ascending=False)
+    assert set(aligned(backwards, "GRPO").gain.flat) == {3232}, "the first group is that of the first row"
+    assert budgets_of(backwards, "GRPO") == [8, 16, 32]
 
 
 def test_runs_that_are_not_there_or_do_not_align_are_refused():
