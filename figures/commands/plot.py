@@ -4,14 +4,11 @@ import argparse
 from functools import partial
 from pathlib import Path
 
-from envs.world import InputError
 from figures.commands.options import DEFAULT_OUT, number
 from figures.drawing.figures import WIDTH
 from figures.drawing.style_sheet import read_style
-from figures.harness.judge import Verdict
 from figures.harness.records import check_writable, write_atomically
-from figures.harness.registry import load_claim
-from figures.harness.verdicts import read_verdicts
+from figures.harness.verdicts import verdicts_of
 from figures.report.pictures import Look, author_figures, check_formats, draw_claim
 
 _FOLDER = "plots"  # what the report embeds lies in figures/ and stays as it is
@@ -38,7 +35,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Draw the named claims, or all that were checked."""
     chosen, formats = _look(options), check_formats(options.format or "png,svg")
-    verdicts = _chosen(options.claims, options.out)
+    verdicts = verdicts_of(options.claims, options.out)
     if chosen is None:
         check_writable(options.out)
         for verdict in verdicts:
@@ -76,13 +73,3 @@ def _look(options: argparse.Namespace) -> Look | None:
     )
     with look.context():
         return look
-
-
-def _chosen(names: list[str], out: Path) -> list[Verdict]:
-    for name in names:
-        load_claim(name)
-    verdicts = [verdict for verdict in read_verdicts(out) if not names or verdict.claim in names]
-    absent = sorted(set(names) - {verdict.claim for verdict in verdicts})
-    if absent:
-        raise InputError(f"claim {absent[0]!r} was not checked in {out}: run `costate check` for it first")
-    return verdicts

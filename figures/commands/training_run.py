@@ -4,7 +4,7 @@ import dataclasses
 import json
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -94,16 +94,34 @@ def build_trainer(run: Run) -> tuple[Trainer, TokenMDP | World, str]:
     world = make_world(run.world, **dict(run.world_options))
     if run.world_mark and fingerprint(world) != run.world_mark:
         raise InputError(f"--world {run.world} builds another world at every call: it must always build the same")
+    trainer, reason = assemble(run, world, learner_of(run))
+    return trainer, world, reason
+
+
+def assemble(
+    run: Run, world: TokenMDP | World, learner: Learner, policies: Sequence[Any] | None = None
+) -> tuple[Trainer, str]:
+    """Trainer of a learner in a world, and why nothing exact is recorded, "" where exact answers are known.
+
+    Args:
+        run: sizes, seeds and settings.
+        world: where rows are drawn.
+        learner: the recipe.
+        policies: the networks to begin with, one for each seed; by default small ones of our own.
+
+    Raises:
+        InputError: they do not fit, or the learner needs exact answers that are not known.
+    """
     seeds = [run.seed + i for i in range(run.seeds)]
-    policies = [build_policy(run, world, seed) for seed in seeds]
+    policies = [build_policy(run, world, seed) for seed in seeds] if policies is None else policies
     task, oracle, reason = task_and_oracle(world, policies[0], run.seeds)
-    learner, critics = learner_of(run), None
     if reason and (learner.exact or learner.critic == "exact"):
         raise InputError(f"learner {learner.name!r} needs exact answers, and there are none: {reason}")
+    critics = None
     if learner.critic == "learned":
         length = task.steps + (world.prompts.shape[1] if isinstance(world, TokenMDP) else 0)
         critics = [_transformer(run, 1, task.features, length, 1000 + seed) for seed in seeds]
-    return Trainer(task, learner, policies, seeds, run.setting, oracle, critics), world, reason
+    return Trainer(task, learner, policies, seeds, run.setting, oracle, critics), reason
 
 
 def learner_of(run: Run) -> Learner:
@@ -137,7 +155,7 @@ def train(run: Run, out: Path, report: Callable[[Record, int], None]) -> pd.Data
         for record in trainer.run():
             if not all(bool(p.isfinite().all()) for p in trainer.actor.parameters):
                 raise DivergedError(record.step, "a parameter is NaN or infinite after it", _written(folder, rows))
-            rows += _rows(record, run)
+            rows += log_rows(record, run)
             if record.step % run.setting.every == 0 or record.step == run.setting.steps:
                 save_checkpoint(folder, trainer, rows)
             report(record, before)
@@ -148,8 +166,8 @@ def train(run: Run, out: Path, report: Callable[[Record, int], None]) -> pd.Data
     return _written(folder, rows)
 
 
-def _rows(record: Record, run: Run) -> list[dict[str, Any]]:
-    """One row for each seed."""
+def log_rows(record: Record, run: Run) -> list[dict[str, Any]]:
+    """One row of the log for each seed."""
     plain = {name: getattr(record, name).tolist() for name in PER_SEED}
     return [
         {"step": record.step, "rows": record.rows, "seed": run.seed + i, **{name: plain[name][i] for name in PER_SEED}}
@@ -157,8 +175,13 @@ def _rows(record: Record, run: Run) -> list[dict[str, Any]]:
     ]
 
 
+def log_table(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """The log as a table; an older one may lack a column."""
+    return pd.DataFrame(rows, columns=["step", "rows", "seed", *PER_SEED])
+
+
 def _written(folder: Path, rows: list[dict[str, Any]]) -> pd.DataFrame:
-    table = pd.DataFrame(rows, columns=["step", "rows", "seed", *PER_SEED])  # an older log may lack one of them
+    table = log_table(rows)
     write_atomically(folder / "log.csv", table.to_csv(index=False))
     return table
 

@@ -105,6 +105,16 @@ def read_verdicts(out: Path, missing_ok: bool = False) -> list[Verdict]:
         return []
 
 
+def verdicts_of(names: Iterable[str], out: Path) -> list[Verdict]:
+    """The stored verdicts on the claims named, or on all that were checked; InputError where one is unknown or was not."""
+    wanted = [load_claim(name).name for name in names]
+    verdicts = [verdict for verdict in read_verdicts(out) if not wanted or verdict.claim in wanted]
+    absent = sorted(set(wanted) - {verdict.claim for verdict in verdicts})
+    if absent:
+        raise InputError(f"claim {absent[0]!r} was not checked in {out}: run `costate check` for it first")
+    return verdicts
+
+
 def stored_rows(verdict: Verdict, out: Path) -> pd.DataFrame:
     """The rows behind a verdict, from its record files alone, whatever the code has become since; columns as in `rows_of`."""
     records = []

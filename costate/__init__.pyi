@@ -1,0 +1,44 @@
+# The table of names: type checkers read it, and at run time `costate` finds from it where each name lives.
+from agents.policies.linear import LinearPolicy as LinearPolicy
+from agents.policies.module_policy import ModulePolicy as ModulePolicy
+from agents.policies.tabular import TabularPolicy as TabularPolicy
+from agents.policies.transformer import Transformer as Transformer
+from agents.recipes.learner import Learner as Learner
+from agents.recipes.learner import Penalty as Penalty
+from agents.recipes.learners import cispo as cispo
+from agents.recipes.learners import dapo as dapo
+from agents.recipes.learners import dr_grpo as dr_grpo
+from agents.recipes.learners import grpo as grpo
+from agents.recipes.learners import gspo as gspo
+from agents.recipes.learners import pass_k_training as pass_k_training
+from agents.recipes.learners import pkpo as pkpo
+from agents.recipes.learners import ppo as ppo
+from agents.recipes.learners import reinforce as reinforce
+from agents.recipes.learners import reinforce_pp as reinforce_pp
+from agents.recipes.learners import rloo as rloo
+from costate.answers import SystemAnswers as SystemAnswers
+from costate.answers import error_split as error_split
+from costate.answers import exact as exact
+from costate.answers import transformers as transformers
+from costate.answers import world as world
+from costate.runs import ClaimRun as ClaimRun
+from costate.runs import claims as claims
+from costate.runs import run_claim as run_claim
+from costate.runs import table as table
+from costate.training import TrainingRun as TrainingRun
+from costate.training import train as train
+from envs.gym_env import WorldEnv as WorldEnv
+from envs.linear_quadratic import LinearQuadratic as LinearQuadratic
+from envs.token_env import TokenEnv as TokenEnv
+from envs.token_mdp import TokenMDP as TokenMDP
+from envs.world import InputError as InputError
+from figures.report.pictures import draw as draw
+from theory.groups.binary_rewards import alignment as alignment
+from theory.groups.binary_rewards import grpo_kappa as grpo_kappa
+from theory.groups.binary_rewards import grpo_objective as grpo_objective
+from theory.groups.expected_update import expected_update as expected_update
+from theory.impact import signal as signal
+from theory.tokens.costates import expected_costates as expected_costates
+from theory.tokens.costates import sampled_costates as sampled_costates
+
+__version__: str

@@ -1,0 +1,103 @@
+"""Exact answers through the face: against finite differences, the theory's own functions, and with any kind of numbers."""
+
+import numpy as np
+import pytest
+import torch
+
+import costate
+from tests.theory.token_cases import value_differences
+from theory.differences import central_gradient
+from theory.tokens.error_split import error_split
+
+MATRICES = {"A": [[1.0, 0.3], [0.0, 0.9]], "B": [[0.2], [1.0]], "Q": [[1.0, 0.0], [0.0, 0.5]], "R": [[0.7]]}
+NOISE = {"S_x": [[0.2]], "m_0": [0.4, -0.3], "gamma": 0.95}
+close = torch.testing.assert_close
+
+
+def system(horizon=4, kind=list, **more):
+    return costate.LinearQuadratic(
+        **{k: kind(v) if k in MATRICES else v for k, v in {**MATRICES, **NOISE, **more}.items()}, horizon=horizon
+    )
+
+
+@pytest.mark.parametrize("horizon", [4, None])
+@pytest.mark.parametrize("more", [{}, {"q": [0.3, -0.2], "q_a": [0.1]}])
+def test_a_systems_answers_are_differences_of_its_return_and_value(horizon, more):
+    world, K, k = system(horizon, **more), torch.tensor([[0.4, 0.5]], dtype=torch.float64), torch.tensor([0.2]).double()
+    answers = costate.exact(world, (K, k))
+    slopes = central_gradient(lambda flat: costate.exact(world, (flat[:2][None], flat[2:])).J, torch.cat([K[0], k]))
+    close(torch.cat([answers.gradient.flatten(), answers.offset_gradient.flatten()]), slopes, rtol=1e-6, atol=1e-8)
+    state = torch.tensor([0.7, -1.1], dtype=torch.float64)
+    close(answers.value.gradient(state), central_gradient(answers.value.value, state), rtol=1e-7, atol=1e-8)
+    best = costate.exact(world)
+    assert float(best.J) > float(answers.J)
+    assert float(best.gradient.abs().max()) < 1e-8
+    frame = answers.frame()
+    assert len(frame) == (1 if horizon is None else horizon + 1)
+    P, p, c = answers.value.at(0)
+    row = frame.iloc[0]
+    assert [row["P.0.0"], row["P.1.0"], row["p.1"], row["c"]] == [float(P[0, 0]), float(P[1, 0]), float(p[1]), float(c)]
+    assert [row["K.0.1"], row["k.0"]] == [0.5, float(k[0])]
+
+
+@pytest.mark.parametrize("kind", [list, np.array, torch.tensor, lambda x: torch.tensor(x, dtype=torch.float64)])
+def test_gains_may_be_lists_numpy_or_torch(kind):
+    expected = costate.exact(system(), torch.tensor([[0.5, 0.25]], dtype=torch.float64))
+    answers = costate.exact(system(), kind([[0.5, 0.25]]))
+    assert answers.K.dtype == torch.float64
+    assert float(answers.J) == float(expected.J)
+    assert float(costate.exact(system(), costate.LinearPolicy([[0.5, 0.25]])).J) == float(expected.J)
+
+
+def test_a_token_worlds_answers_are_differences_of_its_value():
+    world = costate.TokenMDP.from_rewards([[0.3, -1.0, 0.2], [0.0, 2.0, 0.7], [0.1, 0.1, -0.4]], gamma=0.9)
+    policy = costate.Transformer(world.V, width=8, length=3, seed=4)
+    exact = costate.exact(world, policy, sites="layer1", alpha=0.6)
+    for level in range(world.horizon):
+        close(
+            exact.costates["layer1"][level],
+            value_differences(world, policy, 0.6, "layer1", level),
+            rtol=1e-6,
+            atol=1e-9,
+        )
+    assert repr(exact).endswith("4 prefixes, sites: layer1)")
+    assert len(exact.frame()) == 4
+
+
+def test_splits_of_many_policies_are_one_frame_with_a_column_for_every_knob():
+    world = costate.world("TokenCopy", V=2, length=2)
+    policies = costate.transformers(world, seeds=2, temperatures=(0.5, 1), offsets=(0, 2), width=8)
+    frame = costate.error_split(world, policies, alpha=(0.3, 1), site="layer1")
+    assert len(frame) == 2 * 2 * 2 * 2 * len(world.prompts)
+    assert list(frame.columns[:5]) == ["seed", "temperature", "offset", "alpha", "prompt"]
+    for label, policy in policies.items():
+        same = frame[(frame[["seed", "temperature", "offset"]] == pd_row(label)).all(axis=1) & (frame["alpha"] == 0.3)]
+        split = error_split(world, policy, 0.3, "layer1")
+        assert same["error"].tolist() == split.error.tolist()
+        assert same["tier1"].tolist() == split.tiers[1].tolist()
+    one = costate.error_split(world, next(iter(policies.values())))
+    assert list(one["policy"]) == [0] * len(world.prompts)
+    named = costate.error_split(world, {"mine": next(iter(policies.values()))})
+    assert set(named["policy"]) == {"mine"}
+    assert named["error"].tolist() == one["error"].tolist()
+    assert len(costate.error_split(world, list(policies.values())[:3])["policy"].unique()) == 3
+
+
+def pd_row(label):
+    return [label.seed, label.temperature, label.offset]
+
+
+def test_what_has_no_exact_answer_is_refused_in_one_line():
+    world = costate.world("TokenCopy", V=2, length=1)
+    for call, told in [
+        (lambda: costate.exact(world, [[1.0]]), "policy must be one over tokens"),
+        (lambda: costate.exact("TokenCopy", None), "world must be a TokenMDP or a LinearQuadratic"),
+        (lambda: costate.exact(system(), "best"), "K must be real numbers"),
+        (lambda: costate.exact(system(), [[1.0]]), "K must"),
+        (lambda: costate.error_split(world, []), "policies must hold at least one"),
+        (lambda: costate.error_split(world, {"a": 3}), "policies must be over tokens; 'a' is 3"),
+        (lambda: costate.world("TokenPartiy"), "did you mean TokenParity"),
+    ]:
+        with pytest.raises(costate.InputError, match=told) as error:
+            call()
+        assert "\n" not in str(error.value)

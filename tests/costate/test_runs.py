@@ -1,0 +1,104 @@
+"""Claims and training through the face: the very numbers of the commands."""
+
+import matplotlib
+import pandas as pd
+import pytest
+
+import costate
+from figures.cli import main
+
+
+def command(*arguments):
+    with pytest.raises(SystemExit) as done:
+        main([str(x) for x in arguments])
+    return done.value.code
+
+
+def same(ours, theirs):
+    pd.testing.assert_frame_equal(ours.reset_index(drop=True), theirs.reset_index(drop=True), check_exact=True)
+
+
+@pytest.mark.parametrize("claim", ["entropy_knobs", "estimator_variance"])
+def test_a_claim_has_the_numbers_of_the_command(claim, tmp_path, capsys):
+    assert command("check", claim, "--preset", "tiny", "--seed", 3, "--jobs", 1, "--out", tmp_path) == 0
+    run = costate.run_claim(claim, seed=3, preset="tiny", jobs=1)
+    same(run.rows, costate.table(tmp_path, claim))
+    assert "run_seed" in run.rows
+    assert run.frame() is run.rows
+    other = costate.run_claim(claim, seed=4, preset="tiny", jobs=1).rows["measured"]
+    assert (claim == "entropy_knobs") == other.equals(run.rows["measured"])  # the first draws nothing
+    assert run.verdict.claim == claim
+    assert repr(run).startswith(f"ClaimRun({claim}: {run.verdict.outcome}, {len(run.rows)} rows; ")
+
+
+def test_fields_may_be_changed_and_settings_chosen(capsys):
+    run = costate.run_claim(
+        "entropy_knobs", preset="quick", only={"knob": "temperature"}, jobs=1, seeds=1, temperatures=(0.2, 1, 5)
+    )
+    assert set(run.rows["knob"]) == {"temperature"}
+    assert set(run.rows["temperatures"]) == {"0.2,1,5"}
+    assert len(run.rows[(run.rows["part"] == "sweep") & (run.rows["world"] == "lock")]) == 3
+    for bad, told in [({"temperature": 3}, "did you mean temperatures"), ({"seeds": "two"}, "whole number")]:
+        with pytest.raises(costate.InputError, match=told):
+            costate.run_claim("entropy_knobs", **bad)
+    with pytest.raises(costate.InputError, match="was not checked"):
+        costate.table("/nowhere", "entropy_knobs") if False else costate.table(".", "entropy_knobs")
+
+
+def test_a_run_draws_itself_and_leaves_the_users_settings(capsys):
+    before = matplotlib.rcParams.copy()
+    run = costate.run_claim("entropy_knobs", preset="tiny", jobs=1)
+    figure = run.figure(caption=False, width=6)
+    assert figure.get_figwidth() == 6
+    assert len(figure.axes) >= 2
+    assert matplotlib.rcParams == before
+
+
+def test_a_folder_keeps_finished_points(tmp_path, capsys):
+    first = costate.run_claim("entropy_knobs", preset="tiny", jobs=1, out=tmp_path)
+    capsys.readouterr()
+    again = costate.run_claim("entropy_knobs", preset="tiny", jobs=1, out=tmp_path)
+    assert "points" not in capsys.readouterr().err
+    same(first.rows, again.rows)
+
+
+def test_all_claims_are_listed():
+    table = costate.claims()
+    assert len(table) == 31
+    assert set(table["documented"]) == {"holds", "fails"}
+
+
+def test_training_has_the_numbers_of_the_command(tmp_path, capsys):
+    options = ["--steps", 3, "--seeds", 2, "--width", 8, "--group", 4, "--every", 1, "--out", tmp_path]
+    assert command("train", "--learner", "rloo", "--world", "TokenCopy", *options) == 0
+    (log,) = tmp_path.glob("*/log.csv")
+    world = costate.world("TokenCopy")
+    run = costate.train(world, costate.rloo(), seeds=2, steps=3, width=8, group=4, every=1, progress=False)
+    pd.testing.assert_frame_equal(run.log, pd.read_csv(log), check_dtype=False, rtol=1e-15)
+    last = run.log[run.log["step"] == 3]["J"].tolist()
+    assert [float(costate.exact(world, policy).J) for policy in run.policies] == pytest.approx(last, abs=1e-12)
+    assert repr(run).startswith("TrainingRun(rloo, 3 steps, 2 seeds, J=")
+    again = costate.train(world, "rloo", steps=1, policies=[run.policies[0]], group=4, every=1, progress=False)
+    assert again.log["J"].iloc[0] == pytest.approx(last[0], abs=1e-12)
+
+
+def test_a_linear_quadratic_world_is_trained_too():
+    run = costate.train(
+        "LQScalar", costate.recipe("value_gradient"), steps=5, every=1, rate=0.05, optimiser="sgd", progress=False
+    )
+    J = run.log["J"].tolist()
+    assert sorted(J) == J
+    assert J[-1] > J[0]
+
+
+def test_what_cannot_be_trained_is_refused_in_one_line():
+    world = costate.world("TokenCopy")
+    for call, told in [
+        (lambda: costate.train(world, costate.grpo(), stpes=3), "did you mean"),
+        (lambda: costate.train(world, "grop"), "did you mean"),
+        (lambda: costate.train(world, 3), "recipe must be a learner"),
+        (lambda: costate.train(world, costate.grpo(), seeds=2, policies=[None]), "one for each of the 2 seeds"),
+        (lambda: costate.train(world, costate.grpo(), steps=0), "steps must be a whole number"),
+    ]:
+        with pytest.raises(costate.InputError, match=told):
+            call()
