@@ -334,7 +334,7 @@ def build_learner(
     known = {option: parameter.default for option, parameter in own.items()} | _COMMON
     for option, value in options.items():
         if option not in known:
-            raise unknown(f"option of learner {name!r}", option, known)
+            raise unknown(f"learner {name!r}: option", option, known)
         kind = type(known[option])
         if type(value) is not kind and not (kind is float and type(value) is int):
             raise InputError(f"option {option} of learner {name!r} must be a {kind.__name__}; got {value!r}")
