@@ -26,6 +26,7 @@ from costate.runs import claims as claims
 from costate.runs import run_claim as run_claim
 from costate.runs import table as table
 from costate.training import TrainingRun as TrainingRun
+from costate.training import recipe as recipe
 from costate.training import train as train
 from envs.gym_env import WorldEnv as WorldEnv
 from envs.linear_quadratic import LinearQuadratic as LinearQuadratic

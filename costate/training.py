@@ -14,7 +14,7 @@ from envs.arguments import short, whole
 from envs.registry import make_world
 from envs.world import InputError, unknown
 from figures.commands.progress_bar import progress_bar
-from figures.commands.training_run import Run, assemble, log_rows, log_table
+from figures.commands.training_run import Run, assemble, log_rows, log_table, records
 
 _SIZES = ("width", "layers", "heads", "dtype", "device")
 _SETTINGS = tuple(field.name for field in fields(TrainingSettings) if field.name != "steps")
@@ -25,7 +25,7 @@ class TrainingRun:
     """A training run that has ended.
 
     Attributes:
-        log: one row for each step and seed; `costate/README.md` of `agents/` explains the columns. The last row of a seed is
+        log: one row for each step and seed; `agents/README.md` explains the columns. The last row of a seed is
             the trained policy.
         policies: the trained ones, in the order of the seeds.
         recipe: the learner's name.
@@ -45,6 +45,22 @@ class TrainingRun:
     def frame(self) -> pd.DataFrame:
         """The log."""
         return self.log
+
+
+def recipe(name: str, **options: Any) -> Learner:
+    """A recipe by its name.
+
+    Args:
+        name: one that `costate list learners` shows, "grpo" for instance.
+        options: of the recipe, and those of all: `kl_loss=costate.Penalty("k3", 0.1)`, `kl_reward`, `entropy`.
+
+    Returns:
+        The recipe, which `train` and `expected_update` take.
+
+    Raises:
+        InputError: the recipe or an option is unknown, or a value is refused.
+    """
+    return build_learner(name, **options)
 
 
 def train(
@@ -77,6 +93,7 @@ def train(
 
     Raises:
         InputError: a name is unknown, a value is refused, or the recipe needs exact answers that are not known.
+        DivergedError: numbers were no longer finite; its `log` holds what was before (`figures.commands.training_run`).
     """
     world = make_world(world) if isinstance(world, str) else world
     learner = build_learner(recipe) if isinstance(recipe, str) else recipe
@@ -98,8 +115,8 @@ def train(
     torch.set_num_threads(1)  # the numbers of `costate train`
     try:
         with progress_bar(learner.name, steps, disable=not progress) as bar:
-            for record in trainer.run():
-                rows += log_rows(record, run)
+            for record in records(trainer, lambda: log_table(rows)):
+                rows.extend(log_rows(record, run))
                 bar.update(min(1, steps - bar.n))
     finally:
         torch.set_num_threads(threads)

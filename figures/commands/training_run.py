@@ -4,7 +4,7 @@ import dataclasses
 import json
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -151,19 +151,34 @@ def train(run: Run, out: Path, report: Callable[[Record, int], None]) -> pd.Data
     if rows and rows[-1]["step"] == run.setting.steps:
         return _written(folder, rows)
     before = trainer.taken
+    for record in records(trainer, lambda: _written(folder, rows)):
+        rows.extend(log_rows(record, run))
+        if record.step % run.setting.every == 0 or record.step == run.setting.steps:
+            save_checkpoint(folder, trainer, rows)
+        report(record, before)
+    return _written(folder, rows)
+
+
+def records(trainer: Trainer, log: Callable[[], pd.DataFrame]) -> Iterator[Record]:
+    """The records of the steps that are left, as long as all numbers are finite.
+
+    Args:
+        trainer: at any step.
+        log: gives the log of what was before, for the error.
+
+    Raises:
+        DivergedError: after some updates a number was not finite, or the exact answers are no longer defined.
+        InputError: the run could not begin.
+    """
     try:
         for record in trainer.run():
             if not all(bool(p.isfinite().all()) for p in trainer.actor.parameters):
-                raise DivergedError(record.step, "a parameter is NaN or infinite after it", _written(folder, rows))
-            rows += log_rows(record, run)
-            if record.step % run.setting.every == 0 or record.step == run.setting.steps:
-                save_checkpoint(folder, trainer, rows)
-            report(record, before)
+                raise DivergedError(record.step, "a parameter is NaN or infinite after it", log())
+            yield record
     except InputError as error:
-        if not trainer.taken:  # nothing was learned yet: this run could not begin
+        if not trainer.taken:  # nothing was learned yet
             raise
-        raise DivergedError(trainer.taken, str(error), _written(folder, rows)) from None
-    return _written(folder, rows)
+        raise DivergedError(trainer.taken, str(error), log()) from None
 
 
 def log_rows(record: Record, run: Run) -> list[dict[str, Any]]:
