@@ -69,8 +69,8 @@ def spoilt_covariance(p, w, Q):
 def test_a_planted_error_in_the_theory_makes_the_claim_fail(name, spoilt, part, monkeypatch):
     monkeypatch.setattr(f"theory.tokens.state_reading.{name}", spoilt)
     monkeypatch.setattr(module, "_LARGE", 8)
-    monkeypatch.setattr(module, "POLICIES", ("Zipf",))  # one kind of policy is enough to see it
-    verdict = judge(module.CLAIM, measured(module.LargeVocabularySetting(0, (8, 16))))
+    one_kind = module.LargeVocabularySetting(0, (8, 16), policies=("Zipf",))  # is enough to see it
+    verdict = judge(module.CLAIM, measured(one_kind))
     assert verdict.outcome == "fails"
     assert verdict.parts[part].result.outcome == "fails"
 

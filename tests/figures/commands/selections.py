@@ -34,7 +34,7 @@ def by_label(rows, fields):
         for value in values if len(values) <= MOST or column == "part" else ():
             kinds[f"{column} {value}"] = rows.index[rows[column] == value]
     for name, kept in once(kinds).items():
-        yield name, rows.loc[kept], Subset(left_out=(), changed=True)
+        yield name, rows.loc[list(kept)], Subset(left_out=(), changed=True)
 
 
 def once(kinds):

@@ -3,6 +3,7 @@
 The verdicts of the quick preset are a step of `.ci/run`; here a claim has too few samples for one.
 """
 
+import dataclasses
 import html
 import json
 import re
@@ -12,6 +13,7 @@ import sys
 import time
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 import figures.claims.continuous.costate_mean as costate_mean
@@ -20,6 +22,7 @@ from figures.harness.judge import Verdict
 from figures.harness.records import Point
 from figures.harness.registry import CLAIM_NAMES, load_claim
 from figures.harness.runner import missing, plan, run_missing, run_point
+from tests.figures.commands.selections import by_field, by_label, failures
 
 
 def run(*arguments):
@@ -109,6 +112,55 @@ def test_every_claim_has_its_pictures_and_the_report_needs_no_network(checked):
     links = re.findall(r"""(?:src|href|url)\s*[=(]\s*["']?([^"'\s>)]+)""", page)
     assert links
     assert all(link.startswith(("#", "data:")) for link in links)
+
+
+@pytest.mark.parametrize("name", CLAIM_NAMES)
+def test_whatever_part_of_a_claim_is_kept_is_judged_and_drawn(checked, name):
+    """All values of all fields; of the labels of the rows all values are judged, and every eighth is drawn (seconds)."""
+    claim = load_claim(name)
+    fields = {field.name for field in dataclasses.fields(claim.settings("tiny")[0])}
+    chosen = list(by_field(claim, checked[0], 7))
+    assert failures(claim, chosen) == []
+    assert failures(claim, by_label(chosen[0][1], fields), drawn=8) == []
+
+
+def test_a_drawing_that_needs_what_is_not_there_is_found(checked):
+    def planted(rows, figure):
+        figure.subplots().axhline(rows.loc[rows["system"] == "scalar", "measured"].iloc[0])
+
+    claim = dataclasses.replace(load_claim("costate_mean"), draw=planted)
+    found = failures(claim, by_field(claim, checked[0], 7))
+    assert [name.split()[0] for name, _ in found] == ["system"] * 3
+    assert all("IndexError" in error for _, error in found)
+
+
+def test_every_row_has_its_setting_in_the_table_of_its_claim(checked):
+    for name in CLAIM_NAMES:
+        claim = load_claim(name)
+        table = pd.read_csv(checked[0] / "rows" / f"{name}.csv")
+        fields = {field.name for field in dataclasses.fields(claim.settings("tiny")[0])}
+        assert set(table["run_seed"]) == {7}
+        assert claim.derive is not None or fields <= set(table.columns), name
+    table = pd.read_csv(checked[0] / "rows" / "error_bound.csv")
+    assert table[["temperature", "offset", "seed", "site"]].notna().all(axis=None)
+    cap, study = (pd.read_csv(checked[0] / "rows" / f"{table}.csv") for table in ("signal_cap", "impact_runs"))
+    assert dict(zip(cap["corpus"], cap["quality"], strict=True)) == {"clean": 1.0, "quality 0.5": 0.5}
+    assert set(cap["budgets"]) == set(study["budgets"]) == {"1,2"}
+
+
+def test_rows_are_written_before_anything_is_drawn_and_a_drawing_that_fails_is_one_line(tmp_path, monkeypatch, capsys):
+    def broken(rows, figure):
+        assert (tmp_path / "rows" / "costate_mean.csv").exists()
+        assert (tmp_path / "verdicts.json").exists()
+        raise KeyError("world")
+
+    monkeypatch.setattr(costate_mean, "CLAIM", dataclasses.replace(costate_mean.CLAIM, draw=broken))
+    assert check("costate_mean", "--out", tmp_path) == 2
+    assert "claim costate_mean cannot be drawn from these rows: KeyError('world')" in capsys.readouterr().err
+    assert check("bellman_costate", "--out", tmp_path) == 0  # the stored verdict stops no later command
+    shown = capsys.readouterr().err
+    assert "costate_mean cannot be drawn" in shown
+    assert "left out of the report" in shown
 
 
 def test_a_second_run_recomputes_nothing_and_says_so(checked, capsys):

@@ -78,7 +78,7 @@ def test_claims_take_worlds_of_their_kind(own, capsys):  # noqa: F811
 def test_a_sweep_takes_a_file_as_the_value_of_a_field(own, capsys):  # noqa: F811
     tiny = ("--preset", "tiny", "--jobs", 1, "--out", own / "r")
     assert run("sweep", "bellman_costate", "--set", "world=own.py:tokens", *tiny) == 0
-    rows = pd.read_csv(own / "r" / "bellman_costate.csv")
+    rows = pd.read_csv(own / "r" / "rows" / "bellman_costate.csv")
     assert set(rows["world"].str.split("#").str[0]) == {"own.py:tokens"}
     assert run("sweep", "costate_recursion", "--set", "system=own.json", *tiny) == 0
     for claim, change in [("costate_mean", "system=own.py:tokens"), ("bellman_costate", "world=own.json")]:

@@ -8,7 +8,7 @@ import pytest
 
 from envs.world import InputError
 from figures.harness.claim import ASSUMPTIONS, Claim, Part
-from figures.harness.judge import Run, Verdict, judge
+from figures.harness.judge import Run, Subset, Verdict, judge
 from figures.harness.registry import CLAIM_NAMES, CLAIMS, load_claim, load_claims, measure_of, module_name
 from figures.harness.rows import at_least, at_most, equals, report, vanishes
 from figures.harness.statistics import Estimate
@@ -98,6 +98,52 @@ def test_a_part_without_a_comparison_leaves_the_claim_undecided(left):
     assert (verdict.outcome, verdict.as_documented) == ("undecided", False)
     absent = ({"own", "control"} - {left}).pop()
     assert f"'{absent}' undecided" in verdict.reason
+
+
+@dataclasses.dataclass(frozen=True)
+class InWorld:
+    world: str
+    tau: float = 1.0
+
+
+WHOLE = [InWorld(world, tau) for world in ("a", "b") for tau in (1.0, 2.0)]
+EVERY = dataclasses.replace(CONTROL, every="world")
+
+
+def of_worlds(own=TRUE, **control):
+    """Rows of the part "own", and of the control in the worlds that are named."""
+    frame = rows(own=own).to_dict("records")
+    for world, measured in control.items():
+        frame += equals("control", measured, 0.0, labels={"world": world})
+    return pd.DataFrame(frame)
+
+
+@pytest.mark.parametrize(
+    ("parts", "frame", "kept", "outcome", "mark", "told"),
+    [
+        ((OWN, EVERY), of_worlds(a=FALSE), WHOLE[:2], "holds", "yes", "on a subset: 2 of 2 parts"),
+        ((OWN, EVERY), of_worlds(a=TRUE), WHOLE[:2], "undecided", "NO", "'control' holds, documented: fails"),
+        ((OWN, EVERY), of_worlds(a=TRUE, b=FALSE), WHOLE[:3], "undecided", "NO", "does not fail for world a"),
+        ((OWN, EVERY), of_worlds(a=FALSE, b=TRUE), WHOLE[:3], "not judged", "-", "'control' does not fail here"),
+        ((OWN, EVERY), of_worlds(a=TRUE), WHOLE[:1], "not judged", "-", "'control' does not fail here"),
+        ((OWN, EVERY), of_worlds(a=TRUE), [InWorld("a", 9.0)], "not judged", "-", "'control' does not fail here"),
+        ((OWN, CONTROL), of_worlds(a=TRUE), WHOLE[:2], "not judged", "-", "'control' does not fail here"),
+        ((OWN, CONTROL), of_worlds(), WHOLE[:2], "not judged", "-", "'control' is left out"),
+        ((OWN, CONTROL), of_worlds(FALSE, a=TRUE), WHOLE[:2], "fails", "NO", "'own' fails, documented: holds"),
+        ((OWN, CONTROL), rows(control=FALSE), WHOLE[:2], "not judged", "-", "no part of the claim is left"),
+        ((OWN, CONTROL), pd.DataFrame(), WHOLE[:2], "not judged", "-", "no part of the claim is left"),
+        ((OWN, CONTROL), rows(own=TRUE, control=TRUE), WHOLE, "undecided", "NO", "'control' holds"),
+        ((OWN, CONTROL), pd.DataFrame(), WHOLE, "undecided", "NO", "'own' undecided"),
+    ],
+)
+def test_on_a_subset_only_what_can_be_judged_there_is_judged(parts, frame, kept, outcome, mark, told):
+    verdict = judge(toy(*parts), frame, Subset.of(kept, WHOLE))
+    assert (verdict.outcome, verdict.mark, verdict.subset) == (outcome, mark, kept != WHOLE)
+    assert told in verdict.reason
+    assert verdict.unexpected == (mark == "NO")
+    run = Run("quick", "cpu", 3, [{"x": 1}], ["records/toy/a.json"], {"torch": "2"}, "abc")
+    given = json.loads(json.dumps(dataclasses.replace(verdict, run=run).to_json(), allow_nan=False))
+    assert Verdict.from_json(given).to_json() == given
 
 
 def test_a_verdict_comes_back_from_json_as_it_was():

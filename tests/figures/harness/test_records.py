@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 import pytest
 
 from envs.world import InputError
+from figures.harness.claim import knob
 from figures.harness.records import Point, check_writable, load_record, save_record, write_atomically
 
 
@@ -46,6 +47,24 @@ def test_the_random_stream_depends_on_claim_setting_and_seed_and_on_nothing_else
     assert POINT.stream == replace(POINT, code="d", device="cuda").stream
     streams = {p.stream for p in (POINT, replace(POINT, seed=4), replace(POINT, setting=Setting(0.25)))}
     assert len(streams) == 3
+
+
+def test_a_knob_at_its_default_names_another_record_and_the_same_random_stream(tmp_path):
+    @dataclass(frozen=True)
+    class WithKnob(Setting):
+        taus: tuple[float, ...] = knob((0.1, 1.0))
+        plain: int = 1
+
+    @dataclass(frozen=True)
+    class Without(Setting):
+        plain: int = 1
+
+    old = replace(POINT, setting=Without(0.5))
+    still, moved, other = (replace(POINT, setting=WithKnob(0.5, **own)) for own in ({}, {"taus": (0.1,)}, {"plain": 2}))
+    assert still.stream == old.stream == replace(POINT, setting=WithKnob(0.5, taus=(0.1, 1.0))).stream
+    assert still.id != old.id
+    assert len({still.stream, moved.stream, other.stream}) == 3
+    assert still.key["setting"]["taus"] == (0.1, 1.0)
 
 
 @pytest.mark.parametrize(

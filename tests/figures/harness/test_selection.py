@@ -2,13 +2,15 @@
 
 import json
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
+import torch
 
 from envs.world import InputError
 from figures.cli import main
-from figures.harness.selection import select
+from figures.harness.selection import select, text_of
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,8 @@ class Setting:
     trained: bool
     alphas: tuple[float, ...]
     nested: tuple[tuple[float, ...], ...] = ((1.0,),)
+    worlds: tuple[str, ...] = ("a (1,2)", "b")
+    ratio: float | None = None
 
 
 SETTINGS = [Setting(world, tau, 2, False, (0.5, 1.0)) for world in ("a (1,2)", "b") for tau in (0.5, 1.0)]
@@ -48,6 +52,32 @@ def test_set_changes_every_setting_and_keeps_each_once():
     assert isinstance(chosen[0].seeds, int)
 
 
+def test_a_field_that_is_set_several_times_is_a_grid():
+    chosen = select(SETTINGS, ["world=b", "tau=1"], ["tau=0.25", "seeds=7", "seeds=8", "tau=4"])
+    assert [(setting.tau, setting.seeds) for setting in chosen] == [(0.25, 7), (0.25, 8), (4.0, 7), (4.0, 8)]
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("worlds=b,a (1,2),c (3,4)", ("b", "a (1,2)", "c (3,4)")),
+        ("alphas=", ()),
+        ("ratio=0.5", 0.5),
+        ("ratio=None", None),
+    ],
+)
+def test_values_are_read_by_the_type_of_their_field(text, value):
+    (chosen,) = select(SETTINGS[:1], [], [text])
+    assert getattr(chosen, text.partition("=")[0]) == value
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [((0.2, 1.0), "0.2,1"), ([1 / 1024], "0.0009765625"), (1e-5, "1e-05"), ((), "")]
+)
+def test_a_value_is_shown_with_all_of_its_digits_and_no_more(value, text):
+    assert text_of(value) == text
+
+
 @pytest.mark.parametrize(
     ("only", "changes", "told"),
     [
@@ -62,6 +92,7 @@ def test_set_changes_every_setting_and_keeps_each_once():
         ([], ["tau=1e400"], "--set tau=1e400: must be a finite number"),
         ([], ["alphas=1,inf"], "--set alphas=1,inf: must be a finite number"),
         ([], ["trained=yes"], "must be True or False"),
+        ([], ["ratio=x"], "must be a finite number"),
         ([], ["nested=1"], "cannot be set from the command line"),
     ],
 )
@@ -86,7 +117,7 @@ def test_a_sweep_leaves_verdict_csv_and_a_figure_for_each_world(tmp_path):
     changes = ("--set", "alphas=0.5,1", "--set", "random=3", "--set", "world=lock (2,3)")
     command = ("sweep", "error_map", "--preset", "tiny", *changes)
     assert run(*command, "--out", tmp_path, "--jobs", "1") == 0
-    rows = pd.read_csv(tmp_path / "error_map.csv")
+    rows = pd.read_csv(tmp_path / "rows" / "error_map.csv")
     assert set(rows["alpha"]) == {0.5, 1.0}
     assert set(rows["world"]) == {"lock (2,3)"}
     (entry,) = json.loads((tmp_path / "verdicts.json").read_text())
@@ -110,6 +141,42 @@ def test_a_sweep_resumes_and_judges_the_parts_that_are_left(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
+    ("claim", "kept", "outcome", "code"),
+    [
+        ("grpo_arcsine", "world=any", "holds", 0),
+        ("bellman_costate", "world=one choice", "not judged", 0),  # nothing follows the only step: no control
+        ("bellman_costate", "world=lock", "holds", 0),
+    ],
+)
+def test_the_exit_code_of_a_sweep_follows_its_verdict(claim, kept, outcome, code, tmp_path, capsys):
+    command = ("sweep", claim, "--preset", "quick", "--only", kept, "--out", tmp_path, "--jobs", "1")
+    assert run(*command) == code
+    (entry,) = json.loads((tmp_path / "verdicts.json").read_text())
+    assert (entry["outcome"], entry["subset"]) == (outcome, True)
+    assert ("not judged on this subset" in capsys.readouterr().out) == (outcome == "not judged")
+    assert run("plot", "--out", tmp_path) == 0  # the stored verdict stops no later command
+    assert run("report", "--out", tmp_path) == 0
+    assert run(*command) == code
+
+
+def test_a_sweep_that_contradicts_what_is_documented_is_exit_code_1(tmp_path, monkeypatch):
+    monkeypatch.setattr("figures.claims.tokens.bellman_costate.tables", lambda *_: SimpleNamespace(V=torch.ones(1)))
+    command = ("sweep", "bellman_costate", "--only", "world=lock", "--out", tmp_path, "--jobs", "1")
+    assert run(*command, "--preset", "quick") == 1
+    (entry,) = json.loads((tmp_path / "verdicts.json").read_text())
+    assert (entry["outcome"], entry["subset"]) == ("fails", True)
+
+
+def test_the_knobs_of_a_claim_are_swept(tmp_path):
+    knobs = ("--set", "temperatures=0.2,1,5", "--set", "worlds=lock,stop (2,4)", "--set", "knob=temperature")
+    assert run("sweep", "entropy_knobs", "--preset", "tiny", *knobs, "--out", tmp_path, "--jobs", "1") == 0
+    rows = pd.read_csv(tmp_path / "rows" / "entropy_knobs.csv")
+    assert set(rows["temperatures"]) == {"0.2,1,5"}
+    assert set(rows["world"].dropna()) == {"lock", "stop (2,4)"}
+    assert (rows[rows["part"] == "sweep"].groupby(["world", "seed"]).size() == 3).all()
+
+
+@pytest.mark.parametrize(
     ("arguments", "named"),
     [
         (("sweep", "error_mpa"), "error_map"),
@@ -123,6 +190,10 @@ def test_a_sweep_resumes_and_judges_the_parts_that_are_left(tmp_path, capsys):
         (("sweep", "error_map", "--set", "random=0"), "random must be a whole number >= 1; got 0"),
         (("sweep", "error_map", "--set", "families=x"), "families must be among temperature, offset, trained"),
         (("sweep", "relaxed_costates", "--set", "samples=0"), "samples must be a whole number >= 2; got 0"),
+        (("sweep", "entropy_knobs", "--set", "knob=x"), "knob must be one of temperature, offset"),
+        (("sweep", "entropy_knobs", "--set", "offsets=1"), "offsets must be at least two numbers"),
+        (("sweep", "large_vocabulary", "--set", "policies=x"), "policies must be among"),
+        (("sweep", "batch_split", "--set", "rows=3"), "rows must be an even number >= 4"),
         (("sweep", "transformer_in_lq", "--set", "samples=1"), "samples must be a whole number >= 2; got 1"),
         (("sweep", "attention_costate_biased", "--set", "reward=x"), "reward must be one of dense, terminal, readout"),
         (("sweep",), "CLAIM"),

@@ -19,6 +19,7 @@ from figures.harness.verdicts import (
     read_verdicts,
     stored_rows,
     table,
+    with_settings,
     write_rows,
     write_verdicts,
 )
@@ -83,7 +84,7 @@ def test_the_rows_behind_a_verdict_are_those_of_all_its_records(tmp_path):
     names = [point.path(tmp_path).relative_to(tmp_path).as_posix() for point in points]
     judged = replace(verdict(CLAIM_NAMES[0]), run=replace(RUN, records=names))
     assert stored_rows(judged, tmp_path)["measured"].tolist() == [0.0, 1.0]
-    assert pd.read_csv(write_rows(judged, tmp_path))["measured"].tolist() == [0.0, 1.0]
+    assert pd.read_csv(write_rows(judged, tmp_path))["run_seed"].tolist() == [3, 4]
     points[1].path(tmp_path).unlink()
     with pytest.raises(InputError, match=points[1].id):
         stored_rows(judged, tmp_path)
@@ -96,8 +97,18 @@ def test_part_of_a_claim_is_judged_on_the_parts_that_have_judged_rows(tmp_path):
     assert (parted.outcome, list(parted.parts)) == ("holds", ["own"])
     assert (parted.run.seed, parted.run.records) == (3, [POINT.path(tmp_path).relative_to(tmp_path).as_posix()])
     assert judge_claim(whole, [POINT], tmp_path, "tiny").outcome == "undecided"
-    with pytest.raises(InputError, match="--only"):
-        judge_claim(claim("toy", own=("control", "holds")), [POINT], tmp_path, "tiny", partial=True)
+    empty = judge_claim(claim("toy", own=("control", "holds")), [POINT], tmp_path, "tiny", partial=True)
+    assert (empty.outcome, empty.headline, empty.unexpected) == ("not judged", {}, False)
+    assert "not judged on this subset: no part of the claim is left" in table([empty])
+
+
+def test_rows_have_their_settings_fields_and_keep_their_own_columns():
+    setting = {"tau": 0.5, "alphas": [0.2, 1.0], "seed": 4}
+    records = [{"seed": 3, "setting": setting, "rows": [{"measured": 1.0, "seed": 9}, {"measured": 2.0}]}]
+    rows = with_settings([*records, {"seed": 5, "setting": {**setting, "alphas": []}, "rows": [{"measured": 3.0}]}])
+    assert rows["run_seed"].tolist() == [3, 3, 5]
+    assert rows["seed"].tolist() == [9, 4, 4]
+    assert rows["alphas"].tolist() == ["0.2,1", "0.2,1", ""]
 
 
 def test_reported_rows_of_a_users_own_system_do_not_decide():
