@@ -78,7 +78,9 @@ def _passes_panel(axis: Any) -> None:
         axis.plot(truth, found, marker, color=COLOURS[colour], ms=3, alpha=0.4, label=text)
     ends = [float(truth.min()), float(truth.max())]
     axis.plot(ends, ends, label="value gradient (exact)", **EXACT)
-    axis.set(title="loss.backward() carries it;\nattention alone does not", xlabel="value gradient", ylabel="mean costate")
+    axis.set(
+        title="loss.backward() carries it;\nattention alone does not", xlabel="value gradient", ylabel="mean costate"
+    )
     axis.legend(fontsize="small")
 
 
@@ -95,7 +97,9 @@ def _kappa_panel(axis: Any) -> None:
             label = f"G = {group}" if temperature == _TEMPERATURES[0] else None
             axis.plot(float(update.J), update.alignment.scale, marker, label=label, **style)
     axis.plot([], [], label="closed form (exact)", **EXACT)
-    axis.set(title="GRPO's update is the gradient\ntimes a factor kappa", xlabel="success rate of the prompt", ylabel="kappa")
+    axis.set(
+        title="GRPO's update is the gradient\ntimes a factor kappa", xlabel="success rate of the prompt", ylabel="kappa"
+    )
     axis.set(ylim=(0, 6))
     axis.legend(fontsize="small")
 

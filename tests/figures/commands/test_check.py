@@ -22,7 +22,10 @@ from figures.harness.judge import Verdict
 from figures.harness.records import Point
 from figures.harness.registry import CLAIM_NAMES, load_claim
 from figures.harness.runner import missing, plan, run_missing, run_point
+from figures.harness.verdicts import stored_rows
+from figures.report.pictures import Look, drawn
 from tests.figures.commands.selections import by_field, by_label, failures
+from tests.figures.drawing.readable import unreadable
 
 
 def run(*arguments):
@@ -353,3 +356,18 @@ def test_a_planted_error_in_the_theory_makes_the_claim_fail_and_the_exit_code_1(
     assert run("check", "costate_mean", "--out", tmp_path, "--jobs", "1") == 1
     assert "NO" in capsys.readouterr().out
     assert json.loads((tmp_path / "verdicts.json").read_text())[0]["outcome"] == "fails"
+
+
+def test_every_claims_figure_can_be_read_in_a_column_of_a_paper(checked):
+    """No text is cut, and none stands on another; `test_own_figures` has the control, where labels are not fitted."""
+    out, _ = checked
+    look, wrong = Look(width=3.3), {}
+    for verdict in (Verdict.from_json(entry) for entry in json.loads((out / "verdicts.json").read_text())):
+        claim = load_claim(verdict.claim)
+        with look.context():
+            figure = drawn(claim, claim.rows_from(stored_rows(verdict, out)), claim.statement, look)
+            figure.draw_without_rendering()
+            wrong[claim.name] = unreadable(figure)
+        assert figure.get_figwidth() == pytest.approx(3.3)
+        assert figure.get_figheight() < 11, claim.name
+    assert {name: said for name, said in wrong.items() if said} == {}
