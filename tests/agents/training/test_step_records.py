@@ -17,8 +17,10 @@ close = torch.testing.assert_close
 def test_the_cosine_is_that_of_the_first_gradient_however_many_passes_follow(extra):
     records = []
     for epochs in (1, 3):
-        run = trainer("tokens", "rloo", TrainingSettings(steps=1, epochs=epochs, rate=0.3), (1, 2), extra)
-        records.append(elsewhere(run).step())
+        setting = TrainingSettings(steps=2, prompts=6, group=4, epochs=epochs, rate=0.3)
+        run = elsewhere(trainer("tokens", "rloo", setting, (1, 2), extra))
+        records.append(run.step())
+        assert run.step().rows == 24, "rows are those that were drawn, not those that were read"
     close(records[1].cosine, records[0].cosine, rtol=1e-12, atol=1e-12)
     assert bool((records[1].loss - records[0].loss).abs().gt(1e-6).all()), "the control: the passes are not alike"
 
