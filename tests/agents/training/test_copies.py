@@ -161,7 +161,7 @@ def test_networks_that_cannot_share_a_call_are_refused():
         [transformer(0), Transformer(3, width=8, heads=2, length=5)],
         [transformer(0), LinearPolicy([[1.0]])],
         [transformer(0), Transformer(3, width=8, heads=2, length=4, temperature=0.8, offset=0.3)],
-        [transformer(0), transformer(1, dtype=torch.float32)],
+        [Transformer(3, width=8, heads=2, length=4, dtype=dtype) for dtype in (torch.float64, torch.float32)],
         [transformer(0), Backwards(3, width=8, heads=2, length=4, temperature=0.7, offset=0.3)],
     ):
         with refused("networks"):

@@ -1,10 +1,15 @@
 """What a step records: the first gradient's cosine, groups without a signal, exact ascent's return; the size of its rows."""
 
+import warnings
+from dataclasses import replace
+
 import pytest
 import torch
 
+from agents.policies.transformer import Transformer
 from agents.training.copies import Copies
-from agents.training.settings import TrainingSettings
+from agents.training.settings import SamplerMismatch, TrainingSettings
+from agents.training.tasks import TokenTask
 from tests.agents.training.test_trainer import KINDS, LQ, STOP, TASKS, elsewhere, policy, trainer
 from tests.envs.refusals import refused
 from theory.continuous.lq_gradients import expected_return
@@ -17,8 +22,10 @@ close = torch.testing.assert_close
 def test_the_cosine_is_that_of_the_first_gradient_however_many_passes_follow(extra):
     records = []
     for epochs in (1, 3):
-        run = trainer("tokens", "rloo", TrainingSettings(steps=1, epochs=epochs, rate=0.3), (1, 2), extra)
-        records.append(elsewhere(run).step())
+        setting = TrainingSettings(steps=2, prompts=6, group=4, epochs=epochs, rate=0.3)
+        run = elsewhere(trainer("tokens", "rloo", setting, (1, 2), extra))
+        records.append(run.step())
+        assert run.step().rows == 24, "rows are those that were drawn, not those that were read"
     close(records[1].cosine, records[0].cosine, rtol=1e-12, atol=1e-12)
     assert bool((records[1].loss - records[0].loss).abs().gt(1e-6).all()), "the control: the passes are not alike"
 
@@ -66,3 +73,28 @@ def test_rows_of_all_copies_together_must_fit_in_memory():
     rows = 2**29 // (STOP.horizon * STOP.V)
     with refused(f"prompts={rows // 2}"):
         trainer("tokens", "rloo", TrainingSettings(prompts=rows // 2, group=2), (1, 2))
+
+
+class Shifted(TokenTask):
+    """A world whose sampler says log-probabilities that are off by a constant."""
+
+    def __init__(self, world, by):
+        super().__init__(world)
+        self.by = by
+
+    def draw(self, *given):
+        rows = super().draw(*given)
+        return replace(rows, old=rows.old + self.by)
+
+
+@pytest.mark.parametrize(("dtype", "by"), [(torch.float64, 2e-9), (torch.float32, 2e-4)])
+def test_a_sampler_is_told_from_the_trained_policy_at_the_precision_of_its_numbers(dtype, by):
+    """A ratio off 1 by a little more than the rounding of many operations is told; rounding itself is not."""
+    network = Transformer(4, width=4, layers=1, heads=1, length=4, dtype=dtype)
+    for shift, told in ((0.0, False), (by / 4, False), (by, True), (-by, True)):
+        run = trainer("tokens", "rloo", TrainingSettings(steps=1), policies=[network], task=Shifted(STOP, shift))
+        with warnings.catch_warnings(record=True) as heard:
+            warnings.simplefilter("always")
+            record = run.step()
+        assert any(warning.category is SamplerMismatch for warning in heard) == told
+        assert float(record.ratio_error) == pytest.approx(abs(shift), rel=0.1, abs=by / 20)

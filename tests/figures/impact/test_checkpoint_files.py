@@ -89,6 +89,18 @@ def test_tensors_that_are_no_weights_are_refused(tmp_path, case):
     assert line.isprintable()
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+def test_the_size_of_a_checkpoint_is_that_of_its_numbers_in_double_precision(tmp_path, dtype):
+    """Four GiB are 2^29 numbers, however few bytes each has in the file; one number repeated needs none there."""
+    for count, told in ((2**29, ""), (2**29 + 1, "GiB in double precision")):
+        torch.save({"w": torch.zeros(1, dtype=dtype).expand(count)}, tmp_path / "a.pt")
+        if told:
+            with pytest.raises(InputError, match=told):
+                read_contents(tmp_path / "a.pt")
+        else:
+            assert read_contents(tmp_path / "a.pt").state["w"].numel() == count
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float8_e4m3fn])
 def test_every_precision_becomes_double_without_a_further_rounding(tmp_path, dtype):
     low = {name: x.to(dtype) for name, x in STATE.items()}

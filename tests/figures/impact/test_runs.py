@@ -1,6 +1,7 @@
 """The impact study in a tiny world: complete rows, gains of one copy trained alone, the KL of an independent enumeration."""
 
 import copy
+import inspect
 import itertools
 from dataclasses import replace
 
@@ -12,7 +13,7 @@ from scipy import stats
 from agents.policies.transformer import Transformer
 from agents.recipes.learners import grpo, rloo, value_gradient
 from agents.training.copies import Copies
-from agents.training.pretraining import next_token_loss
+from agents.training.pretraining import next_token_loss, pretrain
 from agents.training.settings import TrainingSettings
 from agents.training.tasks import TokenTask
 from agents.training.trainer import Trainer
@@ -135,6 +136,12 @@ def test_the_first_checkpoint_after_the_start_is_that_of_eight_updates(rows):
     points = sorted({row["updates"] for row in rows})
     assert points == [0, 8, 9]
     assert [point.updates for point in trajectory(replace(TINY, updates=5), 1, "cpu")[1]] == [0, 5]
+
+
+def test_pretraining_has_one_default_for_its_batch_and_one_for_its_rate():
+    """In the study and in the function; the second road is the other's signature."""
+    own = {name: parameter.default for name, parameter in inspect.signature(pretrain).parameters.items()}
+    assert (own["batch"], own["rate"]) == (ImpactSetting().batch, ImpactSetting().pretraining_rate)
 
 
 def numbers_of(rows, budget=None):

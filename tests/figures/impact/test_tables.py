@@ -5,7 +5,16 @@ import pandas as pd
 import pytest
 
 from envs.world import InputError
-from figures.impact.tables import CLEAN, aligned, budgets_of, corpus_names, peak_of_the_others, teaches_all, two_corpora
+from figures.impact.tables import (
+    CLEAN,
+    aligned,
+    budgets_of,
+    corpus_names,
+    peak_of_the_others,
+    teaches_all,
+    two_corpora,
+    was_run,
+)
 from tests.figures.impact.made_up_study import TOKENS, study
 
 PLAIN = {"quality": 1.0, "noise": 0.0, "coverage": 1.0, "width": 16, "names": "say,copy,add"}
@@ -37,6 +46,12 @@ def test_aligned_runs_keep_every_trajectory_with_its_own_numbers():
     assert runs.corpora == [CLEAN, "quality 0.5"]
     assert aligned(rows, "GRPO", group=2).of(CLEAN).gain.shape == (6, len(TOKENS))
     assert budgets_of(rows, "exact, SGD") == [8, 16, 32]
+
+
+def test_the_recipes_that_were_run_are_those_of_any_row():
+    rows = study(gain_is_J)
+    assert was_run(rows, "exact, SGD", "never", "GRPO") == ["exact, SGD", "GRPO"]
+    assert was_run(rows[rows["recipe"] != "GRPO"], "GRPO", "RLOO") == ["RLOO"]
 
 
 def code_of(facts, recipe, group, budget, clean, rng):

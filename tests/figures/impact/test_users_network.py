@@ -73,6 +73,14 @@ def mixes(world):
     return network(world, change=lambda self, x: x - x.mean(0, keepdim=True))
 
 
+def mixes_a_little(world):
+    return network(world, change=lambda self, x: x + 1e-3 * x.mean(0, keepdim=True))
+
+
+def mixes_prompts(world):
+    return network(world, change=lambda self, x: torch.cat([x.flip(0)[:, :1], x[:, 1:]], 1))
+
+
 def reads_ahead(world):
     return network(world, change=lambda self, x: x - x.mean(1, keepdim=True))
 
@@ -143,6 +151,8 @@ FAULTS = {
     "writes": "writes on its input",
     "counts": "it draws random numbers or keeps a state",
     "mixes": "mixes the rows of a batch",
+    "mixes_a_little": "mixes the rows of a batch",
+    "mixes_prompts": "mixes the rows of a batch",
     "reads_ahead": "reads ahead",
     "raises": "raises IndexError in line",
     "stops": "calls sys.exit(0)",
