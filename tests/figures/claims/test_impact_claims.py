@@ -5,6 +5,7 @@ import pytest
 
 from figures.claims.impact import impact_inverted_u, impact_product, signal_cap, what_moves_the_peak
 from figures.drawing.style import new_figure
+from figures.harness.judge import judge
 from figures.harness.registry import STUDIES, load_claim, load_claims, measure_of
 from figures.harness.runner import plan
 from figures.impact import runs as impact_runs
@@ -128,7 +129,11 @@ def test_trajectories_that_gain_nothing_have_no_centre_and_are_counted():
 
     rows = what_moves_the_peak.CLAIM.rows_from(study(sometimes))
     assert rows.loc[rows["part"] == "centre", "without a centre"].max() > 0
-    assert what_moves_the_peak.CLAIM.rows_from(study(lambda facts, *_: -facts["J"])).empty
+    nothing, figure = what_moves_the_peak.CLAIM.rows_from(study(lambda facts, *_: -facts["J"])), new_figure(5.5)
+    assert nothing.empty
+    assert judge(what_moves_the_peak.CLAIM, nothing).outcome == "undecided"
+    what_moves_the_peak.CLAIM.draw(nothing, figure)
+    assert [text.get_text() for axis in figure.axes for text in axis.texts] == ["no rows here"] * 2
 
 
 def test_a_corpus_without_a_centre_is_left_out_of_the_picture_and_the_others_are_drawn():
