@@ -19,8 +19,8 @@ from figures.drawing.frame import picture
 from figures.drawing.style import COLOURS, EXACT, MARKERS, house_style, new_figure
 from figures.harness.records import write_atomically
 from figures.harness.statistics import estimate
-from figures.measures.token_systems import build_policy, build_world
-from theory.continuous.costates import path_costates
+from figures.measures.token_systems import build_policy, build_world, changed_policies
+from theory.continuous.costates import autograd_costates
 from theory.continuous.lyapunov import linear_value, mean_states
 from theory.groups.binary_rewards import grpo_kappa
 from theory.groups.expected_update import expected_update
@@ -29,7 +29,7 @@ from theory.tokens.tree_gradients import tree_gradients
 
 _PATHS, _SHOWN, _GAIN = 4000, 25, 0.6
 _GROUPS = (2, 4, 16)
-_TEMPERATURES = (0.2, 0.35, 0.6, 1.0, 2.0)
+_STEPS = (0, 3, 6, 10, 16, 30)  # of exact ascent, for policies of several success rates
 
 
 def draw_front(figure: Any, rng: torch.Generator) -> None:
@@ -48,9 +48,8 @@ def draw_front(figure: Any, rng: torch.Generator) -> None:
 def _paths_panel(axis: Any, rng: torch.Generator) -> None:
     """Costates of noisy paths, their mean, and the value gradient."""
     world, K = scalar(horizon=12), torch.tensor([[_GAIN]], dtype=torch.float64)
-    noise = draw_noise(world, _PATHS, rng)
-    trajectory = rollout(world, LinearPolicy(K), noise)
-    costates = path_costates(world, LinearPolicy(K), trajectory)[..., 0].detach()
+    trajectory = rollout(world, LinearPolicy(K), draw_noise(world, _PATHS, world.horizon, rng))
+    costates = autograd_costates(trajectory.returns, trajectory.state_probe, world.gamma)[..., 0]
     times = range(costates.shape[1])
     for path in costates[1:_SHOWN]:
         axis.plot(times, path, color=COLOURS["costate"], lw=0.6, alpha=0.25)
@@ -67,41 +66,41 @@ def _paths_panel(axis: Any, rng: torch.Generator) -> None:
 
 def _passes_panel(axis: Any) -> None:
     """Means of two backward passes at every prefix against the value gradient, one point for each number."""
-    world = build_world("garnet")
+    world = build_world("lock")
     policy = build_policy(world, 0)
     truth = torch.cat([x.flatten() for x in tree_gradients(world, policy, sites="layer1").costates["layer1"]])
     for name, text, colour, marker in (
-        ("E2", "E2: log-probabilities of the tokens", "costate", "o"),
-        ("E1b", "E1b: attention alone", "control", "x"),
+        ("E2", "E2: through log pi of the tokens", "costate", "o"),
+        ("E1b", "E1b: through attention alone", "control", "x"),
     ):
         found = torch.cat([x.flatten() for x in expected_costates(world, policy, name, "layer1")])
-        axis.plot(truth, found, marker, color=COLOURS[colour], ms=3, alpha=0.4, label=text)
+        axis.plot(truth, found, marker, color=COLOURS[colour], ms=4, alpha=0.7, label=text)
     ends = [float(truth.min()), float(truth.max())]
     axis.plot(ends, ends, label="value gradient (exact)", **EXACT)
     axis.set(
         title="loss.backward() carries it;\nattention alone does not", xlabel="value gradient", ylabel="mean costate"
     )
-    axis.legend(fontsize="small")
+    axis.legend(fontsize="small", loc="upper left")
 
 
 def _kappa_panel(axis: Any) -> None:
     """The factor of GRPO with std against the success rate: exact mean updates on the closed form."""
-    world = build_world("copy (2,3)")
+    world = build_world("lock")
+    policies = changed_policies(world, 3, "trained", _STEPS)
     grid = torch.linspace(0.002, 0.998, 300, dtype=torch.float64)
     for group, marker, colour in zip(_GROUPS, MARKERS, ("costate", "score", "score_value"), strict=False):
         axis.plot(grid, grpo_kappa(grid, group), **EXACT)
-        for temperature in _TEMPERATURES:
-            one = world.at_prompt(0)
-            update = expected_update(one, build_policy(one, 3, temperature=temperature), grpo(length="row sum"), group)
+        for policy in policies:
+            update = expected_update(world, policy, grpo(length="row sum"), group)
             style = {"color": COLOURS[colour], "ms": 6, "zorder": 3}
-            label = f"G = {group}" if temperature == _TEMPERATURES[0] else None
+            label = f"G = {group}" if policy is policies[0] else None
             axis.plot(float(update.J), update.alignment.scale, marker, label=label, **style)
     axis.plot([], [], label="closed form (exact)", **EXACT)
     axis.set(
         title="GRPO's update is the gradient\ntimes a factor kappa", xlabel="success rate of the prompt", ylabel="kappa"
     )
     axis.set(ylim=(0, 6))
-    axis.legend(fontsize="small")
+    axis.legend(fontsize="small", loc="upper center")
 
 
 def main() -> None:
