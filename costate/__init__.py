@@ -1,7 +1,7 @@
 """Costate Lab from Python: exact value gradients, costates and mean updates of your own policies, worlds and recipes.
 
-`import costate` loads nothing heavy: a name is imported when it is first used. The names and where they live stand in
-`__init__.pyi`.
+`import costate` loads nothing heavy: a name is imported when it is first used (all at once with `EAGER_IMPORT=1` in the
+environment). The names and where they live stand in `__init__.pyi`.
 
 ```python
 import costate
@@ -15,6 +15,7 @@ costate.exact(world, policy, sites="layer1").frame()  # the value and the value 
 import ast
 import importlib
 import importlib.util
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -74,3 +75,9 @@ def __getattr__(name: str) -> Any:
 def __dir__() -> list[str]:
     """What can be used."""
     return __all__
+
+
+if os.environ.get("EAGER_IMPORT"):  # for tools that look at what a module holds; the variable is that of lazy-loader
+    for _name in _HOMES:
+        __getattr__(_name)
+    __version__ = __getattr__("__version__")

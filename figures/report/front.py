@@ -87,7 +87,7 @@ def _kappa_panel(axis: Any) -> None:
     """The factor of GRPO with std against the success rate: exact mean updates on the closed form."""
     world = build_world("lock")
     policies = changed_policies(world, 3, "trained", _STEPS)
-    grid = torch.linspace(0.002, 0.998, 300, dtype=torch.float64)
+    grid = torch.linspace(0, 1, 401, dtype=torch.float64)
     for group, marker, colour in zip(_GROUPS, MARKERS, ("costate", "score", "score_value"), strict=False):
         axis.plot(grid, grpo_kappa(grid, group), **EXACT)
         for policy in policies:

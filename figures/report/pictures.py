@@ -197,9 +197,7 @@ def pictures_by(verdict: Verdict, out: Path, column: str, formats: Sequence[str]
             files |= pictures(verdict, rows[rows[column] == value], formats, look, which, stem)
         except (LookupError, ValueError, TypeError, AttributeError, ZeroDivisionError) as error:
             text = f"{type(error).__name__}: {error}"
-            raise InputError(
-                f"--by {column}: {claim.name} has no figure of {which} alone ({one_line(text, 120)})"
-            ) from error
+            raise InputError(f"{claim.name} has no figure of {which} alone ({one_line(text, 120)})") from error
     return files
 
 

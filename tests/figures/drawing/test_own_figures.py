@@ -118,11 +118,13 @@ def test_the_panels_stay_in_their_place_when_the_user_moves_the_others(rows, cha
 
 def test_a_figure_looks_the_same_under_the_users_settings(rows):
     """What Matplotlib looks up only when it draws is fixed beforehand; a figure that is not frozen changes."""
-    shown, kept = draw("costate_mean", rows, width=5), draw("costate_mean", rows, width=5)
-    with house_style(5):
-        expected = pixels(shown)
-    with mpl.rc_context(CHANGED):
-        assert np.array_equal(pixels(kept), expected)
+    serif = {"font.family": "serif", "font.serif": "STIXGeneral"}
+    for style in (None, serif):
+        shown, kept = (draw("costate_mean", rows, width=5, style=style) for _ in range(2))
+        with house_style(5, style=style):
+            expected = pixels(shown)
+        with mpl.rc_context(CHANGED):
+            assert np.array_equal(pixels(kept), expected)
     with house_style(5, style={"font.family": "serif"}):
         loose = new_figure(3, 5)
         loose.subplots().set(title="title", xlim=(0, 1))
