@@ -142,7 +142,13 @@ def _gain(world: LinearQuadratic, policy: Any) -> tuple[Tensor, Tensor | None]:
 
 
 class PolicyLabel(NamedTuple):
-    """How a policy of a grid was made: its seed and its two entropy knobs."""
+    """How a policy of a grid was made.
+
+    Attributes:
+        seed: of its parameters.
+        temperature: the first entropy knob.
+        offset: the second, added to the logit of token 0.
+    """
 
     seed: int
     temperature: float

@@ -38,7 +38,11 @@ class ClaimRun:
         return f"ClaimRun({self.claim}: {self.verdict.outcome}, {len(self.rows)} rows; {self.verdict.reason})"
 
     def frame(self) -> pd.DataFrame:
-        """The rows."""
+        """The comparison rows.
+
+        Returns:
+            One row for each comparison.
+        """
         return self.rows
 
     def figure(self, **look: Any) -> Any:

@@ -43,7 +43,11 @@ class TrainingRun:
         return f"TrainingRun({self.recipe}, {last['step'].max()} steps, {len(self.policies)} seeds, {exact})"
 
     def frame(self) -> pd.DataFrame:
-        """The log."""
+        """The log.
+
+        Returns:
+            One row for each step and seed.
+        """
         return self.log
 
 

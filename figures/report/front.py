@@ -27,9 +27,9 @@ from theory.groups.expected_update import expected_update
 from theory.tokens.costates import expected_costates
 from theory.tokens.tree_gradients import tree_gradients
 
-_PATHS, _SHOWN, _GAIN = 4000, 25, 0.6
+_PATHS, _SHOWN, _STEPS, _GAIN = 4000, 25, 12, 0.6
 _GROUPS = (2, 4, 16)
-_STEPS = (0, 3, 6, 10, 16, 30)  # of exact ascent, for policies of several success rates
+_ASCENT = (0, 3, 6, 10, 16, 30)  # of exact ascent, for policies of several success rates
 
 
 def draw_front(figure: Any, rng: torch.Generator) -> None:
@@ -47,8 +47,8 @@ def draw_front(figure: Any, rng: torch.Generator) -> None:
 
 def _paths_panel(axis: Any, rng: torch.Generator) -> None:
     """Costates of noisy paths, their mean, and the value gradient."""
-    world, K = scalar(horizon=12), torch.tensor([[_GAIN]], dtype=torch.float64)
-    trajectory = rollout(world, LinearPolicy(K), draw_noise(world, _PATHS, world.horizon, rng))
+    world, K = scalar(horizon=_STEPS), torch.tensor([[_GAIN]], dtype=torch.float64)
+    trajectory = rollout(world, LinearPolicy(K), draw_noise(world, _PATHS, _STEPS, rng))
     costates = autograd_costates(trajectory.returns, trajectory.state_probe, world.gamma)[..., 0]
     times = range(costates.shape[1])
     for path in costates[1:_SHOWN]:
@@ -86,7 +86,7 @@ def _passes_panel(axis: Any) -> None:
 def _kappa_panel(axis: Any) -> None:
     """The factor of GRPO with std against the success rate: exact mean updates on the closed form."""
     world = build_world("lock")
-    policies = changed_policies(world, 3, "trained", _STEPS)
+    policies = changed_policies(world, 3, "trained", _ASCENT)
     grid = torch.linspace(0, 1, 401, dtype=torch.float64)
     for group, marker, colour in zip(_GROUPS, MARKERS, ("costate", "score", "score_value"), strict=False):
         axis.plot(grid, grpo_kappa(grid, group), **EXACT)
