@@ -37,8 +37,7 @@ from theory.tokens.prefix_tree import grow
 
 MAIN, UNBIASED = "GRPO", "RLOO"  # claims are judged on the main recipe
 EXACT_ADAM, EXACT_SGD = "exact, Adam", "exact, SGD"  # ascent on the exact gradient: the limits without noise
-# added to a seed, of which torch's generator reads 32 bits: documents and rows of RL then have noise that the network has not
-DOCUMENTS, ROLLOUTS = 2**30, 2**31
+DOCUMENTS, ROLLOUTS = 2**32, 2**33  # added to a seed: documents and rows of RL then have noise that the network has not
 
 
 class Recipe(NamedTuple):
