@@ -60,15 +60,14 @@ class ImpactSetting:
 def settings(preset: Preset) -> list[ImpactSetting]:
     """A clean and a half-guessed corpus in two blocks each.
 
-    The full preset has more trajectories, other qualities, slips, gaps, a larger network and other skills as well. The quick
-    preset had 20 trajectories, and has 36 since a control of `impact_product` was undecided at seed 0.
+    The full preset has more trajectories, other qualities, slips, gaps, a larger network and other skills as well.
     """
     if preset == "full":
         return [replace(setting, block=block) for setting in _full() for block in range(8)]
     if preset == "tiny":
         return [replace(_TINY, groups=(2, 4), sgd=True), replace(_TINY, quality=0.5)]
-    clean = [ImpactSetting(block=block, seeds=10, groups=(8, 2, 32), sgd=True) for block in range(2)]
-    return clean + [ImpactSetting(quality=0.5, block=block, seeds=8, updates=1024) for block in range(2)]
+    clean = [ImpactSetting(block=block, seeds=6, groups=(8, 2, 32), sgd=True) for block in range(2)]
+    return clean + [ImpactSetting(quality=0.5, block=block, updates=1024) for block in range(2)]
 
 
 _TINY = ImpactSetting(

@@ -59,5 +59,13 @@ def paid(world: TokenMDP, k: int, belief: Tensor, heard: Tensor | None, u: Tenso
         The expected reward of every edge, not discounted.
     """
     if heard is None:
-        return torch.einsum("nv,ncv->nc", belief @ world.r[k], u)
-    return torch.einsum("ncz,zv,ncv->nc", heard, world.r[k], u)
+        rewards = torch.einsum("nv,ncv->nc", belief @ world.r[k], u)
+    else:
+        rewards = torch.einsum("ncz,zv,ncv->nc", heard, world.r[k], u)
+    if not rewards.requires_grad:
+        return rewards
+    # what is usually paid has slope 0, as probabilities add up to 1; without it the slope of what is seldom paid has its digits
+    usual = world.r[k][belief.detach().argmax(-1), u.detach().sum(1).argmax(-1)][:, None]
+    mass = belief.sum(-1, keepdim=True) if heard is None else heard.sum(-1)
+    centred: Tensor = rewards - usual * mass * u.sum(-1) + usual
+    return centred

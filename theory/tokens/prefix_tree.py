@@ -28,7 +28,7 @@ from envs.record import short_repr
 from envs.token_mdp import TokenMDP, check_tokens
 from envs.world import InputError
 from theory.tokens.environment import paid, spoken_logits
-from theory.tokens.softmax_bounds import log_softmax
+from theory.tokens.softmax_bounds import log_softmax, softmax
 from theory.tokens.tree_size import DEFAULT_BUDGET, check_size
 
 Choice = Callable[[Tensor], tuple[Tensor, Tensor]]  # pi (N, V) -> tokens (N, C), their shares (N, C), constants
@@ -295,7 +295,7 @@ def _level(
     """Level k from its nodes (embeddings, beliefs, probabilities) and the policy's logits there: tokens, inputs, rewards."""
     x, belief, reach = nodes
     own, logits = spoken_logits(world, belief, policy_logits)
-    pi = torch.softmax(logits, -1)
+    pi = softmax(logits)
     tokens, share = choose(pi)
     hard = one_hot(tokens, world.V).to(pi)
     u, heard = mix(logits, pi, hard), None

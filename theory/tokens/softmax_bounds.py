@@ -118,6 +118,21 @@ def log_softmax(logits: Float[Tensor, "*batch V"]) -> Float[Tensor, "*batch V"]:
     return x - x.exp().scatter(-1, top, 0.0).sum(-1, keepdim=True).log1p()
 
 
+@takes_numbers("logits")
+def softmax(logits: Float[Tensor, "*batch V"]) -> Float[Tensor, "*batch V"]:
+    """Probabilities `p_a = exp(z_a) / sum exp(z)` of logits z; the derivative keeps its digits for the likeliest token too.
+
+    Torch's derivative `p_top (g_top - sum p g)` has none left where `1 - p_top` is below the rounding of 1.
+
+    Args:
+        logits: over V tokens (last axis); minus infinity for a token that is forbidden.
+
+    Returns:
+        Probabilities of the logits' shape.
+    """
+    return log_softmax(logits).exp()
+
+
 @takes_numbers("p")
 def gini(p: Float[Tensor, "*batch V"]) -> Float[Tensor, "*batch"]:
     """`G = 1 - sum p^2 = E_a TV(delta_a, p)`: the chance that two draws differ.

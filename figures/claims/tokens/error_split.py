@@ -5,14 +5,18 @@ from typing import Any
 import pandas as pd
 import torch
 
+from envs.policy import TokenPolicy
+from envs.token_mdp import TokenMDP
 from figures.drawing.panels import gap_panel, legend_above
 from figures.harness.claim import Claim, Part
 from figures.harness.rows import Row, vanishes
 from figures.measures.token_systems import SplitSetting, split_settings, split_world, with_own_world
 from theory.tokens.error_split import ErrorSplit, error_split
-from theory.tokens.forward_mode import forward_value_gradient
+from theory.tokens.forward_mode import forward_value_gradient, logit_slopes
+from theory.tokens.prefix_tree import grow
 
 _ROUNDING = 1e-10  # of the value gradient
+_SMALLEST = 1e-14  # of the largest term: where terms cancel, a value gradient has no digits below
 _IDENTITY, _ROADS, _INCOMPLETE = "identity", "value gradient by both roads", "without its largest covariance"
 _LOOKS = {_IDENTITY: ("costate", "o"), _ROADS: ("score", "s"), _INCOMPLETE: ("control", "^")}
 
@@ -27,10 +31,21 @@ def measure(setting: SplitSetting, rng: torch.Generator, device: str) -> list[Ro
         gaps[_INCOMPLETE] = _gap_without_largest(split)
     size = split.value_gradient.norm(dim=-1).clamp(min=1e-300)
     labels = {"world": setting.world, "alpha": setting.alpha, "H": float(split.entropy.mean())}
+    rounding = _ROUNDING + torch.zeros_like(size)
+    if any(bool((gaps[part] > rounding * size).any()) for part in (_IDENTITY, _ROADS)):
+        rounding = rounding + _SMALLEST * _largest_term(world, policy, setting) / size
     rows: list[Row] = []
     for part, gap in gaps.items():
-        rows += vanishes(part, gap / size, _ROUNDING, labels=labels, axes=("prompt",))
+        rows += vanishes(part, gap / size, rounding, labels=labels, axes=("prompt",))
     return rows
+
+
+def _largest_term(world: TokenMDP, policy: TokenPolicy, setting: SplitSetting) -> float:
+    """Largest slope of a logit times largest value of a prefix: what the sums are made of before their terms cancel."""
+    slopes = logit_slopes(world, policy, setting.alpha, setting.site, setting.whole_prompt)
+    with torch.no_grad():
+        values = grow(world, policy, setting.alpha).V
+    return max(float(w.norm(dim=-1).max()) for w in slopes) * max(float(V.abs().max()) for V in values)
 
 
 def _gap_without_largest(split: ErrorSplit) -> torch.Tensor:
