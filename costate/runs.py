@@ -91,7 +91,7 @@ def run_claim(
     changes = [f"{field}={text_of(value)}" for field, value in fields.items()]
     points = plan([claim], preset, seed, kind, None, lambda settings: select(settings, kept, changes))
     with TemporaryDirectory() as temporary:
-        folder = Path(temporary if out is None else out)
+        folder = Path(temporary if out is None else out).resolve()  # workers may have another current folder
         check_writable(folder)
         run_missing(points, missing(points, folder), folder, jobs or default_jobs(kind))
         verdict = judge_claim(claim, points, folder, preset, partial=bool(kept or changes))

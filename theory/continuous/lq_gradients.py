@@ -75,7 +75,8 @@ def policy_gradient(
     affine = world.has_linear or k is not None
     if world.horizon is None:
         if not affine:
-            return -2 * _gain_error(world, K, endless_cost(world, K)) @ discounted_second_moment(world, K)
+            P = endless_cost(world, K)  # refuses an unstable gain
+            return -2 * _gain_error(world, K, P) @ discounted_second_moment(world, K, known_stable=True)
         value = linear_value(world, K, k)
         offset_error = _offset_error(world, k, value.P, value.p)
         slope = _gain_error(world, K, value.P) @ discounted_second_moment(world, K, k)

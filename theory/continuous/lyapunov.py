@@ -341,7 +341,7 @@ def discounted_mean(
 
 
 def discounted_second_moment(
-    world: LinearQuadratic, K: Float[Tensor, "m n"], k: Float[Tensor, "m"] | None = None
+    world: LinearQuadratic, K: Float[Tensor, "m n"], k: Float[Tensor, "m"] | None = None, *, known_stable: bool = False
 ) -> Float[Tensor, "n n"]:
     """`X = sum_t gamma^t E s_t s_t'` of the endless world.
 
@@ -352,6 +352,7 @@ def discounted_second_moment(
         world: an endless linear-quadratic world.
         K: a stable gain.
         k: the offset; None for zero.
+        known_stable: whether the caller has checked that the gain is stable.
 
     Returns:
         X, symmetric.
@@ -361,7 +362,8 @@ def discounted_second_moment(
     """
     check_keeps(world, "state moments")
     K, k, world = check_gain(world, K), check_offset(world, k), world.to()
-    check_stable(world, K)
+    if not known_stable:
+        check_stable(world, K)
     Phi, noise = world.A - world.B @ K, world.B @ world.S_x @ world.B.mT + world.S_w
     if world.gamma == 1 and bool(noise.any()):
         raise InputError("gamma must be < 1 for horizon=None with noise: the sum over time diverges otherwise")
