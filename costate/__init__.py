@@ -13,6 +13,7 @@ costate.exact(world, policy, sites="layer1").frame()  # the value and the value 
 """
 
 import ast
+import difflib
 import importlib
 import importlib.util
 import os
@@ -65,7 +66,8 @@ def __getattr__(name: str) -> Any:
 
         return version("costate-lab")
     if name not in _HOMES:
-        raise AttributeError(f"module 'costate' has no name {name!r}; there are {', '.join(__all__)}")
+        near = difflib.get_close_matches(name, __all__, n=3) or __all__
+        raise AttributeError(f"module 'costate' has no name {name!r}; there are {', '.join(near)}")
     module, there = _HOMES[name]
     value = getattr(importlib.import_module(module), there)
     globals()[name] = value

@@ -19,7 +19,7 @@ from agents.recipes.learners import rloo as rloo
 from costate.answers import SystemAnswers as SystemAnswers
 from costate.answers import error_split as error_split
 from costate.answers import exact as exact
-from costate.answers import transformers as transformers
+from costate.answers import random_policies as random_policies
 from costate.answers import world as world
 from costate.runs import ClaimRun as ClaimRun
 from costate.runs import claims as claims

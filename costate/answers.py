@@ -155,7 +155,7 @@ class PolicyLabel(NamedTuple):
     offset: float
 
 
-def transformers(
+def random_policies(
     world: TokenMDP,
     seeds: int | Iterable[int] = 1,
     temperatures: float | Iterable[float] = 1.0,
@@ -198,7 +198,7 @@ def error_split(
 
     Args:
         world: a token world that can be enumerated.
-        policies: one, a list of them, or a dictionary label -> policy, as `transformers` gives it.
+        policies: one, a list of them, or a dictionary label -> policy, as `random_policies` gives it.
         alpha: sampling-gap knob, 0 differentiable, 1 discrete; one or several.
         site: where in the network the costate is read.
 

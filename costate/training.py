@@ -1,6 +1,5 @@
 """Train any recipe in any world from Python, with exact answers along the way."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -74,7 +73,7 @@ def train(
     steps: int = 200,
     *,
     first_seed: int = 0,
-    policies: Sequence[Any] | None = None,
+    policies: Any = None,
     progress: bool = True,
     **settings: Any,
 ) -> TrainingRun:
@@ -86,7 +85,7 @@ def train(
         seeds: how many policies, each with noise of its own.
         steps: updates.
         first_seed: the seed of the first policy; the others follow.
-        policies: networks to begin with, one for each seed; they stay as they are. By default a small transformer, or for a
+        policies: networks to begin with, one for each seed (or one alone); they stay as they are. By default a small transformer, or for a
             linear-quadratic world the gain 0.
         progress: whether a bar shows how far it is.
         settings: `prompts`, `group`, `epochs`, `minibatches`, `rate`, `optimiser`, `max_norm`, `every` and the other fields of
@@ -107,6 +106,7 @@ def train(
         if name not in (*_SIZES, *_SETTINGS):
             raise unknown("setting", name, (*_SIZES, *_SETTINGS))
     seeds = whole("seeds", seeds, 1)
+    policies = [policies] if isinstance(policies, torch.nn.Module) else policies
     if policies is not None and len(policies) != seeds:
         raise InputError(f"policies must be one for each of the {seeds} seeds; got {len(policies)}")
     sizes = {name: value for name, value in settings.items() if name in _SIZES}

@@ -10,9 +10,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from envs.arguments import short
-from envs.world import InputError
+from envs.world import InputError, one_line
 
-Feed = Callable[[Tensor], Any]  # embeddings (B, T, D) -> what the network gives
+Feed = Callable[[nn.Module, Tensor], Any]  # a network or a copy of it, embeddings (B, T, D) -> what it gives
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Fed:
 
     Attributes:
         table: one row for each token of the network's vocabulary.
-        feed: runs the network on embeddings.
+        feed: runs the network, or a copy of it, on embeddings.
         reads_ids: whether the network is one of token ids, so that both ways of feeding it can be compared.
     """
 
@@ -48,7 +48,7 @@ def feeding(network: nn.Module, embedding: Any) -> Fed:
     if isinstance(embedding, Tensor):
         if embedding.ndim != 2:
             raise InputError(f"embedding must be a tensor of shape (V, D); got shape {tuple(embedding.shape)}")
-        return Fed(embedding, network, False)
+        return Fed(embedding, lambda network, x: network(x), False)
     if embedding is None:
         return _by_keyword(network)
     if not isinstance(embedding, str):
@@ -68,7 +68,7 @@ def _by_keyword(network: nn.Module) -> Fed:
         )
     options = {"use_cache": False} if "use_cache" in accepted else {}
     embeddings: Any = network.get_input_embeddings
-    return Fed(embeddings().weight, lambda x: network(inputs_embeds=x, **options), True)
+    return Fed(embeddings().weight, lambda network, x: network(inputs_embeds=x, **options), True)
 
 
 def _by_hook(network: nn.Module, path: str) -> Fed:
@@ -77,16 +77,15 @@ def _by_hook(network: nn.Module, path: str) -> Fed:
     if path not in layers:
         there = ", ".join(repr(name) for name in sorted(layers)) or "none"
         raise InputError(f"embedding {path!r} is no embedding layer of the network; there are {there}")
-    layer = layers[path]
 
-    def feed(x: Tensor) -> Any:
-        handle = layer.register_forward_hook(lambda *_: x)
+    def feed(network: nn.Module, x: Tensor) -> Any:
+        handle = network.get_submodule(path).register_forward_hook(lambda *_: x)
         try:
             return network(torch.zeros(x.shape[:2], dtype=torch.int64, device=x.device))
         finally:
             handle.remove()
 
-    return Fed(layer.weight, feed, True)
+    return Fed(layers[path].weight, feed, True)
 
 
 def logits_of(given: Any) -> Any:
@@ -113,25 +112,29 @@ def check_ids_alike(network: nn.Module, fed: Fed) -> None:
     """
     ids = torch.arange(2, device=fed.table.device).clamp(max=len(fed.table) - 1)[None]
     with torch.no_grad():
-        by_ids, by_rows = logits_of(network(ids)), logits_of(fed.feed(fed.table[ids]))
+        by_ids, by_rows = logits_of(network(ids)), logits_of(fed.feed(network, fed.table[ids]))
     if not torch.allclose(by_ids, by_rows, rtol=1e-4, atol=1e-5):
         raise InputError(
             f"network gives other logits for token ids than for their embeddings (by up to "
-            f"{float((by_ids - by_rows).abs().max()):.2g}): it reads the ids elsewhere too, or scales the table; "
-            "give a network of embeddings, and the table that it is fed with"
+            f"{float((by_ids - by_rows).abs().max()):.2g}): it reads the ids elsewhere too, scales the table, or draws random "
+            "numbers; give a network of embeddings, and the table that it is fed with"
         )
 
 
-def coarsest_precision(fed: Fed) -> torch.dtype:
+def coarsest_precision(network: nn.Module, fed: Fed) -> torch.dtype:
     """The least precise floating-point type in which a network computes something, seen on a context of two tokens.
 
     Some layers compute in float32 whatever they are given, RMSNorm in Llama for instance.
 
     Args:
-        fed: a network that drops no units, and how it is fed with embeddings.
+        network: one that drops no units.
+        fed: how it is fed with embeddings.
 
     Returns:
         The type of the table, or a coarser one.
+
+    Raises:
+        InputError: the network does not run on what it is fed with.
     """
     seen = {fed.table.dtype}
 
@@ -139,6 +142,17 @@ def coarsest_precision(fed: Fed) -> torch.dtype:
         seen.update({t.dtype} if t.is_floating_point() else ())
         return t
 
-    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
-        fed.feed(fed.table[:1].detach().expand(2, -1)[None].clone().requires_grad_())
+    x = (
+        fed.table[:1].detach().expand(2, -1)[None].clone().requires_grad_().clone()
+    )  # no leaf: a network may write on it
+    try:
+        with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
+            fed.feed(network, x)
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        taken = "token ids" if fed.reads_ids else "embeddings"
+        other = "the token table" if fed.reads_ids else "the path of its embedding layer"
+        raise InputError(
+            f"network does not run on {taken} ({one_line(str(error), 120)}): give as embedding {other}, if it takes "
+            f"{'embeddings' if fed.reads_ids else 'token ids'}"
+        ) from error
     return max(seen, key=lambda dtype: torch.finfo(dtype).eps)

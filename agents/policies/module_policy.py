@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from agents.policies.feeding import check_ids_alike, coarsest_precision, feeding, logits_of
 from agents.policies.knobs import entropy_knobs
+from agents.policies.network_checks import check_network
 from envs.arguments import as_numbers, short
 from envs.world import InputError
 
@@ -42,10 +43,12 @@ class ModulePolicy(nn.Module):
         offset: the second, as in `entropy_knobs`.
         tokens: for a network with a larger vocabulary than the world: which entry of it each of the world's V tokens is. The
             policy is then the network's law given that it says one of these.
+        check: whether the network is first tried on a few contexts.
 
     Raises:
-        InputError: knobs, tables, paths, tokens or shapes do not fit, a submodule does not run exactly once in a pass, or a
-            network of token ids gives other logits for their embeddings.
+        InputError: knobs, tables, paths, tokens or shapes do not fit, a submodule does not run exactly once in a pass, a
+            network of token ids gives other logits for their embeddings, or the network is no function from a context to
+            logits (`agents.policies.network_checks`).
     """
 
     table: Tensor
@@ -62,6 +65,7 @@ class ModulePolicy(nn.Module):
         offset: Any = 0.0,
         *,
         tokens: Any = None,
+        check: bool = True,
     ):
         super().__init__()
         fed = feeding(network, embedding)
@@ -77,14 +81,23 @@ class ModulePolicy(nn.Module):
         self.width, self._paths = fed.table.shape[1], dict(sites or {})
         self._head = head
         _check_paths(network, self._paths, head)
-        if not _drops_units(network):
+        if check and not _drops_units(network):
+            precision = coarsest_precision(network, fed)
             if fed.reads_ids:
                 check_ids_alike(network, fed)
-            _warn_of_precision(coarsest_precision(fed))
+            places = torch.arange(3, device=self.table.device)
+            check_network(self, torch.stack([places, places + 1]) % self.V)
+            self.__dict__["numbers_per_position"] = (
+                self._numbers_per_position()
+            )  # copies in torch.func cannot measure it
+            _warn_of_precision(precision)
 
     @cached_property
     def numbers_per_position(self) -> int:
         """How many numbers autograd keeps for each position of a context, measured on a context of two."""
+        return self._numbers_per_position()
+
+    def _numbers_per_position(self) -> int:
         kept: dict[int, int] = {}
         own = {parameter.untyped_storage().data_ptr() for parameter in self.parameters()}
 
@@ -179,7 +192,7 @@ class ModulePolicy(nn.Module):
         if _drops_units(self.network):
             raise InputError("network drops units at random in its training mode: call network.eval() first")
         with self._hooked(probes) as last_hidden:
-            logits = logits_of(self._feed(x + probes["embedding"] if "embedding" in probes else x))
+            logits = logits_of(self._feed(self.network, x + probes["embedding"] if "embedding" in probes else x))
         wanted = (*x.shape[:2], len(self.table))
         if not isinstance(logits, Tensor) or tuple(logits.shape) != wanted:
             got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__

@@ -112,7 +112,8 @@ def freeze(figure: Any) -> None:
     figure.get_tightbbox()  # makes the ticks
     for axis in own_axes(figure):
         for one in (axis.xaxis, axis.yaxis):
-            one.set_tick_params(labelsize=one.get_major_ticks()[0].label1.get_fontsize())
+            for tick in one.get_major_ticks()[:1]:  # an empty panel has none
+                one.set_tick_params(labelsize=tick.label1.get_fontsize())
     for text in figure.findobj(Text):
         text.set_fontfamily(_family(text.get_fontproperties()))
 

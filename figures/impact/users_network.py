@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from agents.policies.module_policy import ModulePolicy
-from envs.policy import ContextPolicy, TokenPolicy
+from agents.policies.network_checks import alike, check_network, read
+from envs.policy import TokenPolicy
 from envs.token_mdp import TokenMDP
 from envs.user_files import load_user_function, users_code
 from envs.world import InputError
@@ -56,7 +56,7 @@ class UsersNetworks:
                 check_network(policy, contexts)
             except InputError as error:
                 raise InputError(f"{error}; seen with {path.name}") from None
-            if not self._compared and not _same(
+            if not self._compared and not alike(
                 *(_logits(p, contexts) for p in (policy, self._filled(path, state)[0]))
             ):
                 raise InputError(
@@ -88,7 +88,8 @@ class UsersNetworks:
             raise InputError(f"--embedding {self.embedding} is no table of the network; it has {_tables(network)}")
         check_vocabulary(path, len(table), self.world)
         sites = {"layer1": self.site} if self.site else {}
-        return ModulePolicy(network, table, sites), "layer1" if self.site else "embedding"
+        policy = ModulePolicy(network, table, sites, check=False)  # it is tried below, on the world's contexts
+        return policy, "layer1" if self.site else "embedding"
 
 
 def _tables(network: nn.Module) -> str:
@@ -103,39 +104,6 @@ def check_vocabulary(path: Path, rows: int, world: TokenMDP) -> None:
         )
 
 
-def check_network(policy: Any, contexts: Tensor) -> None:
-    """Refuse a network that is no function from a context to logits: exact answers would mean nothing.
-
-    Args:
-        policy: over tokens.
-        contexts: (B, T) whole numbers, at least two rows and two positions.
-
-    Raises:
-        InputError: the network draws random numbers, keeps a state, writes on its input, lets the rows of a batch touch each
-            other, reads ahead, or gives NaN or infinity.
-    """
-    x = policy.embed(contexts).detach()
-    given, before = x.clone(), torch.get_rng_state()
-    with torch.no_grad():
-        read = partial(_read, policy)
-        first = read(x)
-        if not torch.equal(x, given):
-            raise InputError("the network writes on its input: it must leave the embeddings as they are (x = x + ...)")
-        if bool(torch.softmax(first, -1).isnan().any()):  # -infinity forbids a token and is sound
-            raise InputError("the network gives logits that are NaN or infinite")
-        alone = read(x[:1])
-        if not torch.equal(first, read(x)):
-            raise InputError("the network gives two answers for one input: it draws random numbers or keeps a state")
-    if not torch.equal(before, torch.get_rng_state()):
-        raise InputError(
-            "the network draws from torch's global generator: exact answers need one without random numbers"
-        )
-    if not _same(first[:1], alone):
-        raise InputError("the network mixes the rows of a batch: each row's logits must depend on that row alone")
-    if isinstance(policy, ContextPolicy) and not _same(first[:, :-1], read(x[:, :-1])):
-        raise InputError("the network reads ahead: logits must depend on earlier positions only (a causal mask)")
-
-
 def _contexts(world: TokenMDP) -> Tensor:
     """Two contexts, longer than a prompt where the world's are, that hold every token of a small vocabulary."""
     prompt, more = world.prompts[[0, -1]], max(1, world.horizon - 1)
@@ -144,14 +112,4 @@ def _contexts(world: TokenMDP) -> Tensor:
 
 def _logits(policy: Any, contexts: Tensor) -> Tensor:
     with torch.no_grad():
-        return _read(policy, policy.embed(contexts))
-
-
-def _read(policy: Any, x: Tensor) -> Tensor:
-    """Logits at all positions where the policy gives them, else after the last."""
-    logits: Tensor = policy(x) if isinstance(policy, ContextPolicy) else policy.extend(x, None, {})[0]
-    return logits
-
-
-def _same(one: Tensor, other: Tensor) -> bool:
-    return one.shape == other.shape and torch.allclose(one, other, rtol=1e-6, atol=1e-6)
+        return read(policy, policy.embed(contexts))

@@ -68,12 +68,13 @@ def _passes_panel(axis: Any) -> None:
     """Means of two backward passes at every prefix against the value gradient, one point for each number."""
     world = build_world("lock")
     policy = build_policy(world, 0)
-    truth = torch.cat([x.flatten() for x in tree_gradients(world, policy, sites="layer1").costates["layer1"]])
+    levels = slice(0, world.horizon - 1)  # more than one step to go: one step before the end E1b is exact too
+    truth = torch.cat([x.flatten() for x in tree_gradients(world, policy, sites="layer1").costates["layer1"][levels]])
     for name, text, colour, marker in (
         ("E2", "E2: through log pi of the tokens", "costate", "o"),
         ("E1b", "E1b: through attention alone", "control", "x"),
     ):
-        found = torch.cat([x.flatten() for x in expected_costates(world, policy, name, "layer1")])
+        found = torch.cat([x.flatten() for x in expected_costates(world, policy, name, "layer1")[levels]])
         axis.plot(truth, found, marker, color=COLOURS[colour], ms=4, alpha=0.7, label=text)
     ends = [float(truth.min()), float(truth.max())]
     axis.plot(ends, ends, label="value gradient (exact)", **EXACT)

@@ -66,7 +66,7 @@ def test_a_token_worlds_answers_are_differences_of_its_value():
 
 def test_splits_of_many_policies_are_one_frame_with_a_column_for_every_knob():
     world = costate.world("TokenCopy", V=2, length=2)
-    policies = costate.transformers(world, seeds=2, temperatures=(0.5, 1), offsets=(0, 2), width=8)
+    policies = costate.random_policies(world, seeds=2, temperatures=(0.5, 1), offsets=(0, 2), width=8)
     frame = costate.error_split(world, policies, alpha=(0.3, 1), site="layer1")
     assert len(frame) == 2 * 2 * 2 * 2 * len(world.prompts)
     assert list(frame.columns[:5]) == ["seed", "temperature", "offset", "alpha", "prompt"]

@@ -24,7 +24,7 @@ def test_every_name_can_be_used_and_is_explained():
         thing = getattr(costate, name)
         assert name == "__version__" or thing.__doc__
     assert set(dir(costate)) == set(costate.__all__)
-    with pytest.raises(AttributeError, match=r"no name 'exat'; there are .*exact"):
+    with pytest.raises(AttributeError, match=r"no name 'exat'; there are exact"):
         costate.exat  # noqa: B018
     assert costate.grpo is __import__("agents.recipes.learners", fromlist=["grpo"]).grpo
 

@@ -37,7 +37,8 @@ from theory.tokens.dynamic_programming import best_words
 POINTS = {
     "actor_update_is_value_gradient": (2, {}),
     "attention_transport": (1, {"world": "lock (2,3)"}),
-    "batch_split": (0, {"ascended": 1}),
+    "batch_split": (0, {"ascended": 1, "lengths": (0.1,)}),
+    "entropy_knobs": (0, {"offsets": (0.0, 10 / 6), "worlds": ("one choice", "arithmetic")}),
     "costate_mean": (2, {}),
     "costate_recursion": (2, {}),
     "critic_or_not": (0, {"world": "one choice"}),
@@ -47,7 +48,7 @@ POINTS = {
     "estimator_variance": (5, {}),
     "grpo_arcsine": (1, {"world": "stop (3,3)", "groups": (2,)}),  # its first point, the closed forms, needs no device
     "kl_estimators": (1, {}),
-    "large_vocabulary": (0, {"sizes": (8, 10)}),
+    "large_vocabulary": (0, {"sizes": (8, 10), "policies": ("Zipf",)}),
     "normalisation_breaks": (1, {}),
     "off_policy_steps": (2, {}),
     "relaxed_costates": (1, {}),
@@ -131,22 +132,16 @@ def rows_of(name, setting, device):
 @pytest.fixture
 def shortened(monkeypatch):
     """The claims whose tiny point is long, with less in it of what repeats."""
-    batch_split, entropy_knobs, large_vocabulary = (
-        measuring_module(name) for name in ("batch_split", "entropy_knobs", "large_vocabulary")
-    )
+    batch_split = measuring_module("batch_split")
     learners, token_mean = batch_split.learners(), batch_split.expected_token_mean
     once = lru_cache(lambda world, policy, learner, group: token_mean(world, policy, learner, group, 2))
     monkeypatch.setattr(
         batch_split, "learners", lambda: {name: learners[name] for name in ("row sum", batch_split._MEAN)}
     )
-    monkeypatch.setattr(batch_split, "_LENGTHS", batch_split._LENGTHS[:1])
     equal_parts = batch_split.equal_parts
     for module in (batch_split, batch_split.cutting):
         monkeypatch.setattr(module, "equal_parts", lambda batch, count: equal_parts(batch, 2))
     monkeypatch.setattr(batch_split, "expected_token_mean", lambda *arguments: once(*arguments[:4]))
-    monkeypatch.setattr(entropy_knobs, "_KNOBS", {"offset": entropy_knobs._KNOBS["offset"][:2]})
-    monkeypatch.setattr(entropy_knobs, "_WORLDS", ("one choice", "arithmetic"))
-    monkeypatch.setattr(large_vocabulary, "POLICIES", ("Zipf",))
 
 
 @pytest.mark.parametrize("name", [name for part, names in CLAIMS.items() if part != "impact" for name in names])

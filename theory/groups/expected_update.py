@@ -22,10 +22,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from envs.arguments import names
+from envs.arguments import names, short
 from envs.policy import TokenPolicy
 from envs.record import short_repr
 from envs.token_mdp import TokenMDP
+from envs.world import InputError
 from theory.groups.batches import PromptOutcomes, mean_weights
 from theory.groups.binary_rewards import Alignment, alignment
 from theory.groups.outcomes import Recipe, distinct_outcomes, further_fields
@@ -125,6 +126,10 @@ def expected_update(
             `prompts` is missing, or more than `budget` bytes or too many batches would be needed (seen before anything is
             allocated).
     """
+    if not callable(recipe):
+        raise InputError(
+            f"recipe must be a function of rewards, mask and group, grpo() for instance; got {short(recipe)}"
+        )
     sites = names(sites)
     tree = grow(world, policy, 1.0, sites, budget=budget)
     with torch.no_grad():

@@ -2,14 +2,20 @@
 
 import math
 import warnings
+from copy import deepcopy
 
 import pytest
 import torch
 from torch import nn
 
 from agents.policies.module_policy import ModulePolicy, SinglePrecision
+from agents.recipes.learners import value_gradient
+from agents.training.settings import TrainingSettings
+from agents.training.tasks import TokenTask
+from agents.training.trainer import Trainer
 from envs.token_tasks import garnet
 from envs.world import InputError
+from figures.measures.oracles import TokenOracle
 from tests.agents.cases import draws
 from tests.theory.token_cases import Recurrent, value_differences
 from theory.differences import central_gradient
@@ -153,3 +159,64 @@ def test_what_cannot_be_fed_is_refused_in_one_line(uses_global_rng):
     for tokens in ([0, 3], [0, 0], [0.5, 1], [[0, 1]], "ab"):
         with pytest.raises(InputError, match="tokens must be"):
             ModulePolicy(network, "embed", tokens=tokens)
+
+
+class Drawing(Recurrent):
+    def forward(self, x):
+        return super().forward(x) + torch.rand(1, dtype=x.dtype)
+
+
+class Mixing(Recurrent):
+    def forward(self, x):
+        return super().forward(x + x.mean(0))
+
+
+class Ahead(Recurrent):
+    def forward(self, x):
+        return super().forward(x + x.mean(1, keepdim=True))
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"), [(Drawing, "two answers"), (Mixing, "mixes the rows"), (Ahead, "reads ahead")]
+)
+def test_a_network_that_is_no_function_of_a_context_is_refused(kind, told, uses_global_rng):
+    network = kind(3)
+    with pytest.raises(InputError, match=told):
+        ModulePolicy(network, network.E)
+    ModulePolicy(network, network.E, check=False)
+
+
+def test_a_network_of_the_other_kind_is_refused_with_the_remedy(uses_global_rng):
+    ids, plain = OfIds(), Recurrent(3)
+    with pytest.raises(
+        InputError, match=r"does not run on embeddings .*: give as embedding the path of its embedding layer"
+    ):
+        ModulePolicy(ids, ids.embed.weight)
+    plain.table = nn.Embedding(3, 5, dtype=torch.float64)
+    with pytest.raises(InputError, match=r"does not run on token ids .*: give as embedding the token table"):
+        ModulePolicy(plain, "table")
+
+
+def test_a_copy_has_its_own_numbers(foreign):
+    """Training works on copies: their embeddings must reach their own network, not that of the original."""
+    _, policy, *_ = foreign
+    copy = deepcopy(policy)
+    with torch.no_grad():
+        for p in copy.parameters():
+            p.mul_(1.5)
+    x = copy.embed(torch.tensor([[0, 2, 1]]))
+    before = policy(policy.embed(torch.tensor([[0, 2, 1]]))).detach()
+    (slope,) = torch.autograd.grad(copy(x)[..., 0].sum(), [list(copy.parameters())[-1]])
+    assert bool(slope.any())
+    assert float((copy(x) - before).detach().abs().max()) > 1e-3
+    for p in policy.parameters():
+        assert p.grad is None
+
+
+def test_they_are_trained_as_any_other(foreign):
+    name, policy, _, _, _ = foreign
+    task, oracle, setting = TokenTask(WORLD), TokenOracle(WORLD), TrainingSettings(steps=3, rate=0.02, every=1)
+    trainer = Trainer(task, value_gradient(), [policy, deepcopy(policy)], [0, 1], setting, oracle)
+    records = list(trainer.run())
+    assert bool((records[-1].J > records[0].J + 1e-4).all()), name
+    assert float(grow(WORLD, trainer.policies[0]).J.detach()) == pytest.approx(float(records[-1].J[0]), abs=1e-6)

@@ -109,10 +109,10 @@ class Wrong(Recurrent):
 def test_what_does_not_fit_is_refused_by_name(policy):
     plain, x = Recurrent(3), policy.embed(torch.tensor([[0, 2]]))
     with pytest.raises(
-        InputError, match=r"network must map embeddings \(1, 2, 5\) to logits \(1, 2, 3\); got \(1, 3\)"
+        InputError, match=r"network must map embeddings \(2, 3, 5\) to logits \(2, 3, 3\); got \(2, 3\)"
     ):
         grow(WORLD, ModulePolicy(Wrong(3), plain.E))
-    with pytest.raises(InputError, match=r"logits \(1, 1, 2\); got \(1, 1, 3\)"):
+    with pytest.raises(InputError, match=r"logits \(2, 3, 2\); got \(2, 3, 3\)"):
         ModulePolicy(plain, plain.E[:2])(plain.E[:1][None])
     with pytest.raises(InputError, match=r"site 'layer9' does not exist; there are embedding, first, second"):
         policy(x, {"layer9": x})

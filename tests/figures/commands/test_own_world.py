@@ -170,7 +170,9 @@ def test_check_and_sweep_take_a_table_of_rewards_and_mark_it(rewards, capsys):
     settings = [json.loads(path.read_text())["setting"] for path in (own / "r" / "records").glob("*/*.json")]
     assert any(setting["world"].startswith("rewards.json#") for setting in settings)
     assert run("sweep", "bellman_costate", "--set", "world=rewards.json", *tiny, own / "s") == 0
-    assert set(pd.read_csv(own / "s" / "bellman_costate.csv")["world"].str.split("#").str[0]) == {"rewards.json"}
+    assert set(pd.read_csv(own / "s" / "rows" / "bellman_costate.csv")["world"].str.split("#").str[0]) == {
+        "rewards.json"
+    }
     (own / "rewards.json").write_text(json.dumps({"V": 2, "horizon": 3, "rewards": TABLE[1:]}))
     for command in (
         ("check", "bellman_costate", "--world", "rewards.json"),

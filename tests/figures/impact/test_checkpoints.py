@@ -295,6 +295,7 @@ def test_a_module_on_the_path_is_as_good_as_a_file(tmp_path, users, monkeypatch)
         torch.testing.assert_close(logits(loaded.policy), network.double()(network.embedding.weight[WORDS]))
 
 
+@pytest.mark.filterwarnings("ignore:the network computes:agents.policies.module_policy.SinglePrecision")
 @pytest.mark.parametrize(("name", "site"), [("ready", None), ("ready", "state"), ("suite", "layer2")])
 def test_a_policy_that_is_ready_is_taken_as_it_is(tmp_path, users, name, site):
     policy = built(users, name)

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
+from agents.policies.network_checks import check_network
 from envs.skills import skills
 from envs.world import InputError
 from figures.impact.checkpoints import Source, read_checkpoints
-from figures.impact.users_network import check_network
 
 WORLD = skills(2, 2, "copy,add")
 FILE = '''
