@@ -85,8 +85,8 @@ def train(
         seeds: how many policies, each with noise of its own.
         steps: updates.
         first_seed: the seed of the first policy; the others follow.
-        policies: networks to begin with, one for each seed (or one alone); they stay as they are. By default a small transformer, or for a
-            linear-quadratic world the gain 0.
+        policies: networks to begin with, one for each seed (or one alone); they stay as they are. By default a small
+            transformer, or for a linear-quadratic world the gain 0.
         progress: whether a bar shows how far it is.
         settings: `prompts`, `group`, `epochs`, `minibatches`, `rate`, `optimiser`, `max_norm`, `every` and the other fields of
             `TrainingSettings`; `width`, `layers`, `heads`, `dtype` and `device` of the networks of our own.

@@ -100,6 +100,9 @@ class Verdict:
     subset: bool = False
     run: Run | None = None
 
+    def __repr__(self) -> str:
+        return f"Verdict({self.claim}: {self.outcome}, documented: {self.documented}; {self.reason})"
+
     @property
     def unexpected(self) -> bool:
         """Whether the outcome contradicts what is documented; "not judged" does not."""
