@@ -40,7 +40,8 @@ def in_workers(jobs: int, function: Callable[[Item], Result], items: Sequence[It
     try:
         with held_back():
             executor = _started(jobs)
-            futures = [executor.submit(_work, function, item) for item in items]
+            folder = os.getcwd()
+            futures = [executor.submit(_work, folder, function, item) for item in items]
         for future in as_completed(futures):
             yield future.result()
     except BaseException as error:
@@ -65,7 +66,8 @@ def _stop(executor: Any) -> None:
     executor.shutdown(wait=True, kill_workers=True)
 
 
-def _work(function: Callable[[Item], Result], item: Item) -> Result:
-    """One call, in a process whose memory we may manage."""
+def _work(folder: str, function: Callable[[Item], Result], item: Item) -> Result:
+    """One call, in a process whose memory we may manage, and in the caller's folder, which may have changed since it began."""
+    os.chdir(folder)
     keep_freed_memory()
     return function(item)

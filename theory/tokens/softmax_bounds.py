@@ -113,8 +113,9 @@ def log_softmax(logits: Float[Tensor, "*batch V"]) -> Float[Tensor, "*batch V"]:
         Log-probabilities in nats, of the logits' shape; minus infinity for a forbidden token.
     """
     top = logits.argmax(-1, keepdim=True)
-    # the top's own x is a constant: its two derivatives would cancel and leave their rounding
-    x = (logits - logits.gather(-1, top)).scatter(-1, top, 0.0)
+    usual = logits.gather(-1, top)
+    # the top's own x, 0 (NaN for an infinite logit), is a constant: its two derivatives would cancel and leave their rounding
+    x = (logits - usual).scatter(-1, top, (usual - usual).detach())
     return x - x.exp().scatter(-1, top, 0.0).sum(-1, keepdim=True).log1p()
 
 

@@ -106,6 +106,8 @@ def test_torchs_log_softmax_has_not_and_forbidden_tokens_stay_forbidden():
     assert not near(torch.log_softmax(z, -1)[0], exact)
     assert float(log_softmax(z)[2]) == -torch.inf
     torch.testing.assert_close(log_softmax(z[:2] + 700), torch.log_softmax(z[:2], -1))
+    assert bool(log_softmax([0.0, torch.inf]).isnan().any())
+    assert bool(log_softmax([-torch.inf, -torch.inf]).isnan().any())
 
 
 @settings(max_examples=30, deadline=None)
