@@ -101,7 +101,10 @@ def train(
     world = make_world(world) if isinstance(world, str) else world
     learner = build_learner(recipe) if isinstance(recipe, str) else recipe
     if not isinstance(learner, Learner):
-        raise InputError(f"recipe must be a learner, costate.grpo() for instance, or its name; got {short(recipe)}")
+        raise InputError(
+            f"recipe must be a learner, costate.grpo() for instance, or its name; got {short(recipe)} (for an advantage of "
+            "your own costate.Learner('mine', function))"
+        )
     for name in settings:
         if name not in (*_SIZES, *_SETTINGS):
             raise unknown("setting", name, (*_SIZES, *_SETTINGS))

@@ -22,7 +22,11 @@ def short_repr(record: Record) -> Record:
 
 def _repr(self: Any) -> str:
     values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.repr}
-    shown = ", ".join(f"{name}{_shown(value)}" for name, value in values.items() if value is not None)
+    shown = ", ".join(
+        f"{name}{_shown(value)}"
+        for name, value in values.items()
+        if value is not None and not (isinstance(value, dict) and not value)
+    )
     return f"{type(self).__name__}({shown})"
 
 

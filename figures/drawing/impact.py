@@ -96,7 +96,7 @@ def scores_panel(figure: Any, place: Any, rows: pd.DataFrame, scores: Sequence[s
         place: the cell of the panels.
         rows: of the scores, one for every predictor.
         scores: parts, one panel each.
-        free: a cell for the legend; None for a place inside the last panel.
+        free: a cell for the legend; None for a place inside the first panel.
     """
     order = rows[rows["part"] == ERROR].sort_values("measured", ascending=False)["predictor"].tolist()
     if not order:
@@ -113,7 +113,8 @@ def scores_panel(figure: Any, place: Any, rows: pd.DataFrame, scores: Sequence[s
         axis.tick_params(axis="y", labelsize="small" if columns == len(scores) else "x-small")
     grid[0, 0].set_yticks(range(len(order)), [PREDICTORS[name] for name in order])
     if free is None:
-        grid[0, -1].legend(loc="upper left", fontsize="small")
+        small: dict[str, Any] = {"fontsize": "x-small", "handlelength": 1, "handletextpad": 0.3}
+        grid[0, 0].legend(loc="upper left", **small)  # among rank correlations, where the best predictors are far right
     else:
         beside = figure.add_subplot(free)
         beside.legend(*grid[0, 0].get_legend_handles_labels(), loc="center", fontsize="small")

@@ -37,8 +37,7 @@ def draw_kappas(
     title = "every prefix, site, world"
     middle.set(xlabel="entropy at the prompt (nats)", ylabel="largest deviation, relative", title=title)
     kappa_panel(right, scales[scales["recipe"] == "GRPO"])
-    if len(scales):
-        left.legend(loc="lower right", fontsize="small", handletextpad=0.3)
+    legend_above(figure, left, middle)
 
 
 def scale_panel(axis: Any, scales: pd.DataFrame) -> Any:
