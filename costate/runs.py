@@ -4,14 +4,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, get_args
+from typing import Any
 
 import pandas as pd
 
 from envs.world import unknown
 from figures.commands.options import default_jobs, device_of
 from figures.harness.catalogue import claim_texts
-from figures.harness.claim import Preset
+from figures.harness.claim import PRESETS, Preset
 from figures.harness.judge import Verdict
 from figures.harness.records import check_writable
 from figures.harness.registry import load_claim
@@ -88,8 +88,8 @@ def run_claim(
         InputError: a name or value is unknown, or the settings cannot be run.
     """
     claim, kind = load_claim(name), device_of(device)
-    if preset not in get_args(Preset):
-        raise unknown("preset", str(preset), get_args(Preset))
+    if preset not in PRESETS:
+        raise unknown("preset", str(preset), PRESETS)
     kept = [f"{field}={text_of(value)}" for field, given in (only or {}).items() for value in _values(given)]
     changes = [f"{field}={text_of(value)}" for field, value in fields.items()]
     points = plan([claim], preset, seed, kind, None, lambda settings: select(settings, kept, changes))

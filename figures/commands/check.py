@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from envs.world import InputError
-from figures.commands.options import DEFAULT_OUT, add_run_options, default_jobs, device_of
+from figures.commands.defaults import DEFAULT_OUT
+from figures.commands.options import add_run_options, default_jobs, device_of
 from figures.commands.own_world import own_world, takers
 from figures.harness.claim import Claim, OwnKind, Preset
 from figures.harness.costs import remember_drawing

@@ -4,7 +4,8 @@ import argparse
 from functools import partial
 from pathlib import Path
 
-from figures.commands.options import DEFAULT_OUT, number
+from figures.commands.defaults import DEFAULT_OUT
+from figures.commands.options import number
 from figures.drawing.figures import WIDTH
 from figures.drawing.style_sheet import read_style
 from figures.harness.records import check_writable, write_atomically
