@@ -17,7 +17,7 @@ from figures.harness.records import check_writable
 from figures.harness.registry import load_claim
 from figures.harness.runner import missing, plan, run_missing
 from figures.harness.selection import select, text_of
-from figures.harness.verdicts import judge_claim, rows_of, stored_rows, verdicts_of
+from figures.harness.verdicts import claim_rows, judge_claim, rows_of, verdicts_of
 from figures.report.pictures import draw
 
 
@@ -119,7 +119,7 @@ def table(out: str | Path, claim: str) -> pd.DataFrame:
         InputError: the claim is unknown or was not checked there, or a record is missing.
     """
     (verdict,) = verdicts_of([claim], Path(out))
-    return load_claim(claim).rows_from(stored_rows(verdict, Path(out)))
+    return claim_rows(verdict, Path(out))
 
 
 def claims() -> pd.DataFrame:

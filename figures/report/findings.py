@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from envs.world import InputError
@@ -12,7 +11,7 @@ from figures.harness.judge import Verdict
 from figures.harness.records import write_atomically
 from figures.harness.registry import CLAIMS, load_claim, module_name
 from figures.harness.rows import Row
-from figures.harness.verdicts import stored_rows
+from figures.harness.verdicts import claim_rows
 from figures.report.found import FOUND
 from figures.report.found_numbers import NUMBERS
 from figures.report.readings import READINGS
@@ -110,7 +109,7 @@ def _numbers(claim: Claim, verdict: Verdict, out: Path) -> list[str]:
     tellers = [teller for teller in (NUMBERS.get(claim.name), claim.advice) if teller is not None]
     if not tellers:
         return []
-    rows: pd.DataFrame = claim.rows_from(stored_rows(verdict, out))
+    rows = claim_rows(verdict, out)
     return [sentence for teller in tellers if (sentence := teller(rows))]
 
 

@@ -20,7 +20,7 @@ from figures.harness.claim import Claim
 from figures.harness.judge import Verdict
 from figures.harness.records import write_atomically
 from figures.harness.registry import load_claim
-from figures.harness.verdicts import stored_rows
+from figures.harness.verdicts import claim_rows
 
 _MOST_FIGURES = 60  # for the values of one column
 
@@ -147,8 +147,7 @@ def _texts(claim: Claim, title: str, look: Look) -> tuple[str, str]:
 
 def draw_claim(verdict: Verdict, out: Path) -> None:
     """One claim's figure as the report shows it: PNG and SVG, under out/figures."""
-    claim = load_claim(verdict.claim)
-    rows = claim.rows_from(stored_rows(verdict, out))
+    claim, rows = load_claim(verdict.claim), claim_rows(verdict, out)
     try:
         files = pictures(verdict, rows, ("png", "svg"), Look(), "")
     except Exception as error:  # rows and verdict are written: they must not be lost behind a picture
@@ -170,8 +169,7 @@ def author_figures(verdict: Verdict, out: Path, formats: Sequence[str], look: Lo
     """File name -> content: a claim's figure, or one for each value of the column `by`, from the records alone."""
     if by is not None:
         return pictures_by(verdict, out, by, formats, look)
-    claim = load_claim(verdict.claim)
-    return pictures(verdict, claim.rows_from(stored_rows(verdict, out)), formats, look, "")
+    return pictures(verdict, claim_rows(verdict, out), formats, look, "")
 
 
 def pictures_by(verdict: Verdict, out: Path, column: str, formats: Sequence[str], look: Look) -> dict[str, bytes]:
@@ -180,8 +178,7 @@ def pictures_by(verdict: Verdict, out: Path, column: str, formats: Sequence[str]
     Raises:
         InputError: there is no such column, it has too many values, or rows of one value cannot be drawn alone.
     """
-    claim = load_claim(verdict.claim)
-    rows = claim.rows_from(stored_rows(verdict, out))
+    claim, rows = load_claim(verdict.claim), claim_rows(verdict, out)
     if column not in rows:
         raise InputError(f"--by {one_line(column, 50)}: rows of {claim.name} have the columns {', '.join(rows)}")
     values = list(dict.fromkeys(rows[column].dropna()))
