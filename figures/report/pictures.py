@@ -22,6 +22,9 @@ from figures.harness.records import write_atomically
 from figures.harness.registry import load_claim
 from figures.harness.verdicts import claim_rows
 
+_KINDS = ("png", "svg")  # of the report
+# what pandas, Matplotlib and torch raise where rows are not as a figure expects them
+_UNDRAWABLE = (LookupError, ValueError, TypeError, AttributeError, ArithmeticError, RuntimeError)
 _MOST_FIGURES = 60  # for the values of one column
 
 
@@ -147,12 +150,7 @@ def _texts(claim: Claim, title: str, look: Look) -> tuple[str, str]:
 
 def draw_claim(verdict: Verdict, out: Path) -> None:
     """One claim's figure as the report shows it: PNG and SVG, under out/figures."""
-    claim, rows = load_claim(verdict.claim), claim_rows(verdict, out)
-    try:
-        files = pictures(verdict, rows, ("png", "svg"), Look(), "")
-    except Exception as error:  # rows and verdict are written: they must not be lost behind a picture
-        raise InputError(f"claim {claim.name} cannot be drawn from these rows: {error!r}") from error
-    _write(files, out / "figures")
+    _write(pictures(verdict, claim_rows(verdict, out), _KINDS, Look()), out / "figures")
 
 
 def draw_each(verdict: Verdict, out: Path) -> int:
@@ -160,16 +158,16 @@ def draw_each(verdict: Verdict, out: Path) -> int:
     column = load_claim(verdict.claim).figure_for_each
     if column is None:
         return 0
-    files = pictures_by(verdict, out, column, ("png", "svg"), Look())
+    files = pictures_by(verdict, out, column, _KINDS, Look())
     _write(files, out / "figures")
-    return len(files) // 2
+    return len(files) // len(_KINDS)
 
 
 def author_figures(verdict: Verdict, out: Path, formats: Sequence[str], look: Look, by: str | None) -> dict[str, bytes]:
     """File name -> content: a claim's figure, or one for each value of the column `by`, from the records alone."""
     if by is not None:
         return pictures_by(verdict, out, by, formats, look)
-    return pictures(verdict, claim_rows(verdict, out), formats, look, "")
+    return pictures(verdict, claim_rows(verdict, out), formats, look)
 
 
 def pictures_by(verdict: Verdict, out: Path, column: str, formats: Sequence[str], look: Look) -> dict[str, bytes]:
@@ -189,12 +187,7 @@ def pictures_by(verdict: Verdict, out: Path, column: str, formats: Sequence[str]
     files: dict[str, bytes] = {}
     for value in values:
         stem = _stem(value, {name.rsplit(".", 1)[0] for name in files}, verdict.claim)
-        which = f"{column} {value}"
-        try:
-            files |= pictures(verdict, rows[rows[column] == value], formats, look, which, stem)
-        except (LookupError, ValueError, TypeError, AttributeError, ZeroDivisionError) as error:
-            text = f"{type(error).__name__}: {error}"
-            raise InputError(f"{claim.name} has no figure of {which} alone ({one_line(text, 120)})") from error
+        files |= pictures(verdict, rows[rows[column] == value], formats, look, f"{column} {value}", stem)
     return files
 
 
@@ -206,14 +199,23 @@ def _stem(value: Any, taken: set[str], claim: str) -> str:
 
 
 def pictures(
-    verdict: Verdict, rows: pd.DataFrame, formats: Sequence[str], look: Look, which: str, stem: str = ""
+    verdict: Verdict, rows: pd.DataFrame, formats: Sequence[str], look: Look, which: str = "", stem: str = ""
 ) -> dict[str, bytes]:
-    """File name -> content of one figure in every format; `which` names what the rows are restricted to."""
+    """File name -> content of one figure in every format; `which` names what the rows are restricted to.
+
+    Raises:
+        InputError: these rows cannot be drawn.
+    """
     claim = load_claim(verdict.claim)
     said = ", ".join(filter(None, (which, verdict.outcome + (" in all" if which else "") if look.verdict else "")))
     with look.context():
-        figure = drawn(claim, rows, claim.statement + (": " if said else "") + said, look)
-        return {f"{stem or claim.name}.{kind}": picture(figure, kind, look.dpi) for kind in formats}
+        try:
+            figure = drawn(claim, rows, claim.statement + (": " if said else "") + said, look)
+            return {f"{stem or claim.name}.{kind}": picture(figure, kind, look.dpi) for kind in formats}
+        except _UNDRAWABLE as error:
+            given = f"the rows of {which} alone" if which else "these rows"
+            text = one_line(repr(error), 200)
+            raise InputError(f"claim {claim.name} cannot be drawn from {given}: {text}") from error
 
 
 def check_formats(text: str) -> tuple[str, ...]:
