@@ -54,3 +54,16 @@ def last_position(levels: Sequence[Tensor]) -> Tensor:
         Those at the last position, all levels one after the other.
     """
     return joined([level[:, -1] for level in levels])
+
+
+def numbered(name: str, rows: Tensor) -> pd.DataFrame:
+    """A column for each component of vectors.
+
+    Args:
+        name: what the vectors are.
+        rows: (nodes, components), on the CPU.
+
+    Returns:
+        Columns `NAME.0`, `NAME.1`, ...
+    """
+    return pd.DataFrame(rows.numpy()).add_prefix(f"{name}.")
