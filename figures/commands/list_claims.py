@@ -19,16 +19,10 @@ from figures.harness.catalogue import (
     world_texts,
 )
 from figures.harness.costs import Costs, in_words, shipped, stored_verdicts, with_presets
-from figures.harness.registry import CLAIMS
+from figures.harness.registry import CLAIMS, TITLES
 
 _COLUMNS = 80
 _PRESET = "quick"
-_PARTS = {
-    "continuous": "continuous actions",
-    "tokens": "tokens",
-    "critic_free": "critic-free learners",
-    "impact": "impact of RL over pretraining",
-}
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -58,7 +52,7 @@ def _claims(out: Path) -> list[str]:
     costs = table.presets.get(_PRESET, {}) | here
     lines = list[str]()
     for part in CLAIMS:
-        lines += [f"{_PARTS.get(part, part):<32}  documented verdict         cost assumes"]
+        lines += [f"{TITLES[part]:<32}  documented verdict         cost assumes"]
         for claim in [claim for claim in known if claim.part == part]:
             lines += _claim(claim, verdicts.get(claim.name), costs.get(claim.name))
         lines += [""]
