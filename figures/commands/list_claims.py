@@ -27,21 +27,16 @@ _PRESET = "quick"
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """What is listed, and where results are looked for."""
-    kinds = ("claims", "worlds", "learners")
-    parser.add_argument("kind", nargs="?", choices=kinds, metavar="KIND", help=f"{', '.join(kinds)} (default: all)")
+    text = f"{', '.join(_SECTIONS)} (default: all)"
+    parser.add_argument("kind", nargs="?", choices=tuple(_SECTIONS), metavar="KIND", help=text)
     text = "results whose verdicts and costs are shown (default: runs)"
     parser.add_argument("--out", type=Path, default=DEFAULT_OUT, metavar="DIR", help=text)
 
 
 def run(options: argparse.Namespace) -> int:
     """Print them."""
-    sections: dict[str, Callable[[], list[str]]] = {
-        "claims": lambda: _claims(options.out),
-        "worlds": lambda: _builders("worlds", world_texts()),
-        "learners": lambda: _builders("learners", learner_texts()),
-    }
-    kinds = sections if options.kind is None else {options.kind: sections[options.kind]}
-    print("\n\n".join("\n".join(section()) for section in kinds.values()))
+    kinds = list(_SECTIONS) if options.kind is None else [options.kind]
+    print("\n\n".join("\n".join(_SECTIONS[kind](options.out)) for kind in kinds))
     return 0
 
 
@@ -100,7 +95,14 @@ def _wrapped(text: str, indent: int, start: str = "") -> list[str]:
     return textwrap.wrap(
         text,
         _COLUMNS,
-        initial_indent=f"{start} " if len(start) > indent - 1 >= 0 else f"{start:<{indent}}",
+        initial_indent=f"{start} ".ljust(indent) if start else " " * indent,
         subsequent_indent=" " * indent,
         break_on_hyphens=False,
     )
+
+
+_SECTIONS: dict[str, Callable[[Path], list[str]]] = {
+    "claims": _claims,
+    "worlds": lambda _: _builders("worlds", world_texts()),
+    "learners": lambda _: _builders("learners", learner_texts()),
+}
