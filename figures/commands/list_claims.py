@@ -62,7 +62,8 @@ def _claim(claim: ClaimText, verdict: dict[str, Any] | None, seconds: float | No
     """Name, documented outcome, verdict and cost in one line; the statement below."""
     shown = "-"
     if verdict is not None:
-        shown = f"{verdict.get('outcome')}{'' if verdict.get('as_documented') else ' NO'}"
+        outcome = verdict.get("outcome")
+        shown = f"{outcome}{'' if verdict.get('as_documented') or outcome == 'not judged' else ' NO'}"
     cost = "-" if seconds is None else in_words(seconds) + ("*" if claim.study else "")
     line = f"  {claim.name:<30}  {claim.documented:<10} {shown:<12} {cost:>7} {' '.join(claim.assumptions)}"
     return [line.rstrip(), *_wrapped(claim.statement, 4)]
