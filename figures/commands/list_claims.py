@@ -18,7 +18,7 @@ from figures.harness.catalogue import (
     learner_texts,
     world_texts,
 )
-from figures.harness.costs import Costs, in_words, shipped, stored_verdicts, with_presets
+from figures.harness.costs import Costs, in_words, presets_of, shipped, stored_verdicts
 from figures.harness.registry import CLAIMS, TITLES
 
 _COLUMNS = 80
@@ -43,7 +43,7 @@ def run(options: argparse.Namespace) -> int:
 def _claims(out: Path) -> list[str]:
     """Part by part, then the assumptions, then where costs and verdicts come from."""
     verdicts = {verdict.get("claim"): verdict for verdict in stored_verdicts(out)}
-    here, table, known = with_presets(Costs(), out).presets.get(_PRESET, {}), shipped(), claim_texts()
+    here, table, known = presets_of(out).get(_PRESET, {}), shipped(), claim_texts()
     costs = table.presets.get(_PRESET, {}) | here
     lines = list[str]()
     for part in CLAIMS:
