@@ -11,7 +11,7 @@ import pandas as pd
 from envs.world import InputError, one_line, unknown
 from figures.drawing.colours import Palette
 from figures.drawing.figures import WIDTH, WrappedFigure
-from figures.drawing.frame import FORMATS, add_frame, panels_height, picture, scale_marks
+from figures.drawing.frame import FORMATS, USUAL, add_frame, panels_height, picture, scale_marks
 from figures.drawing.labels import fit_labels
 from figures.drawing.placing import empty_part, fill_part, freeze, room_of
 from figures.drawing.style import house_style, new_figure, text_scale
@@ -22,7 +22,6 @@ from figures.harness.records import write_atomically
 from figures.harness.registry import load_claim
 from figures.harness.verdicts import claim_rows
 
-_KINDS = ("png", "svg")  # of the report
 # what pandas, Matplotlib and torch raise where rows are not as a figure expects them
 _UNDRAWABLE = (LookupError, ValueError, TypeError, AttributeError, ArithmeticError, RuntimeError)
 _MOST_FIGURES = 60  # for the values of one column
@@ -150,7 +149,7 @@ def _texts(claim: Claim, title: str, look: Look) -> tuple[str, str]:
 
 def draw_claim(verdict: Verdict, out: Path) -> None:
     """One claim's figure as the report shows it: PNG and SVG, under out/figures."""
-    _write(pictures(verdict, claim_rows(verdict, out), _KINDS, Look()), out / "figures")
+    _write(pictures(verdict, claim_rows(verdict, out), USUAL, Look()), out / "figures")
 
 
 def draw_each(verdict: Verdict, out: Path) -> int:
@@ -158,9 +157,9 @@ def draw_each(verdict: Verdict, out: Path) -> int:
     column = load_claim(verdict.claim).figure_for_each
     if column is None:
         return 0
-    files = pictures_by(verdict, out, column, _KINDS, Look())
+    files = pictures_by(verdict, out, column, USUAL, Look())
     _write(files, out / "figures")
-    return len(files) // len(_KINDS)
+    return len(files) // len(USUAL)
 
 
 def author_figures(verdict: Verdict, out: Path, formats: Sequence[str], look: Look, by: str | None) -> dict[str, bytes]:
