@@ -17,7 +17,6 @@ from figures.report.found_numbers import NUMBERS
 from figures.report.readings import READINGS
 
 PACKAGE = Path(__file__).resolve().parent.parent  # figures/
-PAGE = PACKAGE / "FINDINGS.md"
 _MOST_LABELS = 8  # of a comparison; the rest is in verdicts.json
 _RELATIONS = {"==": "exact", "<=": "at most", ">=": "at least"}
 _NOT_LABELS = {"part", "relation", "margin", "samples", "measured", "target", "standard_error", "scale", "tolerance"}
