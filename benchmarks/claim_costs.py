@@ -13,9 +13,8 @@ import os
 import platform
 import sys
 from pathlib import Path
-from typing import get_args
 
-from figures.harness.claim import Preset
+from figures.harness.claim import PRESETS, Preset
 from figures.harness.costs import TABLE, Costs, measured, setting_key
 from figures.harness.records import write_atomically
 from figures.harness.registry import load_claims
@@ -37,7 +36,7 @@ def gathered(folders: list[Path]) -> Costs:
         found = measured(folder)
         costs.points |= {key: round(seconds, 2) for key, seconds in found.points.items()}
         costs.drawing |= found.drawing
-    costs.presets = {preset: sums for preset in get_args(Preset) if (sums := sums_of(costs, preset))}
+    costs.presets = {preset: sums for preset in PRESETS if (sums := sums_of(costs, preset))}
     return costs
 
 

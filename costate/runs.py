@@ -4,20 +4,20 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, get_args
+from typing import Any
 
 import pandas as pd
 
 from envs.world import unknown
 from figures.commands.options import default_jobs, device_of
 from figures.harness.catalogue import claim_texts
-from figures.harness.claim import Preset
+from figures.harness.claim import PRESETS, Preset
 from figures.harness.judge import Verdict
 from figures.harness.records import check_writable
 from figures.harness.registry import load_claim
 from figures.harness.runner import missing, plan, run_missing
 from figures.harness.selection import select, text_of
-from figures.harness.verdicts import judge_claim, rows_of, stored_rows, verdicts_of
+from figures.harness.verdicts import claim_rows, judge_claim, rows_of, verdicts_of
 from figures.report.pictures import draw
 
 
@@ -88,8 +88,8 @@ def run_claim(
         InputError: a name or value is unknown, or the settings cannot be run.
     """
     claim, kind = load_claim(name), device_of(device)
-    if preset not in get_args(Preset):
-        raise unknown("preset", str(preset), get_args(Preset))
+    if preset not in PRESETS:
+        raise unknown("preset", str(preset), PRESETS)
     kept = [f"{field}={text_of(value)}" for field, given in (only or {}).items() for value in _values(given)]
     changes = [f"{field}={text_of(value)}" for field, value in fields.items()]
     points = plan([claim], preset, seed, kind, None, lambda settings: select(settings, kept, changes))
@@ -119,7 +119,7 @@ def table(out: str | Path, claim: str) -> pd.DataFrame:
         InputError: the claim is unknown or was not checked there, or a record is missing.
     """
     (verdict,) = verdicts_of([claim], Path(out))
-    return load_claim(claim).rows_from(stored_rows(verdict, Path(out)))
+    return claim_rows(verdict, Path(out))
 
 
 def claims() -> pd.DataFrame:

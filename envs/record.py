@@ -16,7 +16,8 @@ def short_repr(record: Record) -> Record:
     Returns:
         The same class.
     """
-    record.__repr__ = _repr  # type: ignore[method-assign, assignment]
+    made: Any = record
+    made.__repr__ = _repr
     return record
 
 

@@ -87,17 +87,12 @@ class ModulePolicy(nn.Module):
                 check_ids_alike(network, fed)
             places = torch.arange(3, device=self.table.device)
             check_network(self, torch.stack([places, places + 1]) % self.V)
-            self.__dict__["numbers_per_position"] = (
-                self._numbers_per_position()
-            )  # copies in torch.func cannot measure it
+            _ = self.numbers_per_position  # measured once, here: copies in torch.func cannot
             _warn_of_precision(precision)
 
     @cached_property
     def numbers_per_position(self) -> int:
         """How many numbers autograd keeps for each position of a context, measured on a context of two."""
-        return self._numbers_per_position()
-
-    def _numbers_per_position(self) -> int:
         kept: dict[int, int] = {}
         own = {parameter.untyped_storage().data_ptr() for parameter in self.parameters()}
 

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from envs.world import InputError
-from figures.commands.options import DEFAULT_OUT, add_run_options, default_jobs, device_of
+from figures.commands.defaults import DEFAULT_OUT
+from figures.commands.options import add_run_options, default_jobs, device_of
 from figures.commands.own_world import own_world, takers
+from figures.drawing.frame import USUAL
 from figures.harness.claim import Claim, OwnKind, Preset
 from figures.harness.costs import remember_drawing
 from figures.harness.folder import refuse_mixture
@@ -81,7 +83,7 @@ def judge_and_show(
         own = [point for point in points if point.claim == claim.recorded_as]
         verdicts.append(judge_claim(claim, own, options.out, options.preset, partial))
     for verdict in verdicts:  # an old picture must not stand beside a new verdict, whenever this is stopped
-        for kind in ("png", "svg"):
+        for kind in USUAL:
             (options.out / "figures" / f"{verdict.claim}.{kind}").unlink(missing_ok=True)
     write_verdicts(options.out, verdicts)
     for verdict in verdicts:

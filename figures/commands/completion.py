@@ -2,6 +2,7 @@
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import shtab
 
@@ -37,12 +38,13 @@ def _name_values(parser: argparse.ArgumentParser) -> None:
         "NAME of --learner": tuple(learner_texts()),
         "NAME of --world": tuple(world_texts()),
     }
-    for action in parser._actions:
+    actions: list[Any] = parser._actions  # shtab reads a further attribute of them, `complete`
+    for action in actions:
         option = action.option_strings[-1] if action.option_strings else ""
         names = known.get(str(action.metavar)) or known.get(f"{action.metavar} of {option}")
         if names:
             action.choices = names
         elif action.metavar == "DIR":
-            action.complete = shtab.DIRECTORY  # type: ignore[attr-defined]
+            action.complete = shtab.DIRECTORY
         elif action.metavar == "FILE" or action.type is Path:
-            action.complete = shtab.FILE  # type: ignore[attr-defined]
+            action.complete = shtab.FILE

@@ -18,47 +18,36 @@ from figures.harness.catalogue import (
     learner_texts,
     world_texts,
 )
-from figures.harness.costs import Costs, in_words, shipped, stored_verdicts, with_presets
-from figures.harness.registry import CLAIMS
+from figures.harness.costs import Costs, in_words, presets_of, shipped, stored_verdicts
+from figures.harness.registry import CLAIMS, TITLES
 
 _COLUMNS = 80
 _PRESET = "quick"
-_PARTS = {
-    "continuous": "continuous actions",
-    "tokens": "tokens",
-    "critic_free": "critic-free learners",
-    "impact": "impact of RL over pretraining",
-}
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """What is listed, and where results are looked for."""
-    kinds = ("claims", "worlds", "learners")
-    parser.add_argument("kind", nargs="?", choices=kinds, metavar="KIND", help=f"{', '.join(kinds)} (default: all)")
+    text = f"{', '.join(_SECTIONS)} (default: all)"
+    parser.add_argument("kind", nargs="?", choices=tuple(_SECTIONS), metavar="KIND", help=text)
     text = "results whose verdicts and costs are shown (default: runs)"
     parser.add_argument("--out", type=Path, default=DEFAULT_OUT, metavar="DIR", help=text)
 
 
 def run(options: argparse.Namespace) -> int:
     """Print them."""
-    sections: dict[str, Callable[[], list[str]]] = {
-        "claims": lambda: _claims(options.out),
-        "worlds": lambda: _builders("worlds", world_texts()),
-        "learners": lambda: _builders("learners", learner_texts()),
-    }
-    kinds = sections if options.kind is None else {options.kind: sections[options.kind]}
-    print("\n\n".join("\n".join(section()) for section in kinds.values()))
+    kinds = list(_SECTIONS) if options.kind is None else [options.kind]
+    print("\n\n".join("\n".join(_SECTIONS[kind](options.out)) for kind in kinds))
     return 0
 
 
 def _claims(out: Path) -> list[str]:
     """Part by part, then the assumptions, then where costs and verdicts come from."""
     verdicts = {verdict.get("claim"): verdict for verdict in stored_verdicts(out)}
-    here, table, known = with_presets(Costs(), out).presets.get(_PRESET, {}), shipped(), claim_texts()
+    here, table, known = presets_of(out).get(_PRESET, {}), shipped(), claim_texts()
     costs = table.presets.get(_PRESET, {}) | here
     lines = list[str]()
     for part in CLAIMS:
-        lines += [f"{_PARTS.get(part, part):<32}  documented verdict         cost assumes"]
+        lines += [f"{TITLES[part]:<32}  documented verdict         cost assumes"]
         for claim in [claim for claim in known if claim.part == part]:
             lines += _claim(claim, verdicts.get(claim.name), costs.get(claim.name))
         lines += [""]
@@ -73,7 +62,8 @@ def _claim(claim: ClaimText, verdict: dict[str, Any] | None, seconds: float | No
     """Name, documented outcome, verdict and cost in one line; the statement below."""
     shown = "-"
     if verdict is not None:
-        shown = f"{verdict.get('outcome')}{'' if verdict.get('as_documented') else ' NO'}"
+        outcome = verdict.get("outcome")
+        shown = f"{outcome}{'' if verdict.get('as_documented') or outcome == 'not judged' else ' NO'}"
     cost = "-" if seconds is None else in_words(seconds) + ("*" if claim.study else "")
     line = f"  {claim.name:<30}  {claim.documented:<10} {shown:<12} {cost:>7} {' '.join(claim.assumptions)}"
     return [line.rstrip(), *_wrapped(claim.statement, 4)]
@@ -106,7 +96,14 @@ def _wrapped(text: str, indent: int, start: str = "") -> list[str]:
     return textwrap.wrap(
         text,
         _COLUMNS,
-        initial_indent=f"{start} " if len(start) > indent - 1 >= 0 else f"{start:<{indent}}",
+        initial_indent=f"{start} ".ljust(indent) if start else " " * indent,
         subsequent_indent=" " * indent,
         break_on_hyphens=False,
     )
+
+
+_SECTIONS: dict[str, Callable[[Path], list[str]]] = {
+    "claims": _claims,
+    "worlds": lambda _: _builders("worlds", world_texts()),
+    "learners": lambda _: _builders("learners", learner_texts()),
+}

@@ -14,7 +14,7 @@ import torch
 
 from envs.arguments import short
 from envs.world import InputError, one_line
-from figures.commands.defaults import DEFAULT_OUT as DEFAULT_OUT
+from figures.harness.claim import PRESETS
 
 _MOST_JOBS = 1024  # processes; no system bears many more
 
@@ -55,8 +55,7 @@ def add_device(parser: argparse.ArgumentParser) -> None:
 
 def add_run_options(parser: argparse.ArgumentParser, preset: str, out: Path) -> None:
     """What decides the points of claims, and where and how they are run."""
-    presets = ("tiny", "quick", "full")
-    parser.add_argument("--preset", choices=presets, default=preset, help=f"settings (default: {preset})")
+    parser.add_argument("--preset", choices=PRESETS, default=preset, help=f"settings (default: {preset})")
     parser.add_argument("--out", type=Path, default=out, metavar="DIR", help=f"results (default: {out})")
     add_device(parser)
     jobs = partial(whole_number, 1, most=_MOST_JOBS)

@@ -4,8 +4,10 @@ import argparse
 from functools import partial
 from pathlib import Path
 
-from figures.commands.options import DEFAULT_OUT, number
+from figures.commands.defaults import DEFAULT_OUT
+from figures.commands.options import number
 from figures.drawing.figures import WIDTH
+from figures.drawing.frame import USUAL
 from figures.drawing.style_sheet import read_style
 from figures.harness.records import check_writable, write_atomically
 from figures.harness.verdicts import verdicts_of
@@ -34,7 +36,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Draw the named claims, or all that were checked."""
-    chosen, formats = _look(options), check_formats(options.format or "png,svg")
+    chosen, formats = _look(options), check_formats(options.format or ",".join(USUAL))
     verdicts = verdicts_of(options.claims, options.out)
     if chosen is None:
         check_writable(options.out)

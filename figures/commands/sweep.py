@@ -4,7 +4,8 @@ import argparse
 import time
 
 from figures.commands.check import draw_and_report, exit_code, judge_and_show, measure
-from figures.commands.options import DEFAULT_OUT, add_run_options
+from figures.commands.defaults import DEFAULT_OUT
+from figures.commands.options import add_run_options
 from figures.commands.own_world import own_value
 from figures.harness.registry import load_claims
 from figures.harness.selection import select

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from envs.world import InputError
 from figures.commands.check import is_drawn
-from figures.commands.options import DEFAULT_OUT
+from figures.commands.defaults import DEFAULT_OUT
 from figures.harness.records import check_writable
 from figures.harness.verdicts import read_verdicts
 from figures.report.findings import write_findings

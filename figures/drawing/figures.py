@@ -1,7 +1,6 @@
 """Figures whose panels move to further rows where the width is too small for one row."""
 
 import io
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -64,7 +63,7 @@ class _WrappedPanels(FigureBase):
             return axes
         return axes.item() if axes.size == 1 else axes.squeeze()
 
-    def subplot_mosaic(self, mosaic: Sequence[Sequence[str]], **options: Any) -> Any:  # type: ignore[override]
+    def subplot_mosaic(self, mosaic: Any, **options: Any) -> Any:
         """Axes by name as `Figure.subplot_mosaic` returns them; where the mosaic is too wide, one below the other.
 
         Args:

@@ -22,6 +22,7 @@ _METADATA: dict[str, dict[str, Any]] = {  # no date and no version: the same row
     "pdf": {"CreationDate": None, "Producer": None, "Creator": None},
 }
 FORMATS = tuple(_METADATA)
+USUAL = ("png", "svg")  # unless the author asks for others
 
 
 def add_frame(figure: Any, title: str = "", caption: str = "", panels: float | None = None) -> None:
@@ -124,5 +125,5 @@ def picture(figure: Any, kind: str, dpi: float | None = None) -> bytes:
 
 def save(figure: Figure, stem: Path) -> None:
     """PNG and SVG beside each other, whole or not at all."""
-    for kind in ("png", "svg"):
+    for kind in USUAL:
         write_atomically(stem.with_suffix("." + kind), picture(figure, kind))

@@ -203,22 +203,6 @@ def diagonal_panel(axis: Any, series: Iterable[Series], *, label: str = "exact")
     return axis
 
 
-def median_lines(
-    axis: Any, rows: pd.DataFrame, x: str, series: Mapping[Any, tuple[str, str, str]], by: str, *, shift: float = 0.0
-) -> Any:
-    """Points with the medians at every x joined by a line, one line for each value of the column `by`.
-
-    `series` gives value -> (name of a colour, marker, name for the legend); `shift` moves the lines apart along x.
-    """
-    for i, (value, (colour, marker, name)) in enumerate(series.items()):
-        group = rows[rows[by] == value]
-        middle = group.groupby(x)["measured"].median()
-        at = shift * (i - (len(series) - 1) / 2)
-        axis.plot(group[x] + at, group["measured"], marker, color=COLOURS[colour], ms=3, alpha=0.3)
-        axis.plot(middle.index + at, middle, marker + "-", color=COLOURS[colour], ms=5, lw=1.3, label=name)
-    return axis
-
-
 def corner_text(axis: Any, text: str, height: float = 0.04, **style: Any) -> None:
     """A remark at the right edge, `height` as a share of the axis, on white so that it is read over data."""
     box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1}

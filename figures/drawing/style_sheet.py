@@ -2,8 +2,10 @@
 
 import logging
 import shutil
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from logging.handlers import BufferingHandler
 from pathlib import Path
 from typing import Any
 
@@ -57,19 +59,19 @@ def read_style(style: str | Path | Mapping[str, Any] | None) -> dict[str, Any]:
 @contextmanager
 def _complaints_as_errors(style: Any) -> Iterator[None]:
     """Errors, and what Matplotlib only logs, as an `InputError` of one line."""
-    heard: list[str] = []
-    handler, logger = logging.Handler(), logging.getLogger("matplotlib")
-    handler.emit = lambda record: heard.append(record.getMessage())  # type: ignore[method-assign]
+    handler, logger = BufferingHandler(sys.maxsize), logging.getLogger("matplotlib")
     spread, logger.propagate = logger.propagate, False
+    refused: list[str] = []
     logger.addHandler(handler)
     try:
         yield
     except FileNotFoundError:
         raise InputError(f"style {short(str(style))} is no file, and no style that Matplotlib knows") from None
     except (OSError, ValueError, KeyError) as error:
-        heard.append(str(error))
+        refused.append(str(error))
     finally:
         logger.removeHandler(handler)
         logger.propagate = spread
+    heard = [*(record.getMessage() for record in handler.buffer), *refused]
     if heard:
         raise InputError(f"style {short(str(style))}: {one_line(heard[0].strip(), 200)}")

@@ -78,13 +78,12 @@ def assumption_texts() -> dict[str, str]:
 def world_texts() -> dict[str, BuilderText]:
     """All registered worlds."""
     tree = _tree(_WORLDS)
-    table = _assigned(tree, "WORLDS")
-    assert isinstance(table, ast.Dict)
+    table: Any = _assigned(tree, "WORLDS")
     texts = {}
     for key, entry in zip(table.keys, table.values, strict=True):
-        assert isinstance(entry, ast.Call)
-        builder = _found(tree, entry.args[0])
-        texts[str(ast.literal_eval(key))] = BuilderText(ast.literal_eval(entry.args[1]), _world_options(*builder))  # type: ignore[arg-type]
+        builder, description = entry.args[:2]
+        options = _world_options(*_found(tree, builder))
+        texts[str(ast.literal_eval(key))] = BuilderText(ast.literal_eval(description), options)
     return texts
 
 

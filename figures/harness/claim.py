@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import pandas as pd
 import torch
@@ -12,6 +12,7 @@ from figures.harness.statistics import Outcome
 
 OwnKind = Literal["system", "tokens"]
 Preset = Literal["tiny", "quick", "full"]
+PRESETS: tuple[Preset, ...] = get_args(Preset)  # from the smallest to the largest
 Role = Literal["claim", "control"]
 
 ASSUMPTIONS = {

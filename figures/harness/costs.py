@@ -69,16 +69,17 @@ def measured(out: Path, claims: Iterable[str] | None = None) -> Costs:
     return costs
 
 
-def with_presets(costs: Costs, out: Path) -> Costs:
-    """The same with the sums over the records behind each verdict of the folder."""
+def presets_of(out: Path) -> dict[str, dict[str, float]]:
+    """Preset -> claim -> seconds of the records behind each verdict of a folder."""
+    presets: dict[str, dict[str, float]] = {}
     for verdict in stored_verdicts(out):
         try:
             run, claim = verdict["run"], verdict["claim"]
-            seconds = sum(float(json.loads((out / name).read_text())["seconds"]) for name in run["records"])
-            costs.presets.setdefault(run["preset"], {})[claim] = round(seconds, 1)
-        except (OSError, KeyError, TypeError, ValueError):
+            seconds = sum(float(_json(out / name)["seconds"]) for name in run["records"])
+            presets.setdefault(run["preset"], {})[claim] = round(seconds, 1)
+        except (KeyError, TypeError, ValueError):
             continue
-    return costs
+    return presets
 
 
 def stored_verdicts(out: Path) -> list[dict[str, Any]]:

@@ -5,12 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from envs.world import InputError
+from figures.harness.claim import PRESETS, Preset
 from figures.harness.costs import stored_verdicts
 
-_PRESETS = ("tiny", "quick", "full")
 
-
-def refuse_mixture(out: Path, claims: Sequence[str], preset: str, seed: int, device: str) -> None:
+def refuse_mixture(out: Path, claims: Sequence[str], preset: Preset, seed: int, device: str) -> None:
     """Refuse a run whose verdicts would stand beside, or in the place of, those of another run.
 
     A larger preset may follow a smaller one where it judges every claim again that the folder has a verdict on.
@@ -30,9 +29,9 @@ def refuse_mixture(out: Path, claims: Sequence[str], preset: str, seed: int, dev
         )
 
 
-def _fits(there: dict[str, Any], judged_again: bool, preset: str, seed: int, device: str) -> bool:
+def _fits(there: dict[str, Any], judged_again: bool, preset: Preset, seed: int, device: str) -> bool:
     if (there.get("seed"), there.get("device")) != (seed, device):
         return False
     known = there.get("preset")
-    larger = known in _PRESETS and _PRESETS.index(known) < _PRESETS.index(preset)
+    larger = known in PRESETS and PRESETS.index(known) < PRESETS.index(preset)
     return known == preset or (larger and judged_again)

@@ -52,6 +52,12 @@ CLAIMS = {
         "what_moves_the_peak",
     ),
 }
+TITLES = {
+    "continuous": "Continuous rollouts",
+    "tokens": "Tokens and attention",
+    "critic_free": "Critic-free updates",
+    "impact": "The impact of RL",
+}
 CLAIM_NAMES = tuple(name for names in CLAIMS.values() for name in names)
 STUDIES = {"impact_runs": "figures.impact.runs"}  # name -> module with `settings` and `measure`
 

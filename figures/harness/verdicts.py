@@ -126,6 +126,11 @@ def stored_rows(verdict: Verdict, out: Path) -> pd.DataFrame:
     return with_settings(records)
 
 
+def claim_rows(verdict: Verdict, out: Path) -> pd.DataFrame:
+    """What the verdict was judged by: the stored rows, or what the claim derives from them."""
+    return load_claim(verdict.claim).rows_from(stored_rows(verdict, out))
+
+
 def write_rows(verdict: Verdict, out: Path) -> Path:
     """All rows of a claim as out/rows/CLAIM.csv, for other people's tools; its study's rows beside it, where it has one."""
     claim, stored = load_claim(verdict.claim), stored_rows(verdict, out)

@@ -3,28 +3,20 @@
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from envs.world import InputError
 from figures.harness.claim import Claim
 from figures.harness.judge import Verdict
 from figures.harness.records import write_atomically
-from figures.harness.registry import CLAIMS, load_claim, module_name
+from figures.harness.registry import CLAIMS, TITLES, load_claim, module_name
 from figures.harness.rows import Row
-from figures.harness.verdicts import stored_rows
+from figures.harness.verdicts import claim_rows
 from figures.report.found import FOUND
 from figures.report.found_numbers import NUMBERS
 from figures.report.readings import READINGS
 
 PACKAGE = Path(__file__).resolve().parent.parent  # figures/
-PAGE = PACKAGE / "FINDINGS.md"
-_TITLES = {
-    "continuous": "Continuous rollouts",
-    "tokens": "Tokens and attention",
-    "critic_free": "Critic-free updates",
-    "impact": "The impact of RL",
-}
 _MOST_LABELS = 8  # of a comparison; the rest is in verdicts.json
 _RELATIONS = {"==": "exact", "<=": "at most", ">=": "at least"}
 _NOT_LABELS = {"part", "relation", "margin", "samples", "measured", "target", "standard_error", "scale", "tolerance"}
@@ -80,7 +72,7 @@ def _parts(by_name: dict[str, Verdict], out: Path, linked: bool) -> list[dict[st
     for key, names in CLAIMS.items():
         claims = [_entry(by_name[name], out, linked) for name in names if name in by_name]
         if claims:
-            parts.append({"title": _TITLES[key], "claims": claims})
+            parts.append({"title": TITLES[key], "claims": claims})
     return parts
 
 
@@ -110,7 +102,7 @@ def _numbers(claim: Claim, verdict: Verdict, out: Path) -> list[str]:
     tellers = [teller for teller in (NUMBERS.get(claim.name), claim.advice) if teller is not None]
     if not tellers:
         return []
-    rows: pd.DataFrame = claim.rows_from(stored_rows(verdict, out))
+    rows = claim_rows(verdict, out)
     return [sentence for teller in tellers if (sentence := teller(rows))]
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 from envs.world import InputError, one_line, unknown
 from figures.drawing.colours import Palette
 from figures.drawing.figures import WIDTH, WrappedFigure
-from figures.drawing.frame import FORMATS, add_frame, panels_height, picture, scale_marks
+from figures.drawing.frame import FORMATS, USUAL, add_frame, panels_height, picture, scale_marks
 from figures.drawing.labels import fit_labels
 from figures.drawing.placing import empty_part, fill_part, freeze, room_of
 from figures.drawing.style import house_style, new_figure, text_scale
@@ -20,8 +20,10 @@ from figures.harness.claim import Claim
 from figures.harness.judge import Verdict
 from figures.harness.records import write_atomically
 from figures.harness.registry import load_claim
-from figures.harness.verdicts import stored_rows
+from figures.harness.verdicts import claim_rows
 
+# what pandas, Matplotlib and torch raise where rows are not as a figure expects them
+_UNDRAWABLE = (LookupError, ValueError, TypeError, AttributeError, ArithmeticError, RuntimeError)
 _MOST_FIGURES = 60  # for the values of one column
 
 
@@ -147,13 +149,7 @@ def _texts(claim: Claim, title: str, look: Look) -> tuple[str, str]:
 
 def draw_claim(verdict: Verdict, out: Path) -> None:
     """One claim's figure as the report shows it: PNG and SVG, under out/figures."""
-    claim = load_claim(verdict.claim)
-    rows = claim.rows_from(stored_rows(verdict, out))
-    try:
-        files = pictures(verdict, rows, ("png", "svg"), Look(), "")
-    except Exception as error:  # rows and verdict are written: they must not be lost behind a picture
-        raise InputError(f"claim {claim.name} cannot be drawn from these rows: {error!r}") from error
-    _write(files, out / "figures")
+    _write(pictures(verdict, claim_rows(verdict, out), USUAL, Look()), out / "figures")
 
 
 def draw_each(verdict: Verdict, out: Path) -> int:
@@ -161,17 +157,16 @@ def draw_each(verdict: Verdict, out: Path) -> int:
     column = load_claim(verdict.claim).figure_for_each
     if column is None:
         return 0
-    files = pictures_by(verdict, out, column, ("png", "svg"), Look())
+    files = pictures_by(verdict, out, column, USUAL, Look())
     _write(files, out / "figures")
-    return len(files) // 2
+    return len(files) // len(USUAL)
 
 
 def author_figures(verdict: Verdict, out: Path, formats: Sequence[str], look: Look, by: str | None) -> dict[str, bytes]:
     """File name -> content: a claim's figure, or one for each value of the column `by`, from the records alone."""
     if by is not None:
         return pictures_by(verdict, out, by, formats, look)
-    claim = load_claim(verdict.claim)
-    return pictures(verdict, claim.rows_from(stored_rows(verdict, out)), formats, look, "")
+    return pictures(verdict, claim_rows(verdict, out), formats, look)
 
 
 def pictures_by(verdict: Verdict, out: Path, column: str, formats: Sequence[str], look: Look) -> dict[str, bytes]:
@@ -180,8 +175,7 @@ def pictures_by(verdict: Verdict, out: Path, column: str, formats: Sequence[str]
     Raises:
         InputError: there is no such column, it has too many values, or rows of one value cannot be drawn alone.
     """
-    claim = load_claim(verdict.claim)
-    rows = claim.rows_from(stored_rows(verdict, out))
+    claim, rows = load_claim(verdict.claim), claim_rows(verdict, out)
     if column not in rows:
         raise InputError(f"--by {one_line(column, 50)}: rows of {claim.name} have the columns {', '.join(rows)}")
     values = list(dict.fromkeys(rows[column].dropna()))
@@ -192,12 +186,7 @@ def pictures_by(verdict: Verdict, out: Path, column: str, formats: Sequence[str]
     files: dict[str, bytes] = {}
     for value in values:
         stem = _stem(value, {name.rsplit(".", 1)[0] for name in files}, verdict.claim)
-        which = f"{column} {value}"
-        try:
-            files |= pictures(verdict, rows[rows[column] == value], formats, look, which, stem)
-        except (LookupError, ValueError, TypeError, AttributeError, ZeroDivisionError) as error:
-            text = f"{type(error).__name__}: {error}"
-            raise InputError(f"{claim.name} has no figure of {which} alone ({one_line(text, 120)})") from error
+        files |= pictures(verdict, rows[rows[column] == value], formats, look, f"{column} {value}", stem)
     return files
 
 
@@ -209,14 +198,23 @@ def _stem(value: Any, taken: set[str], claim: str) -> str:
 
 
 def pictures(
-    verdict: Verdict, rows: pd.DataFrame, formats: Sequence[str], look: Look, which: str, stem: str = ""
+    verdict: Verdict, rows: pd.DataFrame, formats: Sequence[str], look: Look, which: str = "", stem: str = ""
 ) -> dict[str, bytes]:
-    """File name -> content of one figure in every format; `which` names what the rows are restricted to."""
+    """File name -> content of one figure in every format; `which` names what the rows are restricted to.
+
+    Raises:
+        InputError: these rows cannot be drawn.
+    """
     claim = load_claim(verdict.claim)
     said = ", ".join(filter(None, (which, verdict.outcome + (" in all" if which else "") if look.verdict else "")))
     with look.context():
-        figure = drawn(claim, rows, claim.statement + (": " if said else "") + said, look)
-        return {f"{stem or claim.name}.{kind}": picture(figure, kind, look.dpi) for kind in formats}
+        try:
+            figure = drawn(claim, rows, claim.statement + (": " if said else "") + said, look)
+            return {f"{stem or claim.name}.{kind}": picture(figure, kind, look.dpi) for kind in formats}
+        except _UNDRAWABLE as error:
+            given = f"the rows of {which} alone" if which else "these rows"
+            text = one_line(repr(error), 200)
+            raise InputError(f"claim {claim.name} cannot be drawn from {given}: {text}") from error
 
 
 def check_formats(text: str) -> tuple[str, ...]:

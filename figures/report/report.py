@@ -14,7 +14,7 @@ from figures.harness.costs import remember_drawing
 from figures.harness.judge import Verdict
 from figures.harness.records import write_atomically
 from figures.harness.registry import load_claim
-from figures.harness.verdicts import stored_rows
+from figures.harness.verdicts import claim_rows
 from figures.harness.workers import in_workers
 from figures.report.pictures import draw_claim
 from figures.report.question import Question
@@ -64,6 +64,6 @@ def _section(verdict: Verdict, out: Path) -> dict[str, Any]:
     """What the page shows of one claim."""
     claim = load_claim(verdict.claim)
     picture = base64.b64encode((out / "figures" / f"{claim.name}.svg").read_bytes()).decode()
-    advice = "" if claim.advice is None else claim.advice(claim.rows_from(stored_rows(verdict, out)))
+    advice = "" if claim.advice is None else claim.advice(claim_rows(verdict, out))
     formula = convert(claim.formula, display="block")
     return {"claim": claim, "verdict": verdict, "picture": picture, "formula": formula, "advice": advice}

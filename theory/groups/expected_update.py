@@ -32,7 +32,7 @@ from theory.groups.binary_rewards import Alignment, alignment
 from theory.groups.outcomes import Recipe, distinct_outcomes, further_fields
 from theory.groups.targets import Target, checked_value
 from theory.tokens.completions import completions, words
-from theory.tokens.prefix_frames import joined, last_position, prefix_frame
+from theory.tokens.prefix_frames import joined, last_position, numbered, prefix_frame
 from theory.tokens.prefix_tree import Level, Tree, grow
 from theory.tokens.softmax_bounds import entropy, log_softmax
 from theory.tokens.tree_gradients import TreeGradients, score_surrogate, whole_tree_gradients
@@ -73,12 +73,11 @@ class ExpectedUpdate:
             Columns `level`, `prompt` and `tokens`, `weight.0`, `weight.1`, ... (the mean weight of each token there), and for
             each site `SITE.cosine`, `SITE.scale` and `SITE.bias`, NaN where the truth is 0.
         """
-        frame, weights = prefix_frame(self.truth.V, self.weights[0].shape[1]), joined(self.weights)
-        frame = frame.join(pd.DataFrame(weights.numpy(), columns=[f"weight.{a}" for a in range(weights.shape[1])]))
+        frame = prefix_frame(self.truth.V, self.weights[0].shape[1]).join(numbered("weight", joined(self.weights)))
         for site, costates in self.truth.costates.items():
             pairs = zip(last_position(self.mean.costates[site]), last_position(costates), strict=True)
             stands = pd.DataFrame([alignment(x, y) for x, y in pairs])
-            frame = pd.concat([frame, stands.add_prefix(f"{site}.")], axis=1)
+            frame = frame.join(stands.add_prefix(f"{site}."))
         return frame
 
 

@@ -1,5 +1,6 @@
 """Tables of what is known at every prefix of a tree in which all tokens are followed: one row for each prefix."""
 
+import itertools
 from collections.abc import Sequence
 
 import pandas as pd
@@ -20,16 +21,9 @@ def prefix_frame(values: Sequence[Tensor], branches: int | None = None) -> pd.Da
     prompts = len(values[0])
     if branches is None:
         branches = len(values[1]) // prompts if len(values) > 1 else 1
-    rows = []
-    for k, level in enumerate(values):
-        for node in range(len(level)):
-            tokens: list[int] = []
-            rest = node
-            for _ in range(k):
-                rest, token = divmod(rest, branches)
-                tokens.insert(0, token)
-            rows.append({"level": k, "prompt": rest, "tokens": tuple(tokens)})
-    return pd.DataFrame(rows)
+    levels = [itertools.product(range(prompts), *[range(branches)] * k) for k in range(len(values))]
+    rows = [(k, prompt, tuple(tokens)) for k, level in enumerate(levels) for prompt, *tokens in level]
+    return pd.DataFrame(rows, columns=["level", "prompt", "tokens"])
 
 
 def joined(levels: Sequence[Tensor]) -> Tensor:
@@ -54,3 +48,16 @@ def last_position(levels: Sequence[Tensor]) -> Tensor:
         Those at the last position, all levels one after the other.
     """
     return joined([level[:, -1] for level in levels])
+
+
+def numbered(name: str, rows: Tensor) -> pd.DataFrame:
+    """A column for each component of vectors.
+
+    Args:
+        name: what the vectors are.
+        rows: (nodes, components), on the CPU.
+
+    Returns:
+        Columns `NAME.0`, `NAME.1`, ...
+    """
+    return pd.DataFrame(rows.numpy()).add_prefix(f"{name}.")

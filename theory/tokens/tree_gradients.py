@@ -22,7 +22,7 @@ from envs.token_mdp import TokenMDP
 from envs.world import InputError
 from theory.differences import flat_parameters
 from theory.tokens.environment import paid
-from theory.tokens.prefix_frames import joined, last_position, prefix_frame
+from theory.tokens.prefix_frames import joined, last_position, numbered, prefix_frame
 from theory.tokens.prefix_tree import Level, Mix, Roots, Tree, edge_values, grow, possible_log_probs, prefix_roots
 from theory.tokens.tree_size import DEFAULT_BUDGET, bytes_per_node, node_count
 
@@ -178,8 +178,7 @@ class TreeGradients:
             costates = last_position(levels)
             frame[site] = costates.norm(dim=1).numpy()
             if components:
-                entries = {f"{site}.{i}": costates[:, i].numpy() for i in range(costates.shape[1])}
-                frame = pd.concat([frame, pd.DataFrame(entries)], axis=1)
+                frame = frame.join(numbered(site, costates))
         return frame
 
     @property

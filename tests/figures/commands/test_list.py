@@ -57,9 +57,11 @@ def test_verdicts_and_costs_come_from_the_folder_and_else_from_the_table(capsys,
     (tmp_path / "a.json").write_text(json.dumps({"seconds": 41.0}))
     verdict = {"claim": "costate_mean", "outcome": "undecided", "as_documented": False}
     run = {"preset": "quick", "records": ["a.json", "a.json"]}
-    (tmp_path / "verdicts.json").write_text(json.dumps([{**verdict, "run": run}]))
+    unseen = {"claim": "error_map", "outcome": "not judged", "as_documented": False}  # nothing there is off
+    (tmp_path / "verdicts.json").write_text(json.dumps([{**verdict, "run": run}, unseen]))
     words = " ".join(shown(capsys, "list", "claims", "--out", tmp_path).split())
     assert " costate_mean holds undecided NO 82 s A1 A2 A4 A5 " in words
+    assert " error_map fails not judged - A" in words
     assert " chaos holds - 5 min A1" in words
     assert "an abacus" in words
     (tmp_path / "verdicts.json").write_text("[{")  # damaged: there is none, and nothing is set aside by looking

@@ -1,5 +1,6 @@
 """`costate plot` for papers and talks: formats, sizes, fonts, texts; and the page "Figures for LaTeX", command by command."""
 
+import dataclasses
 import hashlib
 import json
 import re
@@ -67,6 +68,30 @@ def test_formats_width_and_texts_are_as_asked(checked, tmp_path):
     assert fonts(pdf) == {b"CIDFontType2"}
     for text in (CLAIM.statement, ": holds", CLAIM.how_to_read.split(".")[0], "time t / T"):
         assert text in said(svg.decode())
+
+
+@pytest.mark.parametrize("options", [(), ("--width", "5"), ("--by", "system")])
+def test_rows_that_a_figure_does_not_take_are_one_line_whatever_is_asked(
+    checked, tmp_path, options, monkeypatch, capsys
+):
+    """A mistake of the program is no matter of the rows: it is not made a line of."""
+
+    def broken(error):
+        def draw(rows, figure):
+            raise error
+
+        return dataclasses.replace(CLAIM, draw=draw)
+
+    out = tmp_path / "runs"
+    shutil.copytree(checked, out)
+    monkeypatch.setattr(costate_recursion, "CLAIM", broken(FloatingPointError("no\nscale")))
+    assert run("plot", CLAIM.name, "--out", out, *options) == 2
+    said = capsys.readouterr().err
+    assert re.fullmatch(rf"costate: claim {CLAIM.name} cannot be drawn from .*FloatingPointError.*\n", said)
+    assert ("the rows of system" in said) == ("--by" in options)
+    monkeypatch.setattr(costate_recursion, "CLAIM", broken(NameError("axes")))
+    with pytest.raises(NameError):
+        main(["plot", CLAIM.name, "--out", str(out), *options])
 
 
 def test_the_kind_of_font_would_be_seen():

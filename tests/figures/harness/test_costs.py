@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.claim_costs import gathered
 from figures.harness import forecast as module
-from figures.harness.costs import Costs, in_words, measured, remember_drawing, setting_key, shipped, with_presets
+from figures.harness.costs import Costs, in_words, measured, presets_of, remember_drawing, setting_key, shipped
 from figures.harness.forecast import Forecast
 from figures.harness.records import save_record
 from figures.harness.registry import CLAIM_NAMES, load_claim
@@ -114,10 +114,10 @@ def test_the_cost_of_a_claim_is_the_sum_over_the_records_of_its_verdict(tmp_path
         "records": [point.path(tmp_path).relative_to(tmp_path).as_posix() for point in POINTS[:2]],
     }
     (tmp_path / "verdicts.json").write_text(json.dumps([{"claim": "toy", "run": run}, {"claim": "x"}, 3]))
-    assert with_presets(Costs(), tmp_path).presets == {"quick": {"toy": 4.0}}
+    assert presets_of(tmp_path) == {"quick": {"toy": 4.0}}
     POINTS[0].path(tmp_path).unlink()
-    assert with_presets(Costs(), tmp_path).presets == {}
-    assert with_presets(Costs(), tmp_path / "nowhere").presets == {}
+    assert presets_of(tmp_path) == {}
+    assert presets_of(tmp_path / "nowhere") == {}
 
 
 def test_the_shipped_table_knows_nearly_all_claims_and_names_its_machine():

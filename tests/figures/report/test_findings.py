@@ -15,7 +15,7 @@ from figures.harness.registry import CLAIM_NAMES, load_claim
 from figures.harness.rows import at_most, equals, report
 from figures.harness.verdicts import read_verdicts, write_verdicts
 from figures.report import found_numbers
-from figures.report.findings import PACKAGE, PAGE, cell, headline, write_findings
+from figures.report.findings import PACKAGE, cell, headline, write_findings
 from figures.report.found import FOUND
 from figures.report.readings import READINGS
 
@@ -158,7 +158,7 @@ def test_no_verdict_is_no_page(out):
 
 def test_the_page_of_the_repository_is_the_one_that_the_code_writes():
     """Its verdicts are the documented ones, and its words those of the code; its numbers come from a run."""
-    text = PAGE.read_text()
+    text = (PACKAGE / "FINDINGS.md").read_text()
     for name in FOUND:
         claim, told = load_claim(name), section(text, name)
         assert told.startswith(f"{claim.documented}\n")
@@ -170,4 +170,4 @@ def test_the_page_of_the_repository_is_the_one_that_the_code_writes():
         assert reading.reading in text
         assert reading.sentence in text
     for path in re.findall(r"\]\(([\w./]+?)(?:#[\w-]+)?\)", text):
-        assert (PAGE.parent / path).exists(), path
+        assert (PACKAGE / path).exists(), path
