@@ -7,7 +7,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from envs.world import InputError
 from figures.harness.claim import Claim
-from figures.harness.judge import Verdict
+from figures.harness.judge import NOT_JUDGED, Verdict
 from figures.harness.records import write_atomically
 from figures.harness.registry import CLAIMS, TITLES, load_claim, module_name
 from figures.harness.rows import Row
@@ -45,6 +45,7 @@ def write_findings(verdicts: list[Verdict], out: Path, path: Path) -> Path:
     )
     page = environment.get_template("findings.md").render(
         run=verdicts[0].run,
+        linked=linked,
         documented=sum(verdict.as_documented for verdict in verdicts),
         total=len(verdicts),
         readings=_readings(by_name, linked),
@@ -85,7 +86,7 @@ def _entry(verdict: Verdict, out: Path, linked: bool) -> dict[str, Any]:
         "statement": cell(claim.statement),
         "outcome": verdict.outcome,
         "documented": verdict.documented,
-        "as_documented": verdict.as_documented,
+        "unexpected": verdict.unexpected,
         "reason": cell(verdict.reason),
         "finding": finding(verdict),
         "numbers": _numbers(claim, verdict, out) if verdict.as_documented else [],
@@ -108,6 +109,8 @@ def _numbers(claim: Claim, verdict: Verdict, out: Path) -> list[str]:
 
 def finding(verdict: Verdict) -> str:
     """The finding in words, where the verdict is the documented one; else what came out instead."""
+    if verdict.outcome == NOT_JUDGED:
+        return f'**Not judged on these settings.** The statement "{verdict.statement}": {verdict.reason}.'
     if not verdict.as_documented:
         return (
             f'**Not as documented.** The statement "{verdict.statement}" came out as *{verdict.outcome}*; documented is '

@@ -32,6 +32,7 @@ def measure(setting: SplitSetting, rng: torch.Generator, device: str) -> list[Ro
     size = split.value_gradient.norm(dim=-1).clamp(min=1e-300)
     labels = {"world": setting.world, "alpha": setting.alpha, "H": float(split.entropy.mean())}
     rounding = _ROUNDING + torch.zeros_like(size)
+    # added to every row it would decide the same; it is computed where it decides at all
     if any(bool((gaps[part] > rounding * size).any()) for part in (_IDENTITY, _ROADS)):
         rounding = rounding + _SMALLEST * _largest_term(world, policy, setting) / size
     rows: list[Row] = []

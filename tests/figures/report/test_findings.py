@@ -80,6 +80,25 @@ def test_a_flipped_verdict_changes_the_page(out):
         assert section(before, name) == section(after, name)
 
 
+def test_what_was_not_judged_is_not_called_wrong(out):
+    path = out / "verdicts.json"
+    entries = json.loads(path.read_text())
+    (spared,) = [entry for entry in entries if entry["claim"] == "error_split"]
+    spared.update(outcome="not judged", as_documented=False, subset=True, reason="no control that must fail is left")
+    path.write_text(json.dumps(entries))
+    told = section(page(out), "error_split")
+    assert "**Not judged on these settings.**" in told
+    assert "no control that must fail is left" in told
+    assert "ot as documented" not in told
+
+
+def test_a_page_elsewhere_has_no_dead_links_and_a_tiny_run_is_told(out):
+    assert "](" not in page(out)
+    assert "too few samples" not in page(out)
+    tiny = [replace(v, run=replace(RUN, preset="tiny")) for v in read_verdicts(out)]
+    assert "too few samples for a verdict" in write_findings(tiny, out, out / "tiny.md").read_text()
+
+
 def test_another_number_changes_the_page(out):
     write_verdicts(out, [verdict("error_split", 0.75)])
     assert "measured 0.75, at most 1" in section(page(out), "error_split")
