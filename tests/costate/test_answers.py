@@ -130,7 +130,7 @@ def test_a_linear_policy_brings_its_offset():
 
 
 def test_a_grid_of_policies_holds_the_networks_that_its_labels_name():
-    world = costate.world("TokenCopy", V=3, length=2)
+    world = costate.world("TokenCopy", V=3, length=3)
     policies = costate.random_policies(world, seeds=(4, 7), temperatures=(0.5, 2), offsets=1, width=12, layers=1)
     x = torch.arange(2)[None] % world.V
     length = world.prompts.shape[1] + world.horizon
