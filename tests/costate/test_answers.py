@@ -101,3 +101,45 @@ def test_what_has_no_exact_answer_is_refused_in_one_line():
         with pytest.raises(costate.InputError, match=told) as error:
             call()
         assert "\n" not in str(error.value)
+
+
+def test_the_frame_of_a_system_has_the_gain_and_the_offset_of_every_time():
+    K = torch.arange(6.0, dtype=torch.float64).reshape(3, 1, 2) / 10
+    k = torch.tensor([[0.1], [0.2], [0.3]], dtype=torch.float64)
+    answers = costate.exact(system(3), (K, k))
+    frame = answers.frame()
+    assert frame["t"].tolist() == [0, 1, 2, 3]
+    for name, known in {"K.0.0": K[:, 0, 0], "K.0.1": K[:, 0, 1], "k.0": k[:, 0]}.items():
+        assert frame[name].iloc[:3].tolist() == known.tolist()
+        assert np.isnan(frame[name].iloc[3])  # no action at the end
+    x, y = 0.7, -1.1
+    state = torch.tensor([x, y], dtype=torch.float64)
+    values = [
+        -(r["P.0.0"] * x * x + 2 * r["P.0.1"] * x * y + r["P.1.1"] * y * y + 2 * (r["p.0"] * x + r["p.1"] * y) + r["c"])
+        for _, r in frame.iterrows()
+    ]
+    assert values == pytest.approx([float(answers.value.value(state, t)) for t in range(4)])
+    assert len(set(values)) == 4
+
+
+def test_a_linear_policy_brings_its_offset():
+    pair = [[0.4, 0.5]], [0.2]
+    one, other = costate.exact(system(), costate.LinearPolicy(*pair)), costate.exact(system(), pair)
+    assert (float(one.J), one.offset_gradient.tolist()) == (float(other.J), other.offset_gradient.tolist())
+    assert float(one.J) != float(costate.exact(system(), pair[0]).J)
+
+
+def test_a_grid_of_policies_holds_the_networks_that_its_labels_name():
+    world = costate.world("TokenCopy", V=3, length=3)
+    policies = costate.random_policies(world, seeds=(4, 7), temperatures=(0.5, 2), offsets=1, width=12, layers=1)
+    x = torch.arange(2)[None] % world.V
+    length = world.prompts.shape[1] + world.horizon
+    assert [(p.seed, p.temperature, p.offset) for p in policies] == [(4, 0.5, 1), (4, 2, 1), (7, 0.5, 1), (7, 2, 1)]
+    seen = set()
+    for label, policy in policies.items():
+        alone = costate.Transformer(world.V, length=length, width=12, layers=1, **label._asdict())
+        logits = policy(policy.embed(x))
+        close(logits, alone(alone.embed(x)), rtol=0, atol=0)
+        assert policy.length == length
+        seen.add(tuple(logits.flatten().tolist()))
+    assert len(seen) == 4

@@ -3,6 +3,7 @@
 import matplotlib
 import pandas as pd
 import pytest
+import torch
 
 import costate
 from figures.cli import main
@@ -111,3 +112,56 @@ def test_what_cannot_be_trained_is_refused_in_one_line():
     ]:
         with pytest.raises(costate.InputError, match=told):
             call()
+
+
+def test_the_first_seed_is_that_of_the_command_and_the_others_follow(tmp_path, capsys):
+    options = ["--steps", 2, "--seeds", 1, "--width", 8, "--group", 4, "--every", 1, "--seed", 6, "--out", tmp_path]
+    assert command("train", "--learner", "rloo", "--world", "TokenCopy", *options) == 0
+    (log,) = tmp_path.glob("*/log.csv")
+    small = {"steps": 2, "width": 8, "group": 4, "every": 1, "progress": False}
+    one, two = (
+        costate.train("TokenCopy", "rloo", seeds=seeds, first_seed=first, **small).log
+        for seeds, first in ((1, 6), (2, 5))
+    )
+    pd.testing.assert_frame_equal(one, pd.read_csv(log), check_dtype=False, rtol=1e-15)
+    assert sorted(set(two["seed"])) == [5, 6]
+    later = two[two["seed"] == 6]["J"].tolist()
+    assert later == pytest.approx(one["J"].tolist(), abs=1e-12)
+    assert two[two["seed"] == 5]["J"].tolist() != pytest.approx(later, abs=1e-6)
+
+
+def test_a_run_tells_its_last_return_and_leaves_the_number_of_threads():
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        run = costate.train("LQScalar", "value_gradient", steps=5, every=1, rate=0.05, progress=False)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    J = run.log["J"].tolist()
+    assert repr(run).endswith(f", 5 steps, 1 seeds, J={J[-1]:.4g} in the end)")
+    assert f"{J[0]:.4g}" != f"{J[-1]:.4g}"
+
+
+def test_a_world_without_exact_answers_is_trained_and_says_why_nothing_exact_is_known():
+    table = torch.rand(2, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    known = costate.train(costate.TokenMDP.from_rewards(table), "rloo", steps=1, width=8, group=2, progress=False)
+    assert known.reason == ""
+    large = costate.world("TokenParity", V=2, horizon=24)
+    run = costate.train(large, "rloo", steps=1, width=8, layers=1, group=2, prompts=1, progress=False)
+    assert run.reason
+    assert "nothing exact" in repr(run)
+    with pytest.raises(costate.InputError, match="needs exact answers, and there are none"):
+        costate.train(large, "value_gradient", steps=1, width=8, progress=False)
+
+
+def test_a_preset_that_is_none_and_several_values_of_one_field():
+    with pytest.raises(costate.InputError, match="preset 'quikc' is unknown; did you mean quick"):
+        costate.run_claim("entropy_knobs", preset="quikc")
+    both, one = (
+        costate.run_claim("costate_recursion", preset="quick", jobs=1, only={"system": kept})
+        for kept in (["scalar", "random_finite"], "scalar")
+    )
+    assert set(both.rows["system"]) == {"scalar", "random finite"}
+    assert set(one.rows["system"]) == {"scalar"}
+    assert one.verdict.subset

@@ -107,6 +107,7 @@ class InWorld:
 
 
 WHOLE = [InWorld(world, tau) for world in ("a", "b") for tau in (1.0, 2.0)]
+MORE = InWorld("a", 9.0)  # a setting that the preset does not have
 EVERY = dataclasses.replace(CONTROL, every="world")
 
 
@@ -127,6 +128,8 @@ def of_worlds(own=TRUE, **control):
         ((OWN, EVERY), of_worlds(a=FALSE, b=TRUE), WHOLE[:3], "not judged", "-", "'control' does not fail here"),
         ((OWN, EVERY), of_worlds(a=TRUE), WHOLE[:1], "not judged", "-", "'control' does not fail here"),
         ((OWN, EVERY), of_worlds(a=TRUE), [InWorld("a", 9.0)], "not judged", "-", "'control' does not fail here"),
+        ((OWN, EVERY), of_worlds(a=TRUE), [*WHOLE[:2], MORE], "not judged", "-", "'control' does not fail here"),
+        ((OWN, EVERY), of_worlds(a=TRUE, b=FALSE), [*WHOLE, MORE], "not judged", "-", "'control' does not fail here"),
         ((OWN, CONTROL), of_worlds(a=TRUE), WHOLE[:2], "not judged", "-", "'control' does not fail here"),
         ((OWN, CONTROL), of_worlds(), WHOLE[:2], "not judged", "-", "'control' is left out"),
         ((OWN, CONTROL), of_worlds(FALSE, a=TRUE), WHOLE[:2], "fails", "NO", "'own' fails, documented: holds"),
@@ -144,6 +147,14 @@ def test_on_a_subset_only_what_can_be_judged_there_is_judged(parts, frame, kept,
     run = Run("quick", "cpu", 3, [{"x": 1}], ["records/toy/a.json"], {"torch": "2"}, "abc")
     given = json.loads(json.dumps(dataclasses.replace(verdict, run=run).to_json(), allow_nan=False))
     assert Verdict.from_json(given).to_json() == given
+
+
+def test_a_world_is_found_under_the_name_that_its_rows_show():
+    """Rows show "two words" for a setting `two_words`: what was left out of it must be found."""
+    whole = [InWorld(world, tau) for world in ("two_words", "b") for tau in (1.0, 2.0)]
+    frame = of_worlds(b=FALSE, **{"two words": TRUE})
+    assert judge(toy(OWN, EVERY), frame, Subset.of(whole[1:], whole)).outcome == "not judged"
+    assert judge(toy(OWN, EVERY), frame, Subset.of(whole[:3], whole)).outcome == "undecided"
 
 
 def test_a_verdict_comes_back_from_json_as_it_was():

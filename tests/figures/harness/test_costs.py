@@ -132,3 +132,14 @@ def test_the_shipped_table_knows_nearly_all_claims_and_names_its_machine():
 
 def test_times_in_words():
     assert [in_words(x) for x in (0.01, 59.6, 179, 600)] == ["1 s", "60 s", "179 s", "10 min"]
+
+
+def test_drawing_alone_may_come_from_another_machine_and_is_shared_by_the_jobs(tmp_path, table):
+    save_record(POINTS[0], tmp_path, [], 10.0)
+    known = Forecast.from_records(POINTS[:1], tmp_path, ["toy"])  # the point is known here, its figure is not
+    assert (known.of(POINTS[0]), known.drawing, known.elsewhere) == (10.0, 16.0, "an abacus")
+    assert known.describe(4).startswith("about 14 s with 4 jobs with figures and report (by the times")
+    remember_drawing(tmp_path, {"toy": 4.0, "questions": 10.0, "report": 2.0})
+    assert Forecast.from_records(POINTS[:1], tmp_path, ["toy"]).describe(4) == (
+        "about 14 s with 4 jobs with figures and report"
+    )

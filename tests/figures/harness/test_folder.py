@@ -47,3 +47,19 @@ def test_the_refusal_says_what_is_there_and_names_a_free_folder(tmp_path):
 def test_damaged_verdicts_are_left_to_those_who_set_them_aside(tmp_path, text):
     (tmp_path / "verdicts.json").write_text(text)
     refuse_mixture(tmp_path, ["a"], "quick", 3, "cpu")
+
+
+@pytest.mark.parametrize(
+    ("preset", "seed", "device", "free"),
+    [
+        ("quick", 3, "cpu", "{out}-seed3"),
+        ("tiny", 0, "cpu", "{out}-tiny-cpu"),
+        ("quick", 0, "cuda", "{out}-quick-cuda"),
+    ],
+)
+def test_the_folder_that_is_named_says_what_is_other_about_the_run(tmp_path, preset, seed, device, free):
+    verdicts(tmp_path, "a", "b")
+    with pytest.raises(ValueError, match="for instance") as error:
+        refuse_mixture(tmp_path, ["a"], preset, seed, device)
+    assert f"--out {free.format(out=tmp_path)} for instance" in str(error.value)
+    assert f"this run has seed {seed}, preset {preset}, on {device}" in str(error.value)

@@ -102,6 +102,33 @@ def test_part_of_a_claim_is_judged_on_the_parts_that_have_judged_rows(tmp_path):
     assert "not judged on this subset: no part of the claim is left" in table([empty])
 
 
+def test_on_a_subset_the_whole_is_that_of_the_preset_that_ran(tmp_path):
+    save_record(POINT, tmp_path, equals("own", 0.0, 0.0), 1.0)
+    other = replace(POINT.setting, x=0.75)
+    one = replace(
+        claim("toy", own=("claim", "holds")),
+        settings=lambda preset: [POINT.setting] if preset == "tiny" else [POINT.setting, other],
+    )
+    subsets = [judge_claim(one, [POINT], tmp_path, preset, partial=True).subset for preset in ("tiny", "quick", "full")]
+    assert subsets == [False, True, True]
+
+
+def test_the_rows_of_a_study_stand_beside_those_of_the_claim(tmp_path, monkeypatch):
+    save_record(POINT, tmp_path, equals("own", 2.0, 0.0), 1.0)
+    name = POINT.path(tmp_path).relative_to(tmp_path).as_posix()
+    judged = replace(verdict(CLAIM_NAMES[0]), run=replace(RUN, records=[name]))
+    doubled = replace(
+        claim("a_claim", own=("claim", "holds")),
+        study="its_study",
+        derive=lambda stored: stored.assign(measured=2 * stored["measured"]),
+    )
+    monkeypatch.setattr("figures.harness.verdicts.load_claim", lambda _: doubled)
+    path = write_rows(judged, tmp_path)
+    assert path == tmp_path / "rows" / "a_claim.csv"
+    assert pd.read_csv(path)["measured"].tolist() == [4.0]
+    assert pd.read_csv(path.with_name("its_study.csv"))["measured"].tolist() == [2.0]
+
+
 def test_rows_have_their_settings_fields_and_keep_their_own_columns():
     setting = {"tau": 0.5, "alphas": [0.2, 1.0], "seed": 4}
     records = [{"seed": 3, "setting": setting, "rows": [{"measured": 1.0, "seed": 9}, {"measured": 2.0}]}]

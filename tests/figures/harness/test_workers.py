@@ -11,3 +11,21 @@ def test_relative_paths_mean_the_callers_folder_also_where_workers_are_kept(tmp_
         monkeypatch.chdir(tmp_path / name)
         seen = set(in_workers(2, os.path.realpath, ["a", "b"]))
         assert seen == {os.path.realpath(tmp_path / name / item) for item in "ab"}
+
+
+def test_the_cores_are_shared_and_one_item_needs_no_worker():
+    cores = str(max(1, (os.cpu_count() or 1) // 2))
+    assert list(in_workers(2, _variable, ["OMP_NUM_THREADS", "MKL_NUM_THREADS"])) == [cores, cores]
+    here = os.getpid()
+    pids = {items: set(in_workers(2, _process, range(items))) for items in (1, 2)}
+    assert pids[1] == {here}
+    assert here not in pids[2]
+    assert set(in_workers(1, _process, range(3))) == {here}
+
+
+def _variable(name):
+    return os.environ.get(name)
+
+
+def _process(item):
+    return os.getpid()

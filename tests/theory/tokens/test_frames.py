@@ -83,6 +83,34 @@ def test_the_frames_of_a_split_and_of_an_update():
     assert not math.isclose(update.alignment.scale, 1.0)
 
 
+@pytest.mark.parametrize("world", [sum_and_stop(2, 3), arithmetic(2, 2)], ids=["one prompt", "four prompts"])
+def test_the_frame_of_an_update_stands_the_means_costate_to_the_truths(world):
+    """By the names of the prefixes alone, and with the mean as what is measured: the scale of the inverse is another."""
+    update = expected_update(world, transformer(world, seed=1), grpo(), 4, "layer1")
+    frame, seen = update.frame(), 0
+    for row in frame.to_dict("records"):
+        node = row["prompt"]
+        for token in row["tokens"]:
+            node = world.V * node + token
+        level = row["level"]
+        assert [row[f"weight.{a}"] for a in range(world.V)] == update.weights[level][node].tolist()
+        x, y = (gradients.costates["layer1"][level][node, -1] for gradients in (update.mean, update.truth))
+        if float(y.norm()) == 0:
+            assert math.isnan(row["layer1.scale"])
+            continue
+        seen += 1
+        slope = torch.linalg.lstsq(y[:, None], x[:, None]).solution[0, 0]  # of the mean on the truth
+        assert row["layer1.scale"] == pytest.approx(float(slope), rel=1e-9)
+        assert row["layer1.bias"] == pytest.approx(float((x - slope * y).norm() / y.norm()), rel=1e-6, abs=1e-12)
+        assert row["layer1.cosine"] == pytest.approx(float(torch.cosine_similarity(x, y, 0)), rel=1e-9)
+    assert seen > 3
+    assert not torch.equal(update.weights[0], update.weights[0].flip(1))
+    x, y = (torch.cat([p.flatten() for p in g.parameters]) for g in (update.mean, update.truth))
+    slope = float(torch.linalg.lstsq(y[:, None], x[:, None]).solution)
+    assert update.alignment.scale == pytest.approx(slope, rel=1e-9)
+    assert slope != pytest.approx(float(x @ y / (x @ x)), rel=1e-3)
+
+
 def test_costates_have_short_names():
     for short, long in {"E1": "attention", "E2": "score", "E4": "soft"}.items():
         one, other = (expected_costates(WORLD, POLICY, name, "layer1", 0.5) for name in (short, long))
