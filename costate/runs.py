@@ -10,6 +10,7 @@ import pandas as pd
 
 from envs.world import unknown
 from figures.commands.options import default_jobs, device_of
+from figures.commands.own_world import own_value
 from figures.harness.catalogue import claim_texts
 from figures.harness.claim import PRESETS, Preset
 from figures.harness.judge import Verdict
@@ -92,7 +93,7 @@ def run_claim(
         raise unknown("preset", str(preset), PRESETS)
     kept = [f"{field}={text_of(value)}" for field, given in (only or {}).items() for value in _values(given)]
     changes = [f"{field}={text_of(value)}" for field, value in fields.items()]
-    points = plan([claim], preset, seed, kind, None, lambda settings: select(settings, kept, changes))
+    points = plan([claim], preset, seed, kind, None, lambda settings: select(settings, kept, changes, own_value))
     with TemporaryDirectory() as temporary:
         folder = Path(temporary if out is None else out).resolve()  # workers may have another current folder
         check_writable(folder)

@@ -19,6 +19,7 @@ from agents.recipes.learner import Learner, Target
 from agents.training.checks import check_answers, check_rows_of
 from agents.training.copies import Copies
 from agents.training.diagnostics import SAMPLED, StepDiagnostics
+from agents.training.noise import noise_of
 from agents.training.settings import Oracle, Record, SamplerMismatch, TrainingSettings
 from agents.training.tasks import Rollouts, Task
 
@@ -61,7 +62,7 @@ class Trainer:
         self.task, self.learner, self.setting, self.oracle, self.taken = task, learner, setting, oracle, 0
         self.actor, self.warned = Copies.of(policies), False
         self.reference = self.actor.frozen() if learner.needs_reference else None
-        self.noise = [torch.Generator().manual_seed(seed) for seed in seeds]
+        self.noise = [noise_of("rollouts", seed) for seed in seeds]
         self.order = torch.Generator().manual_seed(0)  # of minibatches, the same for every seed
         self.optimiser: torch.optim.Optimizer
         if setting.optimiser == "adam":

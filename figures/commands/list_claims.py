@@ -55,7 +55,8 @@ def _claims(out: Path) -> list[str]:
         "assumptions",
         *(line for key, text in assumption_texts().items() for line in _wrapped(text, 6, f"  {key}")),
     ]
-    return [*lines, "", *_sources(out, bool(verdicts), [c.name for c in known if c.name in costs], here, table)]
+    presets = sorted({str(verdict.get("run", {}).get("preset")) for verdict in verdicts.values() if verdict.get("run")})
+    return [*lines, "", *_sources(out, presets, [c.name for c in known if c.name in costs], here, table)]
 
 
 def _claim(claim: ClaimText, verdict: dict[str, Any] | None, seconds: float | None) -> list[str]:
@@ -69,9 +70,10 @@ def _claim(claim: ClaimText, verdict: dict[str, Any] | None, seconds: float | No
     return [line.rstrip(), *_wrapped(claim.statement, 4)]
 
 
-def _sources(out: Path, judged: bool, priced: list[str], here: dict[str, float], table: Costs) -> list[str]:
-    """Where verdicts and costs come from."""
-    notes = [f"verdict: from {out}" if judged else f"verdict: none in {out} yet; `costate check` makes them"]
+def _sources(out: Path, presets: list[str], priced: list[str], here: dict[str, float], table: Costs) -> list[str]:
+    """Where verdicts and costs come from; `presets` are those of the verdicts."""
+    kinds = " and ".join(presets)
+    notes = [f"verdict: from {out} ({kinds})" if presets else f"verdict: none in {out} yet; `costate check` makes them"]
     if here:
         notes.append(f"cost: of one core at the preset {_PRESET}, as measured in {out}")
     if set(priced) - set(here):

@@ -9,6 +9,7 @@ from envs.token_mdp import TokenMDP
 from envs.world import InputError, one_line
 from figures.harness.claim import Claim, OwnKind
 from figures.measures.linear_systems import checked_system, read_system
+from figures.measures.token_systems import check_world
 
 
 def own_world(spec: str, what: str = "--world") -> tuple[OwnKind, str]:
@@ -35,9 +36,16 @@ def own_world(spec: str, what: str = "--world") -> tuple[OwnKind, str]:
 
 
 def own_value(field: str, text: str) -> str:
-    """The value of a setting's field: a user's file becomes the name of its world, all else stays as it is."""
+    """The value of a setting's field: a user's file becomes the name of its world, all else stays as it is.
+
+    Raises InputError for a world that cannot be read or has no known name: before anything is run.
+    """
     wanted = {"world": "tokens", "system": "system"}.get(field)
-    if wanted is None or text.startswith("{") or "#" in text or not names_own_world(text):
+    if wanted is None or text.startswith("{") or "#" in text:
+        return text
+    if not names_own_world(text):
+        if wanted == "tokens":
+            check_world(text)
         return text
     kind, name = own_world(text, f"--set {field}=")
     if kind != wanted:

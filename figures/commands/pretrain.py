@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 
 from agents.policies.transformer import Transformer
+from agents.training.noise import noise_of
 from agents.training.pretraining import Checkpoint, log_grid, pretrain
 from envs.corpus import Corpus
 from envs.registry import make_world
@@ -25,7 +26,6 @@ from figures.harness.code import writer
 from figures.harness.records import check_writable, write_atomically
 from figures.impact.checkpoint_files import MODEL_FILE, WRITER
 from figures.impact.numbers import describe_policy, reader_return
-from figures.impact.runs import DOCUMENTS
 from theory.tokens.dynamic_programming import best_words
 
 STOPPED = "the checkpoints written so far are kept; the same command begins anew"
@@ -71,7 +71,7 @@ def run(options: argparse.Namespace) -> int:
     sizes = (options.width, options.layers, options.heads, corpus.length)
     network = Transformer(corpus.world.V, None, *sizes, seed=options.seed).to(device)
     grid = log_grid(min(4, options.updates), options.updates, options.checkpoints)
-    noise = torch.Generator().manual_seed(DOCUMENTS + options.seed)
+    noise = noise_of("documents", options.seed)
     points = pretrain([network], corpus, grid, [noise], options.batch, options.rate)
     describe_policy(corpus.world, network)  # a world too large is refused before earlier checkpoints are removed
     earlier = _earlier(options.out)

@@ -15,6 +15,7 @@ from torch import Tensor
 from agents.policies.transformer import Transformer
 from agents.recipes.learners import Learner, grpo, rloo, value_gradient
 from agents.training.copies import Copies
+from agents.training.noise import noise_of
 from agents.training.pretraining import Checkpoint, log_grid, pretrain
 from agents.training.settings import TrainingSettings
 from agents.training.tasks import TokenTask
@@ -37,8 +38,6 @@ from theory.tokens.prefix_tree import grow
 
 MAIN, UNBIASED = "GRPO", "RLOO"  # claims are judged on the main recipe
 EXACT_ADAM, EXACT_SGD = "exact, Adam", "exact, SGD"  # ascent on the exact gradient: the limits without noise
-# added to a seed, of which torch's generator reads 32 bits: documents and rows of RL then have noise that the network has not
-DOCUMENTS, ROLLOUTS = 2**30, 2**31
 
 
 class Recipe(NamedTuple):
@@ -87,7 +86,7 @@ def trajectory(setting: ImpactSetting, first: int, device: str) -> tuple[TokenMD
         Transformer(corpus.world.V, None, setting.width, 2, 2, corpus.length, seed=seed).to(device) for seed in seeds
     ]
     grid = log_grid(min(8, setting.updates), setting.updates, setting.checkpoints)
-    noise = [torch.Generator().manual_seed(DOCUMENTS + seed) for seed in seeds]
+    noise = [noise_of("documents", seed) for seed in seeds]
     path = pretrain(networks, corpus, grid, noise, setting.batch, setting.pretraining_rate)
     return corpus.world, list(path)
 
@@ -127,7 +126,7 @@ def gains(
     last, prompts = setting.budgets[-1], 1 if recipe.learner.exact else setting.rows // recipe.group
     never = last + 1  # the trainer's own record of exact answers is not read here
     training = TrainingSettings(last, prompts, recipe.group, rate=recipe.rate, optimiser=recipe.optimiser, every=never)
-    seeds = [ROLLOUTS + first + i for i in range(len(networks))]
+    seeds = [first + i for i in range(len(networks))]
     oracle = TokenOracle(world) if recipe.learner.exact else None
     trainer = Trainer(TokenTask(world), recipe.learner, networks, seeds, training, oracle)
     start = evaluate(world, trainer.actor) if before is None else before

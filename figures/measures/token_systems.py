@@ -57,6 +57,13 @@ ASCENT_RATE = 0.003  # slow enough that the checkpoints of an ascent pass throug
 REWARDS = ("dense", "terminal", "readout")
 
 
+def check_world(name: str) -> None:
+    """Refuse a name that is none of the named or registered worlds; InputError with the names there are."""
+    known = WORLDS | SIZED | GROUPED
+    if name not in known and name not in REGISTERED:
+        raise unknown("world", name, known)
+
+
 def build_world(name: str) -> TokenMDP:
     """The named world, a registered one, or a user's own by its marked name (`envs.own_world.marked`).
 
@@ -67,10 +74,8 @@ def build_world(name: str) -> TokenMDP:
         if not isinstance(world, TokenMDP):
             raise InputError(f"world {one_line(name, 80)} has no tokens: this claim needs a token world")
         return world
-    known = WORLDS | SIZED | GROUPED
-    if name not in known:
-        raise unknown("world", name, known)
-    return known[name]()
+    check_world(name)
+    return (WORLDS | SIZED | GROUPED)[name]()
 
 
 def with_own_world(settings: Callable[[Preset], list[Setting]]) -> Callable[[Preset, str], list[Setting]]:

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import costate
+from envs.world import InputError
 from figures.cli import main
 from figures.commands.training_run import DivergedError
 
@@ -153,6 +154,19 @@ def test_a_world_without_exact_answers_is_trained_and_says_why_nothing_exact_is_
     assert "nothing exact" in repr(run)
     with pytest.raises(costate.InputError, match="needs exact answers, and there are none"):
         costate.train(large, "value_gradient", steps=1, width=8, progress=False)
+
+
+def test_a_world_that_is_none_is_refused_before_anything_is_measured(tmp_path):
+    with pytest.raises(InputError, match=r"^world 'pairty' is unknown; did you mean parity\?"):
+        costate.run_claim("bellman_costate", preset="tiny", world="pairty", out=tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_users_own_world_is_taken_as_the_command_takes_it(tmp_path):
+    (tmp_path / "my.json").write_text('{"V": 2, "horizon": 2, "rewards": [0.0, 1.0, 0.5, 0.25]}')
+    run = costate.run_claim("bellman_costate", preset="tiny", world=str(tmp_path / "my.json"), jobs=1)
+    assert len(run.rows)
+    assert run.rows["world"].str.contains("my.json").all()
 
 
 def test_a_preset_that_is_none_and_several_values_of_one_field():

@@ -10,6 +10,7 @@ from agents.recipes.learner import Learner
 from agents.recipes.learners import build_learner
 from agents.sampling.completions import sample_completions
 from agents.training.copies import Copies
+from agents.training.noise import noise_of
 from agents.training.settings import TrainingSettings
 from agents.training.tasks import CommandTask, TokenTask
 from agents.training.trainer import Trainer
@@ -27,7 +28,7 @@ TOLD = replace(NOISY, signals={"paid": NOISY.r, "style": 2 * NOISY.r - 1})
 
 
 def generators(*seeds):
-    return [torch.Generator().manual_seed(seed) for seed in seeds]
+    return [noise_of("rollouts", seed) for seed in seeds]
 
 
 def policies(world, *seeds):

@@ -8,6 +8,7 @@ import torch
 
 from agents.policies.transformer import Transformer
 from agents.training.copies import Copies
+from agents.training.noise import noise_of
 from agents.training.settings import SamplerMismatch, TrainingSettings
 from agents.training.tasks import TokenTask
 from tests.agents.training.test_trainer import KINDS, LQ, STOP, TASKS, elsewhere, policy, trainer
@@ -37,7 +38,7 @@ def test_a_penalty_in_the_loss_gives_no_group_a_signal():
     before = [policy("tokens", seed) for seed in (1, 2)]
     record = run.step()
     for i, network in enumerate(before):
-        rows = TASKS["tokens"][0].draw(Copies([network]), 24, 2, [torch.Generator().manual_seed(i + 1)])
+        rows = TASKS["tokens"][0].draw(Copies([network]), 24, 2, [noise_of("rollouts", i + 1)])
         returns = rows.rewards[0].sum(1).unflatten(0, (24, 2))
         alike = (returns[:, 0] - returns[:, 1]).abs() < 1e-12
         assert float(record.silent[i]) == pytest.approx(float(alike.double().mean()))

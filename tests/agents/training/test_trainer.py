@@ -14,6 +14,7 @@ from agents.policies.linear import LinearPolicy
 from agents.policies.transformer import Transformer
 from agents.recipes.learners import LEARNERS, Penalty, build_learner
 from agents.training.copies import Copies
+from agents.training.noise import noise_of
 from agents.training.settings import SamplerMismatch, TrainingSettings
 from agents.training.tasks import CommandTask, TokenTask
 from agents.training.trainer import Trainer
@@ -79,7 +80,7 @@ def values_by_hand(network, rows, task):
 def by_hand(kind, recipe, setting, seed, extra):
     """The same steps with nothing of the trainer: the task's rows, the learner's loss, autograd, torch.optim."""
     (task, oracle), network, value = TASKS[kind], policy(kind, seed), critic(kind, seed)
-    start, noise, mine = copy.deepcopy(network), torch.Generator().manual_seed(seed), learner(recipe, extra)
+    start, noise, mine = copy.deepcopy(network), noise_of("rollouts", seed), learner(recipe, extra)
     shuffle = torch.Generator().manual_seed(0)
     actor = torch.optim.Adam(network.parameters(), lr=setting.rate)
     teacher = torch.optim.Adam(value.parameters(), lr=setting.critic_rate)
@@ -300,7 +301,7 @@ def test_a_state_kept_in_memory_leads_to_the_same_numbers_as_often_as_it_is_rest
 def test_recorded_return_entropy_and_cosine_are_computed_directly(kind):
     task, _ = TASKS[kind]
     run = trainer(kind, "dr_grpo", TrainingSettings(steps=3, prompts=3, every=2), (1, 2))
-    before, noise = ([policy(kind, seed) for seed in (1, 2)], [torch.Generator().manual_seed(s) for s in (1, 2)])
+    before, noise = ([policy(kind, seed) for seed in (1, 2)], [noise_of("rollouts", s) for s in (1, 2)])
     first, second, third = run.step(), run.step(), run.step()
     assert bool(second.J.isnan().all() and second.cosine.isnan().all() and third.J.isfinite().all())
     assert [x.rows for x in (first, second, third)] == [0, 24, 48]
@@ -323,7 +324,7 @@ def test_recorded_return_entropy_and_cosine_are_computed_directly(kind):
 def test_the_cosine_to_a_recipes_own_target_is_recorded_beside_that_to_the_return(made):
     """After a step, so that policy and reference differ; the gradients are those of the exact mean's own road."""
     mine, seeds = build_learner(made[0], **made[1]), (1, 2)
-    run = trainer("tokens", mine, TrainingSettings(steps=4, prompts=3, group=4, every=2, rate=0.1), seeds)
+    run = trainer("tokens", mine, TrainingSettings(steps=4, prompts=12, group=4, every=2, rate=0.1), seeds)
     starts = [policy("tokens", seed) for seed in seeds]
     run.step()
     assert bool(run.step().target_cosine.isnan().all())
@@ -332,7 +333,7 @@ def test_the_cosine_to_a_recipes_own_target_is_recorded_beside_that_to_the_retur
     for i, network in enumerate(before):
         generator = torch.Generator()
         generator.set_state(noise[i])
-        rows = TASKS["tokens"][0].draw(Copies([network]), 3, 4, [generator])
+        rows = TASKS["tokens"][0].draw(Copies([network]), 12, 4, [generator])
         log_probs, entropy = TASKS["tokens"][0].log_probs(network, rows.seen[0][0])
         reference = TASKS["tokens"][0].log_probs(starts[i], rows.seen[0][0])[0].detach()[None]
         loss = mine.loss(log_probs, entropy, rows.batch(0, reference=reference))
@@ -351,7 +352,7 @@ def test_no_cosine_to_an_own_target_is_recorded_where_it_is_the_return_or_not_kn
         ("commands", build_learner("pkpo")),
         ("tokens", build_learner("value_gradient")),
     ):
-        record = trainer(kind, mine, TrainingSettings(steps=1, prompts=2, group=2)).step()
+        record = trainer(kind, mine, TrainingSettings(steps=1, prompts=16, group=2)).step()
         assert bool(record.target_cosine.isnan().all())
         assert bool(record.cosine.isfinite().all())
     unknown = trainer("tokens", "pkpo", TrainingSettings(steps=1), oracle=None).step()
@@ -365,7 +366,7 @@ def test_clip_and_silent_shares_are_counts_by_hand():
     record = trainer("tokens", "grpo", setting, (1, 2)).step()
     for i, seed in enumerate((1, 2)):
         network = policy("tokens", seed)
-        rows = TASKS["tokens"][0].draw(Copies([network]), 4, 2, [torch.Generator().manual_seed(seed)])
+        rows = TASKS["tokens"][0].draw(Copies([network]), 4, 2, [noise_of("rollouts", seed)])
         optimiser, silenced = torch.optim.Adam(network.parameters(), lr=0.3), torch.zeros_like(rows.mask[0])
         for _ in range(3):
             log_probs, entropy = TASKS["tokens"][0].log_probs(network, rows.seen[0][0])

@@ -62,6 +62,7 @@ def test_verdicts_and_costs_come_from_the_folder_and_else_from_the_table(capsys,
     words = " ".join(shown(capsys, "list", "claims", "--out", tmp_path).split())
     assert " costate_mean holds undecided NO 82 s A1 A2 A4 A5 " in words
     assert " error_map fails not judged - A" in words
+    assert f"verdict: from {tmp_path} (quick) " in words
     assert " chaos holds - 5 min A1" in words
     assert "an abacus" in words
     (tmp_path / "verdicts.json").write_text("[{")  # damaged: there is none, and nothing is set aside by looking

@@ -50,9 +50,14 @@ def test_a_colour_that_is_replaced_is_replaced_in_turn_too():
 
 def test_colours_come_back_also_after_an_error():
     before = COLOURS["costate"], EXACT["color"]
-    with pytest.raises(ZeroDivisionError), use_colours(chosen_colours({"costate": "red", "exact": "blue"})):
-        assert (COLOURS["costate"], EXACT["color"]) == ("red", "blue")
-        raise ZeroDivisionError
+
+    def fail_inside():
+        with use_colours(chosen_colours({"costate": "red", "exact": "blue"})):
+            assert (COLOURS["costate"], EXACT["color"]) == ("red", "blue")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail_inside()
     assert (COLOURS["costate"], EXACT["color"]) == before
 
 

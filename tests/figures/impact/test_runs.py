@@ -13,6 +13,7 @@ from scipy import stats
 from agents.policies.transformer import Transformer
 from agents.recipes.learners import grpo, rloo, value_gradient
 from agents.training.copies import Copies
+from agents.training.noise import noise_of
 from agents.training.pretraining import next_token_loss, pretrain
 from agents.training.settings import TrainingSettings
 from agents.training.tasks import TokenTask
@@ -21,8 +22,6 @@ from envs.skills import skills
 from envs.token_tasks import sum_and_stop
 from figures.impact.numbers import PREDICTORS, Definitions, describe_policy
 from figures.impact.runs import (
-    DOCUMENTS,
-    ROLLOUTS,
     Recipe,
     corpus_of,
     evaluate,
@@ -196,7 +195,7 @@ def test_what_is_known_of_a_checkpoint_are_the_numbers_of_its_own_network(rows, 
 
 def test_a_trajectory_is_one_network_trained_alone_by_a_plain_loop(networks, first):
     corpus, seed = corpus_of(TINY), first + 1
-    network, rng = Transformer(4, None, 8, 2, 2, 5, seed=seed), torch.Generator().manual_seed(2**30 + seed)
+    network, rng = Transformer(4, None, 8, 2, 2, 5, seed=seed), noise_of("documents", seed)
     assert all(torch.equal(a, b) for a, b in zip(network.parameters(), networks[1].parameters(), strict=True))
     optimiser = torch.optim.Adam(network.parameters(), lr=0.02)
     for _ in range(TINY.updates):
@@ -205,19 +204,6 @@ def test_a_trajectory_is_one_network_trained_alone_by_a_plain_loop(networks, fir
         optimiser.step()
     for p, truth in zip(networks[-1].parameters(), network.parameters(), strict=True):
         torch.testing.assert_close(p, truth, rtol=1e-6, atol=1e-8)
-
-
-def test_documents_and_rows_of_rl_have_noise_that_the_network_has_not():
-    """torch's generator reads the low 32 bits of a seed alone: there the three seeds of a trajectory must differ."""
-    seeds = (0, 1, FIRST, 2**31 - 1)
-    drawn = [
-        torch.rand(4, generator=torch.Generator().manual_seed(added + seed)).tolist()
-        for seed in seeds
-        for added in (0, DOCUMENTS, ROLLOUTS)
-    ]
-    assert all(a != b for a, b in itertools.combinations(drawn, 2))
-    alike = [torch.rand(4, generator=torch.Generator().manual_seed(added + FIRST)) for added in (0, 2**32)]
-    assert torch.equal(*alike), "the control: an offset of 2^32 changes nothing"
 
 
 def exact(world, network):
@@ -243,7 +229,7 @@ def alone(world, network, recipe, seed, budgets=TINY.budgets, rows=TINY.rows):
 @pytest.mark.parametrize("index", [0, 5])
 def test_gains_are_those_of_one_copy_trained_alone(rows, networks, first, name, group, index):
     rate = TINY.sgd_rate if name == EXACT[1] else TINY.rate
-    recipe, network, seed = LEARNERS[name]._replace(group=group, rate=rate), networks[index], 2**31 + first + index
+    recipe, network, seed = LEARNERS[name]._replace(group=group, rate=rate), networks[index], first + index
     before = exact(WORLD, network)[0]
     after, own = alone(WORLD, network, recipe, seed)
     known = of_kind(rows, "checkpoint")[index]
@@ -309,7 +295,7 @@ def test_gains_where_answers_end_themselves(name):
     by_budget = gains(STOP, networks, recipe, TINY, FIRST)
     assert list(by_budget) == [1, 3]
     for i, network in enumerate(networks):
-        truth, own = alone(STOP, network, recipe, 2**31 + FIRST + i)
+        truth, own = alone(STOP, network, recipe, FIRST + i)
         before = exact(STOP, network)[0]
         for budget, (J, H) in truth.items():
             assert float(by_budget[budget]["gain"][i]) == pytest.approx(J - before, rel=1e-5, abs=1e-10)
@@ -321,7 +307,7 @@ def test_gains_where_answers_end_themselves(name):
 def test_one_network_alone_is_left_as_it_is_too():
     network, kept = transformer(STOP, seed=1), transformer(STOP, seed=1)
     by_budget = gains(STOP, [network], LEARNERS["GRPO"], TINY, FIRST)
-    J = alone(STOP, kept, LEARNERS["GRPO"], 2**31 + FIRST)[0][3][0]
+    J = alone(STOP, kept, LEARNERS["GRPO"], FIRST)[0][3][0]
     assert float(by_budget[3]["gain"][0]) == pytest.approx(J - exact(STOP, kept)[0], rel=1e-9)
     assert float(by_budget[3]["kl"][0]) > 1e-6
     assert all(torch.equal(a, b) for a, b in zip(network.parameters(), kept.parameters(), strict=True))
