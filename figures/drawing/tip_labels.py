@@ -1,5 +1,6 @@
 """Labels at the tips of arrows, each where it stands on no other label and, if it can, on no arrow."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -54,31 +55,20 @@ def label_tips(axis: Any, tips: Sequence[Tip], ends: Sequence[np.ndarray]) -> No
 def _move(axis: Any, text: Any, tip: np.ndarray, origin: np.ndarray, points: np.ndarray, taken: Sequence[Bbox]) -> Bbox:
     """Move a label to the cheapest place around its tip; its box there."""
     box, dpi = text.get_window_extent(), axis.get_figure(root=True).dpi
-    size = text.get_fontsize() * dpi / 72
+    unit, half = text.get_fontsize() * dpi / 72, np.array([box.width, box.height]) / 2
     outward = np.arctan2(*(tip - origin)[::-1]) if np.hypot(*(tip - origin)) > 1 else -np.pi / 2
-    best: tuple[float, float, np.ndarray, Bbox] | None = None
-    for ring in _RINGS:
-        for turn, angle in enumerate(outward + np.array(_TURNS)):
-            way = np.array([np.cos(angle), np.sin(angle)])
-            shift = ring * size * way + way * (box.width, box.height) / 2
-            corner = tip + shift - np.array([box.width, box.height]) / 2
-            there = Bbox.from_extents(*corner, *(corner + (box.width, box.height)))
-            cost = 0.5 * ring + 0.03 * turn + _cost(there, axis.bbox, points, taken)
-            if best is None or cost < best[0]:
-                best = cost, ring, shift, there
-    assert best is not None
-    _, ring, shift, there = best
+    places = []
+    for ring, (turn, angle) in itertools.product(_RINGS, enumerate(outward + np.array(_TURNS))):
+        way = np.array([np.cos(angle), np.sin(angle)])
+        shift = way * (ring * unit + half)
+        there = Bbox([tip + shift - half, tip + shift + half])
+        places.append((0.5 * ring + 0.03 * turn + _cost(there, axis.bbox, points, taken), ring, shift, there))
+    _, ring, shift, there = min(places, key=lambda place: place[0])
     text.set_position(tuple(shift * 72 / dpi))
     if ring > _LEADER:
-        ends = np.array([tip, tip + shift * max(0.0, 1 - 0.5 * box.height / max(1.0, float(np.hypot(*shift))))])
-        axis.plot(
-            *axis.transData.inverted().transform(ends).T,
-            color=text.get_color(),
-            lw=0.6,
-            zorder=6,
-            scalex=False,
-            scaley=False,
-        )
+        to = tip + shift * max(0.0, 1 - half[1] / max(1.0, float(np.hypot(*shift))))
+        line: dict[str, Any] = {"color": text.get_color(), "lw": 0.6, "zorder": 6, "scalex": False, "scaley": False}
+        axis.plot(*axis.transData.inverted().transform([tip, to]).T, **line)
     return there
 
 
