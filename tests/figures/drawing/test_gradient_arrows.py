@@ -151,7 +151,11 @@ def test_no_label_stands_on_another(alpha, temperature, width):
         ({"g": [1.0, 0.0]}, {"basis": [[1.0, 0.0]]}, "two vectors of 2 numbers"),
         ({"g": [1.0, 0.0]}, {"basis": 3}, "two vectors"),
         ({str(i): [1.0, i] for i in range(13)}, {}, "at most 12"),
-        ({"g": [1.0, 0.0], "a": [0.5, 0.5]}, {"ax": Figure(figsize=(2, 0.5)).subplots()}, "enlarge it, or legend=False"),
+        (
+            {"g": [1.0, 0.0], "a": [0.5, 0.5]},
+            {"ax": Figure(figsize=(2, 0.5)).subplots()},
+            "enlarge it, or legend=False",
+        ),
         ({"g": [1.0, 0.0]}, {"width": "wide"}, "width must be"),
     ],
 )
