@@ -252,7 +252,7 @@ def _key(shown: LikelyPrefixes, tree: Tree) -> str:
 
 def _percent(share: float) -> str:
     text = f"{100 * share:.0f}"
-    return {"100": ">99", "0": "<1"}.get(text, text) + " %" if share < 1 - 1e-12 else "100 %"
+    return {"100": ">99", "0": "<1"}.get(text, text) + "\u00a0%" if share < 1 - 1e-12 else "100\u00a0%"
 
 
 def _chance(share: float) -> str:

@@ -53,7 +53,7 @@ def text(axis, gid):
 
 
 def key(axis):
-    return axis.texts[-1].get_text().replace("\n", " ")
+    return axis.texts[-1].get_text().replace("\n", " ").replace("\u00a0", " ")
 
 
 def test_every_number_on_it_is_that_of_brute_force():
