@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 from matplotlib.collections import Collection
 from matplotlib.lines import Line2D
 
@@ -36,8 +37,8 @@ def _drawn(axis: Any) -> list[Any]:
 def _marks(artist: Any) -> int:
     """How many marks, or corners of lines and areas, an artist has."""
     if isinstance(artist, Line2D):
-        return len(artist.get_xdata())
+        return int(np.size(artist.get_xdata()))
     if isinstance(artist, Collection):
-        corners = sum(len(path.vertices) for path in artist.get_paths())
-        return max(corners, len(artist.get_offsets()))
+        corners = sum(np.size(path.vertices, 0) for path in artist.get_paths())
+        return max(corners, np.size(artist.get_offsets(), 0))
     return 1
