@@ -1,4 +1,4 @@
-"""An SVG of Matplotlib inside a page: without title and caption, which the page has as text, and several times smaller.
+"""An SVG of Matplotlib inside a page: without title and caption, which the page has as text, and half as large.
 
 Nothing that is seen changes: coordinates are rounded to a hundredth of a point, and what is said once for a group is not
 repeated in each of its members.
@@ -150,6 +150,6 @@ def _uri(root: ET.Element) -> str:
     """`data:` with what a URI and an attribute of HTML cannot hold written in another way."""
     ET.register_namespace("", _SVG)
     ET.register_namespace("xlink", _XLINK)
-    text = ET.tostring(root, encoding="unicode").replace("%", "%25").replace("\n", " ")
+    text = ET.tostring(root, encoding="unicode").replace("%", "%25").replace("\n", " ").replace(" />", "/>")
     text = re.sub(r"<[^>]*>", lambda tag: tag[0].replace("'", "%27").replace('"', "'"), text)
     return "data:image/svg+xml," + text.replace('"', "%22").replace("#", "%23")

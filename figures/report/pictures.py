@@ -20,6 +20,7 @@ from figures.harness.judge import Verdict
 from figures.harness.records import write_atomically
 from figures.harness.registry import load_claim
 from figures.harness.verdicts import claim_rows
+from figures.report.titles import heading
 
 # what pandas, Matplotlib and torch raise where rows are not as a figure expects them
 _UNDRAWABLE = (LookupError, ValueError, TypeError, AttributeError, ArithmeticError, RuntimeError)
@@ -202,10 +203,9 @@ def pictures(
         InputError: these rows cannot be drawn.
     """
     claim = load_claim(verdict.claim)
-    said = ", ".join(filter(None, (which, verdict.outcome + (" in all" if which else "") if look.verdict else "")))
     with look.context():
         try:
-            figure = drawn(claim, rows, claim.statement + (": " if said else "") + said, look)
+            figure = drawn(claim, rows, heading(verdict, which, look.verdict), look)
             return {f"{stem or claim.name}.{kind}": picture(figure, kind, look.dpi) for kind in formats}
         except _UNDRAWABLE as error:
             given = f"the rows of {which} alone" if which else "these rows"

@@ -44,7 +44,7 @@ class _Part:
 
 
 def write_report(verdicts: list[Verdict], out: Path, known: tuple[Question, ...] = ()) -> Path:
-    """out/report.html: one page that needs no network; formulas as MathML, figures embedded as SVG, parts of the suite in turn."""
+    """out/report.html: one page, part by part, that needs no network; formulas as MathML, figures embedded as SVG."""
     loader = PackageLoader("figures.report", ".")
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True

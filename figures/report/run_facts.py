@@ -49,7 +49,7 @@ class Measured:
         same_day = first[:10] == last[:10]
         when = first if first == last else f"{first} to {last[11:] if same_day else last}"
         return (
-            ("measured", f"{when} UTC (times of the record files)"),
+            ("records written", f"{when} UTC"),
             ("duration", f"{in_words(self.seconds)} of one core, {self.points} points"),
         )
 

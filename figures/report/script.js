@@ -53,6 +53,23 @@ addEventListener("hashchange", reveal);
 filter.reset();
 apply();
 
+// A formula that is wider than the window says that it scrolls, and can be scrolled by the keyboard
+const measure = () => all(".formulas").forEach(formulas => {
+  const wide = formulas.scrollWidth > formulas.clientWidth + 1;
+  formulas.toggleAttribute("data-wide", wide);
+  if (wide) formulas.tabIndex = 0; else formulas.removeAttribute("tabindex");
+});
+measure();
+addEventListener("resize", measure);
+
+// What is folded
+const folded = all("details.judging"), unfold = one("#unfold");
+const show = open => { folded.forEach(details => { details.open = open; }); unfold.setAttribute("aria-pressed", String(open)); };
+unfold.addEventListener("click", () => show(unfold.getAttribute("aria-pressed") !== "true"));
+let before = [];
+addEventListener("beforeprint", () => { before = folded.filter(details => !details.open); before.forEach(details => { details.open = true; }); });
+addEventListener("afterprint", () => before.forEach(details => { details.open = false; }));
+
 // Enlarge: the picture itself, whose text can be selected
 const dialog = one("#enlarged");
 const enlarge = figure => {

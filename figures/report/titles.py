@@ -22,6 +22,21 @@ def title(verdict: Verdict) -> str:
     return f'The statement "{verdict.statement}" {_CAME_OUT.get(verdict.outcome, verdict.outcome)}'
 
 
+def heading(verdict: Verdict, which: str = "", told: bool = True) -> str:
+    """What stands above a figure.
+
+    Args:
+        verdict: of the claim that is drawn.
+        which: what the rows are restricted to; "" for all.
+        told: whether the verdict stands there. Of a claim that fails as documented it is the finding.
+    """
+    if told and verdict.outcome == "fails" and verdict.as_documented:
+        return ": ".join(filter(None, (title(verdict), which)))
+    said = ", ".join(filter(None, (which, verdict.outcome + (" in all" if which else "") if told else "")))
+    quoted = verdict.statement if verdict.outcome == "holds" or not told else f'"{verdict.statement}"'
+    return quoted + (": " if said else "") + said
+
+
 def more(verdict: Verdict) -> str:
     """What more there is to know of the finding; "" where the verdict is not the documented one."""
     return FOUND[verdict.claim].more if verdict.as_documented and verdict.claim in FOUND else ""
