@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from envs.world import InputError
 from figures.harness.judge import NOT_JUDGED
 from figures.harness.registry import CLAIMS, TITLES, load_claim, module_name
 from figures.report.report import write_report
@@ -153,6 +154,16 @@ def test_a_file_that_is_not_there_is_not_linked(verdicts, tmp_path):
     page = Page(write_report(few, out).read_text())
     assert not page.having("a", href=f"rows/{few[0].claim}.csv")
     assert page.having("a", href=f"rows/{few[1].claim}.csv")
+
+
+@pytest.mark.parametrize("damaged", ["<svg", '<svg xmlns="http://www.w3.org/2000/svg" height="10in"/>'])
+def test_a_figure_that_somebody_else_wrote_is_one_line(verdicts, tmp_path, damaged):
+    few = [v for v in verdicts if v.claim == WRONG]
+    out = drawn_folder(tmp_path, few)
+    (out / "figures" / f"{WRONG}.svg").write_text(damaged)
+    with pytest.raises(InputError, match=rf"{WRONG}.svg is no figure of ours: run `costate plot {WRONG}"):
+        write_report(few, out)
+    assert not (out / "report.html").exists()
 
 
 def test_what_a_screen_reader_needs(page):
