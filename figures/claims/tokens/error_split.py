@@ -38,8 +38,9 @@ def measure(setting: SplitSetting, rng: torch.Generator, device: str) -> list[Ro
     gaps = {_IDENTITY: split.residual, _ROADS: (split.value_gradient - forward).norm(dim=-1)}
     sums = {_IDENTITY: split.attention + split.sampling.sum(0), _ALONE: split.attention}
     if setting.alpha > 0:  # at alpha = 0 there is no covariance to leave out
-        sums[_INCOMPLETE] = split.attention + _without_largest(split)
-        gaps[_INCOMPLETE] = (split.value_gradient - sums[_INCOMPLETE]).norm(dim=-1)
+        kept = _without_largest(split)
+        sums[_INCOMPLETE] = split.attention + kept
+        gaps[_INCOMPLETE] = (split.value_gradient - split.attention - kept).norm(dim=-1)
     size = split.value_gradient.norm(dim=-1).clamp(min=1e-300)
     labels = {"world": setting.world, "alpha": setting.alpha, "H": float(split.entropy.mean())}
     rounding = _ROUNDING + torch.zeros_like(size)
