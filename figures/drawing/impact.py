@@ -134,7 +134,7 @@ def known_panel(axis: Any, rows: pd.DataFrame, title: str) -> Any:
     """What pretraining alone does: J and pass@8, the entropy over its largest value; dashed, J of a perfect reader."""
     if rows["part"].isin(("J", "pass_at_k", "H", "reader")).sum() == 0:
         return no_rows(axis, title)
-    shown = (("J", "J", "costate"), ("pass_at_k", "pass@8", "score"), ("H", "H / H0", "reference"))
+    shown = (("J", "J", "score_best"), ("pass_at_k", "pass@8", "score_value"), ("H", "H / H0", "reference"))
     for i, (part, name, colour) in enumerate(shown):
         line = rows[rows["part"] == part].sort_values("tokens")
         size = line["measured"].max() if part == "H" else 1.0
@@ -147,13 +147,17 @@ def known_panel(axis: Any, rows: pd.DataFrame, title: str) -> Any:
 
 
 def gain_panel(axis: Any, rows: pd.DataFrame, by: str, title: str) -> Any:
-    """Mean gains with two standard errors, a line for every value of the column `by`; the exact gradient's dashed."""
+    """Mean gains with two standard errors, a line for every value of the column `by`; the exact gradient's dashed.
+
+    Budgets are shades of the first recipe's colour.
+    """
     if rows.empty:
         return no_rows(axis, title)
-    colours = [COLOURS[key] for key in ("costate", "score", "score_value", "control")]
+    colours, values = [COLOURS[key] for key in ("costate", "score", "critic", "control")], rows[by].nunique()
     for i, (value, own) in enumerate(rows.groupby(by, sort=False)):
-        name = f"{value:.0f}" if by == "budget" else str(value)
-        line: dict[str, Any] = {"color": colours[i % len(colours)], "lw": 1.2}
+        name, line = str(value), dict[str, Any](color=colours[i % len(colours)], lw=1.2)
+        if by == "budget":
+            name, line = f"{value:.0f}", {"color": colours[0], "lw": 1.2, "alpha": (i + 1) / values}
         if name.startswith("exact"):
             line = {**EXACT, "color": COLOURS["exact"] if "Adam" in name else "0.5"}
         _means(axis, own, marker=MARKERS[i], ms=4, capsize=1.5, label=name, **line)
