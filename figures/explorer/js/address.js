@@ -20,19 +20,18 @@ const writeAddress = () => { try { history.replaceState(null, "", `#${address()}
 const probe = list => {
   const found = list.map(text => {
     readInto(text);
-    return panels.filter(panel => panel.numbers.length).map(panel => {
+    const moved = new Set(new URLSearchParams(text).keys());
+    return panels.filter(panel => panel.controls.some(control => moved.has(control.name))).map(panel => {
       const model = drawPanel(panel);
       return {
         panel: panel.name, address: text, milliseconds: panel.milliseconds, sentence: panel.sentence_.textContent, sample: panel.sample ? panel.sample(model, state) : null,
         says: panel.pictures.map(picture => picture.place.getAttribute("aria-label")),
-        numbers: numbersOf(panel).map(number => {
+        numbers: panel.numbers.map(number => {
           const { lines, last } = snippet(panel, number);
           return { name: number.name, value: number.of(model, state), shown: number.cell.textContent, setup: lines.join("\n"), last };
         }),
       };
     });
   });
-  const wide = [...document.querySelectorAll("body *")].filter(element => element.getBoundingClientRect().right > document.documentElement.clientWidth + 1 && !element.closest(".hidden"));
-  const report = { found, errors, wide: wide.map(element => `${element.tagName} ${element.className}`), width: innerWidth, scroll: document.documentElement.scrollWidth };
-  document.body.append(make("pre", { id: "probe", hidden: "" }, JSON.stringify(report)));
+  document.body.append(make("pre", { id: "probe", hidden: "" }, JSON.stringify({ found, errors })));
 };

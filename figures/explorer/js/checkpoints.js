@@ -25,7 +25,7 @@ if (STUDY) definePanel({
   ],
   chosen: "gain",
   pictures: [{
-    title: "Along pretraining", height: 5 * 78 + 30,
+    title: "Along pretraining", broad: true, height: 5 * 78 + 30,
     draw: (m, s, width) => {
       const count = m.study.tokens.length, left = 8, right = width - 52, X = i => left + 14 + (right - left - 28) * i / (count - 1);
       const strips = STRIPS.map(([name, kind, title], n) => {

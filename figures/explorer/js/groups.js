@@ -56,9 +56,8 @@ definePanel({
     { name: "p", label: "P, probability of success", min: 0.01, max: 0.99, step: 0.01, value: 0.1 },
   ],
   solve: solveGroups,
-  setup: ({ p }) => [
+  setup: ({ p }, number) => number.setup || [
     "import math, costate",
-    "from theory.groups.binary_rewards import arcsine, signal_probability",
     "world = costate.TokenMDP.from_rewards([1, 0])  # one token: the first wins",
     `policy = costate.MeanAttention([[1, 0], [0, 1]], [[0, 0], [0, 0]], offset=math.log(${p} / (1 - ${p})))`,
   ],
@@ -67,9 +66,9 @@ definePanel({
       name: `kappa ${name}`, label: name, of: m => m.kappas[i], bar: m => m.kappas[i] / Math.max(...m.kappas), heading: i ? "" : "kappa: the update over the gradient",
       line: ({ g }) => `costate.expected_update(world, policy, ${call}, group=${g}${more ? `, ${more}` : ""}).alignment.scale`,
     })),
-    { name: "F_G", label: "F_G, what GRPO climbs", heading: "What is climbed", of: m => m.objective, line: ({ g, p }) => `costate.grpo_objective(${p}, ${g})` },
-    { name: "arcsine", label: "2 arcsin √P, its limit", of: m => m.limit, line: ({ p }) => `arcsine(${p})` },
-    { name: "silent", label: "share of silent groups", of: m => m.silent, line: ({ g, p }) => `1 - signal_probability(${p}, ${g})` },
+    { name: "F_G", label: "F_G, what GRPO climbs", heading: "What is climbed", of: m => m.objective, setup: ["import costate"], line: ({ g, p }) => `costate.grpo_objective(${p}, ${g})` },
+    { name: "arcsine", label: "2 arcsin √P, its limit", of: m => m.limit, setup: ["from theory.groups.binary_rewards import arcsine"], line: ({ p }) => `arcsine(${p})` },
+    { name: "silent", label: "share of silent groups", of: m => m.silent, setup: ["from theory.groups.binary_rewards import signal_probability"], line: ({ g, p }) => `1 - signal_probability(${p}, ${g})` },
   ],
   chosen: "kappa GRPO",
   pictures: [

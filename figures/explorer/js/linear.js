@@ -36,6 +36,9 @@ const solveLinear = state => {
   return { points, paths, slope, error, truth: -2 * exact.P[t], cutSlope: exact.cut[t], sd: noise * Math.sqrt(exact.spread[t]) };
 };
 
+const linearWorld = (noise, steps = STEPS) =>
+  `world = costate.LinearQuadratic([[1]], [[1]], [[1]], [[${ACTION_COST}]], [[1]], [[${noise} ** 2]], [[${noise} ** 2]], S_0=[[${START_SD ** 2}]], horizon=${steps})`;
+
 definePanel({
   name: "linear",
   controls: [
@@ -46,33 +49,41 @@ definePanel({
     { name: "again", label: "New noise", kind: "again", value: 1 },
   ],
   solve: solveLinear,
-  setup: ({ k, noise, t }) => [
-    "import dataclasses, torch, costate",
-    "from agents.policies.linear import ClosedPath, LinearPolicy",
-    "from agents.sampling.rollout import rollout",
-    "from envs.noise import Noise",
-    "from theory.continuous.costates import autograd_costates",
-    "from theory.continuous.lq_gradients import costate_covariance",
-    `noise, K = [[${noise} ** 2]], torch.tensor([[${k}]], dtype=torch.float64)`,
-    `world = costate.LinearQuadratic([[1.0]], [[1.0]], [[1.0]], [[${ACTION_COST}]], [[1.0]], noise, noise, S_0=[[${START_SD ** 2}.0]], horizon=${STEPS})`,
-    `rest, still = dataclasses.replace(world, horizon=${STEPS - t}), torch.zeros(1, ${STEPS - t}, 1, dtype=torch.float64)`,
-    'path = rollout(rest, ClosedPath(LinearPolicy(K), "all"), Noise(torch.ones(1, 1, dtype=torch.float64), still, still))',
-  ],
+  setup: (s, number) => number.setup(s),
   numbers: [
-    { name: "slope", label: "slope of grad V, -2 P", heading: "Exact, at time t", of: m => m.truth, line: ({ t }) => `-2 * costate.exact(world, K).value.P[${t}, 0, 0]` },
-    { name: "sd", label: "sd of a costate given s", of: m => m.sd, line: ({ t }) => `sum(costate_covariance(world, K, ${t}))[0, 0].sqrt()` },
-    { name: "cut", label: "slope with the path cut", of: m => m.cutSlope, line: () => "autograd_costates(path.returns, path.state_probe, 1.0)[0, 0, 0]" },
+    {
+      name: "slope", label: "slope of grad V, -2 P", heading: "Exact, at time t", of: m => m.truth,
+      setup: ({ noise }) => ["import costate", linearWorld(noise)], line: ({ k, t }) => `-2 * costate.exact(world, [[${k}]]).value.P[${t}, 0, 0]`,
+    },
+    {
+      name: "sd", label: "sd of a costate given s", of: m => m.sd,
+      setup: ({ noise }) => ["import torch, costate", "from theory.continuous.lq_gradients import costate_covariance", linearWorld(noise)],
+      line: ({ k, t }) => `sum(costate_covariance(world, torch.tensor([[${k}]], dtype=torch.float64), ${t}))[0, 0].sqrt()`,
+    },
+    {
+      name: "cut", label: "slope with the path cut", of: m => m.cutSlope, // on the path without noise from s = 1, which is the mean of all
+      setup: ({ k, noise, t }) => [
+        "import torch, costate",
+        "from agents.policies.linear import ClosedPath, LinearPolicy",
+        "from agents.sampling.rollout import rollout",
+        "from envs.noise import Noise",
+        "from theory.continuous.costates import autograd_costates",
+        linearWorld(noise, STEPS - t),
+        `policy, still = ClosedPath(LinearPolicy([[${k}]]), "all"), torch.zeros(1, ${STEPS - t}, 1, dtype=torch.float64)`,
+        "path = rollout(world, policy, Noise(still[:, 0] + 1, still, still))",
+      ],
+      line: () => "autograd_costates(path.returns, path.state_probe, 1.0)[0, 0, 0]",
+    },
   ],
   chosen: "slope",
   pictures: [{
-    title: "Costates of 300 noisy paths against the state at time t", height: width => Math.min(420, Math.max(280, 0.75 * width)),
+    title: "Costates of 300 noisy paths against the state at time t", broad: true, height: width => Math.min(420, Math.max(280, 0.75 * width)),
     legend: [["costate", "one path's costate"], ["exact dashed", "grad V = -2 P s"], ["score", "mean of the paths"]],
     draw: (m, s, width, height) => {
       const reach = Math.max(1, ...m.points.map(([x]) => Math.abs(x))) * 1.05, tall = Math.max(1, ...m.points.map(([, y]) => Math.abs(y)), Math.abs(m.truth * reach)) * 1.05;
       const f = frame(width, height, { x: [-reach, reach], y: [-tall, tall], xLabel: `state s at time ${s.t}`, yLabel: "costate" }), at = (x, y) => [f.X(x), f.Y(y)];
       const along = (slope, kind) => line([at(-reach, -reach * slope), at(reach, reach * slope)], kind);
-      const mark = s.cut ? "control" : "costate";
-      return f.text + dots(m.points.map(([x, y]) => at(x, y)), `${mark} faint`, 2.6) + along(m.slope, s.cut ? "control thick" : "score thick") + along(m.truth, "exact dashed");
+      return f.text + dots(m.points.map(([x, y]) => at(x, y)), "costate faint", 2.6) + along(m.slope, "score thick") + along(m.truth, "exact dashed");
     },
     say: (m, s) => `A cloud of costates. Exact slope of grad V ${digits(m.truth)}; slope of the cloud ${digits(m.slope)}, standard error ${m.error.toPrecision(2)}${s.cut ? "; the policy's path is cut" : ""}.`,
   }],

@@ -53,5 +53,5 @@ const digits = x => {
   return size >= 1e4 && size < 1e7 ? String(Math.round(x)) : text;
 };
 const shown = x => Array.isArray(x) ? `(${x.map(digits).join(", ")})` : digits(x);
-const percent = x => `${(100 * x).toFixed(x < 0.0995 || x > 0.9905 ? 1 : 0)} %`;
+const percent = x => `${(100 * x).toFixed(x < 0.0995 || (x > 0.9905 && x < 0.9995) ? 1 : 0)} %`;
 const python = x => Array.isArray(x) ? `[${x.map(python).join(", ")}]` : String(x);

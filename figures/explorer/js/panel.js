@@ -95,11 +95,10 @@ const makePicture = picture => {
     item.append(text);
     return item;
   });
-  return make("figure", {}, make("figcaption", {}, picture.title), ...(swatches.length ? [make("ul", { class: "legend" }, ...swatches)] : []), picture.place);
+  return make("figure", picture.broad ? { class: "broad" } : {}, make("figcaption", {}, picture.title), ...(swatches.length ? [make("ul", { class: "legend" }, ...swatches)] : []), picture.place);
 };
 
-const numbersOf = panel => panel.numbers.filter(number => !number.when || number.when(state));
-const snippet = (panel, number) => ({ lines: panel.setup(state), last: number.line(state) });
+const snippet = (panel, number) => ({ lines: panel.setup(state, number), last: number.line(state) });
 
 const drawPanel = panel => {
   const began = performance.now();
@@ -149,7 +148,7 @@ const buildPanel = panel => {
   panel.live = make("p", { class: "hidden", "aria-live": "polite" });
   const work = make("div", { class: "work" });
   const side = make("div", { class: "side" }, make("div", { class: "controls", role: "group", "aria-labelledby": `h-${panel.name}` }, ...controls), makeNumbers(panel, choose));
-  const pictures = make("div", { class: "pictures" }, panel.sentence_, ...panel.pictures.map(makePicture), makePython(panel));
-  work.append(side, pictures);
+  const pictures = make("div", { class: "pictures" }, panel.sentence_, ...panel.pictures.map(makePicture));
+  work.append(side, pictures, makePython(panel));
   section.append(work, panel.live);
 };
