@@ -24,7 +24,9 @@ def run(options: argparse.Namespace) -> int:
     if options.out.is_dir():
         raise InputError(f"--out {options.out} is a folder: name a file, {options.out / 'explorer.html'} for instance")
     if options.runs is not None and not options.runs.is_dir():
-        raise InputError(f"--runs {options.runs} is no folder: name one that `costate check` wrote, or leave --runs out")
+        raise InputError(
+            f"--runs {options.runs} is no folder: name one that `costate check` wrote, or leave --runs out"
+        )
     check_writable(options.out.parent, ())
     print(write_explorer(options.out, options.runs or DEFAULT_OUT))
     return 0

@@ -1,4 +1,4 @@
-"""The explorer as one file: template, style and scripts put together, with the numbers of a pretraining run where there are some."""
+"""The explorer as one file: template, style and scripts, with the numbers of a pretraining run where there are some."""
 
 import json
 from pathlib import Path
@@ -50,14 +50,15 @@ PANELS = {
     "linear": Panel(
         "Paths",
         "One costate is noise; the mean of many is the value gradient",
-        "In a world with smooth dynamics and additive noise, backprop along one path gives one costate: a dot. The dots scatter "
-        "around the dashed line, which is the value gradient. Cut the path through the policy, and their mean leaves the line.",
+        "In a world with smooth dynamics and additive noise, backprop along one path gives one costate: a dot. The dots "
+        "scatter around the dashed line, which is the value gradient. Cut the path through the policy, and their mean "
+        "leaves the line.",
     ),
     "chaos": Panel(
         "Chaos",
         "In a chaotic world backprop is still right on average, and useless",
-        "Paths from one start are stretched by a factor at every step, and so is the derivative that backprop carries along them. "
-        "Its spread grows exponentially with the number of steps; that of the score function does not.",
+        "Paths from one start are stretched by a factor at every step, and so is the derivative that backprop carries along "
+        "them. Its spread grows exponentially with the number of steps; that of the score function does not.",
     ),
     "checkpoints": Panel(
         "Checkpoints",
@@ -81,7 +82,10 @@ def explorer_page(runs: Path) -> str:
         InputError: the records there are too few or incomplete.
     """
     study = study_numbers(runs)
-    missing = f"There are no records of a pretraining run in {runs}. `costate check {CLAIM}` makes them; then run `costate explore` again."
+    missing = (
+        f"There are no records of a pretraining run in {runs}. `costate check {CLAIM}` makes them; after it run "
+        "`costate explore` again."
+    )
     environment = Environment(
         loader=PackageLoader("figures.explorer", "."),
         autoescape=True,
@@ -94,7 +98,7 @@ def explorer_page(runs: Path) -> str:
         colours=COLOURS,
         version=version(),
         missing="" if study else missing,
-        source=f"records in {runs}" if study else "",
+        source=f"records in {runs} ({study['kind']})" if study else "",
         data=_inline(json.dumps({"checkpoints": study})),
         scripts=_inline("\n".join((_JS / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS)),
     )

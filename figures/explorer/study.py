@@ -40,8 +40,10 @@ def study_numbers(runs: Path) -> dict[str, Any] | None:
             f"--runs {runs} has {table.gain.shape[1]} checkpoints of pretraining, and the page needs {_FEWEST}: "
             f"run `costate check {CLAIM}` with the preset quick or full"
         )
+    run = verdicts[0].run
     return {
         "folder": str(runs),
+        "kind": f"preset {run.preset}, seed {run.seed}" if run else "",
         "recipe": MAIN,
         "budget": int(budgets_of(rows, MAIN)[-1]),
         "corpora": [{"name": corpus, **_corpus(table.of(corpus))} for corpus in table.corpora],

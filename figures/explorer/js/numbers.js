@@ -4,7 +4,10 @@ const range = (n, of = i => i) => Array.from({ length: n }, (_, i) => of(i));
 const sum = xs => xs.reduce((total, x) => total + x, 0);
 const mean = xs => sum(xs) / xs.length;
 const clamp = (x, low, high) => Math.min(high, Math.max(low, x));
-const deviation = xs => { const m = mean(xs); return Math.sqrt(sum(xs.map(x => (x - m) ** 2)) / (xs.length - 1)); };
+const deviation = xs => {
+  const m = mean(xs);
+  return Math.sqrt(sum(xs.map(x => (x - m) ** 2)) / (xs.length - 1));
+};
 
 // Vectors and matrices as arrays
 const dot = (x, y) => sum(x.map((xi, i) => xi * y[i]));
@@ -12,15 +15,29 @@ const add = (x, y) => x.map((xi, i) => xi + y[i]);
 const scaled = (c, x) => x.map(xi => c * xi);
 const times = (M, x) => M.map(row => dot(row, x));
 const transposed = M => M[0].map((_, j) => M.map(row => row[j]));
-const product = (M, N) => { const columns = transposed(N); return M.map(row => columns.map(column => dot(row, column))); };
+const product = (M, N) => {
+  const columns = transposed(N);
+  return M.map(row => columns.map(column => dot(row, column)));
+};
 const norm = x => Math.hypot(...x);
 
 // Laws over tokens. 1 - p of the likeliest token is the sum of the others, which keeps its digits.
-const softmax = z => { const top = Math.max(...z), e = z.map(x => Math.exp(x - top)), total = sum(e); return e.map(x => x / total); };
+const softmax = z => {
+  const top = Math.max(...z),
+    e = z.map(x => Math.exp(x - top)),
+    total = sum(e);
+  return e.map(x => x / total);
+};
 const others = p => p.map((_, a) => sum(p.filter((_, b) => b !== a)));
-const jacobian = p => { const rest = others(p); return p.map((pa, a) => p.map((pb, b) => a === b ? pa * rest[a] : -pa * pb)); };
+const jacobian = p => {
+  const rest = others(p);
+  return p.map((pa, a) => p.map((pb, b) => (a === b ? pa * rest[a] : -pa * pb)));
+};
 const gini = p => dot(p, others(p));
-const entropy = p => { const rest = others(p); return -sum(p.map((x, a) => x > 0 ? x * (x > 0.5 ? Math.log1p(-rest[a]) : Math.log(x)) : 0)); };
+const entropy = p => {
+  const rest = others(p);
+  return -sum(p.map((x, a) => (x > 0 ? x * (x > 0.5 ? Math.log1p(-rest[a]) : Math.log(x)) : 0)));
+};
 const giniBound = H => Math.min(H / (2 * Math.LN2), -Math.expm1(-H));
 const spreadFactor = G => Math.min(0.25, G / 2);
 const oscillation = q => Math.max(...q) - Math.min(...q);
@@ -52,6 +69,6 @@ const digits = x => {
   const size = Math.abs(x);
   return size >= 1e4 && size < 1e7 ? String(Math.round(x)) : text;
 };
-const shown = x => Array.isArray(x) ? `(${x.map(digits).join(", ")})` : digits(x);
+const shown = x => (Array.isArray(x) ? `(${x.map(digits).join(", ")})` : digits(x));
 const percent = x => `${(100 * x).toFixed(x < 0.0995 || (x > 0.9905 && x < 0.9995) ? 1 : 0)} %`;
-const python = x => Array.isArray(x) ? `[${x.map(python).join(", ")}]` : String(x);
+const python = x => (Array.isArray(x) ? `[${x.map(python).join(", ")}]` : String(x));
