@@ -5,7 +5,8 @@ const THETA = 1,
   BEGIN = 1,
   LONGEST = 20,
   POINTS = 96,
-  CLOUD = 200;
+  CLOUD = 200,
+  SHOWN = [-3.5, 5.5]; // states that the picture shows
 
 // Weights of the noise that leads from one state to others, wrapped round the circle: the density times (xi / sd^2)^k, k = 0, 1, 2
 const wrapped = (from, beta, weight) => {
@@ -158,13 +159,11 @@ definePanel({
   pictures: [
     {
       title: "Two hundred paths from one start",
-      height: 220,
+      height: 250,
       draw: (m, { steps }, width, height) => {
-        const low = Math.min(...m.paths.map(p => Math.min(...p.s))),
-          high = Math.max(...m.paths.map(p => Math.max(...p.s)));
         const f = frame(width, height, {
           x: [0, steps],
-          y: [low, high],
+          y: SHOWN,
           xLabel: "step",
           yLabel: "state",
           xTicks: ticks(0, steps).filter(Number.isInteger),
@@ -185,7 +184,7 @@ definePanel({
     },
     {
       title: "Spread of the gradient of one path, log scale",
-      height: 270,
+      height: 250,
       legend: [
         ["pathwise", "backprop (pathwise)"],
         ["score", "score function"],
@@ -228,23 +227,20 @@ definePanel({
     },
   ],
   sample: (m, { steps }) => ({
-    paths: m.paths
-      .slice(0, 12)
-      .map(p => ({
-        xi: p.xi.slice(0, steps),
-        s: p.s[steps],
-        pathwise: p.pathwise[steps - 1],
-        score: p.score[steps - 1],
-      })),
+    paths: m.paths.slice(0, 12).map(p => ({
+      xi: p.xi.slice(0, steps),
+      s: p.s[steps],
+      pathwise: p.pathwise[steps - 1],
+      score: p.score[steps - 1],
+    })),
     measured: m.measured,
   }),
   sentence: (m, { beta, steps }) => {
-    const ratio = m.now.pathwise / m.now.score;
-    return (
-      `At beta ${beta} and ${steps} steps one path's backprop gradient spreads ${ratio >= 1 ? `${digits(ratio)} times as far as` : `only ${digits(ratio)} times as far as`} the score function's. ` +
-      (ratio > 2
-        ? "Both are right on average, but you would need the square of that many more paths."
-        : "Here backprop is the better estimator: lower beta or fewer steps tame it.")
-    );
+    const ratio = m.now.pathwise / m.now.score,
+      both = `At beta ${beta} and ${steps} steps the gradient of one path`;
+    if (ratio > 2)
+      return `${both} spreads ${digits(ratio)} times as far by backprop as by the score function: both are right on average, but backprop needs the square of that many more paths.`;
+    if (ratio > 0.5) return `${both} spreads about as far by backprop as by the score function.`;
+    return `${both} spreads ${digits(1 / ratio)} times as far by the score function as by backprop: the world is tame, and backprop is the better estimator.`;
   },
 });

@@ -1,6 +1,7 @@
 "use strict";
 // A pretraining run and the gain of RL from each of its checkpoints: means over the trajectories of a study, from its records.
 const STUDY = DATA.checkpoints;
+const STRIP = 90; // height of a strip of the picture
 const STRIPS = [
   ["J", "reference", "J, reward before RL"],
   ["snr", "costate", "signal: the costate's signal to noise"],
@@ -72,7 +73,7 @@ if (STUDY)
       {
         title: "Along pretraining",
         broad: true,
-        height: 5 * 78 + 30,
+        height: 5 * STRIP + 30,
         draw: (m, s, width) => {
           const count = m.study.tokens.length,
             left = 8,
@@ -84,10 +85,10 @@ if (STUDY)
               all = [...values, ...single.flat()],
               top = Math.max(1e-12, ...all),
               low = Math.min(0, ...all);
-            const base = 78 * n + 66,
+            const base = STRIP * n + 76,
               Y = v => base - (42 * (v - low)) / (top - low);
             return (
-              label(left, 78 * n + 15, title, "axis") +
+              label(left, STRIP * n + 15, title, "axis") +
               segment(left, Y(0), right, Y(0), "floor") +
               label(right + 6, Y(values[m.at]) + 4, digits3(values[m.at]), "strong") +
               single
@@ -111,13 +112,13 @@ if (STUDY)
             );
           });
           const every = m.study.tokens
-            .map((t, i) => label(X(i), 5 * 78 + 22, t >= 1000 ? `${Math.round(t / 1000)}k` : t, "tick", "middle"))
+            .map((t, i) => label(X(i), 5 * STRIP + 22, t >= 1000 ? `${Math.round(t / 1000)}k` : t, "tick", "middle"))
             .filter((_, i) => width > 420 || i % 2 === 0);
           return (
-            segment(X(m.at), 4, X(m.at), 5 * 78 + 4, "here") +
+            segment(X(m.at), 4, X(m.at), 5 * STRIP + 4, "here") +
             strips.join("") +
             every.join("") +
-            label(right + 6, 5 * 78 + 22, "tokens", "tick")
+            label(right + 6, 5 * STRIP + 22, "tokens", "tick")
           );
         },
         say: m => STRIPS.map(([name, , title]) => `${title}: ${digits(m.study[name][m.at])}`).join("; "),

@@ -85,7 +85,7 @@ definePanel({
     },
     {
       name: "sd",
-      label: "sd of a costate given s",
+      label: "sd given s, path whole",
       of: m => m.sd,
       setup: ({ noise }) => [
         "import torch, costate",

@@ -24,10 +24,10 @@ EACH = 10  # positions of each panel
 # for every panel a sign or factor that is planted in its script
 PLANTED = {
     "groups": ("k * won * (1 - P) -", "k * won * (1 - P) +"),
-    "tokens": ("add(weigh(Q, first.dpi),", "add(scaled(-1, weigh(Q, first.dpi)),"),
+    "tokens": ("    weigh(Q, first.dpi),\n", "    scaled(-1, weigh(Q, first.dpi)),\n"),
     "linear": ("-2 + phi * cut[0]", "-2 - phi * cut[0]"),
     "chaos": ("2 * slope[i] * p[i] + d[i]", "slope[i] * p[i] + d[i]"),
-    "checkpoints": ("m.study.gain[m.at], line", "-m.study.gain[m.at], line"),
+    "checkpoints": ("of: m => m.study.gain[m.at],", "of: m => -m.study.gain[m.at],"),
 }
 
 
@@ -201,15 +201,16 @@ def test_the_slope_of_the_cloud_is_the_exact_one_within_its_standard_error(seen)
 
 def test_the_two_hundred_paths_are_the_library_s_on_the_same_noise(seen):
     for given, sample in samples(seen, "chaos"):
-        paths, T = sample["paths"], int(given["steps"])
+        paths, beta, T = sample["paths"], float(given["beta"]), int(given["steps"])
+        rounding = 1e-9 + 1e-15 * (1 + beta) ** T  # a step stretches the rounding of the state by beta or less
         xi = 0.3 * torch.tensor([path["xi"] for path in paths], dtype=torch.float64)[..., None]
-        world, policy = ChaoticMap(beta=float(given["beta"]), horizon=T), ConstantPolicy([1.0])
-        trajectory = rollout(world, policy, Noise(torch.zeros_like(xi[:, 0]), xi, torch.zeros_like(xi)))
+        world, policy = ChaoticMap(beta=beta, horizon=T), ConstantPolicy([1.0])
+        trajectory = rollout(world, policy, Noise(torch.ones_like(xi[:, 0]), xi, torch.zeros_like(xi)))
         pathwise = pathwise_gradient(policy, trajectory)["theta"][:, 0]
         score = score_function_gradient(world, policy, trajectory)["theta"][:, 0]
         for name, own in {"s": trajectory.states[:, T, 0], "pathwise": pathwise, "score": score}.items():
             shown = torch.tensor([path[name] for path in paths], dtype=torch.float64)
-            torch.testing.assert_close(shown, own.detach(), rtol=1e-6, atol=1e-6)
+            torch.testing.assert_close(shown, own.detach(), rtol=rounding, atol=rounding)
 
 
 def test_small_panels_are_drawn_within_a_frame(seen):
