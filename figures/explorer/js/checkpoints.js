@@ -126,14 +126,10 @@ if (STUDY)
     ],
     sentence: m => {
       const { study, at, best } = m,
-        gain = digits(study.gain[at]);
+        share = name => percent(study[name][at] / study[name][best]);
+      const gain = digits(study.gain[at]);
       if (at === best)
-        return `From this checkpoint RL gains most: ${gain}. There is something to follow and something left to win.`;
-      return (
-        `From here RL gains ${gain}; from the best checkpoint, after ${study.tokens[best]} tokens, ${digits(study.gain[best])}. ` +
-        (at < best
-          ? "Too early: headroom is there, the signal is small."
-          : "Late: the signal is there, little is left to win.")
-      );
+        return `From this checkpoint RL gains most: ${gain}. There is a signal to follow and something left to win.`;
+      return `From here RL gains ${gain}; from the best checkpoint, at ${study.tokens[best]} tokens, ${digits(study.gain[best])}. Signal and headroom here are ${share("snr")} and ${share("best_of")} of what they are there.`;
     },
   });

@@ -159,5 +159,7 @@ definePanel({
     `The ${PATHS} costates have slope ${digits(m.slope)} ± ${(2 * m.error).toPrecision(2)}; grad V has ${digits(m.truth)}. ` +
     (cut
       ? `With the policy's path cut their mean has slope ${digits(m.cutSlope)}: autograd no longer sees that the policy reacts to the state.`
-      : "Each path is off, their mean is right."),
+      : m.sd > 0
+        ? "Each path is off, their mean is right."
+        : "Without noise every costate is exact."),
 });
