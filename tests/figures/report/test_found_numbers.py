@@ -63,15 +63,15 @@ def test_correlations_stand_with_what_they_are_with():
     told = found.entropy_knobs(
         rows(
             *(
-                (f"rank correlation with {x}", number, {"knob": knob})
+                (f"rank correlation with {x}", number, {"knob": knob, "costate": "E1"})
                 for knob, pair in numbers.items()
                 for x, own in zip(("entropy", "bound"), pair, strict=True)
                 for number in own
             )
         )
     )
-    assert "0.80 with entropy and 0.30 with the bound (temperature)" in told
-    assert "-0.50 with entropy and 0.60 with the bound (offset)" in told
+    assert "0.80 with entropy and 0.30 with the bound (temperature, E1)" in told
+    assert "-0.50 with entropy and 0.60 with the bound (offset, E1)" in told
 
 
 def test_the_share_that_is_lost_is_told_at_the_prompt_and_one_token_later():
