@@ -30,15 +30,17 @@ def attention_errors(
         seed: of the readout.
 
     Returns:
-        Costate -> split; "E1 = 0" in the place of "E1" where that costate is exactly 0. E1b is left out where it is exact.
+        Costate -> split; "E1 = 0" in the place of "E1" where that costate is exactly 0. E1b is left out where it is exact, the
+        readout where the world has an end token.
     """
     slopes = logit_slopes(world, policy, alpha, site)
     tree = grow(world, policy, alpha, (site,))
     splits: dict[str, ErrorSplit] = {}
     for costate in costates:
         if costate == READOUT:
-            paid = grow(with_reward(world, "readout", seed), policy, alpha, (site,))
-            splits[costate] = split_of_tree(paid, slopes, alpha, site)
+            if world.end is None:  # no readout is paid after an end token
+                paid = grow(with_reward(world, "readout", seed), policy, alpha, (site,))
+                splits[costate] = split_of_tree(paid, slopes, alpha, site)
             continue
         split = split_of_tree(tree, slopes, alpha, site, own_token_averaged=costate == E1B)
         if costate == E1B and split.tiers[3].max() <= _EXACT * split.attention.norm(dim=-1).max():

@@ -81,9 +81,9 @@ FOUND = {
     ),
     "entropy_knobs": Found(
         "Lower entropy does not mean a smaller error of the attention costate.",
-        "Lowering the entropy raises the error of many policies before it falls, both by temperature and by an offset. This is so "
-        "for E1 with a hidden readout, and for the value gradient itself, which is what E1 misses of a token reward. The bound "
-        "ranks the error better than entropy does, by far where temperature lowers it.",
+        "Lowering the entropy raises the error of many policies before it falls, both by temperature and by an offset. This is "
+        "so for E1 with a hidden readout, and for the value gradient itself, which is what E1 misses of a token reward. The "
+        "bound ranks the error better than entropy does, by far where temperature lowers it.",
     ),
     "attention_transport": Found(
         "With all attention edges closed to autograd, the prompt keeps the covariance of its own step and nothing else.",
