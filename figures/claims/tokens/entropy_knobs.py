@@ -78,7 +78,7 @@ def measure(setting: EntropyKnobsSetting, rng: torch.Generator, device: str) -> 
                 for e, h, b in zip(error, H, bound, strict=True):
                     rows += report(_SWEEP, e, b, labels={**labels, "H": float(h)})
                 ranks.setdefault(costate, []).append([spearmanr(H, error)[0], spearmanr(bound, error)[0]])
-    for costate, each in ranks.items():
+    for costate, each in ((name, ranks[name]) for name in ranks if len(ranks[name]) > 1):
         mean = estimate(np.array(each))
         for i, quantity in enumerate(("entropy", "bound")):
             rows += report(_RANK + quantity, mean[i], 1.0, labels={"knob": setting.knob, "costate": costate})
