@@ -17,7 +17,13 @@ _EXACT = 1e-12  # of E1b: where tier 3 is smaller, E1b is exact and its error is
 
 
 def attention_errors(
-    world: TokenMDP, policy: TokenPolicy, alpha: float, site: str, costates: Sequence[str] = COSTATES, seed: int = 0
+    world: TokenMDP,
+    policy: TokenPolicy,
+    alpha: float,
+    site: str,
+    costates: Sequence[str] = COSTATES,
+    whole_prompt: bool = False,
+    seed: int = 0,
 ) -> dict[str, ErrorSplit]:
     """The split of the value gradient for several attention costates, all from the same slopes of the logits.
 
@@ -27,22 +33,23 @@ def attention_errors(
         alpha: sampling-gap knob.
         site: where in the network delta is added.
         costates: some of E1, E1b and "hidden readout": E1 of a random readout in the place of the world's reward.
+        whole_prompt: add delta at all positions of the prompt instead of the last one.
         seed: of the readout.
 
     Returns:
         Costate -> split; "E1 = 0" in the place of "E1" where that costate is exactly 0. E1b is left out where it is exact, the
         readout where the world has an end token.
     """
-    slopes = logit_slopes(world, policy, alpha, site)
+    slopes = logit_slopes(world, policy, alpha, site, whole_prompt)
     tree = grow(world, policy, alpha, (site,))
     splits: dict[str, ErrorSplit] = {}
     for costate in costates:
         if costate == READOUT:
             if world.end is None:  # no readout is paid after an end token
                 paid = grow(with_reward(world, "readout", seed), policy, alpha, (site,))
-                splits[costate] = split_of_tree(paid, slopes, alpha, site)
+                splits[costate] = split_of_tree(paid, slopes, alpha, site, whole_prompt)
             continue
-        split = split_of_tree(tree, slopes, alpha, site, own_token_averaged=costate == E1B)
+        split = split_of_tree(tree, slopes, alpha, site, whole_prompt, own_token_averaged=costate == E1B)
         if costate == E1B and split.tiers[3].max() <= _EXACT * split.attention.norm(dim=-1).max():
             continue
         splits[ZERO if costate == E1 and not split.attention.any() else costate] = split
