@@ -2,16 +2,15 @@
 
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
+from figures.drawing.line_names import LineEnd, name_lines
 from figures.drawing.panels import legend_above, no_rows
 from figures.drawing.style import COLOURS, EXACT
 
 _LOOKS = {"k1": ("costate", "o"), "k2": ("score_value", "^"), "k3": ("control", "s")}
 _PLACES = {"reward": "-", "loss": ":"}
 _JOINED = "stop (2,4)"  # the world whose points are joined by lines
-_APART = 0.065  # of the axis: labels at the ends of lines stand at least so far apart
 
 
 def draw_estimators(figure: Any, values: pd.DataFrame, spreads: pd.DataFrame, gradients: pd.DataFrame) -> None:
@@ -45,41 +44,28 @@ def _draw_gaps(axis: Any, rows: pd.DataFrame) -> None:
     if rows.empty:
         no_rows(axis)
         return
-    ends: dict[str, tuple[float, str]] = {}
+    ends = []
     for name in _LOOKS:
         for place, line in _PLACES.items():
-            end = _draw_line(axis, rows[rows["estimator"] == f"{name} in the {place}"], name, line)
-            if end is not None:
-                ends[f"{name}, {place}"] = (end, name)
+            own = rows[rows["estimator"] == f"{name} in the {place}"]
+            ends += [
+                LineEnd(*end, f"{name}, {place}", COLOURS[_LOOKS[name][0]]) for end in _draw_line(axis, own, name, line)
+            ]
     axis.axhline(0, label="exact", **EXACT)
     axis.axhline(1, color="0.5", lw=1)
-    low, high = rows["KL"].min(), rows["KL"].max()
-    axis.set(xscale="log", xlabel="KL(pi || ref)", ylabel="|mean gradient - grad KL| / |grad KL|")
-    axis.set(xlim=(low / 2, high * (high / low) ** 0.3 * 6), ylim=(-0.1, None))
+    axis.set(xscale="log", xlabel="KL(pi || ref)", ylabel="|mean gradient - grad KL| / |grad KL|", ylim=(-0.1, None))
     axis.set_title("gradient: 0 follows grad KL(pi || ref), 1 is as far off as no penalty")
-    axis.set_xticks(
-        [x for x in axis.get_xticks() if low / 2 <= x <= 2 * high]
-    )  # the rest of the axis is room for the names
-    _label_ends(axis, ends, 2 * high)
+    name_lines(axis, ends, 0.25)
 
 
-def _label_ends(axis: Any, ends: dict[str, tuple[float, str]], x: float) -> None:
-    """The name of every line beside its end, moved apart where ends are close."""
-    step, at = _APART * np.diff(axis.get_ylim())[0], -np.inf
-    for text, (end, name) in sorted(ends.items(), key=lambda item: item[1][0]):
-        at = max(end, at + step)
-        box = {"facecolor": "white", "edgecolor": "none", "pad": 1}
-        axis.text(x, at, text, color=COLOURS[_LOOKS[name][0]], va="center", fontsize="small", bbox=box)
-
-
-def _draw_line(axis: Any, rows: pd.DataFrame, name: str, line: str) -> float | None:
-    """All worlds as faint points, one of them joined by a line; where that ends."""
+def _draw_line(axis: Any, rows: pd.DataFrame, name: str, line: str) -> list[tuple[float, float]]:
+    """All worlds as faint points, one of them joined by a line; where its name goes."""
     if rows.empty:
-        return None
+        return []
     colour, marker = _LOOKS[name]
     axis.plot(rows["KL"], rows["measured"], marker, color=COLOURS[colour], ms=3.5, alpha=0.3)
     world = _JOINED if _JOINED in set(rows["world"]) else rows["world"].iloc[0]
     joined = rows[rows["world"] == world]
     joined = joined[joined["seed"] == joined["seed"].min()].sort_values("share")
     axis.plot(joined["KL"], joined["measured"], line + marker, color=COLOURS[colour], ms=5)
-    return float(joined["measured"].iloc[-1])
+    return [(rows["KL"].max(), joined["measured"].iloc[-1])]

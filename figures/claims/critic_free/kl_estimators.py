@@ -127,9 +127,9 @@ CLAIM = Claim(
     must_fail="k3 in the loss, and k2 in the loss beyond one step, as the gradient of KL(pi || ref); k2 and k3 in the reward; "
     "E k2 = KL",
     how_to_read="Points are policies on lines away from their references in all worlds, joined for one of them. Left, how far "
-    "the mean gradient of each penalty is from that of the KL: only k1 in the reward is exact. In the loss (dotted) k1 does "
-    "nothing (1); k2 and k3 come right near the reference. In the reward (solid) k2 and k3 do nothing there; further away "
-    "they may be worse than no penalty. Right, as numbers k1 and k3 have the right mean; k1 is the noisiest near the reference.",
+    "the mean gradient of each penalty is from that of the KL: only k1 in the reward is exact. In the loss (dotted) k1 "
+    "does nothing; k2 and k3 come right near the reference. In the reward (solid) k2 and k3 do nothing there; further away "
+    "they may be worse than no penalty. Right, as numbers k1 and k3 have the right mean; k1 is noisiest near the reference.",
     parts=(
         Part(K3, "claim", "fails", every="world"),
         *(Part(name, "control", "holds") for name in (K3_FORWARD, K1_REWARD, K1_LOSS, K2_GIVEN, K2_ONE)),
