@@ -63,10 +63,10 @@ CLAIM = Claim(
     assumptions=("A5",),
     must_hold="All token worlds, alpha in [0, 1], temperature and offset knobs; no error at alpha = 0",
     must_fail="The bound with half its constant (the one-choice world attains the whole one)",
-    how_to_read="Every point is one policy at one prompt, all numbers exact: the share of its bound that the error reaches. None "
-    "may lie right of the dashed line. Tier 1 (norms of covariances) is tight; tier 2 (diameters) and tier 3 (entropy in the "
-    "place of the Gini index) lose a factor each. Half of tier 2 is exceeded. Grey: with a token reward at alpha = 1 E1 is 0, "
-    "and its error is the size of the value gradient.",
+    how_to_read="Every point is one policy at one prompt, all numbers exact: the share of its bound that the error reaches. "
+    "None may lie right of the dashed line. Tier 1 (norms of covariances) is tight; tier 2 (diameters) and tier 3 (entropy in "
+    "the place of the Gini index) lose a factor each. Half of tier 2 is exceeded. Grey: with a token reward at alpha = 1 E1 "
+    "is 0, and its error is the size of the value gradient.",
     parts=(
         Part(_NO_ERROR, "claim", "holds"),
         Part(_WITHIN, "claim", "holds"),
