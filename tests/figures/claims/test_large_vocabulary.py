@@ -6,8 +6,8 @@ import torch
 
 from envs.world import InputError
 from figures.claims.tokens import large_vocabulary as module
-from figures.measures.state_readers import QUANTITIES
 from figures.harness.judge import judge
+from figures.measures.state_readers import QUANTITIES
 
 SMALL = module.LargeVocabularySetting(network=0, sizes=(8, 512, 1024))
 

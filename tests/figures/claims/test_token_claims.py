@@ -9,6 +9,7 @@ import torch
 
 import figures.claims.tokens.attention_costate_biased as biased
 import figures.claims.tokens.attention_transport as transport
+import figures.claims.tokens.error_bound as error_bound
 import figures.claims.tokens.error_map as error_map
 import figures.claims.tokens.relaxed_costates as relaxed
 from figures.harness.judge import judge
@@ -153,3 +154,28 @@ def test_more_changed_policies_than_random_ones_leave_the_constant_alone():
     assert set(few["C"]) == set(many["C"])
     assert len(set(few["C"])) == 3  # E1, E1b and the hidden readout
     assert set(many["seed"]) == {0, 1}
+
+
+def test_the_error_bound_is_judged_for_every_costate_and_names_the_gradient(monkeypatch):
+    settings = [
+        s for s in error_bound.CLAIM.settings("quick") if s.world == "garnet" and s.temperature == 1 and s.offset == 0
+    ]
+    rows = measured(error_bound, settings)
+    within = rows[rows["part"] == "error within its tiers"]
+    assert {a: set(own["costate"]) for a, own in within.groupby("alpha")} == {
+        0.5: {"E1", "E1b"},
+        1.0: {"E1 = 0", "E1b", "hidden readout"},
+    }
+    relative = within.groupby("costate")["measured"].agg(["min", "max"])  # error over the size of the gradient
+    assert relative.loc["E1 = 0"].to_numpy() == pytest.approx(1.0)
+    assert (abs(relative.drop("E1 = 0") - 1) > 1e-3).all(axis=None)
+    assert judge(error_bound.CLAIM, rows).parts["error within its tiers"].result.outcome == "holds"
+    real = error_bound.attention_errors
+
+    def halved(*a):
+        return {
+            name: replace(split, tiers=split.tiers / (2 if name == "E1b" else 1)) for name, split in real(*a).items()
+        }
+
+    monkeypatch.setattr(error_bound, "attention_errors", halved)
+    assert verdict(error_bound, settings).parts["error within its tiers"].result.outcome == "fails"
