@@ -126,7 +126,7 @@ CLAIM = Claim(
     must_fail="Keys and values detached; another recipe's kappa; std with rewards that are not binary; own mean with kappa 1",
     how_to_read="Left, the exact mean update at each prompt over the value gradient, found in another way: all recipes lie on "
     "the dashed diagonal. Middle, the largest deviation from kappa grad V over all prefixes (blue) stays under the dashed "
-    "rounding limit at every entropy; orange crosses are the same with the past detached. Right, GRPO's kappa by success "
+    "rounding limit at every entropy; red crosses are the same with the past detached. Right, GRPO's kappa by success "
     "probability, points on their curves: below the dashed 1 / sqrt(P(1-P)), saturating at sqrt(G-1).",
     parts=(
         Part(_EVERY, "claim", "holds"),

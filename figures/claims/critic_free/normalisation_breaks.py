@@ -131,7 +131,7 @@ CLAIM = Claim(
     must_fail="1/|o| and group token mean with lengths that vary; std with dense rewards; clip after several steps; k3 "
     "in the loss",
     how_to_read="One prompt, all exact; every mark is a recipe and a policy. Left, the angle between mean update and gradient "
-    "with each ingredient (orange) and without it (blue, on the dashed line). Middle, what 1/|o| adds to the "
+    "with each ingredient (red) and without it (blue, on the dashed line). Middle, what 1/|o| adds to the "
     "drift of mean lengths: were every completion free, successes would get shorter, but a shared network mostly "
     "carries them along. Right, with std the mean weight of a return is no straight line (dashed: unbiased).",
     parts=(

@@ -116,7 +116,7 @@ CLAIM = Claim(
     must_hold="All token worlds, tabular policies from nearly even to nearly deterministic",
     must_fail="The same recursion with the transition matrix transposed",
     how_to_read="First, in the worlds with most states: the costate of every state at time 0 (blue, by two roads) lies on its "
-    "exact Bellman value (dashed); with the transitions transposed (orange) it does not. Last, the largest gap over "
+    "exact Bellman value (dashed); with the transitions transposed (red) it does not. Last, the largest gap over "
     "all states and times in every world: blue must stay under the dashed rounding limit.",
     parts=(
         Part(_VALUE, "claim", "holds"),

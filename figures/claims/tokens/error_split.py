@@ -99,7 +99,7 @@ CLAIM = Claim(
     must_fail="The identity without the largest of its covariances",
     how_to_read="The value gradient at a prompt of one world, component by component (dashed). The attention costate alone "
     "(green) is it at alpha = 0 and, with a reward for tokens, 0 at alpha = 1; with the covariances of all steps "
-    "(blue) it is the value gradient at every alpha, without the largest of them (orange) it is not. Last, the gap in "
+    "(blue) it is the value gradient at every alpha, without the largest of them (red) it is not. Last, the gap in "
     "every world: blue must stay under the dashed rounding limit.",
     parts=(
         Part(_IDENTITY, "claim", "holds"),
