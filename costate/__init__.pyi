@@ -19,8 +19,11 @@ from agents.recipes.learners import rloo as rloo
 from costate.answers import SystemAnswers as SystemAnswers
 from costate.answers import error_split as error_split
 from costate.answers import exact as exact
+from costate.answers import prefix_tree as prefix_tree
 from costate.answers import random_policies as random_policies
 from costate.answers import world as world
+from costate.paths import SampledPaths as SampledPaths
+from costate.paths import sampled_paths as sampled_paths
 from costate.runs import ClaimRun as ClaimRun
 from costate.runs import claims as claims
 from costate.runs import run_claim as run_claim
@@ -33,6 +36,9 @@ from envs.linear_quadratic import LinearQuadratic as LinearQuadratic
 from envs.token_env import TokenEnv as TokenEnv
 from envs.token_mdp import TokenMDP as TokenMDP
 from envs.world import InputError as InputError
+from figures.drawing.costate_path import draw_path as draw_path
+from figures.drawing.gradient_arrows import draw_arrows as draw_arrows
+from figures.drawing.tree_picture import draw_tree as draw_tree
 from figures.report.pictures import draw as draw
 from theory.groups.binary_rewards import alignment as alignment
 from theory.groups.binary_rewards import grpo_kappa as grpo_kappa

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, overload
 
 import pandas as pd
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -23,6 +24,7 @@ from theory.continuous.lq_gradients import expected_return, offset_gradient, pol
 from theory.continuous.lyapunov import QuadraticValue, linear_value
 from theory.continuous.riccati import riccati
 from theory.tokens import error_split as splits
+from theory.tokens.prefix_tree import Tree, grow
 from theory.tokens.tree_gradients import TreeGradients, tree_gradients
 
 Gain = Any  # K, or (K, k), as lists, numpy or torch
@@ -116,20 +118,27 @@ def exact(world: Any, policy: Any = None, sites: str | Sequence[str] = (), alpha
         InputError: the world has no exact answers or is too large, or the policy does not fit it.
     """
     if isinstance(world, TokenMDP):
-        if not isinstance(policy, TokenPolicy):
-            raise InputError(
-                f"policy must be one over tokens (costate.ModulePolicy wraps your network); got {short(policy)}"
-            )
-        return tree_gradients(world, policy, alpha, sites)
+        return tree_gradients(world, _over_tokens(policy), alpha, sites)
     if not isinstance(world, LinearQuadratic):
         raise InputError(f"world must be a TokenMDP or a LinearQuadratic for exact answers; got {short(world)}")
-    K, k = _gain(world, policy)
+    K, k = gain_of(world, policy)
     slopes = policy_gradient(world, K, k), None if k is None else offset_gradient(world, K, k)
     return SystemAnswers(expected_return(world, K, k), K, k, linear_value(world, K, k), *slopes)
 
 
-def _gain(world: LinearQuadratic, policy: Any) -> tuple[Tensor, Tensor | None]:
-    """Gain and offset of what was given as a policy."""
+def gain_of(world: LinearQuadratic, policy: Any) -> tuple[Tensor, Tensor | None]:
+    """Gain and offset of what was given as a policy.
+
+    Args:
+        world: whose optimal gain is taken where there is no policy.
+        policy: a gain K, a pair (K, k), a `LinearPolicy`, or None for the optimal one.
+
+    Returns:
+        K, and k or None.
+
+    Raises:
+        InputError: K or k is no array of numbers.
+    """
     if policy is None:
         best = riccati(world)
         return best.K, best.k if world.has_linear else None
@@ -139,6 +148,34 @@ def _gain(world: LinearQuadratic, policy: Any) -> tuple[Tensor, Tensor | None]:
         K, k = policy
         return as_numbers("K", K).double(), None if k is None else as_numbers("k", k).double()
     return as_numbers("K", policy).double(), None
+
+
+def prefix_tree(world: TokenMDP, policy: TokenPolicy, alpha: float = 1.0) -> Tree:
+    """The tree of all prefixes with the policy's law, V and Q at each, for `draw_tree`.
+
+    Args:
+        world: a token world that can be enumerated.
+        policy: over its tokens.
+        alpha: sampling-gap knob, 0 differentiable, 1 discrete.
+
+    Returns:
+        The tree: `levels` (with `pi`, `reach`, `rewards`), `V` and `Q`, one entry for each level.
+
+    Raises:
+        InputError: the world is no token world or too large, or the policy is not one over tokens.
+    """
+    if not isinstance(world, TokenMDP):
+        raise InputError(f"world must be a TokenMDP for a tree of prefixes; got {short(world)}")
+    with torch.no_grad():
+        return grow(world, _over_tokens(policy), alpha)
+
+
+def _over_tokens(policy: Any) -> TokenPolicy:
+    if not isinstance(policy, TokenPolicy):
+        raise InputError(
+            f"policy must be one over tokens (costate.ModulePolicy wraps your network); got {short(policy)}"
+        )
+    return policy
 
 
 class PolicyLabel(NamedTuple):
