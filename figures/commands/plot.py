@@ -71,7 +71,6 @@ def _look(options: argparse.Namespace) -> Look | None:
         style=None if options.style is None else read_style(options.style),
         palette=palette.split(",") if palette and ("," in palette or palette.startswith("#")) else palette,
         dpi=options.dpi,
-        text=True,
     )
     with look.context():
         return look

@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
+from figures.drawing.crowds import IMAGE_DPI, rasterise_crowds
 from figures.drawing.figures import WIDTH, height_of, width_of
 from figures.drawing.labels import wrap
 from figures.drawing.style import text_scale
@@ -37,8 +38,8 @@ def add_frame(figure: Any, title: str = "", caption: str = "", panels: float | N
         panels: inches for the panels; the figure becomes as high as they and the texts need. None: it keeps its height.
     """
     pad = _PAD * text_scale(width_of(figure))
-    above = _text(figure, title, "top", fontsize="large", fontweight="bold")
-    below = _text(figure, caption, "bottom", fontsize="small", color="0.25", linespacing=1.25)
+    above = _text(figure, title, "top", fontsize="large", fontweight="bold", gid="title")
+    below = _text(figure, caption, "bottom", fontsize="small", color="0.25", linespacing=1.25, gid="caption")
     legends = sum(_inches(legend) for legend in figure.legends)
     title_end = pad + _inches(above) if title else 0.0
     top = title_end + legends + (pad / 2 if title or legends else 0.0)
@@ -116,8 +117,11 @@ def panels_height(figure: Any, height: float) -> float:
 
 
 def picture(figure: Any, kind: str, dpi: float | None = None) -> bytes:
-    """The bytes of a file of one of the `FORMATS`; SVG keeps its text as text where the style says so."""
+    """The bytes of a file of one of the `FORMATS`; what is too crowded for vectors is an image in SVG and PDF."""
     buffer = io.BytesIO()
+    if kind != "png":
+        rasterise_crowds(figure)
+        dpi = dpi or IMAGE_DPI
     figure.savefig(buffer, format=kind, metadata=_METADATA[kind], **({} if dpi is None else {"dpi": dpi}))
     figure.set_layout_engine(None)  # all show the layout of the first: finding it is most of the work
     return buffer.getvalue()

@@ -30,6 +30,8 @@ _OWN = {
     "figure.titleweight": "bold",
     "font.size": 10,
     "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans", "Arial", "Helvetica", "sans-serif"],  # the first is wide, so others fit as well
+    "svg.fonttype": "none",  # text stays text
     "svg.hashsalt": "costate",
     "pdf.fonttype": 42,  # TrueType, which publishers accept; Matplotlib's default is Type 3
     "ps.fonttype": 42,

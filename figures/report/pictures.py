@@ -15,12 +15,12 @@ from figures.drawing.frame import FORMATS, USUAL, add_frame, panels_height, pict
 from figures.drawing.labels import fit_labels
 from figures.drawing.placing import empty_part, fill_part, freeze, room_of
 from figures.drawing.style import house_style, new_figure, text_scale
-from figures.drawing.style_sheet import read_style
 from figures.harness.claim import Claim
 from figures.harness.judge import Verdict
 from figures.harness.records import write_atomically
 from figures.harness.registry import load_claim
 from figures.harness.verdicts import claim_rows
+from figures.report.titles import heading
 
 # what pandas, Matplotlib and torch raise where rows are not as a figure expects them
 _UNDRAWABLE = (LookupError, ValueError, TypeError, AttributeError, ArithmeticError, RuntimeError)
@@ -40,7 +40,6 @@ class Look:
         style: a Matplotlib style sheet, laid over ours.
         palette: other colours (`figures.drawing.colours.chosen_colours`).
         dpi: dots per inch of PNG; None for 1100 dots across.
-        text: whether SVG keeps its text as text, to be edited, searched and set in the reader's fonts.
     """
 
     width: float = WIDTH
@@ -51,12 +50,10 @@ class Look:
     style: str | Path | Mapping[str, Any] | None = None
     palette: Palette | None = None
     dpi: float | None = None
-    text: bool = False
 
     def context(self) -> Any:
         """The house style with what was chosen."""
-        style = {"svg.fonttype": "none", **read_style(self.style)} if self.text else self.style
-        return house_style(self.width, self.palette, style)
+        return house_style(self.width, self.palette, self.style)
 
 
 def draw(
@@ -206,10 +203,9 @@ def pictures(
         InputError: these rows cannot be drawn.
     """
     claim = load_claim(verdict.claim)
-    said = ", ".join(filter(None, (which, verdict.outcome + (" in all" if which else "") if look.verdict else "")))
     with look.context():
         try:
-            figure = drawn(claim, rows, claim.statement + (": " if said else "") + said, look)
+            figure = drawn(claim, rows, heading(verdict, which, look.verdict), look)
             return {f"{stem or claim.name}.{kind}": picture(figure, kind, look.dpi) for kind in formats}
         except _UNDRAWABLE as error:
             given = f"the rows of {which} alone" if which else "these rows"

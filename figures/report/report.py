@@ -1,24 +1,24 @@
 """All pictures, and the self-contained report, from verdicts.json and the records; its questions are computed anew."""
 
-import base64
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from latex2mathml.converter import convert
 
 from figures.harness.claim import ASSUMPTIONS
 from figures.harness.costs import remember_drawing
 from figures.harness.judge import Verdict
 from figures.harness.records import write_atomically
-from figures.harness.registry import load_claim
-from figures.harness.verdicts import claim_rows
+from figures.harness.statistics import ERROR_RATE
 from figures.harness.workers import in_workers
 from figures.report.pictures import draw_claim
 from figures.report.question import Question
 from figures.report.questions import questions
+from figures.report.run_facts import Measured, common_run
+from figures.report.sections import page_groups
+from figures.report.titles import relation
 
 
 def draw_all(verdicts: list[Verdict], out: Path, jobs: int) -> tuple[Question, ...]:
@@ -44,26 +44,24 @@ class _Part:
 
 
 def write_report(verdicts: list[Verdict], out: Path, known: tuple[Question, ...] = ()) -> Path:
-    """out/report.html: one page that needs no network; formulas as MathML, figures embedded as SVG; questions at the end."""
+    """out/report.html: one page, part by part, that needs no network; formulas as MathML, figures embedded as SVG."""
     loader = PackageLoader("figures.report", ".")
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    facts = common_run(verdicts)
+    records = [name for verdict in verdicts if verdict.run for name in verdict.run.records]
     page = environment.get_template("report.html").render(
-        sections=[_section(verdict, out) for verdict in verdicts],
+        groups=page_groups(verdicts, out, facts),
+        facts=(*Measured.by(records, out).facts(), *facts),
+        tiny=("preset", "tiny") in facts,
+        documented=sum(verdict.as_documented for verdict in verdicts),
+        total=len(verdicts),
         assumptions=ASSUMPTIONS,
-        verdicts=verdicts,
         questions=known or questions(),
+        relation=relation,
+        error_rate=ERROR_RATE,
     )
     path = out / "report.html"
     write_atomically(path, page)
     return path
-
-
-def _section(verdict: Verdict, out: Path) -> dict[str, Any]:
-    """What the page shows of one claim."""
-    claim = load_claim(verdict.claim)
-    picture = base64.b64encode((out / "figures" / f"{claim.name}.svg").read_bytes()).decode()
-    advice = "" if claim.advice is None else claim.advice(claim_rows(verdict, out))
-    formula = convert(claim.formula, display="block")
-    return {"claim": claim, "verdict": verdict, "picture": picture, "formula": formula, "advice": advice}
