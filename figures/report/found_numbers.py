@@ -134,11 +134,11 @@ def what_moves_the_peak(rows: pd.DataFrame) -> str:
     """Shifts of the centre, in doublings of tokens."""
     corpus = _of(rows, "a half-wrong corpus: later", recipe="GRPO")
     budget = _of(rows, "a larger budget: earlier", recipe="GRPO").iloc[0]
-    group = _of(rows, "sixteen times the group: earlier by a doubling")
+    group = _of(rows, "sixteen times the group: earlier by a doubling").iloc[0]
     return (
         "Shift of the centre of the gain of GRPO, in doublings of pretraining tokens (positive: later): "
         f"{_span(corpus['measured'])} with the worse corpus (over budgets), {_with_error(budget)} with the larger "
-        f"budget, {_span(group['measured'])} with the larger groups."
+        f"budget, {_with_error(group)} with the larger groups (mean over budgets)."
     )
 
 

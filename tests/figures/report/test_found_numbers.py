@@ -150,12 +150,12 @@ def test_shifts_of_the_peak_are_those_of_grpo():
             (corpus, 99.0, {"recipe": "exact"}),
             (budget, 77.0, {"recipe": "exact"}),
             (budget, (-0.75, 0.25), {"recipe": "GRPO"}),
-            (group, -1.0, {"recipe": "GRPO"}),
+            (group, (-1.0, 0.5), {"recipe": "GRPO"}),
         )
     )
     assert "1.50 to 2.50 with the worse corpus" in told
     assert "-0.75 +- 0.25 with the larger budget" in told
-    assert "-1.00 with the larger groups" in told
+    assert "-1.00 +- 0.50 with the larger groups (mean over budgets)" in told
 
 
 @pytest.mark.parametrize(
