@@ -20,6 +20,7 @@ COMMANDS = {
     "impact": ("figures.commands.impact", "from which of your checkpoints would RL gain most?"),
     "plot": ("figures.commands.plot", "draw the figures again, from the records alone"),
     "report": ("figures.commands.write_report", "write report.html, or FINDINGS.md, again from the records alone"),
+    "lessons": ("figures.commands.lessons", "nine lessons for a class, executed: pages, notebooks, slides"),
     "completion": ("figures.commands.completion", "print what completes commands and names in your shell"),
 }
 _STOPPED = "finished points are kept, the same command goes on from here"

@@ -45,11 +45,23 @@ LESSONS = (
     Lesson(1, "one_path", "What does one path know?", 12, (), ("costate_mean", "assumption_removed"), in_class=True),
     Lesson(2, "bellman", "Where is Bellman?", 10, (1,), ("bellman_costate",), in_class=True),
     Lesson(3, "score_or_path", "REINFORCE or backprop?", 15, (1,), ("estimator_variance", "chaos")),
-    Lesson(4, "backward_passes", "A token has no derivative: which backward pass?", 14, (2,), ("error_map",), in_class=True),
+    Lesson(
+        4, "backward_passes", "A token has no derivative: which backward pass?", 14, (2,), ("error_map",), in_class=True
+    ),
     Lesson(5, "entropy", "Does low entropy help?", 12, (4,), ("entropy_knobs", "error_bound")),
-    Lesson(6, "kappa", "From REINFORCE to GRPO: what is kappa?", 12, (4,), ("actor_update_is_value_gradient",), in_class=True),
+    Lesson(
+        6,
+        "kappa",
+        "From REINFORCE to GRPO: what is kappa?",
+        12,
+        (4,),
+        ("actor_update_is_value_gradient",),
+        in_class=True,
+    ),
     Lesson(7, "objective", "What does GRPO climb?", 15, (6,), ("grpo_arcsine",)),
-    Lesson(8, "normalisers", "Which normaliser bends the gradient?", 12, (6,), ("normalisation_breaks",), in_class=True),
+    Lesson(
+        8, "normalisers", "Which normaliser bends the gradient?", 12, (6,), ("normalisation_breaks",), in_class=True
+    ),
     Lesson(9, "impact", "When does RL pay?", 25, (7,), ("impact_inverted_u", "impact_product")),
 )
 

@@ -12,7 +12,9 @@ from figures.harness.rows import at_least, at_most, equals
 from figures.report.found_numbers import NUMBERS
 
 RUN = Run("quick", "cpu", 0, [{}], [], {"torch": "2"}, "abc")
-PLAIN = tuple(name for name in CLAIM_NAMES if name not in NUMBERS and load_claim(name).advice is None)  # need no records
+PLAIN = tuple(
+    name for name in CLAIM_NAMES if name not in NUMBERS and load_claim(name).advice is None
+)  # need no records
 MAKERS = {"equals": equals, "at most": at_most, "at least": at_least}
 
 

@@ -11,7 +11,7 @@ from figures.drawing.frame import add_frame, picture
 from figures.drawing.style import house_style, new_figure
 from figures.report.embedding import embedded
 
-TITLE, CAPTION = "A title above", "A caption below, in 100 % of cases: it's \"quoted\" & #1."
+TITLE, CAPTION = "A title above", 'A caption below, in 100 % of cases: it\'s "quoted" & #1.'
 
 
 @pytest.fixture(scope="module")
