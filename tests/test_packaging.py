@@ -71,7 +71,8 @@ def installed(built, tmp_path_factory):
 def test_the_wheel_holds_every_source_and_data_file_the_licence_and_no_test(built):
     held = {name for name in names(built[".whl"]) if ".dist-info/" not in name}
     assert held == wanted(ROOT)
-    assert {"figures/report/report.html", "theory/README.md", *(f"{name}/py.typed" for name in PACKAGES)} <= held
+    assert {"figures/report/report.html", "figures/report/style.css", "figures/report/script.js"} <= held
+    assert {"theory/README.md", *(f"{name}/py.typed" for name in PACKAGES)} <= held
     (licence,) = [name for name in names(built[".whl"]) if name.endswith("/LICENSE")]
     with zipfile.ZipFile(built[".whl"]) as archive:
         assert archive.read(licence).decode() == (ROOT / "LICENSE").read_text()

@@ -1,5 +1,6 @@
 """What the page shows of every claim, part by part."""
 
+import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 from latex2mathml.converter import convert
 
+from envs.world import InputError
 from figures.harness.claim import Claim
 from figures.harness.judge import Verdict
 from figures.harness.registry import CLAIMS, TITLES, load_claim, module_name
@@ -93,13 +95,23 @@ def _section(verdict: Verdict, out: Path, common: Facts) -> Section:
         told=tuple(filter(None, (more(verdict), numbers))),
         advice="" if claim.advice is None else claim.advice(rows),
         formulas=tuple(convert(formula, display="block") for formula in split_formula(claim.formula)),
-        picture=embedded((out / "figures" / f"{claim.name}.svg").read_text()),
+        picture=_picture(claim.name, out),
         controls=controls(verdict),
         commands=dict(commands(verdict, out)),
         files=_files(claim.name, out),
         source=module_name(claim.name).replace(".", "/") + ".py",
         differs=other_facts(verdict, common),
     )
+
+
+def _picture(name: str, out: Path) -> Embedded:
+    path = out / "figures" / f"{name}.svg"
+    try:
+        return embedded(path.read_text())
+    except (ET.ParseError, ValueError):
+        raise InputError(
+            f"{path} is no figure of ours: run `costate plot {name} --out {out}` to draw it again"
+        ) from None
 
 
 def controls(verdict: Verdict) -> tuple[str, ...]:
