@@ -2,6 +2,7 @@
 
 import base64
 import functools
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,10 @@ def write_index(seconds: dict[int, float], slides: dict[int, int], out: Path) ->
     """
     lessons = [lesson for lesson in LESSONS if lesson.number in seconds]
     in_class = [lesson for lesson in LESSONS if lesson.in_class]
-    write_atomically(out / "glossary.html", _page("glossary.html", text=_markdown(GLOSSARY.read_text("utf-8"))))
+    words = re.sub(
+        r"\[([^]]+)\]\(README[^)]*\)", r"\1 (theory/README.md)", GLOSSARY.read_text("utf-8")
+    )  # not beside the page
+    write_atomically(out / "glossary.html", _page("glossary.html", text=_markdown(words)))
     page = _page("index.html", lessons=lessons, seconds=seconds, slides=slides, in_class=in_class)
     write_atomically(out / "index.html", page)
     return out / "index.html"

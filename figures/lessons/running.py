@@ -39,16 +39,16 @@ def execute(lesson: Lesson) -> Executed:
     notebook = read_lesson(lesson.path)
     try:
         import nbformat
-        from jupyter_client.manager import AsyncKernelManager
         from nbclient import NotebookClient
+        from traitlets.config import Config
     except ImportError:
         raise InputError(_MISSING) from None
     notebook.cells.insert(0, nbformat.v4.new_code_cell(_FIRST))
     before, began = dict(os.environ), time.perf_counter()
     try:
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), before.get("PYTHONPATH"))))
-        kernel = AsyncKernelManager(kernel_name="python3", transport="ipc")
-        NotebookClient(notebook, km=kernel, timeout=_TIMEOUT).execute()
+        no_ports = Config({"KernelManager": {"transport": "ipc"}})
+        NotebookClient(notebook, timeout=_TIMEOUT, kernel_name="python3", config=no_ports).execute()
     finally:
         os.environ.clear()
         os.environ.update(before)
