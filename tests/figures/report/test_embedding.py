@@ -55,7 +55,9 @@ def drawn(root, tags=("use", "path", "text", "tspan")):
             shown = {k: v for k, v in style.items() if not k.startswith("font-family") and k != "font"}
             found.append((tag, numbers, (element.text or "").strip(), shown))
         for child in element:
-            walk(child, style)
+            walk(
+                child, {k: v for k, v in style.items() if k != "opacity"}
+            )  # a group that has it is see-through as a whole
 
     walk(root, {})
     return found
@@ -118,3 +120,15 @@ def test_clips_and_markers_are_still_found(svg):
     used = set(re.findall(r"(?:href='|url\()#([\w.-]+)", text))
     assert used
     assert used <= names
+
+
+@pytest.mark.parametrize("style", ["fill: red; opacity: 0.5", "fill: red; fill-opacity: 0.5"])
+def test_only_what_members_inherit_is_said_for_their_group(style):
+    """Two see-through marks in a see-through group do not darken where they overlap."""
+    marks = f'<path d="M 0 0 L 1.23456 1" style="{style}"/>' * 2
+    root = parsed(
+        embedded(f'<svg xmlns="http://www.w3.org/2000/svg" width="9pt" height="9pt"><g id="a">{marks}</g></svg>')
+    )
+    assert {mark[3]["fill"] for mark in drawn(root)} == {"red"}
+    own = [e.get("style") is not None for e in root.iter() if e.tag.endswith("}path")]
+    assert own == [" opacity" in style] * 2
