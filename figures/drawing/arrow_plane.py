@@ -1,10 +1,11 @@
 """The plane in which vectors are drawn, and what of each lies in it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from envs.arguments import short
 from envs.world import InputError, unknown
@@ -132,9 +133,11 @@ def _orthogonal(x: np.ndarray) -> np.ndarray:
 
 
 def _spanned(basis: Any, size: int) -> np.ndarray:
-    given = numbers("basis", np.stack([numbers("basis", x) for x in basis]) if len(basis) == 2 else basis)
-    if given.shape != (2, size):
-        raise InputError(f"basis must be two vectors of {size} numbers; got shape {given.shape}")
+    """Two orthonormal rows that span what the user's two vectors span."""
+    rows = [numbers("basis", x) for x in basis] if isinstance(basis, Sequence | np.ndarray | Tensor) else []
+    if [x.shape for x in rows] != [(size,)] * 2:
+        raise InputError(f"basis must be two vectors of {size} numbers; got {short(basis)}")
+    given = np.stack(rows)
     lengths = np.linalg.norm(given, axis=1)
     x = given[0] / (lengths[0] or 1.0)
     y = given[1] - (given[1] @ x) * x

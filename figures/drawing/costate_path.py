@@ -6,7 +6,7 @@ import numpy as np
 
 from envs.arguments import whole
 from envs.world import InputError
-from figures.drawing.one_panel import inches, numbers, panel, room_above
+from figures.drawing.one_panel import check_width, inches, numbers, panel, room_above
 from figures.drawing.style import COLOURS, EXACT
 from figures.harness.statistics import Estimate, critical_value, estimate
 
@@ -44,6 +44,7 @@ def draw_path(
     Raises:
         InputError: the arrays do not fit each other, hold NaN, or have no such component or path.
     """
+    check_width(width)
     paths, exact, several = _checked(costates, gradient, component)
     path, shown = whole("path", path, 0), whole("shown", shown, 0)
     if path >= len(paths):

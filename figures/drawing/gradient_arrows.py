@@ -12,7 +12,7 @@ from matplotlib.patches import Ellipse
 from envs.world import InputError
 from figures.drawing.arrow_plane import Arrow, ArrowPlane, arrow_plane
 from figures.drawing.labels import wrap
-from figures.drawing.one_panel import inches, lay_out, panel
+from figures.drawing.one_panel import check_width, inches, lay_out, panel
 from figures.drawing.style import COLOURS, EXACT
 from figures.drawing.tip_labels import Tip, label_tips
 from theory.tokens.costates import SHORT_NAMES
@@ -70,6 +70,7 @@ def draw_arrows(
         InputError: the vectors do not fit each other, hold NaN or are all 0, the reference is too short to be seen, or the
             axes are too small for the legend.
     """
+    check_width(width)
     plane = arrow_plane(vectors, reference, basis)
     _check_proportion(plane)
     low, high = _limits(plane)

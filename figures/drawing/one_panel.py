@@ -25,7 +25,7 @@ def panel(ax: Any, width: float, height: float) -> Iterator[Any]:
         height: of a new figure, in inches.
 
     Raises:
-        InputError: ax is no pair of plain axes, or the width is no number of inches.
+        InputError: ax is no pair of plain axes.
     """
     if ax is not None:
         if getattr(ax, "name", None) != "rectilinear":
@@ -34,8 +34,6 @@ def panel(ax: Any, width: float, height: float) -> Iterator[Any]:
         lay_out(ax)
         fit_panels([ax])
         return
-    if isinstance(width, bool) or not (isinstance(width, int | float) and 1 <= width <= 100):
-        raise InputError(f"width must be a number of inches from 1 to 100; got {short(width)}")
     with house_style(width):
         figure = new_figure(height, width)
         own = figure.subplots()
@@ -43,6 +41,19 @@ def panel(ax: Any, width: float, height: float) -> Iterator[Any]:
         scale_marks([own], text_scale(width))
         fit_labels(figure)
         freeze(figure)
+
+
+def check_width(width: Any) -> None:
+    """Refuse a width that is no number of inches from 1 to 100.
+
+    Args:
+        width: of a new figure.
+
+    Raises:
+        InputError: it is none.
+    """
+    if isinstance(width, bool) or not (isinstance(width, int | float) and 1 <= width <= 100):
+        raise InputError(f"width must be a number of inches from 1 to 100; got {short(width)}")
 
 
 def lay_out(axis: Any) -> None:

@@ -15,7 +15,7 @@ from matplotlib.path import Path
 from envs.arguments import short, whole
 from envs.world import InputError
 from figures.drawing.likely_prefixes import LikelyPrefixes, Node, Prefix, likely_prefixes
-from figures.drawing.one_panel import inches, lay_out, panel
+from figures.drawing.one_panel import check_width, inches, lay_out, panel
 from figures.drawing.style import text_scale
 from theory.tokens.prefix_tree import Tree
 
@@ -93,6 +93,7 @@ def draw_tree(
         InputError: the tree does not follow every token, there is no such prompt, the names do not fit, or the axes are too
             small for text that can be read.
     """
+    check_width(width)
     if most is not None and whole("most", most, 1) > _MOST:
         raise InputError(f"most must be at most {_MOST} completions in one picture; got {most}")
     shown = likely_prefixes(tree, prompt, depth, most or _USUAL)
@@ -198,8 +199,13 @@ def _draw_edge(axis: Any, page: _Page, size: float, node: Node, before: Node) ->
         "in_layout": False,
     }
     gap = wide / 2 + 0.12 * size
-    axis.annotate(above, (bend, y1), (0, gap), va="baseline", **look)
-    axis.annotate(below, (bend, y1), (0, -gap), va="top", color="0.35", **look)
+    axis.annotate(above, (bend, y1), (0, gap), va="baseline", gid=_gid("pi", node), **look)
+    axis.annotate(below, (bend, y1), (0, -gap), va="top", color="0.35", gid=_gid("Q", node), **look)
+
+
+def _gid(what: str, node: Node) -> str:
+    """The name of a text in SVG, and for those who look one up in the axes: "Q-0-1" after the tokens 0 and 1."""
+    return "-".join([what, *map(str, node.tokens)])
 
 
 def _draw_stub(axis: Any, page: _Page, size: float, node: Node) -> None:
@@ -224,7 +230,7 @@ def _draw_node(axis: Any, page: _Page, size: float, node: Node, norm: Any) -> No
         "bbox": box,
         "in_layout": False,
     }
-    axis.text(*place, page.number(node.value), color="black" if light else "white", **look)
+    axis.text(*place, page.number(node.value), color="black" if light else "white", gid=_gid("V", node), **look)
 
 
 def _key(shown: LikelyPrefixes, tree: Tree) -> str:
@@ -246,7 +252,7 @@ def _key(shown: LikelyPrefixes, tree: Tree) -> str:
 
 def _percent(share: float) -> str:
     text = f"{100 * share:.0f}"
-    return {"100": ">99", "0": "<1"}.get(text, text) + " %" if share < 1 - 1e-12 else "100 %"
+    return {"100": ">99", "0": "<1"}.get(text, text) + "\u00a0%" if share < 1 - 1e-12 else "100\u00a0%"
 
 
 def _chance(share: float) -> str:

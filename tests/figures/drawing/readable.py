@@ -77,3 +77,16 @@ def _inside(panels):
 def _rectangle(artist):
     box = artist.get_window_extent()
     return np.array([[box.x0, box.y0], [box.x1, box.y0], [box.x1, box.y1], [box.x0, box.y1]])
+
+
+def colliding(axis):
+    """Sentences on texts inside a panel that stand on each other, on the legend or across the rim; boxes of texts count."""
+    texts = _shown([text for text in axis.texts if text.get_text().strip()])
+    boxes = [
+        (repr(text.get_text()), _rectangle(text.get_bbox_patch()) if text.get_bbox_patch() else _corners(text))
+        for text in texts
+    ]
+    boxes += [("the legend", _rectangle(legend)) for legend in _legends(axis)]
+    low, high = axis.bbox.min - SLACK, axis.bbox.max + SLACK
+    cut = [f"{name} is cut" for name, c in boxes if (c < low).any() or (c > high).any()]
+    return cut + [f"{m} stands on {n}" for (m, a), (n, b) in combinations(boxes, 2) if not _apart(a, b)]
