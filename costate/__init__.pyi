@@ -1,5 +1,6 @@
 # The table of names: type checkers read it, and at run time `costate` finds from it where each name lives.
 from agents.policies.linear import LinearPolicy as LinearPolicy
+from agents.policies.mean_attention import MeanAttention as MeanAttention
 from agents.policies.module_policy import ModulePolicy as ModulePolicy
 from agents.policies.tabular import TabularPolicy as TabularPolicy
 from agents.policies.transformer import Transformer as Transformer

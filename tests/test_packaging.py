@@ -73,6 +73,7 @@ def test_the_wheel_holds_every_source_and_data_file_the_licence_and_no_test(buil
     assert held == wanted(ROOT)
     assert {"figures/report/report.html", "figures/report/style.css", "figures/report/script.js"} <= held
     assert {"theory/README.md", *(f"{name}/py.typed" for name in PACKAGES)} <= held
+    assert "figures/explorer/js/main.js" in held
     (licence,) = [name for name in names(built[".whl"]) if name.endswith("/LICENSE")]
     with zipfile.ZipFile(built[".whl"]) as archive:
         assert archive.read(licence).decode() == (ROOT / "LICENSE").read_text()
@@ -107,6 +108,7 @@ def test_data_left_out_would_be_seen(tmp_path):
         (["--help"], "usage: costate"),
         (["list"], "bellman_costate"),
         (["check", "bellman_costate", "--preset", "tiny"], "bellman_costate"),
+        (["explore"], "explorer.html"),
     ],
 )
 def test_the_installed_command_works_in_an_empty_folder(installed, tmp_path, arguments, said):
@@ -114,6 +116,8 @@ def test_the_installed_command_works_in_an_empty_folder(installed, tmp_path, arg
     assert (done.returncode, said in done.stdout) == (0, True), done.stdout + done.stderr
     if "check" in arguments:
         assert (tmp_path / "runs" / "report.html").stat().st_size > 10_000
+    if "explore" in arguments:
+        assert (tmp_path / "explorer.html").stat().st_size > 50_000
 
 
 @needs_build

@@ -12,6 +12,7 @@ from figures.commands.defaults import DEFAULT_OUT
 from figures.commands.options import add_run_options, default_jobs, device_of
 from figures.commands.own_world import own_world, takers
 from figures.drawing.frame import USUAL
+from figures.explorer.page import write_explorer
 from figures.harness.claim import Claim, OwnKind, Preset
 from figures.harness.costs import remember_drawing
 from figures.harness.folder import refuse_mixture
@@ -98,8 +99,17 @@ def draw_and_report(fresh: list[Verdict], out: Path, jobs: int) -> None:
     known = draw_all(fresh, out, jobs)
     shown = [verdict for verdict in read_verdicts(out) if verdict.claim in drawn or is_drawn(verdict, out)]
     began = time.perf_counter()
+    add_explorer(out)
     write_report(shown, out, known)
     remember_drawing(out, {"report": time.perf_counter() - began})
+
+
+def add_explorer(out: Path) -> None:
+    """The explorer beside the report, which links to it; a run whose records are damaged gets none, and a line says so."""
+    try:
+        write_explorer(out / "explorer.html", out)
+    except InputError as error:
+        print(f"costate: {error}: explorer.html is not written", file=sys.stderr)
 
 
 def is_drawn(verdict: Verdict, out: Path) -> bool:

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from envs.world import InputError
-from figures.commands.check import is_drawn
+from figures.commands.check import add_explorer, is_drawn
 from figures.commands.defaults import DEFAULT_OUT
 from figures.harness.records import check_writable
 from figures.harness.verdicts import read_verdicts
@@ -32,5 +32,6 @@ def run(options: argparse.Namespace) -> int:
         print(write_findings(verdicts, options.out, path))
         return 0
     check_writable(options.out)
+    add_explorer(options.out)
     print(write_report([verdict for verdict in verdicts if is_drawn(verdict, options.out)], options.out))
     return 0

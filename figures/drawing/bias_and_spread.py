@@ -49,7 +49,7 @@ def _draw_bias(axis: Any, rows: pd.DataFrame, x: str) -> None:
         median = group.groupby(x)["measured"].median()
         axis.plot(median.index, median, marker + "-", color=COLOURS[colour], ms=5, label=name)
     axis.axhline(0, label="unbiased", **EXACT)
-    axis.set(xlabel=x, title="exact bias")
+    axis.set(xlabel=x, title=f"exact bias by {x}")
 
 
 def _draw_spread(axis: Any, rows: pd.DataFrame) -> None:
@@ -64,7 +64,7 @@ def _draw_spread(axis: Any, rows: pd.DataFrame) -> None:
         axis.plot(x, y, marker + ":", color=COLOURS[colour], ms=7, label=name)
         if costate == "gumbel":
             for (_, tau_g), point in zip(group.index, zip(x, y, strict=True), strict=True):
-                axis.annotate(f"{tau_g:g}", point, textcoords="offset points", xytext=(6, 4), fontsize="small")
+                axis.annotate(f"{float(tau_g):g}", point, textcoords="offset points", xytext=(6, 4), fontsize="small")
     axis.set(xlabel="|mean of samples - grad V| / |grad V|", ylabel="sd of one sample / |grad V|")
     axis.set(xscale="log", yscale="log", xlim=(0.009, 2), title="bias and spread, sampled")
     axis.xaxis.set_minor_formatter(NullFormatter())

@@ -12,9 +12,10 @@ from envs.arguments import short
 from envs.world import InputError, unknown
 
 Palette = Mapping[str, Any] | Sequence[Any] | str
-# seaborn's palette "colorblind", known without importing seaborn; first the colours that have a meaning
-_BLUE, _RED, _ORANGE, _GREEN, _PINK = "#0173b2", "#d55e00", "#de8f05", "#029e73", "#cc78bc"
-_SKY, _GREY, _BROWN, _ROSE, _YELLOW = "#56b4e9", "#949494", "#ca9161", "#fbafe4", "#ece133"
+# The hues of seaborn's palette "colorblind"; all have a contrast of at least 3 on white, and any two of the first seven and
+# black differ by at least 13 (CIEDE2000) also for readers without red, green or blue cones (test_colours.py).
+_BLUE, _RED, _ORANGE, _GREEN, _PINK = "#0b5394", "#983503", "#d07f00", "#209266", "#a470a5"
+_SKY, _GREY, _BROWN, _ROSE, _YELLOW = "#1e97ff", "#646464", "#40372c", "#5c2249", "#7b753c"
 _CYCLE = (_BLUE, _ORANGE, _GREEN, _RED, _PINK, _BROWN, _ROSE, _GREY, _YELLOW, _SKY)
 _IN_ORDER = (_BLUE, _RED, _ORANGE, _GREEN, _PINK, _SKY, _GREY, _BROWN, _ROSE, _YELLOW)  # as a list replaces them
 _NAMED = {

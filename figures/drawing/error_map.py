@@ -1,29 +1,26 @@
-"""The error map over entropy and sampling gap: data and a figure in, panels out."""
+"""The error map, the error over two bounds and where one of them is exceeded: data and a figure in, panels out."""
 
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
+from matplotlib.ticker import FixedLocator, StrMethodFormatter
 
-from figures.drawing.panels import corner_text, legend_above, no_rows
+from figures.drawing.panels import legend_above, no_rows, with_columns
 from figures.drawing.style import COLOURS, EXACT
+from figures.measures.attention_errors import E1, E1B, READOUT, ZERO
 
-_H = np.geomspace(1e-3, 2.0, 12)  # edges of the entropy bins, nats
-_GAP = np.geomspace(1e-4, 1.0, 12)  # edges of the gap bins
-_NAMES = {"temperature": "temperature", "offset": "offset on one token", "trained": "trained, exact ascent"}
-_TITLES = (
-    "measured error\n(x: one constant exceeded)",
-    "bound\n(tier 2)",
-    "error / bound",
-    "both readings\nof the claim",
-)
-_ERRORS, _RATIOS = mpl.colors.LogNorm(1e-4, 3), mpl.colors.Normalize(0, 1)
-_LEAST = 1e-5  # smaller numbers are drawn here
+_NAMES = {E1: "E1,\nalpha < 1", E1B: "E1b", READOUT: "E1, hidden\nreadout", ZERO: "E1 = 0: error\nis |grad V|"}
+_FAMILIES = {  # way to change the entropy -> its name, colour and marker
+    "temperature": ("changed by temperature", "control", "o"),
+    "offset": ("by an offset", "costate", "^"),
+    "trained": ("by training", "score_value", "s"),
+}
+_LINEAR = 0.1  # below this the scale is linear, with 0 at 0
 
 
 def draw_map(rows: pd.DataFrame, figure: Any, tier3: str, alone: str) -> None:
-    """One row of panels per way to change the entropy: error, tier 2, their ratio, both readings; cells hold medians.
+    """Error over what one constant allows, and over tier 3, a line for every costate; where the constant is exceeded.
 
     Args:
         rows: of the claim `error_map`.
@@ -31,87 +28,73 @@ def draw_map(rows: pd.DataFrame, figure: Any, tier3: str, alone: str) -> None:
         tier3: the part that holds every policy.
         alone: the part that tests one constant per world, of the changed policies only.
     """
-    points, tested = rows[rows["part"] == tier3], rows[rows["part"] == alone]
-    families = [name for name in _NAMES if name in set(points["family"])]
-    if not families:
-        no_rows(figure.subplots())
-        return
-    axes = figure.subplots(len(families), 4, squeeze=False, sharex="col", width_ratios=(3, 3, 3, 3.4))
-    for line, family in zip(axes, families, strict=True):
-        errors, ratios = _draw_family(line, points[points["family"] == family], tested[tested["family"] == family])
-        line[0].set_ylabel(f"{_NAMES[family]}\nsampling gap", fontsize="small")
-    for axis, title in zip(axes[0], _TITLES, strict=True):
-        axis.set_title(title, fontsize="medium")
-    for axis, name in zip(axes[-1], (*["entropy (nats)"] * 3, "bound of the reading"), strict=True):
-        axis.set_xlabel(name, fontsize="small")
-    bars = {"fraction": 0.06, "pad": 0.01, "location": "bottom"}
-    figure.colorbar(errors, ax=axes[-1, :2], shrink=0.6, aspect=40, **bars).set_label("error, bound", fontsize="small")
-    figure.colorbar(ratios, ax=axes[-1, 2], shrink=0.9, aspect=18, **bars).set_label(
-        "1: bound attained", fontsize="small"
-    )
-    legend_above(figure, axes[0, 3])
+    rows = _with_costates(rows)
+    policies, tested = rows[rows["part"] == tier3], rows[rows["part"] == alone]
+    left, middle, right = figure.subplots(1, 3, width_ratios=(4, 3, 3))
+    costates = [name for name in _NAMES if name in set(rows["costate"])]
+    for axis, own in ((left, tested), (middle, policies)):
+        _draw_strips(axis, own, costates) if len(own) else no_rows(axis)
+    if len(policies) and len(tested) and _beside(left, middle):
+        middle.tick_params(labelleft=False)
+    left.set(title=_constant_title(tested), xlabel="error / what one constant allows")
+    middle.set(title=_bound_title(policies), xlabel="error / tier 3 of the bound")
+    _draw_where(right, tested) if len(tested) else no_rows(right)
+    legend_above(figure, left)
 
 
-def _draw_family(axes: Any, points: pd.DataFrame, tested: pd.DataFrame) -> tuple[Any, Any]:
-    """The four panels of one way to change the entropy; returns a mesh of errors and one of ratios for the colour bars."""
-    errors = _heat(axes[0], points, points["error"], _ERRORS, "viridis")
-    _mark_excess(axes[0], tested[tested["measured"] > 1])
-    _heat(axes[1], points, points["tier2"], _ERRORS, "viridis")
-    ratios = _heat(axes[2], points, points["error"] / points["tier2"], _RATIOS, "cividis")
-    _draw_readings(axes[3], points, tested)
-    for axis in axes[1:3]:
-        axis.tick_params(labelleft=False)
-    return errors, ratios
+def _beside(one: Any, other: Any) -> bool:
+    """Whether two panels stand in one row."""
+    return bool(one.get_subplotspec().rowspan.start == other.get_subplotspec().rowspan.start)
 
 
-def _bins(points: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """Row (gap) and column (entropy) of every point."""
-    row, column = (
-        np.digitize(points[name].clip(edges[0], edges[-1] * 0.999), edges) - 1
-        for name, edges in (("gap", _GAP), ("H", _H))
-    )
-    return row, column
+def _with_costates(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of old, which name no costate, are of E1."""
+    rows = with_columns(rows, "costate", "alpha")
+    usual = pd.Series(np.where(rows["alpha"] == 1, ZERO, E1), index=rows.index)
+    return rows.assign(costate=rows["costate"].astype(object).fillna(usual))
 
 
-def _heat(axis: Any, points: pd.DataFrame, values: pd.Series, norm: Any, colours: str) -> Any:
-    """Medians of `values` in bins of entropy and gap; the dashed line is the largest gap that an entropy allows."""
-    cells = np.full((len(_GAP) - 1, len(_H) - 1), np.nan)
-    for (i, j), inside in values.groupby(list(_bins(points))):
-        cells[i, j] = inside.median()
-    mesh = axis.pcolormesh(_H, _GAP, cells, norm=norm, cmap=colours, rasterized=True)
-    axis.plot(_H, np.minimum(_H / (2 * np.log(2)), -np.expm1(-_H)), **EXACT)
-    axis.set(xscale="log", yscale="log", xlim=_H[[0, -1]], ylim=_GAP[[0, -1]])
-    axis.tick_params(labelsize="small")
-    axis.grid(visible=False)
-    return mesh
+def _draw_strips(axis: Any, rows: pd.DataFrame, costates: list[str]) -> None:
+    """The judged ratio of every policy, a strip for every costate, a lane in it for every way to change the entropy."""
+    for i, (family, (name, colour, marker)) in enumerate(_FAMILIES.items()):
+        own = rows[rows["family"] == family]
+        at = own["costate"].map(costates.index) + 0.27 * (i - 1)
+        axis.plot(own["measured"], at, marker, color=COLOURS[colour], ms=5, alpha=0.5, label=name)
+    axis.axvline(1, label="error = bound", **EXACT)
+    if ZERO in costates[1:]:
+        axis.axhline(costates.index(ZERO) - 0.5, color="0.4", lw=1)
+    largest = max(1.0, rows["measured"].max())
+    axis.set_xscale("symlog", linthresh=_LINEAR, linscale=0.6)
+    axis.xaxis.set_major_locator(FixedLocator([0, *(10.0**k for k in range(-1, 9) if 10.0**k <= 2 * largest)]))
+    axis.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.set(xlim=(-0.01, 2 * largest), ylim=(len(costates) - 0.5, -0.5))
+    axis.set_yticks(range(len(costates)), [_NAMES[name] for name in costates])
+    axis.grid(visible=False, axis="y")
 
 
-def _mark_excess(axis: Any, excess: pd.DataFrame) -> None:
-    """A cross in every cell that holds a policy beyond the one-constant bound."""
-    row, column = _bins(excess)
-    cells = sorted(set(zip(row.tolist(), column.tolist(), strict=True)))
-    y = [np.sqrt(_GAP[i] * _GAP[i + 1]) for i, _ in cells]
-    x = [np.sqrt(_H[j] * _H[j + 1]) for _, j in cells]
-    axis.plot(x, y, "x", color="white", ms=6, mew=2.6)
-    axis.plot(x, y, "x", color="black", ms=5, mew=1.2)
+def _constant_title(tested: pd.DataFrame) -> str:
+    """How many errors the constant does not cover, the costate that is 0 left out."""
+    share = 100 * (_not_trivial(tested) > 1).mean() if len(tested) else 0.0
+    return f"one constant: {share:.0f} % above 1" if share else "one constant: none above 1"
 
 
-def _draw_readings(axis: Any, points: pd.DataFrame, tested: pd.DataFrame) -> None:
-    """Error against the bound of either reading; what lies above the dashed line refutes the reading."""
-    random = points[points["value"] == points["value"].iloc[0]]
-    constants = "one constant, random policies", "one constant, changed policies"
-    _draw_points(axis, points["tier3"], points["error"], "+", "0.6", "tier 3 (a theorem)")
-    _draw_points(axis, random["C"] * random["alone"], random["error"], ".", COLOURS["costate"], constants[0])
-    _draw_points(axis, tested["C"] * tested["alone"], tested["error"], "x", COLOURS["control"], constants[1])
-    axis.plot([_LEAST, 1e2], [_LEAST, 1e2], label="error = bound", **EXACT)
-    excess, share = tested["measured"].max(), (tested["measured"] > 1).mean()
-    text = f"one constant: error up to\n{excess:.2g} x bound, {100 * share:.2g} % exceed"
-    corner_text(axis, text, fontsize="small")
-    axis.set(xscale="log", yscale="log", xlim=(1e-4, 30), ylim=(_LEAST, 10))
-    axis.tick_params(labelsize="small")
+def _bound_title(policies: pd.DataFrame) -> str:
+    return f"D osc(Q) kept: <= {_not_trivial(policies).max():.2g}" if len(policies) else "D osc(Q) kept"
 
 
-def _draw_points(axis: Any, bound: pd.Series, error: pd.Series, marker: str, colour: str, name: str) -> None:
-    """Error against bound, paler where points are many."""
-    look = {"ms": 4, "mew": 0.9, "color": colour, "alpha": 0.8 if len(bound) < 300 else 0.25}
-    axis.plot(bound.clip(lower=_LEAST), error.clip(lower=_LEAST), marker, label=name, **look)
+def _not_trivial(rows: pd.DataFrame) -> pd.Series:
+    """The ratios of the costates that are not 0; all where there are no others."""
+    own = rows[rows["costate"] != ZERO]
+    return (own if len(own) else rows)["measured"]
+
+
+def _draw_where(axis: Any, tested: pd.DataFrame) -> None:
+    """Every policy by its entropy and sampling gap; crosses where the constant is exceeded for some costate."""
+    largest = tested.groupby(["world", "family", "seed", "value", "alpha"])[["H", "gap", "measured"]].max()
+    beyond = largest[largest["measured"] > 1]
+    H = np.geomspace(max(largest["H"].min(), 1e-6), largest["H"].max(), 50)
+    axis.plot(largest["H"], largest["gap"], ".", color="0.6", ms=5)
+    axis.plot(beyond["H"], beyond["gap"], "x", color="black", ms=5, mew=1.3)
+    axis.plot(H, np.minimum(H / (2 * np.log(2)), -np.expm1(-H)), **EXACT)
+    axis.set(xscale="log", yscale="log", xlabel="entropy (nats)", ylabel="sampling gap")
+    axis.set_title("x: one constant exceeded")

@@ -29,11 +29,17 @@ def excess_panel(axis: Any, excess: pd.DataFrame, slopes: pd.DataFrame, worlds: 
     """Sampled excess over the oracle term on log axes, the exact one dashed; the fitted slopes stand in the legend."""
     if excess.empty:
         return no_rows(axis, "variance - oracle term (rloo)")
-    for i, (world, colour) in enumerate(zip(worlds, ("costate", "score"), strict=True)):
+    for i, world in enumerate(worlds):
         rows, name = excess[excess["world"] == world], world
         for _, fit in slopes[slopes["world"] == world].iterrows():
             name = f"{world}: slope {fit['measured']:.2f} ± {2 * fit['standard_error']:.2f} ({fit['target']:.2f})"
-        look: dict[str, Any] = {"fmt": MARKERS[i], "color": COLOURS[colour], "capsize": 2, "zorder": 3}
+        look: dict[str, Any] = {
+            "fmt": MARKERS[i],
+            "color": COLOURS["costate"],
+            "fillstyle": ("full", "none")[i],
+            "capsize": 2,
+            "zorder": 3,
+        }
         axis.errorbar(rows["G"], rows["measured"], 2 * rows["standard_error"], label=name, **look)
         axis.plot(rows["G"], rows["target"], **EXACT)
     axis.set(xscale="log", yscale="log", xlabel="group size G", title="variance - oracle term (rloo)")

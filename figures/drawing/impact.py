@@ -9,7 +9,7 @@ from figures.drawing.figures import columns_that_fit, width_of
 from figures.drawing.panels import no_rows
 from figures.drawing.style import COLOURS, EXACT, MARKERS
 from figures.impact.numbers import HEADROOMS, NULLS, OURS, PREDICTORS, PRODUCTS, SIGNALS
-from figures.impact.predictors import CHOICE, ERROR
+from figures.impact.predictors import ERROR
 
 # kind -> its predictors, and the name of its colour
 _KINDS = {
@@ -19,8 +19,8 @@ _KINDS = {
     "null model": (NULLS, "control"),
     "ours": (OURS, "score_best"),
 }
-_REFERENCE = {ERROR: 1.0, CHOICE: 1.0}  # the error of the mean gain alone; the gain from the best checkpoint
-_CORPUS_COLOURS = ("costate", "score", "score_best")
+_REFERENCE = {ERROR: 1.0}  # the error of the mean gain alone
+_BAND = "0.88"  # behind the predictor that is judged
 
 
 def token_axis(axis: Any, tokens: Any) -> Any:
@@ -58,18 +58,19 @@ def curves_panel(axis: Any, rows: pd.DataFrame, predictors: Mapping[str, str], t
     return token_axis(axis, rows["tokens"])
 
 
-def left_out_panel(axis: Any, points: pd.DataFrame) -> Any:
+def left_out_panel(axis: Any, points: pd.DataFrame, title: str = "predicted and measured") -> Any:
     """Every measured gain against its prediction from the other trajectories; dashed, where both are equal."""
     if points.empty:
-        return no_rows(axis, "trajectories left out")
+        return no_rows(axis, title)
     for i, (corpus, own) in enumerate(points.groupby("corpus", sort=False)):
-        colour, marker = _CORPUS_COLOURS[i % len(_CORPUS_COLOURS)], MARKERS[i % len(MARKERS)]
-        axis.plot(own["target"], own["measured"], marker, ms=3.5, alpha=0.7, label=corpus, color=COLOURS[colour])
+        marker, fill = MARKERS[i % len(MARKERS)], ("none", None)[i % 2]
+        look = {"ms": 4, "alpha": 0.7, "color": COLOURS["score_value"], "mfc": fill}
+        axis.plot(own["target"], own["measured"], marker, label=corpus, **look)
     both = points[["target", "measured"]]
     ends = [both.min(axis=None), both.max(axis=None)]
     axis.plot(ends, ends, **EXACT)
-    axis.set(xlabel="predicted gain", ylabel="measured gain", title="trajectories left out")
-    axis.legend(loc="upper left", fontsize="small")
+    axis.set(xlabel="predicted gain", ylabel="measured gain", title=title)
+    axis.legend(loc="best", fontsize="small")
     return axis
 
 
@@ -82,13 +83,15 @@ def product_places(figure: Any, curves: int) -> tuple[list[Any], Any, Any]:
     """
     columns = columns_that_fit(3, width_of(figure), rows=2)
     if columns == 3:
-        grid = figure.add_gridspec(2, 3, height_ratios=(1, 1.75))
+        grid = figure.add_gridspec(2, 3, height_ratios=(1, 1.3))
         return [*(grid[0, i] for i in range(curves)), grid[0, 2]], grid[1, :], None
-    grid = figure.add_gridspec(3, 2, height_ratios=(1, 1, 3.6))
+    grid = figure.add_gridspec(3, 2, height_ratios=(1, 1, 2.4))
     return [*(grid[0, i] for i in range(curves)), grid[1, 0]], grid[2, :], grid[1, 1]
 
 
-def scores_panel(figure: Any, place: Any, rows: pd.DataFrame, scores: Sequence[str], free: Any = None) -> None:
+def scores_panel(
+    figure: Any, place: Any, rows: pd.DataFrame, scores: Sequence[str], judged: str, free: Any = None
+) -> None:
     """A column of dots for every score, a line for every predictor, best left-out error on top; bars: two standard errors.
 
     Args:
@@ -96,29 +99,33 @@ def scores_panel(figure: Any, place: Any, rows: pd.DataFrame, scores: Sequence[s
         place: the cell of the panels.
         rows: of the scores, one for every predictor.
         scores: parts, one panel each.
-        free: a cell for the legend; None for a place inside the first panel.
+        judged: the predictor whose line is marked.
+        free: a cell for the legend; None for a place inside the last panel.
     """
     order = rows[rows["part"] == ERROR].sort_values("measured", ascending=False)["predictor"].tolist()
     if not order:
         no_rows(figure.add_subplot(place), "scores")
         return
-    columns = columns_that_fit(len(scores), width_of(figure), rows=2)
-    grid = place.subgridspec(-(-len(scores) // columns), columns).subplots(sharey=True, squeeze=False)
-    for axis, score in zip(grid.flat, scores, strict=False):
+    axes = place.subgridspec(1, len(scores)).subplots(sharey=True, squeeze=False)[0]
+    for axis, score in zip(axes, scores, strict=True):
         _draw_scores(axis, rows[rows["part"] == score].set_index("predictor").reindex(order), order)
         if score in _REFERENCE:
             axis.axvline(_REFERENCE[score], **EXACT)
-        axis.set(title=score, ylim=(-0.7, len(order) - 0.3))
+        if judged in order:
+            axis.axhspan(order.index(judged) - 0.5, order.index(judged) + 0.5, color=_BAND, zorder=0)
+        axis.set(title=f"all predictors: {score}", ylim=(-0.7, len(order) - 0.3))
         axis.tick_params(labelsize="small")
-        axis.tick_params(axis="y", labelsize="small" if columns == len(scores) else "x-small")
-    grid[0, 0].set_yticks(range(len(order)), [PREDICTORS[name] for name in order])
-    if free is None:
-        small: dict[str, Any] = {"fontsize": "x-small", "handlelength": 1, "handletextpad": 0.3}
-        grid[0, 0].legend(loc="upper left", **small)  # among rank correlations, where the best predictors are far right
-    else:
-        beside = figure.add_subplot(free)
-        beside.legend(*grid[0, 0].get_legend_handles_labels(), loc="center", fontsize="small")
-        beside.axis("off")
+        axis.tick_params(axis="y", labelsize="x-small")
+    axes[0].set_yticks(range(len(order)), [PREDICTORS[name] for name in order])
+    _draw_kinds(axes[-1] if free is None else figure.add_subplot(free), axes[0], free is not None)
+
+
+def _draw_kinds(axis: Any, dots: Any, alone: bool) -> None:
+    """What the colours of the dots mean, in a free corner of the last panel or in a place of its own."""
+    place = {"loc": "center", "fontsize": "small"} if alone else {"loc": "best", "fontsize": "x-small"}
+    axis.legend(*dots.get_legend_handles_labels(), **place)
+    if alone:
+        axis.axis("off")
 
 
 def _draw_scores(axis: Any, table: pd.DataFrame, order: list[str]) -> None:
@@ -134,7 +141,7 @@ def known_panel(axis: Any, rows: pd.DataFrame, title: str) -> Any:
     """What pretraining alone does: J and pass@8, the entropy over its largest value; dashed, J of a perfect reader."""
     if rows["part"].isin(("J", "pass_at_k", "H", "reader")).sum() == 0:
         return no_rows(axis, title)
-    shown = (("J", "J", "costate"), ("pass_at_k", "pass@8", "score"), ("H", "H / H0", "reference"))
+    shown = (("J", "J", "score_best"), ("pass_at_k", "pass@8", "score_value"), ("H", "H / H0", "reference"))
     for i, (part, name, colour) in enumerate(shown):
         line = rows[rows["part"] == part].sort_values("tokens")
         size = line["measured"].max() if part == "H" else 1.0
@@ -147,13 +154,17 @@ def known_panel(axis: Any, rows: pd.DataFrame, title: str) -> Any:
 
 
 def gain_panel(axis: Any, rows: pd.DataFrame, by: str, title: str) -> Any:
-    """Mean gains with two standard errors, a line for every value of the column `by`; the exact gradient's dashed."""
+    """Mean gains with two standard errors, a line for every value of the column `by`; the exact gradient's dashed.
+
+    Budgets are shades of the first recipe's colour.
+    """
     if rows.empty:
         return no_rows(axis, title)
-    colours = [COLOURS[key] for key in ("costate", "score", "score_value", "control")]
+    colours, values = [COLOURS[key] for key in ("costate", "score", "critic", "control")], rows[by].nunique()
     for i, (value, own) in enumerate(rows.groupby(by, sort=False)):
-        name = f"{value:.0f}" if by == "budget" else str(value)
-        line: dict[str, Any] = {"color": colours[i % len(colours)], "lw": 1.2}
+        name, line = str(value), dict[str, Any](color=colours[i % len(colours)], lw=1.2)
+        if by == "budget":
+            name, line = f"{value:.0f}", {"color": colours[0], "lw": 1.2, "alpha": (i + 1) / values}
         if name.startswith("exact"):
             line = {**EXACT, "color": COLOURS["exact"] if "Adam" in name else "0.5"}
         _means(axis, own, marker=MARKERS[i], ms=4, capsize=1.5, label=name, **line)

@@ -13,7 +13,6 @@ from theory.groups.binary_rewards import arcsine, grpo_kappa, grpo_objective
 
 _LEAST_P = 1e-5  # prompts with a smaller success probability are left out
 _ONE_LENGTH = ["DAPO", "GSPO", "CISPO"]  # drawn as one
-_RECIPES = ("reference", "critic", "score_value", "score", "score_best", "costate", "control", "exact")
 _GROUPS = ("costate", "score", "score_value", "score_best")
 
 
@@ -46,7 +45,7 @@ def scale_panel(axis: Any, scales: pd.DataFrame) -> Any:
         return no_rows(axis, "every recipe")
     names = scales["recipe"].where(~scales["recipe"].isin(_ONE_LENGTH), ", ".join(_ONE_LENGTH))
     for i, (name, recipe) in enumerate(scales.groupby(names, sort=False)):
-        look: dict[str, Any] = {"color": COLOURS[_RECIPES[i]], "ms": 5, "alpha": 0.7}
+        look: dict[str, Any] = {"color": COLOURS["costate"], "ms": 6, "mfc": "none", "mew": 1.2}
         axis.plot(recipe["target"], recipe["measured"], MARKERS[i], label=name, **look)
     axis.axline((1, 1), slope=1, label="closed form", **EXACT)
     axis.set(xlabel="kappa, closed form", ylabel="measured scale at a prompt", title="every recipe")
@@ -59,7 +58,7 @@ def kappa_panel(axis: Any, scales: pd.DataFrame) -> Any:
         return no_rows(axis, "GRPO with std")
     P = torch.linspace(-12, 9, 200, dtype=torch.float64).sigmoid()
     for i, (G, group) in enumerate(scales.groupby("G")):
-        colour = COLOURS[_GROUPS[i]]
+        colour = COLOURS["costate"]
         axis.plot(P, grpo_kappa(P, int(G)), color=colour, lw=1)
         axis.plot(group["P"], group["measured"], MARKERS[i], color=colour, ms=5)
         axis.text(P[3], 1.06 * (G - 1) ** 0.5, f"G = {int(G)}", color=colour, fontsize="small")

@@ -8,6 +8,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
+_AIR = 0.1  # of the size of the type, on every side of a tick's label
+
 
 def fit_labels(figure: Figure) -> None:
     """Break titles and axis labels that are longer than their panel; turn or leave out tick labels that overlap.
@@ -75,20 +77,25 @@ def _leave_out(axis: Any) -> None:
     ticks = [tick for tick in axis.get_major_ticks() if tick.label1.get_text()]
     kept: list[Any] = []
     for tick in sorted(ticks, key=lambda tick: (tick.get_loc() != 0, -abs(tick.get_loc()))):
-        box = tick.label1.get_window_extent()
-        if not any(box.overlaps(other.label1.get_window_extent()) for other in kept):
+        box = _with_air(tick.label1)
+        if not any(box.overlaps(_with_air(other.label1)) for other in kept):
             kept.append(tick)
     axis.set_ticks(sorted(tick.get_loc() for tick in kept))
 
 
 def overlaps(axis: Any) -> bool:
-    """Whether labels of an axis's ticks, minor ones included, stand on each other.
+    """Whether labels of an axis's ticks, minor ones included, stand on each other or touch.
 
     Args:
         axis: the x or the y axis of a panel that is laid out.
     """
     texts = [*axis.get_ticklabels(), *axis.get_ticklabels(minor=True)]
-    boxes = [text.get_window_extent() for text in texts if text.get_text() and text.get_visible()]
+    boxes = [_with_air(text) for text in texts if text.get_text() and text.get_visible()]
     if any(text.get_rotation() % 90 for text in texts):
         return False  # slanted texts stand free although their boxes overlap
     return any(boxes[i].overlaps(boxes[j]) for i, j in np.ndindex(len(boxes), len(boxes)) if i < j)
+
+
+def _with_air(text: Any) -> Any:
+    """The box of a label with some air around it: boxes that touch are read as one number."""
+    return text.get_window_extent().padded(_AIR * text.get_fontsize() * text.get_figure(root=True).dpi / 72)

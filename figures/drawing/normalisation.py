@@ -1,67 +1,69 @@
-"""The drawing of the claim about normalisations: what breaks an update, how lengths drift, how returns are weighed."""
+"""The drawing of the claim about normalisations: what turns an update, how lengths drift, how returns are weighed."""
 
-import textwrap
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from figures.drawing.panels import no_rows, with_columns
 from figures.drawing.style import COLOURS, EXACT, MARKERS
 
-_LEAST = 1e-17  # smaller numbers, 0 among them, are drawn here
-_LINEAR = 0.01  # drifts up to this size are drawn on a linear scale
+_LINEAR = 0.1  # drifts up to this size are drawn on a linear scale
 
 
-def bias_panel(axis: Any, rows: pd.DataFrame, breakers: Sequence[str], mended: str, limit: float) -> Any:
-    """Bias and 1 - cosine of every case, with each breaker and mended, above and below the dashed limit of rounding."""
-    for i, breaker in enumerate(breakers):
-        for part, colour, name in ((breaker, "control", "with the breaker"), (mended, "costate", "without")):
+def angle_panel(axis: Any, rows: pd.DataFrame, breakers: Sequence[str], mended: str) -> Any:
+    """Angle between update and gradient for every case, a row for each breaker, with it and without; dashed: along grad J."""
+    there = [breaker for breaker in breakers if (rows["breaker"] == breaker).any()]
+    for i, breaker in enumerate(there):
+        for part, colour, name, shift in ((breaker, "control", "with it", 0.13), (mended, "costate", "without", -0.13)):
             group = rows[(rows["part"] == part) & (rows["breaker"] == breaker)]
-            shown = ((group["measured"], "o", -0.15, "bias"), (1 - group["cosine"], "^", 0.15, "1 - cosine"))
-            for values, marker, shift, what in shown:
-                look: dict[str, Any] = {"color": COLOURS[colour], "ms": 4.5, "alpha": 0.5}
-                label = f"{what}, {name}"
-                axis.plot([i + shift] * len(group), values.clip(lower=_LEAST), marker, label=label, **look)
-    axis.axhline(limit, label="rounding limit", **EXACT)
-    axis.set(yscale="log", title="distance from kappa grad J", xticks=range(len(breakers)))
-    axis.set_xticklabels([textwrap.fill(name.replace(", lengths vary", ""), 9) for name in breakers], fontsize="small")
+            angles = np.degrees(np.arccos(group["cosine"].clip(-1, 1)))
+            look: dict[str, Any] = {"color": COLOURS[colour], "ms": 6, "alpha": 0.5}
+            axis.plot(angles, [len(there) - i + shift] * len(group), "o", label=name, **look)
+    axis.axvline(0, label="exact (kappa grad J)", **EXACT)
+    names = [name.replace(", lengths vary", "") for name in there]
+    axis.set_yticks([len(there) - i for i in range(len(there))], names, fontsize="small")
+    axis.set(xlim=(-6, 180), xticks=(0, 45, 90, 135, 180), ylim=(0.4, len(there) + 0.6))
+    axis.set(xlabel="angle to grad J (degrees)", title="what turns the update")
     return axis
 
 
 def drift_panel(axis: Any, drift: pd.DataFrame) -> Any:
-    """What the update adds to the drift of both mean lengths, one point a policy; grey: where free logits would lie."""
+    """What the update adds to the drift of both mean lengths, a row for each policy; right of the dashed 0 is longer."""
     added = with_columns(drift, "class").assign(added=drift["measured"] - drift["target"])
+    title = "1/|o| and lengths"
     if drift.empty:
-        return no_rows(axis, "1/|o|: drift of E|o| added")
+        return no_rows(axis, title)
     table = added.pivot_table(index=["world", "seed", "ascended"], columns="class", values="added")
-    table = table.reindex(columns=["success", "failure"])
-    axis.plot(table["success"], table["failure"], "o", color=COLOURS["control"], ms=6, alpha=0.6)
-    axis.set_xscale("symlog", linthresh=_LINEAR)
-    axis.set_yscale("symlog", linthresh=_LINEAR)
-    size = 2 * float(table.abs().max().max())
-    least = min(-2 * _LINEAR, 2 * float(table["failure"].min()))
-    axis.set(xlim=(-size, size), ylim=(least, size), xlabel="of the successes", ylabel="of the failures")
-    axis.fill_between([-size, 0], 0, size, color="0.88", zorder=0)
-    axis.axhline(0, **EXACT)
+    table = table.reindex(columns=["success", "failure"]).sort_values("failure").reset_index(drop=True)
+    look: dict[str, Any] = {"color": COLOURS["control"], "ms": 6, "mew": 1.3}
+    axis.hlines(table.index, table.min(axis=1), table.max(axis=1), color=COLOURS["control"], lw=1, alpha=0.5)
+    axis.plot(table["success"], table.index, "o", mfc="white", label="successes", **look)
+    axis.plot(table["failure"], table.index, "s", label="failures", **look)
     axis.axvline(0, **EXACT)
-    axis.set_title("1/|o|: drift of E|o| added")
-    axis.set_xticks((-10, -0.1, 0, 0.1, 10), ("-10", "-0.1", "0", "0.1", "10"))
+    if (table["failure"] > 0).all():
+        title = "1/|o| lengthens failures"
+    size = 2 * float(table.abs().max().max())
+    axis.set_xscale("symlog", linthresh=_LINEAR)
+    axis.set_xticks([-10, -1, 0, 1, 10], ["-10", "-1", "0", "1", "10"])
+    axis.set(xlim=(min(-2 * _LINEAR, 2 * float(table.min().min())), size), yticks=[], title=title)
+    axis.set(xlabel="added to drift of E|o|", ylabel="policies", ylim=(-0.6, len(table) - 0.4))
     return axis
 
 
 def weight_panel(axis: Any, weights: pd.DataFrame) -> Any:
-    """Mean weight against return for the first policy, one line a group size; dashed: the weight of an unbiased update."""
+    """Mean weight of a return less the straight line that is nearest to it, for the first policy, by group size; dashed: 0."""
+    title = "std and weights"
     if weights.empty:
-        return no_rows(axis, "weight of a return (std)")
+        return no_rows(axis, title)
     first = weights[(weights["seed"] == weights["seed"].min()) & (weights["ascended"] == weights["ascended"].min())]
-    colours = ("costate", "score", "score_value")
+    if (first["measured"] - first["target"]).abs().max() > 1e-9:
+        title = "std bends the weights"
     for i, (G, group) in enumerate(first.groupby("group")):
         group = group.sort_values("target")
-        look: dict[str, Any] = {"color": COLOURS[colours[i]], "ms": 5, "lw": 1}
-        axis.plot(group["target"], group["measured"], "-" + MARKERS[i], label=f"G = {G}", **look)
-    line = first["target"].sort_values()
-    axis.plot(line, line, **EXACT)
-    axis.legend(loc="best", fontsize="small")
-    axis.set(xlabel="R - V", ylabel="mean weight, in units of its slope", title="weight of a return (std)")
+        look: dict[str, Any] = {"color": COLOURS["control"], "alpha": 1 - 0.3 * i, "ms": 5, "lw": 1.2}
+        axis.plot(group["target"], group["measured"] - group["target"], "-" + MARKERS[i], label=f"G = {G}", **look)
+    axis.axhline(0, **EXACT)
+    axis.set(xlabel="R - V", ylabel="weight - straight line", title=title)
     return axis

@@ -1,85 +1,59 @@
-"""Updates on rows of another policy: cosines, silenced tokens, and the angle against the distance between the policies."""
+"""Updates on rows of another policy: the angle to the gradient, learner by learner, at inner steps and on stale rows."""
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from figures.drawing.panels import legend_above, no_rows, with_columns
-from figures.drawing.style import COLOURS, EXACT
+from figures.drawing.panels import no_rows, with_columns
+from figures.drawing.style import heatmap
 
-_LOOKS = {
-    "reinforce": ("reference", "o"),
-    "importance": ("costate", "s"),
-    "dr_grpo": ("score_value", "^"),
-    "grpo": ("score", "D"),
-    "dapo": ("score_best", "v"),
-    "gspo": ("control", "P"),
-    "cispo": ("critic", "X"),
-}
+LEARNERS = ("whole row", "reinforce", "importance", "cispo", "dapo", "dr_grpo", "grpo", "gspo")
+_EXACT = 1e-5  # degrees: smaller angles are rounding
 
 
-def draw_off_policy(figure: Any, inner: pd.DataFrame, stale: pd.DataFrame, moved: pd.DataFrame) -> None:
-    """Four panels: cosines and silenced tokens at inner steps, cosines on stale rows, angles against distance.
+def draw_off_policy(figure: Any, inner: pd.DataFrame, stale: pd.DataFrame) -> None:
+    """Two tables of angles: a row for each learner, a column for each inner step, or for each age of the rows.
 
     Args:
         figure: where to draw.
-        inner: rows of inner steps, with the columns step, cosine and silenced.
-        stale: rows of older policies, with the columns age and cosine.
-        moved: rows whose `measured` is a sine, with the distance TV.
+        inner: rows of inner steps, with the columns learner, step, cosine and silenced.
+        stale: rows of older policies, with the columns learner, age and cosine.
     """
-    (first, second), (third, fourth) = figure.subplots(2, 2)
-    inner, stale = with_columns(inner, "step"), with_columns(stale, "age")
-    inner_panel(first, inner)
-    clip_panel(second, inner)
-    stale_panel(third, stale)
-    angle_panel(fourth, moved)
-    legend_above(figure, first)
+    left, right = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
+    inner, stale = with_columns(inner, "step", "silenced"), with_columns(stale, "age").assign(silenced=0.0)
+    angle_table(left, inner.assign(at=inner["step"] + 1), "at")
+    left.set(title="angle to grad J in degrees (*: a clip acts)", xlabel="inner step on the same rows", ylabel="")
+    angle_table(right, stale, "age")
+    right.set(title="the same on stale rows", xlabel="age of the rows (steps of ascent)", ylabel="")
 
 
-def _draw_learners(axis: Any, rows: pd.DataFrame, x: str, y: str, **options: Any) -> None:
-    """The column y against x, one line for each learner."""
+def angle_table(axis: Any, rows: pd.DataFrame, x: str) -> Any:
+    """Angles between mean update and gradient in degrees, blue along it and red against it; a star where a clip acts.
+
+    Args:
+        axis: where to draw.
+        rows: with the columns learner, cosine, silenced (share of tokens that a clip has silenced) and x.
+        x: the column whose values stand side by side.
+    """
     if rows.empty:
-        no_rows(axis)
-    for name, (colour, marker) in _LOOKS.items():
-        learner = rows[rows["learner"] == name]
-        size = 10 if name == "dr_grpo" else 6
-        axis.plot(
-            learner[x], learner[y], marker=marker, color=COLOURS[colour], ms=size, alpha=0.85, label=name, **options
-        )
-
-
-def inner_panel(axis: Any, rows: pd.DataFrame) -> Any:
-    """Cosine to the gradient at every inner step on the same rows."""
-    _draw_learners(axis, rows.assign(at=rows["step"] + 1), "at", "cosine")
-    axis.axhline(1, label="exact", **EXACT)
-    axis.set_xticks(sorted(set(rows["step"] + 1)))
-    axis.set(xlabel="inner step on the same rows", ylabel="cosine to grad J", title="inner steps", ylim=(None, 1.04))
+        return no_rows(axis)
+    learners = [name for name in LEARNERS if name in set(rows["learner"])]
+    tables = (rows.pivot_table(index="learner", columns=x, values=of, dropna=False) for of in ("cosine", "silenced"))
+    cosines, silenced = (table.reindex(index=learners) for table in tables)
+    angles = cosines.clip(-1, 1).map(lambda cosine: float(np.degrees(np.arccos(cosine))))
+    texts = angles.map(_in_words) + silenced.reindex(columns=angles.columns).gt(0).map({True: "*", False: ""}.get)
+    angles.columns = [f"{value:g}" for value in angles.columns]
+    look = {"annot_kws": {"fontsize": "small"}, "cbar": False, "linewidths": 1}
+    heatmap(angles, axis, annot=texts, fmt="", cmap="RdBu_r", vmin=0, vmax=180, **look)
+    axis.tick_params(axis="y", rotation=0)
     return axis
 
 
-def clip_panel(axis: Any, rows: pd.DataFrame) -> Any:
-    """Share of tokens whose slope the clip sets to 0, at every inner step."""
-    _draw_learners(axis, rows.assign(at=rows["step"] + 1), "at", "silenced")
-    axis.set_xticks(sorted(set(rows["step"] + 1)))
-    title = "silenced by the clip"
-    axis.set(xlabel="inner step on the same rows", ylabel="share of tokens", title=title, ylim=(-0.03, 1))
-    return axis
-
-
-def stale_panel(axis: Any, rows: pd.DataFrame) -> Any:
-    """Cosine to the gradient against the age of the rows."""
-    _draw_learners(axis, rows.sort_values("age"), "age", "cosine")
-    axis.axhline(1, **EXACT)
-    axis.set(
-        xscale="log", xlabel="age of the rows (steps of exact ascent)", ylabel="cosine to grad J", title="stale rows"
+def _in_words(angle: float) -> str:
+    """0 for rounding, two digits otherwise; "" where there is none."""
+    if np.isnan(angle):
+        return ""
+    return (
+        "0" if angle < _EXACT else f"{angle:.1g}" if angle < 0.1 else f"{angle:.1f}" if angle < 10 else f"{angle:.0f}"
     )
-    axis.set_ylim(None, 1.04)
-    return axis
-
-
-def angle_panel(axis: Any, rows: pd.DataFrame) -> Any:
-    """Sine of the angle to the gradient against the distance from the policy that drew the rows."""
-    _draw_learners(axis, rows, "TV", "measured", linestyle="")
-    axis.set(xscale="log", yscale="log", title="direction lost, all worlds")
-    axis.set(xlabel="total variation between the policies", ylabel="sine of the angle to grad J")
-    return axis

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from figures.drawing.scales import log_with_zero
 from figures.drawing.style import COLOURS, EXACT, MARKERS
 from figures.harness.statistics import critical_value
 
@@ -129,11 +130,10 @@ def gap_panel(
     parts: Mapping[str, tuple[str, str]],
     limit: float,
     *,
-    least: float = 1e-17,
     names: Mapping[str, str] | None = None,
     size: float = 5,
 ) -> Any:
-    """Relative gaps on a log scale under the dashed limit of rounding: what is exact stays below it, a control does not.
+    """Relative gaps and the dashed limit of rounding, log scale with 0: what is exact stays below it, a control does not.
 
     Args:
         axis: where to draw.
@@ -141,7 +141,6 @@ def gap_panel(
         x: the column along the axis; text is placed at 0, 1, 2, ... in its order.
         parts: part -> (name of its colour, marker), in the order of the legend.
         limit: the tolerance that the gaps are judged by.
-        least: smaller gaps, 0 among them, are drawn here.
         names: part -> what the legend calls it, where that is not the part's own name.
         size: of the markers, in points.
     """
@@ -155,17 +154,20 @@ def gap_panel(
         at = group[x] if places is None else [places.index(v) + 0.15 * (i - (len(parts) - 1) / 2) for v in group[x]]
         axis.plot(
             at,
-            group["measured"].clip(lower=least),
+            group["measured"],
             marker,
             color=COLOURS[colour],
             ms=size,
             alpha=0.6,
             label=(names or {}).get(part, part),
         )
-    axis.axhline(limit, label="rounding limit", **EXACT)
-    axis.set_yscale("log")
+    axis.axhline(limit, **EXACT)
+    log_with_zero(axis, [*rows["measured"], limit])
+    where = {"transform": axis.get_yaxis_transform(), "ha": "right", "va": "bottom", "fontsize": "small"}
+    axis.text(0.98, limit, "rounding limit", **where)
     if places is not None:
         axis.set_xticks(range(len(places)), places)
+        axis.set_xlim(-0.6, len(places) - 0.4)
     return axis
 
 

@@ -12,7 +12,8 @@ from agents.sampling.rollout import rollout
 from envs.linear_quadratic import LinearQuadratic, random_system, scalar
 from envs.noise import Noise
 from envs.stacked_history import stack_history
-from figures.measures.rollouts import costates_of
+from figures.harness.statistics import Estimate
+from figures.measures.rollouts import costates_of, fixed_start, sampled
 from theory.continuous.attention import AttentionSplit, attention_split, history_gain, stacked_noise
 from theory.continuous.costates import autograd_costates
 from theory.continuous.lyapunov import second_moments
@@ -92,6 +93,39 @@ def costates_by_path(system: AttentionSystem, noise: Noise) -> PathCostates:
     lifted = rollout(system.stacked, system.memory, stacked_noise(noise, system.stacked.n))
     slots = autograd_costates(lifted.returns, lifted.state_probe, world.gamma)
     return PathCostates(whole, world.gamma * slots[:, 1:, n : 2 * n], closed, lifted.states.detach())
+
+
+class MeanCostates(NamedTuple):
+    """Costates from one start state, times 0 ... T-1: sampled means, and what they must be.
+
+    Attributes:
+        sampled: with attention open and closed, (2, T, n).
+        exact: the same, (2, T, n); with attention open the value gradient at the mean history.
+        attention: the part of the value gradient that comes through attention, (T, n).
+    """
+
+    sampled: Estimate
+    exact: Tensor
+    attention: Tensor
+
+
+def mean_costates(system: AttentionSystem, samples: int, rng: torch.Generator, device: str) -> MeanCostates:
+    """Return the mean costates of paths that start one standard deviation from 0 in every component."""
+    world, T = system.world, system.world.horizon or 1
+    start = system.Sigma[0].diagonal()[: world.n].sqrt()
+    policies = (system.policy, ClosedPath(system.policy, "past"))
+
+    def costates(noise: Noise) -> Tensor:
+        fixed = fixed_start(noise, start.to(noise.s_0))
+        return torch.stack([costates_of(world, policy, fixed)[0][:, :T] for policy in policies], 1)
+
+    quiet = Noise(start[None], start.new_zeros(1, T, world.m), start.new_zeros(1, T, world.n)).to(device)
+    history = costates_by_path(system, quiet).history[0, :T].cpu()  # all is linear: the path without noise is the mean
+    open_, attention, closed = (
+        -2 * torch.einsum("tij,tj->ti", P[:T], history)
+        for P in (system.exact.total, system.exact.attention, system.exact.closed)
+    )
+    return MeanCostates(sampled(world, T, samples, rng, device, costates), torch.stack([open_, closed]), attention)
 
 
 def transformer_world(process_noise: bool) -> LinearQuadratic:

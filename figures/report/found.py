@@ -81,8 +81,9 @@ FOUND = {
     ),
     "entropy_knobs": Found(
         "Lower entropy does not mean a smaller error of the attention costate.",
-        "Lowering the entropy raises the error of many policies before it falls, both by temperature and by an offset. The "
-        "bound ranks the error far better than entropy does.",
+        "Lowering the entropy raises the error of many policies before it falls, both by temperature and by an offset. This is "
+        "so for E1 with a hidden readout, and for the value gradient itself, which is what E1 misses of a token reward. The "
+        "bound ranks the error better than entropy does, by far where temperature lowers it.",
     ),
     "attention_transport": Found(
         "With all attention edges closed to autograd, the prompt keeps the covariance of its own step and nothing else.",
@@ -97,8 +98,8 @@ FOUND = {
     "error_map": Found(
         "Sampling gap and entropy alone do not control the error of the attention costate.",
         "No constant for a world that is fitted to random policies serves policies that are sharpened by temperature or "
-        "trained. The missing factor is the diameter of the slopes times the range of the values; the bound that has it is "
-        "never exceeded.",
+        "trained, whether the costate is E1 at alpha < 1, E1b, or E1 with a hidden readout. The missing factor is the diameter "
+        "of the slopes times the range of the values; the bound that has it is never exceeded.",
     ),
     "large_vocabulary": Found(
         "The diameter bound holds at every size of the vocabulary, but probabilities alone do not set the error.",

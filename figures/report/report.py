@@ -61,6 +61,7 @@ def write_report(verdicts: list[Verdict], out: Path, known: tuple[Question, ...]
         questions=known or questions(),
         relation=relation,
         error_rate=ERROR_RATE,
+        explorer=(out / "explorer.html").exists(),
     )
     path = out / "report.html"
     write_atomically(path, page)

@@ -40,7 +40,8 @@ def test_fields_may_be_changed_and_settings_chosen(capsys):
     )
     assert set(run.rows["knob"]) == {"temperature"}
     assert set(run.rows["temperatures"]) == {"0.2,1,5"}
-    assert len(run.rows[(run.rows["part"] == "sweep") & (run.rows["world"] == "lock")]) == 3
+    sweep = run.rows[(run.rows["part"] == "sweep") & (run.rows["world"] == "lock")]
+    assert sweep.groupby("costate").size().to_dict() == {"E1 = 0": 3, "hidden readout": 3}
     for bad, told in [({"temperature": 3}, "did you mean temperatures"), ({"seeds": "two"}, "whole number")]:
         with pytest.raises(costate.InputError, match=told):
             costate.run_claim("entropy_knobs", **bad)

@@ -1,7 +1,8 @@
 """The value gradient minus the attention costate, term by term, and the four tiers of its bound.
 
 `grad V_alpha = E[E1] + sum_k gamma^k E[Cov_{a~pi_k}(w_k(a), Q_k(a))]`, where `w_k(a) = d z_k(a) / d delta` is the total
-derivative of the logits (already divided by the temperature) at fixed sampled tokens. Times count from the prompt.
+derivative of the logits (already divided by the temperature) at fixed sampled tokens. Times count from the prompt. The same
+holds for E1b if the reward that is paid for `a` itself is taken from `Q_k(a)`.
 
 Theory page, section 3: "The exact split of the value gradient".
 """
@@ -18,6 +19,7 @@ from envs.policy import TokenPolicy
 from envs.record import short_repr
 from envs.token_mdp import TokenMDP
 from theory.tokens.diameter import diameter
+from theory.tokens.environment import paid
 from theory.tokens.forward_mode import logit_slopes
 from theory.tokens.prefix_tree import Roots, Tree, grow
 from theory.tokens.softmax_bounds import (
@@ -117,12 +119,40 @@ def error_split(
         InputError: alpha lies outside [0, 1], the site is unknown, or the trees need more than the budget.
     """
     tree = grow(world, policy, alpha, (site,), budget=budget, roots=roots)
-    path = node_gradients(tree, path_surrogate(tree), site)[0]
-    score = node_gradients(tree, score_surrogate(tree), site)[0]
-    kept = slice(None) if whole_prompt else slice(-1, None)
     slopes = logit_slopes(world, policy, alpha, site, whole_prompt, roots, budget)
-    sampling, tiers = _terms(tree, slopes)
-    total, attention = ((g[:, kept].flatten(1)).detach() for g in (path + score, path))
+    return split_of_tree(tree, slopes, alpha, site, whole_prompt)
+
+
+def split_of_tree(
+    tree: Tree,
+    slopes: list[Float[Tensor, "_ V D"]],
+    alpha: float,
+    site: str,
+    whole_prompt: bool = False,
+    own_token_averaged: bool = False,
+) -> ErrorSplit:
+    """The split from a tree and the slopes of its logits, which worlds that differ in their rewards alone have in common.
+
+    Args:
+        tree: with every token followed and leaves at the site.
+        slopes: of all logits (`theory.tokens.forward_mode.logit_slopes`).
+        alpha: with which both were made.
+        site: where in the network delta is added.
+        whole_prompt: whether the slopes are those of a delta at all positions of the prompt.
+        own_token_averaged: take E1b in the place of E1: `attention`, error, sampling terms and tiers are then those of E1b.
+
+    Returns:
+        The split at every root of the tree.
+    """
+    kept = slice(None) if whole_prompt else slice(-1, None)
+    path, score = (node_gradients(tree, f(tree), site)[0] for f in (path_surrogate, score_surrogate))
+    attention, Q = path, tree.Q
+    if own_token_averaged:
+        attention = node_gradients(tree, path_surrogate(tree, own_token_averaged=True), site)[0]
+        own = [paid(tree.world, k, level.belief, level.heard, level.u) for k, level in enumerate(tree.levels)]
+        Q = [q - r.detach() for q, r in zip(tree.Q, own, strict=True)]
+    sampling, tiers = _terms(tree, slopes, Q)
+    total, attention = ((g[:, kept].flatten(1)).detach() for g in (path + score, attention))
     H, G, gap = (_mean_over_steps(tree, f) for f in (entropy, gini, lambda p: sampling_gap(p, alpha)))
     return ErrorSplit(total, attention, sampling, tiers, H, G, gap)
 
@@ -145,10 +175,10 @@ def _expected(tree: Tree, k: int, values: Tensor) -> Tensor:
     return (share * values).reshape(len(roots), -1, *values.shape[1:]).sum(1)
 
 
-def _terms(tree: Tree, slopes: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """Sampling terms (H, prompts, D) and tiers (4, prompts)."""
+def _terms(tree: Tree, slopes: list[Tensor], values: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """Sampling terms (H, prompts, D) and tiers (4, prompts) of the values after each edge."""
     terms, tiers = [], []
-    for k, (level, w, Q) in enumerate(zip(tree.levels, slopes, tree.Q, strict=True)):
+    for k, (level, w, Q) in enumerate(zip(tree.levels, slopes, values, strict=True)):
         pi, discount = level.pi.detach(), tree.world.gamma**k
         cov = covariance(pi, w, Q)
         reach = diameter(w) * oscillation(Q)

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from agents.policies.linear import ClosedPath
 from envs.noise import Noise
-from figures.drawing.panels import deviations_panel, legend_above
-from figures.drawing.style import COLOURS, EXACT
+from figures.drawing.attention_path import ATTENTION, CLOSED, DYNAMICS, OPEN, draw_attention_path
+from figures.drawing.panels import with_columns
 from figures.harness.claim import Claim, Part, Preset
 from figures.harness.rows import Row, equals, report
-from figures.measures.memory_policies import AttentionSystem, attention_system, costates_by_path
+from figures.measures.memory_policies import AttentionSystem, attention_system, costates_by_path, mean_costates
 from figures.measures.rollouts import costates_of, residual_moments, sampled
 from theory.continuous.attention import mean_costate_norm, mean_costate_size
 
@@ -22,6 +22,7 @@ _SEEN = -1.0  # from this pull on the closed path's exact bias exceeds 5 %, and 
 _TOTAL, _ATTENTION, _CLOSED = "total", "attention path", "attention closed"
 _TAKEN, _BIAS, _EXACT = "closed path taken for the gradient", "size of the bias", "exact size"
 _CLOSED_BIAS = "bias of the closed path"
+_SHOWN, _FEW = "mean costate from one start", 4_000  # paths of the picture
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,8 @@ def measure(setting: AttentionPathSetting, rng: torch.Generator, device: str) ->
         for i, part in enumerate(maps):
             judged = part != _TAKEN or setting.pull >= _SEEN
             rows += equals(part, estimates[4 * t + i], 0.0, size, judged=judged, **shared)
-    return rows + _bias_rows(setting, system, rng, device) + _exact_rows(setting, system)
+    rows += _bias_rows(setting, system, rng, device) + _exact_rows(setting, system)
+    return rows + _shown_rows(setting, system, rng, device)
 
 
 def _bias_rows(setting: AttentionPathSetting, system: AttentionSystem, rng: torch.Generator, device: str) -> list[Row]:
@@ -95,28 +97,22 @@ def _exact_rows(setting: AttentionPathSetting, system: AttentionSystem) -> list[
     return rows
 
 
+def _shown_rows(setting: AttentionPathSetting, system: AttentionSystem, rng: torch.Generator, device: str) -> list[Row]:
+    """Mean costates along paths from one start state, and the parts of the value gradient there, for the picture."""
+    sampled, exact, attention = mean_costates(system, min(setting.samples, _FEW), rng, device)
+    rows, shared = list[Row](), {"pull": setting.pull}
+    for kind, i in ((OPEN, 0), (CLOSED, 1)):
+        rows += report(_SHOWN, sampled[i], exact[i], labels={**shared, "shown": kind}, axes=("t", "i"))
+    for kind, part in ((DYNAMICS, exact[0] - attention), (ATTENTION, attention)):
+        rows += report(_SHOWN, part, part, labels={**shared, "shown": kind}, axes=("t", "i"))
+    return rows
+
+
 def draw(rows: pd.DataFrame, figure: Any) -> None:
-    """Left: exact sizes of both paths in time. Middle: deviations of all parts. Right: bias of the closed path."""
-    left, middle, right = figure.subplots(1, 3)
-    rows = rows.assign(share=rows["measured"] / rows["scale"])
-    sizes, plain = rows[rows["part"] == _EXACT], rows[rows["pull"] == 0.0]
-    for name, colour in {"dynamics path": "dynamics", _ATTENTION: "attention"}.items():
-        group = sizes[(sizes["path"] == name) & (sizes["pull"] == 0.0)]
-        left.plot(group["t"], group["share"], "--", color=COLOURS[colour], lw=2, label=f"{name} (exact)")
-    left.set(title="size of the parts, pull 0", xlabel="time t", ylim=(0, None))
-    left.set_ylabel("share of |grad V| (root mean square)")
-    shown = {_TOTAL: "attention open", _TAKEN: "attention closed"}
-    named = plain[plain["part"].isin(list(shown))].replace({"part": shown})
-    deviations_panel(middle, named, "t", rows[rows["part"] == _TOTAL])
-    middle.set(title="deviation from grad V, pull 0", xlabel="time t", ylabel="standard errors (symlog)")
-    exact = sizes[(sizes["path"] == _CLOSED_BIAS) & (sizes["t"] == 0)].sort_values("pull")
-    right.plot(exact["pull"], exact["share"], **EXACT)
-    bias = rows[rows["part"] == _BIAS]
-    style = {"fmt": "x", "color": COLOURS["closed"], "ms": 6, "mew": 1.5, "capsize": 2}
-    right.errorbar(bias["pull"], bias["share"], 2 * bias["standard_error"] / bias["scale"], **style)
-    right.set(title="bias of the closed path, t = 0", xlabel="pull of the past (attention score)", ylim=(0, None))
-    right.set_ylabel("share of |grad V|")
-    legend_above(figure, left, middle)
+    """The costate along one path and its two parts; the same with attention closed; the bias of that by strength."""
+    rows = with_columns(rows, "shown", "path", "i")
+    exact = rows[(rows["part"] == _EXACT) & (rows["path"] == _CLOSED_BIAS) & (rows["t"] == 0)]
+    draw_attention_path(figure, rows[rows["part"] == _SHOWN], rows[rows["part"] == _BIAS], exact)
 
 
 CLAIM = Claim(
@@ -129,10 +125,10 @@ CLAIM = Claim(
     assumptions=("A1", "A2", "A4", "A5"),
     must_hold="Position-attention policies, all attention strengths: total, attention part, closed path",
     must_fail="The costate with attention to the past closed, taken for the value gradient",
-    how_to_read="Left, the exact size of what comes through the dynamics and through later actions that look back (the two may "
-    "overlap). Middle, blue dots (attention open) must stay in the grey band around the dashed exact value, "
-    "most orange crosses (attention closed) leave it; right, their bias (dashed exact, crosses measured) grows with"
-    " the attention to the past.",
+    how_to_read="Left, the value gradient along the mean path from one start (dashed) is the sum of what comes through the "
+    "dynamics (yellow) and through later actions that look back (green); mean costates (blue) lie on it. Middle, "
+    "with attention to the past closed to autograd (orange) they miss it. Right, how much they miss, by how "
+    "strongly the policy looks back (attention score of the past): crosses measured, dotted exact, 0 dashed.",
     parts=(
         Part(_TOTAL, "claim", "holds"),
         Part(_ATTENTION, "claim", "holds"),

@@ -10,6 +10,7 @@ import torch
 from agents.policies.linear import LinearPolicy
 from envs.noise import draw_noise
 from figures.drawing.panels import legend_above
+from figures.drawing.scales import log_with_zero
 from figures.drawing.style import EXACT, MARKERS
 from figures.harness.claim import Claim, Part, Preset, knob
 from figures.harness.rows import Row, vanishes
@@ -80,12 +81,13 @@ def draw(rows: pd.DataFrame, figure: Any) -> None:
     for axis, name in zip(axes, names, strict=True):
         part = rows[rows["part"] == name]
         for marker, (system, group) in zip(MARKERS, part.groupby("system", sort=False), strict=False):
-            gaps, times = group["measured"].clip(lower=1e-18), group["t"] / max(group["t"].max(), 1)
+            gaps, times = group["measured"], group["t"] / max(group["t"].max(), 1)
             axis.plot(times, gaps, marker + "-", ms=4, lw=0.8, label=system)
         for limit in part["tolerance"].unique():
             axis.axhline(limit, label="rounding limit", **EXACT)
-        axis.set(title=name, xlabel="time t / T", yscale="log")
-    axes[0].set_ylabel("largest relative gap (0 shown at 1e-18)")
+        axis.set(title=name, xlabel="time t / T")
+    log_with_zero(axes[0], [*rows["measured"], *rows["tolerance"]], rounding=1e-19)
+    axes[0].set_ylabel("largest relative gap")
     legend_above(figure, axes[0])
 
 

@@ -111,7 +111,7 @@ def _gradient_rows(gradients: dict[str, Tensor], truth: Tensor, labels: Row) -> 
 
 
 def draw(rows: pd.DataFrame, figure: Any) -> None:
-    """Values and spreads above, cosines and relative gaps of the gradients below, all against the KL."""
+    """Relative gaps of the mean gradients, large; means and spreads of the estimates, small; all against the KL."""
     values = rows[rows["part"].isin((VALUES, K2_VALUE))]
     draw_estimators(figure, values, rows[rows["part"] == _SPREAD], rows[rows["part"] == _GRADIENT])
 
@@ -126,10 +126,10 @@ CLAIM = Claim(
     must_hold="k1 in the reward; k2 and k3 in the loss for the divergences at given prefixes that are theirs; E k1 = E k3 = KL",
     must_fail="k3 in the loss, and k2 in the loss beyond one step, as the gradient of KL(pi || ref); k2 and k3 in the reward; "
     "E k2 = KL",
-    how_to_read="Points are policies on lines away from their references in all worlds, joined for stop (2,4). Above, k1 and "
-    "k3 have the right mean, k2 near the reference only; k1 is the noisiest there. Below, only k1 in the reward (cosine 1, "
-    "gap 0) follows the gradient everywhere. In the loss (dotted) k1 does nothing; k2 and k3 come right near the "
-    "reference. In the reward (solid) k2 and k3 do nothing there (gap 1); further away they may raise the KL.",
+    how_to_read="Points are policies on lines away from their references in all worlds, joined for one of them. Left, how far "
+    "the mean gradient of each penalty is from that of the KL: only k1 in the reward is exact. In the loss (dotted) k1 "
+    "does nothing; k2 and k3 come right near the reference. In the reward (solid) k2 and k3 do nothing there; further away "
+    "they may be worse than no penalty. Right, as numbers k1 and k3 have the right mean; k1 is noisiest near the reference.",
     parts=(
         Part(K3, "claim", "fails", every="world"),
         *(Part(name, "control", "holds") for name in (K3_FORWARD, K1_REWARD, K1_LOSS, K2_GIVEN, K2_ONE)),
@@ -139,5 +139,5 @@ CLAIM = Claim(
     settings=settings,
     measure=measure,
     draw=draw,
-    height=7.5,
+    height=6.2,
 )

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from figures.drawing.normalisation import bias_panel, drift_panel, weight_panel
+from figures.drawing.normalisation import angle_panel, drift_panel, weight_panel
 from figures.drawing.panels import legend_above
 from figures.harness.claim import Claim, Part, Preset, knob
 from figures.harness.rows import Row, at_least, at_most, equals, report, vanishes
@@ -111,13 +111,13 @@ def _weights(case: BreakerCase, broken: ExpectedUpdate, labels: Row) -> list[Row
 
 
 def draw(rows: pd.DataFrame, figure: Any) -> None:
-    """Bias by breaker; drift of lengths under the update against the gradient; weight against return."""
+    """Angles by breaker; drift of lengths under the update against the gradient; weight against return."""
     left, middle, right = figure.subplots(1, 3, width_ratios=(1.35, 1, 1))
     drift = rows[(rows["part"] == _DRIFT) & (rows["breaker"] == LENGTH) & (rows["recipe"] == NO_STD)]
-    bias_panel(left, rows, BREAKERS, MENDED, _ROUNDING)
+    angle_panel(left, rows, BREAKERS, MENDED)
     drift_panel(middle, drift)
     weight_panel(right, rows[rows["part"] == _WEIGHT])
-    legend_above(figure, left)
+    legend_above(figure, left, middle, right)
 
 
 CLAIM = Claim(
@@ -130,10 +130,10 @@ CLAIM = Claim(
     must_hold="The same recipes with the breaker removed; the objective that is climbed instead, by central differences",
     must_fail="1/|o| and group token mean with lengths that vary; std with dense rewards; clip after several steps; k3 "
     "in the loss",
-    how_to_read="One prompt, all exact. Left: bias (what no step size mends, circles) and 1 - cosine (triangles) of every "
-    "recipe and policy, orange with the breaker, blue without: blue must stay under the dashed rounding limit. Middle: 1/|o| "
-    "makes failures longer; successes get shorter only where every completion is free (grey), a shared network mostly "
-    "carries them along. Right: with std the mean weight of a return is no straight line (dashed: unbiased).",
+    how_to_read="One prompt, all exact; every mark is a recipe and a policy. Left, the angle between mean update and gradient "
+    "with each ingredient (orange) and without it (blue, on the dashed line). Middle, what 1/|o| adds to the "
+    "drift of mean lengths: were every completion free, successes would get shorter, but a shared network mostly "
+    "carries them along. Right, with std the mean weight of a return is no straight line (dashed: unbiased).",
     parts=(
         *(Part(breaker, "claim", "fails", every="case") for breaker in BREAKERS),
         Part(MENDED, "control", "holds"),

@@ -115,12 +115,12 @@ def _stale(setting: OffPolicyStepsSetting, world: TokenMDP, policy: TokenPolicy)
 
 
 def draw(rows: pd.DataFrame, figure: Any) -> None:
-    """Cosines against inner step and age, silenced tokens, and the angle against the distance between the policies."""
-    rows = with_columns(rows, "step", "TV", "cosine", "silenced", "learner")
-    rows = rows[(rows["learner"] != "whole row") & ~rows["part"].isin((LAST, EARLIER, CLIP, NO_CLIP))]
-    shown = rows[(rows["world"] == STOP) & (rows["seed"] == rows["seed"].max())]
-    moved = rows[(rows["TV"] > 0) & (rows["measured"] > _ROUNDING)]
-    draw_off_policy(figure, shown[shown["step"].notna()], shown[shown["part"] == STALE], moved)
+    """Angles to the gradient at inner steps and on stale rows, in the world whose completions have many lengths."""
+    rows = with_columns(rows, "step", "cosine", "learner")
+    rows = rows[rows["cosine"].notna() & ~rows["part"].isin((LAST, EARLIER))]
+    world = STOP if (rows["world"] == STOP).any() else rows["world"].iloc[0]
+    shown = rows[(rows["world"] == world) & (rows["seed"] == rows["seed"].max())]
+    draw_off_policy(figure, shown[shown["step"].notna()], shown[shown["step"].isna()])
 
 
 CLAIM = Claim(
@@ -133,11 +133,11 @@ CLAIM = Claim(
     must_hold="The first step; all steps with the whole completion's weight; token weights in a world of one token, and at the "
     "last token of any; a clip silences no token at the first step and some later",
     must_fail="Later inner steps and stale rows, for every learner; token weights at the first of several tokens",
-    how_to_read="Above, stop (2,3): exact mean updates while the policy moves away from its rows, and how many tokens that "
-    "have an advantage no longer count. Once tokens pass the clip, the rest of the batch pulls back: the update may point "
-    "against the gradient (at G = 3 grpo is a multiple of dr_grpo). Below left, rows of older policies; right, the angle to "
-    "the gradient against the distance from the policy that drew the rows. dapo, gspo and cispo start below 1 by their "
-    "length factors. Weights of whole completions stay exact (dashed).",
+    how_to_read="Angles between exact mean updates and the gradient, 0 along it, 180 against it, in one world (stop (2,3), "
+    "completions of several lengths, where it was run). Left, the policy moves away from its rows; at a star the "
+    "clip silences tokens, and the rest of the batch may pull against the gradient (at G = 3 grpo is a multiple "
+    "of dr_grpo). Right, rows of older policies. dapo, gspo and cispo do not start at 0 because of their length "
+    "factors; weights of whole rows stay exact.",
     parts=(
         *(Part(name, "claim", "fails", every="learner") for name in (LATER, STALE)),
         *(Part(name, "control", "holds") for name in (FIRST, WHOLE, ONE_TOKEN, ONE_WINNER, LAST, CLIP, NO_CLIP)),
@@ -146,5 +146,4 @@ CLAIM = Claim(
     settings=settings,
     measure=measure,
     draw=draw,
-    height=7.5,
 )

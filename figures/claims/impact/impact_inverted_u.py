@@ -85,7 +85,7 @@ def draw(rows: pd.DataFrame, figure: Any) -> None:
     curves = rows[rows["part"] == "curve"]
     for line, corpus in zip(axes, shown, strict=True):
         here = curves[curves["corpus"] == corpus]
-        known_panel(line[0], rows[rows["corpus"] == corpus], f"pretraining, corpus: {corpus}")
+        known_panel(line[0], rows[rows["corpus"] == corpus], f"corpus: {corpus}")
         gain_panel(line[1], here[here["recipe"] == MAIN], "budget", f"{MAIN}, by RL updates")
         largest = here[here["budget"] == here["budget"].max()]
         gain_panel(line[2], largest, "recipe", f"after {value_of(largest, 'budget', 0):.0f} updates")

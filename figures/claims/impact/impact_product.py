@@ -37,7 +37,7 @@ NORM, FLAT = "norm of the costate x each headroom: predicts as well", "J, H or 1
 NORM_GAP = "norm of the costate x each headroom: left-out error less that of P(1-P)"  # reported
 # maker of the rows, part, scores, predictors, the rivals of each, target of the difference
 _Difference = tuple[Callable[..., list[Row]], str, Scored, tuple[str, ...], tuple[str, ...], float]
-# predictor -> name of its colour
+# predictor -> name of its colour; all are in the rows, and the first and the null model in the picture
 SHOWN = {CRITERION: "score_value", "costate x ball": "control", "spread": "score", POWER: "score_best"}
 
 
@@ -91,17 +91,18 @@ def _by_optimiser(study: pd.DataFrame) -> list[Row]:
 
 
 def draw(rows: pd.DataFrame, figure: Any) -> None:
-    """Gain along pretraining with predictions, predictions against gains, and all predictors with all scores."""
+    """The law above: gains along pretraining with their prediction, and each gain against it; below, all predictors."""
     rows = with_columns(rows, "corpus", "largest", "tokens")
-    curves = rows[rows["part"] == "curve"]
+    curves, scores = rows[rows["part"] == "curve"], rows[(rows["recipe"] == MAIN) & rows["largest"].eq(True)]
     shown = two_corpora(list(dict.fromkeys(rows["corpus"].dropna()))) or [CLEAN]
     places, below, free = product_places(figure, len(shown))
     *axes, left_out = [figure.add_subplot(place) for place in places]
     for axis, corpus in zip(axes, shown, strict=True):
-        curves_panel(axis, curves[curves["corpus"] == corpus], SHOWN, f"{MAIN}, corpus: {corpus}")
+        predictors = {CRITERION: SHOWN[CRITERION], "spread": "control"}
+        curves_panel(axis, curves[curves["corpus"] == corpus], predictors, f"{MAIN}, corpus: {corpus}")
     left_out_panel(left_out, rows[rows["part"] == "point"])
     legend_above(figure, axes[0])
-    scores_panel(figure, below, rows[(rows["recipe"] == MAIN) & rows["largest"].eq(True)], list(SCORES), free)
+    scores_panel(figure, below, scores, (ERROR, RANK), CRITERION, free)
 
 
 CLAIM = claim_on_runs(
@@ -117,11 +118,11 @@ CLAIM = claim_on_runs(
     must_fail="with the costate's norm in the place of signal-to-noise each of the four products predicts as well (to "
     "0.02); with the exact gradient and plain SGD the product ranks better than P(1-P) (clean corpus); J, H, 1 - J or "
     "the entropy law alone predict a tenth of the spread of the gain",
-    how_to_read="Above, the gain along pretraining with four predictions laid over it, each a line a x + b fitted to "
-    "all other trajectories; right, the first of them against what was measured (dashed: equal). Below, all "
-    "predictors, best left-out error on top (error relative to the mean gain's; dashed: 1), their rank correlations "
-    "with the gain, over all and within trajectories, and the gain from the checkpoint that they choose over that "
-    "from the best one (dashed: 1). Bars are two bootstrap standard errors.",
+    how_to_read="Above, the law: the measured gain along pretraining (bars: two standard errors) and its prediction, a line "
+    "a x + b in signal-to-noise x (pass@k - pass@1) that was fitted to all other trajectories; right, every gain against "
+    "that prediction (dashed: equal). Below, all predictors, best left-out error on top (relative to the mean gain's; dashed: "
+    "1), and their rank correlations with the gain; grey band: the one that is judged; bars are two bootstrap standard "
+    "errors. Two more scores are in the rows.",
     parts=(
         Part(FACTORS, "claim", "holds"),
         Part(NULL_MODELS, "claim", "holds"),
@@ -131,7 +132,7 @@ CLAIM = claim_on_runs(
         Part(FLAT, "control", "fails", every="predictor"),
     ),
     draw=draw,
-    height=10.5,
+    height=9.4,
     advice=advice,
     derive=derive,
 )

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from envs.world import InputError
 from figures.drawing.panels import legend_above
+from figures.drawing.scales import log_with_zero
 from figures.drawing.style import COLOURS, EXACT
 from figures.harness.claim import Claim, Part, Preset
 from figures.harness.rows import Row, report, vanishes
@@ -102,8 +103,10 @@ def draw(rows: pd.DataFrame, figure: Any) -> None:
     axes = figure.subplots(1, len(REWARDS), sharey=True)
     for axis, reward in zip(axes, REWARDS, strict=True):
         _draw_reward(axis, rows[rows["reward"] == reward])
-        axis.set(yscale="log", title=f"{reward} reward", xlabel="steps to go", ylim=(5e-4, 20))
-    axes[0].set_ylabel("|E - grad V| / |grad V|  (rms; 0 shown at 0.001)")
+        axis.set(title=f"{reward} reward", xlabel="steps to go")
+    gaps = rows[rows["part"].isin([part for parts, *_ in _SERIES.values() for part in parts])]["measured"]
+    log_with_zero(axes[0], [1.0, *gaps], rounding=_ROUNDING)
+    axes[0].set_ylabel("|E - grad V| / |grad V|  (rms)")
     legend_above(figure, axes[0])
 
 
@@ -111,13 +114,13 @@ def _draw_reward(axis: Any, rows: pd.DataFrame) -> None:
     """Every policy, the medians as bars, and the mean cosine at the prompt in words."""
     for i, (costate, (parts, name, colour, marker, shift)) in enumerate(_SERIES.items()):
         group, look = rows[rows["part"].isin(parts)], {"color": COLOURS[colour]}
-        gaps = group["measured"].clip(lower=1e-3)
-        axis.plot(group["steps"] + shift, gaps, marker, ms=4, alpha=0.35, label=name, **look)
-        middle = group.groupby("steps")["measured"].median().clip(lower=1e-3)
+        axis.plot(group["steps"] + shift, group["measured"], marker, ms=4, alpha=0.35, label=name, **look)
+        middle = group.groupby("steps")["measured"].median()
         axis.plot(middle.index + shift, middle, "_", ms=16, mew=2.5, **look)
         cosine = rows[(rows["part"] == f"cosine {costate}") & (rows["k"] == 0)]["measured"].mean()
         text = f"cosine of {name} at the prompt: {cosine:.2f}"
-        axis.text(0.22, 0.30 - 0.06 * i, text, transform=axis.transAxes, fontsize="small", **look)
+        place: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset fontsize", "ha": "right"}
+        axis.annotate(text, (0.97, 0.3), (0, -1.5 * i), fontsize="small", **place, **look)
     axis.axhline(1, label="as far off as 0 is", **EXACT)
 
 

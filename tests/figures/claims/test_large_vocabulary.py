@@ -6,8 +6,8 @@ import torch
 
 from envs.world import InputError
 from figures.claims.tokens import large_vocabulary as module
-from figures.drawing.large_vocabulary import RANKED
 from figures.harness.judge import judge
+from figures.measures.state_readers import QUANTITIES
 
 SMALL = module.LargeVocabularySetting(network=0, sizes=(8, 512, 1024))
 
@@ -45,7 +45,7 @@ def test_rank_correlations_and_slopes_are_reported_once_each(rows):
     ranks = rows[rows["part"] == "rank correlation with the error"]
     assert set(ranks["over"]) == {"whole grid", "large", "large, related", "large, unrelated"}
     assert not ranks.duplicated(["over", "quantity"]).any()
-    assert set(RANKED) <= set(ranks["quantity"])
+    assert {*QUANTITIES, "tier 1", "tier 2"} == set(ranks["quantity"])
     slopes = rows[rows["part"] == "slope of ln in ln V"].set_index(["policy", "rewards", "quantity"])["measured"]
     assert slopes["near uniform", "related", "||J||"] == pytest.approx(-1, abs=0.1)
     assert slopes["Zipf", "related", "naive product"] > 0.5

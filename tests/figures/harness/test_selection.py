@@ -173,7 +173,8 @@ def test_the_knobs_of_a_claim_are_swept(tmp_path):
     rows = pd.read_csv(tmp_path / "rows" / "entropy_knobs.csv")
     assert set(rows["temperatures"]) == {"0.2,1,5"}
     assert set(rows["world"].dropna()) == {"lock", "stop (2,4)"}
-    assert (rows[rows["part"] == "sweep"].groupby(["world", "seed"]).size() == 3).all()
+    assert (rows[rows["part"] == "sweep"].groupby(["world", "seed", "costate"]).size() == 3).all()
+    assert set(rows.loc[rows["costate"] == "hidden readout", "world"]) == {"lock"}  # the other world has an end token
 
 
 @pytest.mark.parametrize(

@@ -63,15 +63,15 @@ def test_correlations_stand_with_what_they_are_with():
     told = found.entropy_knobs(
         rows(
             *(
-                (f"rank correlation with {x}", number, {"knob": knob})
+                (f"rank correlation with {x}", number, {"knob": knob, "costate": "E1"})
                 for knob, pair in numbers.items()
                 for x, own in zip(("entropy", "bound"), pair, strict=True)
                 for number in own
             )
         )
     )
-    assert "0.80 with entropy and 0.30 with the bound (temperature)" in told
-    assert "-0.50 with entropy and 0.60 with the bound (offset)" in told
+    assert "0.80 with entropy and 0.30 with the bound (temperature, E1)" in told
+    assert "-0.50 with entropy and 0.60 with the bound (offset, E1)" in told
 
 
 def test_the_share_that_is_lost_is_told_at_the_prompt_and_one_token_later():
@@ -93,18 +93,19 @@ def test_the_share_that_is_lost_is_told_at_the_prompt_and_one_token_later():
     assert "it is up to 0.30." in told
 
 
-def test_the_largest_errors_are_told_beside_both_bounds():
+def test_the_largest_errors_are_told_by_costate_beside_both_bounds():
     constant, bound = "gap and entropy alone", "tier 3 is never exceeded"
     told = found.error_map(
         rows(
-            (constant, 3.0, {"family": "offset"}),
-            (constant, 500.4, {"family": "offset"}),
-            (constant, 2.0, {"family": "trained"}),
-            (bound, 0.25, {"family": "offset"}),
-            (bound, 0.75, {"family": "trained"}),
+            (constant, 3.0, {"costate": "E1", "family": "offset"}),
+            (constant, 500.4, {"costate": "E1", "family": "offset"}),
+            (constant, 2.0, {"costate": "E1", "family": "trained"}),
+            (constant, 7.0, {"costate": "E1b", "family": "offset"}),
+            (bound, 0.25, {"costate": "E1", "family": "offset"}),
+            (bound, 0.75, {"costate": "E1b", "family": "trained"}),
         )
     )
-    assert "changed: offset 500, trained 2.00." in told
+    assert "changed. E1: offset 500, trained 2.00; E1b: offset 7.00. In" in told
     assert "it is 0.75." in told
 
 

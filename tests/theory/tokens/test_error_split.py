@@ -19,8 +19,10 @@ from tests.theory.token_cases import (
     value_differences,
     worlds,
 )
-from theory.tokens.error_split import error_split
+from theory.tokens.costates import expected_costates
+from theory.tokens.error_split import error_split, split_of_tree
 from theory.tokens.forward_mode import forward_value_gradient, logit_slopes
+from theory.tokens.prefix_tree import grow
 from theory.tokens.softmax_bounds import entropy
 from theory.tokens.tree_size import bytes_per_node
 
@@ -49,6 +51,28 @@ def test_the_identity_closes_and_the_tiers_are_ordered(name, alpha, temperature,
         assert float(split.error.min()) > 1e-6
     if world.V == 2:
         close(split.tiers[1], split.tiers[2], rtol=1e-9, atol=1e-12)  # the constant is optimal: two tokens attain it
+
+
+@pytest.mark.parametrize("whole_prompt", [False, True])
+@pytest.mark.parametrize("alpha", [0.0, 0.4, 1.0])
+@pytest.mark.parametrize("name", WORLDS)
+def test_the_split_of_e1b_closes_without_the_own_reward_and_with_nothing_else(name, alpha, whole_prompt):
+    """Reverse mode gives E1b, forward mode the slopes; the sampling terms of E1 would not close it."""
+    world = WORLDS[name]
+    policy = transformer(world, temperature=0.5, seed=4)
+    tree = grow(world, policy, alpha, ("layer1",))
+    slopes = logit_slopes(world, policy, alpha, "layer1", whole_prompt)
+    split = split_of_tree(tree, slopes, alpha, "layer1", whole_prompt, own_token_averaged=True)
+    of_e1 = split_of_tree(tree, slopes, alpha, "layer1", whole_prompt)
+    size = split.value_gradient.norm(dim=-1).clamp(min=1.0)
+    assert float((split.residual / size).max()) < 1e-12
+    assert bool((split.tiers.diff(dim=0) >= -1e-12).all())
+    close(split.value_gradient, of_e1.value_gradient)
+    last = slice(None) if whole_prompt else slice(-1, None)
+    close(split.attention, expected_costates(world, policy, "E1b", "layer1", alpha)[0][:, last].flatten(1))
+    if alpha > 0 and bool(world.r.any()):
+        wrong = dataclasses.replace(split, sampling=of_e1.sampling)
+        assert float(wrong.residual.max()) > 1e-6
 
 
 @pytest.mark.parametrize("alpha", [0.4, 1.0])

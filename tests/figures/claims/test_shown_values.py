@@ -1,0 +1,117 @@
+"""The values that pictures show beside the exact ones, by a second way; and pictures of single settings."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from agents.sampling.rollout import rollout
+from envs.noise import Noise
+from figures.claims.continuous import attention_path
+from figures.claims.critic_free import normalisation_breaks, off_policy_steps
+from figures.claims.tokens import bellman_costate, error_split, score_costate_unbiased
+from figures.drawing.attention_path import ATTENTION, CLOSED, DYNAMICS, OPEN
+from figures.measures.memory_policies import attention_system
+from figures.measures.token_systems import build_world
+from figures.report.pictures import draw
+from tests.figures.drawing.readable import unreadable
+
+CLAIMS = (attention_path, bellman_costate, error_split, score_costate_unbiased, normalisation_breaks, off_policy_steps)
+
+
+def measured(module, *settings):
+    rng = torch.Generator().manual_seed(0)
+    return pd.DataFrame([row for setting in settings for row in module.measure(setting, rng, "cpu")])
+
+
+def shown(module, *settings):
+    """Kind of row -> its rows."""
+    rows = measured(module, *settings)
+    rows = rows[rows["shown"].notna()]
+    assert set(rows["relation"]) == {"report"}
+    return dict(list(rows.groupby("shown")))
+
+
+def test_values_of_states_are_sums_of_rewards_of_the_states_that_follow():
+    setting = bellman_costate.BellmanCostateSetting("garnet", 3.0)
+    world = build_world("garnet")
+    rng = torch.Generator().manual_seed(0)
+    logits = torch.randn(world.horizon, world.S, world.V, generator=rng, dtype=torch.float64)
+    pi = torch.softmax(3.0 * logits, -1).numpy()
+    P, r, values = world.P.numpy(), world.r.numpy(), []
+    for z in range(world.S):
+        reach, value = np.eye(world.S)[z], 0.0
+        for k in range(world.horizon):
+            value += world.gamma**k * sum(
+                reach[s] * pi[k, s, a] * r[k, s, a] for s in range(world.S) for a in range(world.V)
+            )
+            reach = np.einsum("s,sa,say->y", reach, pi[k], P)
+        values.append(value)
+    kinds = shown(bellman_costate, setting)
+    assert len(kinds) == 3
+    for kind, rows in kinds.items():
+        right = [values[int(z)] for z in rows["state"]]
+        assert rows["target"].tolist() == pytest.approx(right)
+        assert (rows["measured"].tolist() == pytest.approx(right)) == (kind != bellman_costate._TRANSPOSED)
+
+
+@pytest.mark.parametrize(("alpha", "alone"), [(0.0, 1.0), (0.5, None), (1.0, 0.0)])
+def test_attention_alone_is_all_or_nothing_only_at_the_ends(alpha, alone):
+    kinds = shown(error_split, error_split.CLAIM.settings("tiny")[0].__class__("garnet", alpha, 1.0, 0.0, 0))
+    whole, part = kinds[error_split._IDENTITY], kinds[error_split._ALONE]
+    truth = whole["target"].to_numpy()
+    assert np.abs(truth).max() > 1e-3
+    assert np.allclose(whole["measured"], truth)
+    if alone is not None:
+        assert np.allclose(part["measured"], alone * truth)
+    else:
+        assert not any(np.allclose(part["measured"], share * truth) for share in (0.0, 1.0))
+    assert (error_split._INCOMPLETE in kinds) == (alpha > 0)
+
+
+def test_the_score_costate_is_shown_on_the_value_gradient_and_the_detached_one_off_it():
+    setting = score_costate_unbiased.ScoreCostateUnbiasedSetting("garnet", 1.0, "embedding", 50, 0.1)
+    kinds = shown(score_costate_unbiased, setting)
+    exact, detached = kinds[score_costate_unbiased._EXACT], kinds[score_costate_unbiased._DETACHED]
+    assert np.allclose(exact["measured"], exact["target"], atol=1e-12)
+    assert np.abs(detached["measured"] - detached["target"]).max() > 0.01 * np.abs(exact["target"]).max()
+
+
+def test_costates_along_the_path_are_slopes_of_the_return_and_sums_of_their_parts():
+    pull, step = 1.0, 1e-4
+    kinds = shown(attention_path, attention_path.AttentionPathSetting(pull, 2_000, 0.1))
+    system = attention_system(pull)
+    world, T = system.world, system.world.horizon
+    start = system.Sigma[0].diagonal()[: world.n].sqrt()
+    slopes = []
+    for i in range(world.n):
+        moved = torch.stack([start, start])
+        moved[0, i] += step
+        moved[1, i] -= step
+        quiet = Noise(moved, torch.zeros(2, T, world.m).double(), torch.zeros(2, T, world.n).double())
+        up, down = rollout(world, system.policy, quiet).returns.detach().tolist()
+        slopes.append((up - down) / (2 * step))  # the noise only adds a constant to the value
+    table = pd.concat(kinds.values()).set_index(["shown", "t", "i"]).sort_index()
+    assert table.loc[OPEN, "target"].loc[0].tolist() == pytest.approx(slopes, rel=1e-6)
+    assert table.loc[CLOSED, "target"].loc[0].tolist() != pytest.approx(slopes, rel=0.1)
+    parts = table.loc[DYNAMICS, "target"] + table.loc[ATTENTION, "target"]
+    assert np.allclose(parts, table.loc[OPEN, "target"])
+    for kind, right in ((OPEN, OPEN), (CLOSED, CLOSED)):
+        off = (table.loc[kind, "measured"] - table.loc[right, "target"]) / table.loc[kind, "standard_error"].clip(
+            lower=1e-12
+        )
+        assert off.abs().max() < 4.5
+    off = (table.loc[CLOSED, "measured"] - table.loc[OPEN, "target"]) / table.loc[CLOSED, "standard_error"].clip(
+        lower=1e-12
+    )
+    assert off.abs().max() > 20
+
+
+@pytest.mark.parametrize("module", CLAIMS, ids=lambda module: module.CLAIM.name)
+@pytest.mark.parametrize("which", [0, -1], ids=["first", "last"])
+def test_one_setting_makes_a_picture_that_can_be_read(module, which):
+    rows = measured(module, module.CLAIM.settings("tiny")[which])
+    for width in (3.3, 6.75):
+        figure = draw(module.CLAIM.name, rows, width=width)
+        figure.draw_without_rendering()
+        assert unreadable(figure) == []
