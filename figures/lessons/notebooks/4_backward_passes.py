@@ -17,7 +17,11 @@
 # | E4 | the return of a rollout that feeds probabilities on instead of tokens (*soft*) |
 # | E5 | the return of a rollout that feeds probabilities with random noise on (*Gumbel-softmax*) |
 #
-# **Predict before you run.** Which of them have the mean $\nabla V$ whatever the world: none, E2, E3, both, or all but E1?
+# The world is small enough to list every completion: three tokens 0, 1 and 2, of which the last must be the sum of those
+# before it modulo 2. The policy is a transformer with random weights.
+#
+# **Predict before you run.** Which of the six have the mean $\nabla V$ in every world: none, E2 alone, E3 alone, E2 and E3, or
+# all but E1?
 
 # %%
 import pandas
@@ -43,8 +47,8 @@ costate.draw_arrows(arrows).figure
 # E5 has continuous noise, so it is sampled, and its ellipse shows two standard errors.
 #
 # - **E1 is 0.** The rewards are paid for tokens. With the tokens held constant, nothing that is left depends on $\delta$.
-# - **E1b is too short.** It counts how $\delta$ changes the token that is paid, and misses how it changes the tokens
-#   before it.
+# - **E1b is too short.** It counts how $\delta$ changes the token for which a reward is paid, the last one here. It misses
+#   how $\delta$ changes the tokens before it.
 # - **E2 lies on the value gradient.** It must, in every world: it is the derivative of $\sum_o \pi(o) R(o)$, the sum over
 #   completions $o$ whose derivative defines $\nabla V$.
 # - **E4 and E5** differentiate another return, the one of relaxed tokens.
@@ -52,7 +56,8 @@ costate.draw_arrows(arrows).figure
 
 # %%
 table = pandas.DataFrame()
-for name, sizes in [("TokenParity", {"V": 3}), ("TokenArithmetic", {"modulus": 3}), ("TokenLock", {"V": 3})]:
+suite = {"TokenParity": {"V": 3}, "TokenArithmetic": {"modulus": 3}, "TokenLock": {"V": 3}}
+for name, sizes in suite.items():
     other = costate.world(name, horizon=3, **sizes)
     (mind,) = costate.random_policies(other, width=8, layers=1, heads=2).values()
     target = costate.exact(other, mind, sites="embedding").costates["embedding"][0][0, -1]
