@@ -4,13 +4,13 @@
 # - **Backprop** (the *pathwise* estimator): hold the noise of a path fixed and differentiate its return through all steps,
 #   $dR / d\theta$. This is what lesson 1 did for the state.
 # - **REINFORCE** (the *score function* estimator): do not differentiate the world at all. Multiply the return by
-#   $\sum_t d \log \pi(a_t) / d\theta$, which says how much more likely the path's actions become as $\theta$ grows.
+#   $\sum_t \frac{d}{d\theta} \log\, \pi(a_t)$, which says how much more likely the path's actions become as $\theta$ grows.
 #
 # Both have the same mean, the true gradient. They differ in how widely single paths scatter around it. If the standard
 # deviation is ten times as large, it takes a hundred times as many paths for the same precision.
 #
-# The world is a map on a circle: $s_{t+1} = \beta \sin s_t + a_t$ with $a_t = \theta + \xi_t$, Gaussian noise $\xi_t$ of
-# standard deviation $\sigma$, and a return $R = \cos s_T$ that is paid at the end. With a small $\beta$ the map is *tame*: two
+# The world is a map on a circle: $s_{t+1} = \beta\, \sin(s_t) + a_t$ with $a_t = \theta + \xi_t$, Gaussian noise $\xi_t$ of
+# standard deviation $\sigma$, and a return $R = \cos(s_T)$ that is paid at the end. With a small $\beta$ the map is *tame*: two
 # nearby states come closer. With a large $\beta$ it is *chaotic*: their distance is multiplied from step to step.
 #
 # **Predict before you run.** Which estimator has the smaller standard deviation in the tame map, and which in the chaotic
@@ -41,8 +41,9 @@ for name, world in worlds.items():
         spreads[name][T - 1] = torch.stack([backprop.std(), reinforce.std()])
 
 # %% [markdown]
-# The score of one action is $d \log \pi(a_t) / d\theta = \xi_t / \sigma^2$, because $a_t$ is Gaussian around $\theta$. For
-# this world `costate.exact` knows the standard deviations of both estimators without sampling; they are the dashed lines.
+# The score of one action is $\frac{d}{d\theta} \log\, \pi(a_t) = \xi_t / \sigma^2$, because $a_t$ is Gaussian around $\theta$. For
+# this world `costate.exact` knows the standard deviations of both estimators without sampling. They are the dashed lines;
+# the dots are sampled.
 
 # %% alt="Standard deviation against the horizon. Tame map: backprop lies far below REINFORCE. Chaotic map: it crosses it"
 figure = Figure(figsize=(6.6, 3.6), layout="constrained")
@@ -50,7 +51,7 @@ figure.suptitle("Backprop scatters less, until chaos multiplies it")
 for panel, (name, world) in zip(figure.subplots(1, 2, sharey=True), worlds.items(), strict=True):
     exact, steps = costate.exact(world, theta), range(1, world.horizon + 1)
     for i, (label, sd) in enumerate([("backprop", exact.pathwise_sd), ("REINFORCE", exact.score_sd)]):
-        panel.plot(steps, spreads[name][:, i], "o", color=f"C{i}", ms=4, label=f"{label}, {paths} paths")
+        panel.plot(steps, spreads[name][:, i], "o", color=f"C{i}", ms=4, label=label)
         panel.plot(steps, sd, "--", color=f"C{i}", label="exact")
     panel.set(title=f"{name}: beta = {world.beta:g}", xlabel="horizon T", yscale="log")
 figure.axes[0].set_ylabel("standard deviation of one path")
@@ -68,7 +69,7 @@ print("\n".join(said))
 
 # %% [markdown]
 # REINFORCE adds one score for each step, so its standard deviation grows like $\sqrt T$ in both maps. Backprop multiplies
-# by one derivative $\beta \cos s_t$ at each step. In the tame map the product shrinks, and only the last few steps matter.
+# by one derivative $\beta\, \cos(s_t)$ at each step. In the tame map the product shrinks, and only the last few steps matter.
 # In the chaotic map it grows exponentially with the horizon.
 #
 # ## In your own trainer

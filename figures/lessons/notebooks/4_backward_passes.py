@@ -20,8 +20,8 @@
 # The world is small enough to list every completion: three tokens 0, 1 and 2, of which the last must be the sum of those
 # before it modulo 2. The policy is a transformer with random weights.
 #
-# **Predict before you run.** Which of the six have the mean $\nabla V$ in every world: none, E2 alone, E3 alone, E2 and E3, or
-# all but E1?
+# **Predict before you run.** Which of the six have the mean $\nabla V$ in every world of this kind: none, E2 alone, E3 alone,
+# E2 and E3, or all but E1?
 
 # %%
 import pandas
@@ -49,8 +49,9 @@ costate.draw_arrows(arrows).figure
 # - **E1 is 0.** The rewards are paid for tokens. With the tokens held constant, nothing that is left depends on $\delta$.
 # - **E1b is too short.** It counts how $\delta$ changes the token for which a reward is paid, the last one here. It misses
 #   how $\delta$ changes the tokens before it.
-# - **E2 lies on the value gradient.** It must, in every world: it is the derivative of $\sum_o \pi(o) R(o)$, the sum over
-#   completions $o$ whose derivative defines $\nabla V$.
+# - **E2 lies on the value gradient.** It must, wherever rewards are paid for tokens. The value is
+#   $V = \sum_o \pi(o) R(o)$, a sum over completions $o$, and its derivative is
+#   $\sum_o \pi(o)\, R(o)\, \frac{d}{d\delta} \log\, \pi(o)$, the mean of E2.
 # - **E4 and E5** differentiate another return, the one of relaxed tokens.
 # - **E3** comes close here. Does it in other worlds?
 
@@ -67,14 +68,14 @@ for name, sizes in suite.items():
 table.round(2)
 
 # %% [markdown]
-# No: its error depends on the world, and there is no bound on it. Straight-through asks for the slope of the return between
-# tokens, where no return is defined. It is exact only if the return is linear in every single token, and a network that
+# No: its error depends on the world. Straight-through asks for the slope of the return between two tokens, where no return
+# is defined. It is exact only if the return is linear in every single token, and a network that
 # reads its earlier tokens is not linear in them.
 #
 # ## In your own trainer
-# "Backpropagate through the rollout" can mean any of the six. Policy-gradient training never differentiates the reward, so
-# a verifier of any kind will do. Straight-through, soft and Gumbel passes need a reward that accepts mixtures of tokens, and
-# even then they follow another objective.
+# "Backpropagate through the rollout" can mean any of the six. Policy-gradient training differentiates log-probabilities and
+# never the reward, so any program that returns a number can be the reward. Straight-through, soft and Gumbel passes need a
+# reward that accepts mixtures of tokens, and even then their mean is not $\nabla V$.
 #
 # ## Exercise 4a
 # Build the backward pass of a policy gradient yourself. Below are all completions of prompt 0 (`words`), their returns, and
@@ -105,7 +106,7 @@ costate.check("4a", answer, world=world)
 # ## Exercise 4b
 # GRPO draws several completions of one prompt, gives the completion $i$ the advantage $\hat A_i$ (its return minus the mean
 # return of the group, divided by their standard deviation), and follows the gradient of
-# $\sum_i \hat A_i \sum_t \log \pi(a_{i,t})$ with $\hat A_i$ held constant. Which of E1, E1b, E2, E3, E4 and E5 is its backward
+# $\sum_i \hat A_i \sum_t \log\, \pi(a_{i,t})$ with $\hat A_i$ held constant. Which of E1, E1b, E2, E3, E4 and E5 is its backward
 # pass? Answer with the name, `"E1"` for instance. (What the division does is the question of lesson 6.)
 
 # %% tags=["exercise"]
