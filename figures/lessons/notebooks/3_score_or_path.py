@@ -9,9 +9,10 @@
 # Both have the same mean, the true gradient. They differ in how widely single paths scatter around it. If the standard
 # deviation is ten times as large, it takes a hundred times as many paths for the same precision.
 #
-# The world is a map on a circle: $s_{t+1} = \beta\, \sin(s_t) + a_t$ with $a_t = \theta + \xi_t$, Gaussian noise $\xi_t$ of
-# standard deviation $\sigma$, and a return $R = \cos(s_T)$ that is paid at the end. With a small $\beta$ the map is *tame*: two
-# nearby states come closer. With a large $\beta$ it is *chaotic*: their distance is multiplied from step to step.
+# The world is a map on a circle: $s_{t+1} = \beta\, \sin(s_t) + a_t$ with $a_t = \theta + \xi_t$, Gaussian noise $\xi_t$
+# of standard deviation $\sigma$, and a return $R = \cos(s_T)$ that is paid at the end. With a small $\beta$ the map is
+# *tame*: two nearby states come closer. With a large $\beta$ it is *chaotic*: their distance is multiplied from step to
+# step.
 #
 # **Predict before you run.** Which estimator has the smaller standard deviation in the tame map, and which in the chaotic
 # one? How does each change as the horizon $T$ grows?
@@ -41,9 +42,9 @@ for name, world in worlds.items():
         spreads[name][T - 1] = torch.stack([backprop.std(), reinforce.std()])
 
 # %% [markdown]
-# The score of one action is $\frac{d}{d\theta} \log\, \pi(a_t) = \xi_t / \sigma^2$, because $a_t$ is Gaussian around $\theta$. For
-# this world `costate.exact` knows the standard deviations of both estimators without sampling. They are the dashed lines;
-# the dots are sampled.
+# The score of one action is $\frac{d}{d\theta} \log\, \pi(a_t) = \xi_t / \sigma^2$, because $a_t$ is Gaussian around
+# $\theta$. For this world `costate.exact` knows the standard deviations of both estimators without sampling. They are the
+# dashed lines; the dots are sampled.
 
 # %% alt="Standard deviation against the horizon. Tame map: backprop lies far below REINFORCE. Chaotic map: it crosses it"
 figure = Figure(figsize=(6.6, 3.6), layout="constrained")
@@ -69,8 +70,8 @@ print("\n".join(said))
 
 # %% [markdown]
 # REINFORCE adds one score for each step, so its standard deviation grows like $\sqrt T$ in both maps. Backprop multiplies
-# by one derivative $\beta\, \cos(s_t)$ at each step. In the tame map the product shrinks, and only the last few steps matter.
-# In the chaotic map it grows exponentially with the horizon.
+# by one derivative $\beta\, \cos(s_t)$ at each step. In the tame map the product shrinks, and only the last few steps
+# matter. In the chaotic map it grows exponentially with the horizon.
 #
 # ## In your own trainer
 # Where you can differentiate the world (a simulator, a learned world model, a denoising chain), backprop is the better

@@ -1,6 +1,7 @@
 # %% [markdown]
-# A language model writes a completion token by token. Each token is *drawn* from the probabilities $\pi(a \mid \text{text so
-# far})$ that the network computes, and the finished completion earns a return $R$. The value $V$ is the expected return.
+# A language model writes a completion token by token. Each token is *drawn* from the probabilities $\pi(a \mid \text{text
+# so far})$ that the network computes, and the finished completion earns a return $R$. The value $V$ is the expected
+# return.
 #
 # Add a small vector $\delta$ to the embedding of the prompt's last token, which is the network's first hidden vector there.
 # All later probabilities change a little, and so does the value. The **value gradient** $\nabla V = dV / d\delta$ says how.
@@ -20,8 +21,8 @@
 # The world is small enough to list every completion: three tokens 0, 1 and 2, of which the last must be the sum of those
 # before it modulo 2. The policy is a transformer with random weights.
 #
-# **Predict before you run.** Which of the six have the mean $\nabla V$ in every world of this kind: none, E2 alone, E3 alone,
-# E2 and E3, or all but E1?
+# **Predict before you run.** Which of the six have the mean $\nabla V$ in every world of this kind: none, E2 alone, E3
+# alone, E2 and E3, or all but E1?
 
 # %%
 import pandas
@@ -43,8 +44,8 @@ arrows["E5"] = costate.sampled_costates(world, policy, "E5", "embedding", 2000, 
 costate.draw_arrows(arrows).figure
 
 # %% [markdown]
-# The dashed arrow is $\nabla V$. The means of E1 to E4 are exact: all completions are enumerated, each with its probability.
-# E5 has continuous noise, so it is sampled, and its ellipse shows two standard errors.
+# The dashed arrow is $\nabla V$. The means of E1 to E4 are exact: all completions are enumerated, each with its
+# probability. E5 has continuous noise, so it is sampled, and its ellipse shows two standard errors.
 #
 # - **E1 is 0.** The rewards are paid for tokens. With the tokens held constant, nothing that is left depends on $\delta$.
 # - **E1b is too short.** It counts how $\delta$ changes the token for which a reward is paid, the last one here. It misses
@@ -78,10 +79,11 @@ table.round(2)
 # reward that accepts mixtures of tokens, and even then their mean is not $\nabla V$.
 #
 # ## Exercise 4a
-# Build the backward pass of a policy gradient yourself. Below are all completions of prompt 0 (`words`), their returns, and
-# the log-probability of each of their tokens, with a zero tensor (`probe`) added at the prompt's last position. Combine them
-# into a loss whose gradient in `probe` is the mean of E2, and compute this gradient with `torch.autograd.grad`. Think of
-# how often a completion occurs when the policy draws it, and of what must be held constant (`detach`).
+# Build the backward pass of a policy gradient yourself. Below are all completions of prompt 0 (`words`), their returns,
+# and the log-probability of each of their tokens, with a zero tensor (`probe`) added at the prompt's last position.
+# Combine them into a loss whose gradient in `probe` is the mean of E2, and compute this gradient with
+# `torch.autograd.grad`. Think of how often a completion occurs when the policy draws it, and of what must be held
+# constant (`detach`).
 
 # %%
 words = torch.cartesian_prod(*[torch.arange(world.V)] * world.horizon)
@@ -104,10 +106,10 @@ costate.check("4a", answer, world=world)
 
 # %% [markdown]
 # ## Exercise 4b
-# GRPO draws several completions of one prompt, gives the completion $i$ the advantage $\hat A_i$ (its return minus the mean
-# return of the group, divided by their standard deviation), and follows the gradient of
-# $\sum_i \hat A_i \sum_t \log\, \pi(a_{i,t})$ with $\hat A_i$ held constant. Which of E1, E1b, E2, E3, E4 and E5 is its backward
-# pass? Answer with the name, `"E1"` for instance. (What the division does is the question of lesson 6.)
+# GRPO draws several completions of one prompt, gives the completion $i$ the advantage $\hat A_i$ (its return minus the
+# mean return of the group, divided by their standard deviation), and follows the gradient of $\sum_i \hat A_i \sum_t
+# \log\, \pi(a_{i,t})$ with $\hat A_i$ held constant. Which of E1, E1b, E2, E3, E4 and E5 is its backward pass? Answer
+# with the name, `"E1"` for instance. (What the division does is the question of lesson 6.)
 
 # %% tags=["exercise"]
 answer = ...

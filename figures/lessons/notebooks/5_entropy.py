@@ -1,9 +1,9 @@
 # %% [markdown]
-# In lesson 4 the backward pass through attention alone (E1) missed the value gradient $\nabla V$. The paper that this course
-# examines (*Value-Gradient Hypothesis of RL for LLMs*) says that the error is "controlled by the sampling gap and policy
-# entropy". The **entropy** $\mathcal H = -\sum_a \pi(a)\, \log\, \pi(a)$ says how undecided a policy is about the next token: 0 if
-# it is certain, $\log\, 3$ between three equally likely tokens. (The sampling gap is 0 where probabilities are fed on instead of
-# tokens. It stays at its largest here: every token is drawn.)
+# In lesson 4 the backward pass through attention alone (E1) missed the value gradient $\nabla V$. The paper that this
+# course examines (*Value-Gradient Hypothesis of RL for LLMs*) says that the error is "controlled by the sampling gap
+# and policy entropy". The **entropy** $\mathcal H = -\sum_a \pi(a)\, \log\, \pi(a)$ says how undecided a policy is
+# about the next token: 0 if it is certain, $\log\, 3$ between three equally likely tokens. (The sampling gap is 0 where
+# probabilities are fed on instead of tokens. It stays at its largest here: every token is drawn.)
 #
 # The error is $\lvert \nabla V - \mathbb{E}\,\mathrm{E1} \rvert$. (Here rewards are paid for drawn tokens, so that E1 is 0
 # and the error is all of $\nabla V$.) Take the policy of lesson 4 and lower its entropy in two ways:
