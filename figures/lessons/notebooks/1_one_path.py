@@ -52,4 +52,4 @@ costate.draw_path(cut.costates, cut.gradient).figure
 
 # %% tags=["exercise"]
 answer = ...
-costate.check("1", answer)
+costate.check("1", answer, world=world)
