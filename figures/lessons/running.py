@@ -48,7 +48,7 @@ def execute(lesson: Lesson) -> Executed:
     try:
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), before.get("PYTHONPATH"))))
         kernel = AsyncKernelManager(kernel_name="python3", transport="ipc")
-        NotebookClient(notebook, km=kernel, timeout=_TIMEOUT).execute()
+        NotebookClient(notebook, km=kernel, timeout=_TIMEOUT, coalesce_streams=True).execute()
     finally:
         os.environ.clear()
         os.environ.update(before)

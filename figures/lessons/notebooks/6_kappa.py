@@ -19,6 +19,9 @@
 # The mean update is compared with the exact gradient at every **prefix** (the tokens so far). There the **value
 # gradient** $\nabla V$ says how the expected reward would change with the hidden state of the network (lesson 4).
 #
+# In the world of this lesson the policy writes three tokens. The reward is 1 if the last token is right (it must say
+# whether the sum of the others is odd), and 0 otherwise.
+#
 # **Predict before you run.** For which recipes does the mean update point along the value gradient: for RLOO alone, for
 # all but GRPO (a standard deviation is not linear), or for all three? Where it does, is the ratio of their lengths the
 # same at every prefix?
