@@ -35,7 +35,7 @@ for name in ("row sum", "row mean", "group token mean"):
     arrows |= {"grad J": update.truth.flat, name: update.mean.flat / kappa}
 
 # %% alt="The gradient and three mean updates as arrows; the row sum alone lies on the gradient"
-costate.draw_arrows(arrows, width=5.4).figure
+costate.draw_arrows(arrows, width=4.6).figure
 
 # %% [markdown]
 # The row sum is on the gradient. The row mean is far away from it, and no learning rate mends that.
