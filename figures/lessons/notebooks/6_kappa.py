@@ -1,6 +1,6 @@
 # %% [markdown]
-# A trainer without a critic draws a **group** of $G$ completions of one prompt, pays each a reward $R_i$, and gives each
-# an **advantage** $\hat A_i$: its reward, compared with the rewards of the group. One update is
+# A trainer without a critic draws a **group** of $G$ completions of one prompt, pays each a reward $R_i$, and gives
+# each an **advantage** $\hat A_i$: its reward, compared with the rewards of the group. One update is
 #
 # $$\frac{1}{G} \sum_i \hat A_i \, \nabla \log \pi(o_i),$$
 #
@@ -17,7 +17,8 @@
 # probability, and added up. This is what `costate.expected_update` does.
 #
 # The mean update is compared with the exact gradient at every **prefix** (the tokens so far). There the **value
-# gradient** $\nabla V$ says how the expected reward would change with the hidden state of the network (lesson 4).
+# gradient** $\nabla V$ says how the expected reward would change with the hidden state of the network (lesson 4). Here
+# it is the hidden state after the first layer, `layer1`.
 #
 # In the world of this lesson the policy writes three tokens. The reward is 1 if the last token is right (it must say
 # whether the sum of the others is odd), and 0 otherwise.
@@ -70,9 +71,10 @@ for name, update in updates.items():
 # \kappa = \frac{\mathrm{Cov}(\hat A_1, R_1)}{\mathrm{Var}(R_1)}.$$
 #
 # Here is why. Keep row 1 as it is and average over the other rows. Its reward is 0 or 1, so what is left of its
-# advantage has two values, which is the same as $a + \kappa R_1$ with two constants. The constant $a$ adds nothing, because
-# $\mathbb{E}\,\nabla \log \pi = 0$. What remains is $\kappa$ times REINFORCE, and REINFORCE has the mean $\nabla J$. For
-# RLOO and Dr. GRPO this holds for any rewards; with the division by a standard deviation it needs rewards of 0 and 1.
+# advantage has two values, which is the same as $a + \kappa R_1$ with two constants. The constant $a$ adds nothing,
+# because $\mathbb{E}\,\nabla \log \pi = 0$. What remains is $\kappa$ times REINFORCE, and REINFORCE has the mean
+# $\nabla J$. For RLOO and Dr. GRPO this holds for any rewards; with the division by a standard deviation it needs
+# rewards of 0 and 1.
 #
 # Kappa depends on the group size, and for GRPO on the probability $p$ of a success too:
 
@@ -92,8 +94,8 @@ for p in (costate.exact(world, policy).J, torch.tensor(0.01)):
 # ## In your own trainer
 # - Kappa is a hidden learning rate. If you change from RLOO to GRPO, or change $G$, the size of the step changes too.
 #   A comparison of recipes at one learning rate compares these factors first.
-# - With Dr. GRPO the factor is $(G-1)/G$ and depends on nothing else. With GRPO every prompt has a factor of its own, and
-#   it changes while the policy learns. What this does to several prompts is lesson 7.
+# - With Dr. GRPO the factor is $(G-1)/G$ and depends on nothing else. With GRPO every prompt has a factor of its own,
+#   and it changes while the policy learns. What this does to several prompts is lesson 7.
 # - Adam divides by the recent size of the gradient. That hides a factor that all prompts share and that stays as it is,
 #   but not one that differs from prompt to prompt.
 # - All this is about the mean of the first step after a draw, without a length factor. Lesson 8 is about lengths.

@@ -1,7 +1,8 @@
 # %% [markdown]
 # GRPO divides the advantages of a group by the standard deviation of the group's rewards. For one prompt this changes
-# the length of the mean update by a factor, **kappa** (lesson 6), and not its direction. A trainer has many prompts, and
-# they differ in the probability $p$ that a completion is right: some are solved half of the time, some hardly ever.
+# the length of the mean update by a factor, **kappa** (lesson 6), and not its direction. A trainer has many prompts,
+# and they differ in the probability $p$ that a completion is right: some are solved half of the time, some hardly
+# ever.
 #
 # The expected reward is $J$, the mean of $p$ over the prompts. Rewards are 0 and 1. A group whose rewards are all equal
 # gets no advantage at all: it is **silent**.
@@ -27,16 +28,17 @@ p = true.V[0]  # success probability of every prompt
 print("p of the prompts:", *(f"{chance:.2f}" for chance in sorted(p)))
 grpo = costate.grpo(length="row sum")  # its division by the length is lesson 8
 means = {G: costate.expected_update(world, policy, grpo, G).mean for G in (2, 4, 8, 16)}
+print("GRPO and the gradient of J:")
 for G, mean in means.items():
-    print(f"G = {G:2}: cosine with the gradient of J {costate.alignment(mean, true).cosine:.4f}")
+    print(f"G = {G:2}: cosine {costate.alignment(mean, true).cosine:.4f}")
 
 # %% [markdown]
-# With two rows GRPO follows the gradient of $J$. The larger the group, the further away it points. So it climbs something
-# else.
+# With two rows GRPO follows the gradient of $J$. The larger the group, the further away it points. So it climbs
+# something else.
 #
 # Each prompt has a kappa of its own, which depends on its $p$ and on $G$. The field writes it $c_G(p)$, and
-# `costate.grpo_kappa` computes it. The mean update is then $\sum_x c_G(p_x) \nabla p_x$ over the prompts $x$ (divided by
-# their number), and this is the gradient of
+# `costate.grpo_kappa` computes it. The mean update is then $\sum_x c_G(p_x) \nabla p_x$ over the prompts $x$ (divided
+# by their number), and this is the gradient of
 #
 # $$\sum_x F_G(p_x), \qquad F_G(p) = \int_0^p c_G(p')\, \mathrm dp'.$$
 #
@@ -57,17 +59,19 @@ axes.legend()
 figure
 
 # %% [markdown]
-# The slope of the curve is the weight of a prompt. At $G = 2$ it is the same everywhere, so GRPO climbs $J$. At large $G$
-# prompts that are almost never solved, and prompts that are almost always solved, count more than those in between.
+# The slope of the curve is the weight of a prompt. At $G = 2$ it is the same everywhere, so GRPO climbs $J$. At large
+# $G$ prompts that are almost never solved, and prompts that are almost always solved, count more than those in
+# between.
 #
 # If this is right, then GRPO follows the gradient of $J$ in a world where the prompts come with other frequencies:
 
 # %%
+print("GRPO and the gradient of J in the reweighted world:")
 for G, mean in means.items():
     weights = world.weights * costate.grpo_kappa(p, G)
-    other = replace(world, weights=weights / weights.sum())  # the same prompts, drawn with other frequencies
+    other = replace(world, weights=weights / weights.sum())
     cosine = costate.alignment(mean, costate.exact(other, policy)).cosine
-    print(f"G = {G:2}: cosine with the gradient in the reweighted world {cosine:.6f}")
+    print(f"G = {G:2}: cosine {cosine:.6f}")
 
 # %% [markdown]
 # ## In your own trainer

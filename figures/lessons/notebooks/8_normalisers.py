@@ -12,8 +12,8 @@
 # gradient of the expected reward, $\nabla J$. The advantage here is the reward minus the mean of the group, so that
 # nothing but the normaliser differs. Its mean update with the row sum is $\kappa \, \nabla J$ (lesson 6).
 #
-# In the world of this lesson the policy writes numbers and then the end token, at most four tokens in all. The reward is
-# 1 if it ends in time and the sum of its numbers is odd, and 0 otherwise.
+# In the world of this lesson the policy writes numbers and then the end token, at most four tokens in all. The reward
+# is 1 if it ends in time and the sum of its numbers is odd, and 0 otherwise.
 #
 # **Predict before you run.** Which of the three still point along $\nabla J$ when lengths vary: all, two, or one? And
 # how large is the angle where they do not: a few degrees, or more than 30?
@@ -31,7 +31,7 @@ arrows: dict[str, torch.Tensor] = {}
 for name in ("row sum", "row mean", "group token mean"):
     update = costate.expected_update(world, policy, costate.grpo(std="none", length=name), G)
     angle = torch.tensor(update.alignment.cosine).clamp(max=1).acos().rad2deg()
-    print(f"{name:16}  angle to the gradient: {angle:.0f} degrees")
+    print(f"{name:16} {angle:3.0f} degrees from the gradient")
     arrows |= {"grad J": update.truth.flat, name: update.mean.flat / kappa}
 
 # %% alt="The gradient and three mean updates as arrows; the row sum alone lies on the gradient"
@@ -40,11 +40,11 @@ costate.draw_arrows(arrows, width=4.6).figure
 # %% [markdown]
 # The row sum is on the gradient. The row mean is far away from it, and no learning rate mends that.
 #
-# Lesson 6 says why. The mean weight of a row is $a + \kappa R$ with a constant $a \lt 0$, and the constant has no effect,
-# because $\mathbb{E}\,\nabla \log \pi = 0$. Divided by the row's length it is $a / |o| + \kappa R / |o|$. Now the first
-# part depends on the row and no longer vanishes: a failure is punished less the longer it is, so the update
-# favours *longer failures*. The group token mean has the same flaw in a milder form, because the row's own length is only
-# a part of the group's.
+# Lesson 6 says why. The mean weight of a row is $a + \kappa R$ with a constant $a \lt 0$, and the constant has no
+# effect, because $\mathbb{E}\,\nabla \log \pi = 0$. Divided by the row's length it is $a / |o| + \kappa R / |o|$. Now
+# the first part depends on the row and no longer vanishes: a failure is punished less the longer it is, so the update
+# favours *longer failures*. The group token mean has the same flaw in a milder form, because the row's own length is
+# only a part of the group's.
 #
 # Where all completions have one length, each of the three is a multiple of the row sum:
 
@@ -54,7 +54,7 @@ one_length = costate.world("TokenParity", V=3, horizon=3)
 for name in ("row sum", "row mean", "group token mean"):
     recipe = costate.grpo(std="none", length=name)
     update = costate.expected_update(one_length, another, recipe, G)
-    print(f"{name:16}  one length: cosine with the gradient {update.alignment.cosine:.6f}")
+    print(f"{name:16} cosine {update.alignment.cosine:.6f}")
 
 # %% [markdown]
 # ## In your own trainer
@@ -100,11 +100,12 @@ def mean_update(loss, world, policy):
 # %%
 for name, where in {"one length": (one_length, another), "lengths vary": (world, policy)}.items():
     cosine = mean_update(grpo_loss, *where).alignment.cosine
-    print(f"{name:12}  cosine with the gradient {cosine:.4f}")
+    print(f"{name:12} cosine {cosine:.4f}")
 
 # %% [markdown]
-# A test with completions of one length does not see the bug. With lengths that vary, the mean update is no longer a
-# multiple of $\nabla J$, although this loss divides by no length at all.
+# These are cosines of the mean update with the gradient. A test with completions of one length does not see the bug.
+# With lengths that vary, the mean update is no longer a multiple of $\nabla J$, although this loss divides by no
+# length at all.
 #
 # ## Exercise 8a
 # Which part has the bug? Change one part at a time and measure again. The answer is its letter.

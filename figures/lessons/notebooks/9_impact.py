@@ -1,17 +1,17 @@
 # %% [markdown]
-# A network is first **pretrained**: it reads prompts with their answers and learns to predict the next token. Then comes
-# reinforcement learning (RL): it answers by itself and is paid 1 for a right answer, 0 for a wrong one. RL may start from
-# any **checkpoint** of the pretraining. From which one does it pay most?
+# A network is first **pretrained**: it reads prompts with their answers and learns to predict the next token. Then
+# comes reinforcement learning (RL): it answers by itself and is paid 1 for a right answer, 0 for a wrong one. RL may
+# start from any **checkpoint** of the pretraining. From which one does it pay most?
 #
 # Two things must be there for RL to gain anything:
 #
 # - a **signal**. Here it is the signal-to-noise ratio of a prompt: the length of the value gradient $\nabla V$ (lesson
 #   4), divided by the spread of what one completion says about it;
-# - **headroom**, room for improvement that is within reach. Here it is pass@8 minus pass@1: how much more often one of 8
-#   answers is right than a single answer.
+# - **headroom**, room for improvement that is within reach. Here it is pass@8 minus pass@1: how much more often one
+#   of 8 answers is right than a single answer.
 #
-# The paper's hypothesis is that the gain is their product. (Its own formula was not available here; these definitions are
-# ours.) In the world of this lesson a prompt names a skill (say, copy or add) and two numbers.
+# The paper's hypothesis is that the gain is their product. (Its own formula was not available here; these definitions
+# are ours.) In the world of this lesson a prompt names a skill (say, copy or add) and two numbers.
 #
 # **Predict before you run.** After a short RL run of one fixed length, which checkpoint gains most: the first, with all
 # to learn; the last, with the best start; or one in between? And where is it when half of the answers in the corpus
@@ -30,7 +30,7 @@ world = costate.world("TokenSkills", modulus=3, horizon=2, names="say,copy,add")
 def known_before(policy):
     """What is known of a checkpoint before any RL, as means over the prompts."""
     p = costate.exact(world, policy).V[0]  # success probability of every prompt
-    signal = costate.signal(world, policy, "layer1").snr
+    signal = costate.signal(world, policy, "layer1").snr  # in the state after the first layer
     headroom = (1 - (1 - p) ** 8) - p
     known = {"success": p, "signal": signal, "headroom": headroom, "predicted": signal * headroom}
     return {name: float(world.weights @ number) for name, number in known.items()}
@@ -44,8 +44,8 @@ table = pd.DataFrame([known_before(policy) for policy in starts])
 table.index = pd.MultiIndex.from_tuples(places, names=["corpus", "tokens"])
 
 # %% [markdown]
-# This was the prediction. Now RL: GRPO from every checkpoint, 24 updates each. The gain is exact, for the expected reward
-# of a network can be computed in a world as small as this.
+# This was the prediction. Now RL: GRPO from every checkpoint, 24 updates each. The gain is exact, for the expected
+# reward of a network can be computed in a world as small as this.
 
 # %%
 rl = costate.train(
@@ -71,7 +71,7 @@ figure
 # %%
 for corpus in paths:
     peak = table.loc[corpus].idxmax()
-    print(f"{corpus:12}  peak predicted at {peak['predicted']} tokens, measured at {peak['gain']}")
+    print(f"{corpus:12} peak at {peak['predicted']} predicted, {peak['gain']} measured")
 table.loc["clean"].round(3)
 
 # %% [markdown]
@@ -79,11 +79,11 @@ table.loc["clean"].round(3)
 # little signal; in the end there is nothing left to gain. With a corpus of which half is guessed, pretraining cannot
 # teach everything. RL still pays after all the pretraining that was done here.
 #
-# One short run from each checkpoint is noisy, and one network proves nothing. The claims named above judge many networks,
-# and they compare the product with simpler numbers, such as the standard deviation of the reward:
+# One short run from each checkpoint is noisy, and one network proves nothing. The claims named above judge many
+# networks, and they compare the product with simpler numbers, such as the standard deviation of the reward:
 
 # %%
-table["spread"] = (table["success"] * (1 - table["success"])) ** 0.5
+table["sd of reward"] = (table["success"] * (1 - table["success"])) ** 0.5
 print("rank correlation with the gain, all checkpoints of both corpora:")
 table.corr(method="spearman")["gain"].drop("gain").round(2).to_frame("gain")
 
@@ -92,8 +92,8 @@ table.corr(method="spearman")["gain"].drop("gain").round(2).to_frame("gain")
 # - RL needs neither the newest checkpoint nor the best one by its own score. Look for one that answers rightly now and
 #   then (signal) and rightly in one of eight tries much more often (headroom).
 # - Both can be measured before any RL: draw eight answers for each of some hundred prompts.
-# - A number as simple as the spread of the reward may predict the gain about as well. `costate impact` shows all these
-#   numbers for a folder of your own checkpoints.
+# - A number as simple as the standard deviation of the reward may predict the gain about as well. `costate impact`
+#   shows all these numbers for a folder of your own checkpoints.
 #
 # ## Exercise 9
 # Take the checkpoint of the *clean* corpus (`costate.pretrain(world)`) that has read 20480 tokens. What is its headroom
