@@ -48,7 +48,9 @@ def execute(lesson: Lesson) -> Executed:
     try:
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), before.get("PYTHONPATH"))))
         no_ports = Config({"KernelManager": {"transport": "ipc"}})
-        NotebookClient(notebook, timeout=_TIMEOUT, kernel_name="python3", config=no_ports).execute()
+        NotebookClient(
+            notebook, timeout=_TIMEOUT, kernel_name="python3", coalesce_streams=True, config=no_ports
+        ).execute()
     finally:
         os.environ.clear()
         os.environ.update(before)
