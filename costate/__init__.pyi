@@ -40,6 +40,8 @@ from envs.world import InputError as InputError
 from figures.drawing.costate_path import draw_path as draw_path
 from figures.drawing.gradient_arrows import draw_arrows as draw_arrows
 from figures.drawing.tree_picture import draw_tree as draw_tree
+from figures.impact.pretrained import pretrain as pretrain
+from figures.lessons.checking import check as check
 from figures.report.pictures import draw as draw
 from theory.groups.binary_rewards import alignment as alignment
 from theory.groups.binary_rewards import grpo_kappa as grpo_kappa

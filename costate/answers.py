@@ -12,13 +12,15 @@ from torch import Tensor
 
 from agents.policies.linear import LinearPolicy
 from agents.policies.transformer import Transformer
-from envs.arguments import as_numbers, short
+from envs.arguments import as_numbers, check_finite, short
 from envs.linear_quadratic import LinearQuadratic
+from envs.lq_variants import ChaoticMap
 from envs.policy import TokenPolicy
 from envs.record import short_repr
 from envs.registry import make_world
 from envs.token_mdp import TokenMDP
 from envs.world import InputError
+from theory.continuous.chaotic_map import GradientMoments, circle_moments
 from theory.continuous.gains import gain_at
 from theory.continuous.lq_gradients import expected_return, offset_gradient, policy_gradient
 from theory.continuous.lyapunov import QuadraticValue, linear_value
@@ -102,28 +104,43 @@ def exact(
 def exact(world: LinearQuadratic, policy: Gain = None) -> SystemAnswers: ...
 
 
+@overload
+def exact(world: ChaoticMap, policy: float) -> GradientMoments: ...
+
+
 def exact(world: Any, policy: Any = None, sites: str | Sequence[str] = (), alpha: float = 1.0) -> Any:
     """Everything that is exact of a policy in a world: return, parameter gradient, values and value gradients.
 
     Args:
-        world: a token world that can be enumerated, or a linear-quadratic one.
-        policy: over the world's tokens; or a gain K, a pair (K, k) or a `LinearPolicy`, None for the optimal one.
+        world: a token world that can be enumerated, a linear-quadratic one, or the chaotic map.
+        policy: over the world's tokens; or a gain K, a pair (K, k) or a `LinearPolicy`, None for the optimal one; or theta, the
+            constant command in the chaotic map.
         sites: of a token policy: places in the network where value gradients are taken, one name or several.
         alpha: of a token world: the sampling-gap knob, 0 differentiable, 1 discrete.
 
     Returns:
-        `TreeGradients` for a token world, `SystemAnswers` for a linear-quadratic one; both have `.frame()`.
+        `TreeGradients` for a token world, `SystemAnswers` for a linear-quadratic one; both have `.frame()`. For the chaotic
+        map `GradientMoments`: of every horizon the return, its gradient, and the standard deviation of both estimators.
 
     Raises:
         InputError: the world has no exact answers or is too large, or the policy does not fit it.
     """
     if isinstance(world, TokenMDP):
         return tree_gradients(world, _over_tokens(policy), alpha, sites)
+    if isinstance(world, ChaoticMap):
+        return circle_moments(world, _theta(policy))
     if not isinstance(world, LinearQuadratic):
         raise InputError(f"world must be a TokenMDP or a LinearQuadratic for exact answers; got {short(world)}")
     K, k = gain_of(world, policy)
     slopes = policy_gradient(world, K, k), None if k is None else offset_gradient(world, K, k)
     return SystemAnswers(expected_return(world, K, k), K, k, linear_value(world, K, k), *slopes)
+
+
+def _theta(policy: Any) -> float:
+    if isinstance(policy, bool) or not isinstance(policy, int | float):
+        raise InputError(f"policy must be a number in the chaotic map, its constant command theta; got {short(policy)}")
+    check_finite("policy", policy)
+    return float(policy)
 
 
 def gain_of(world: LinearQuadratic, policy: Any) -> tuple[Tensor, Tensor | None]:

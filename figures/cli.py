@@ -21,6 +21,7 @@ COMMANDS = {
     "plot": ("figures.commands.plot", "draw the figures again, from the records alone"),
     "explore": ("figures.commands.explore", "write the explorer: one page with sliders, for a class"),
     "report": ("figures.commands.write_report", "write report.html, or FINDINGS.md, again from the records alone"),
+    "lessons": ("figures.commands.lessons", "nine lessons for a class, executed: pages, notebooks, slides"),
     "completion": ("figures.commands.completion", "print what completes commands and names in your shell"),
 }
 _STOPPED = "finished points are kept, the same command goes on from here"

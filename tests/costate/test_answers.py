@@ -87,12 +87,22 @@ def pd_row(label):
     return [label.seed, label.temperature, label.offset]
 
 
+def test_the_chaotic_maps_gradient_is_a_difference_of_its_return():
+    world = costate.world("ChaoticMap", beta=1.5, horizon=4)
+    up, down = costate.exact(world, 1.0 + 1e-5), costate.exact(world, 1.0 - 1e-5)
+    slopes = (up.expected_return - down.expected_return) / 2e-5
+    close(costate.exact(world, 1).gradient, slopes, rtol=1e-7, atol=1e-9)
+    assert not torch.allclose(costate.exact(world, 0.5).gradient, slopes, rtol=0.1)
+
+
 def test_what_has_no_exact_answer_is_refused_in_one_line():
     world = costate.world("TokenCopy", V=2, length=1)
     for call, told in [
         (lambda: costate.exact(world, [[1.0]]), "policy must be one over tokens"),
         (lambda: costate.exact("TokenCopy", None), "world must be a TokenMDP or a LinearQuadratic"),
         (lambda: costate.exact(system(), "best"), "K must be real numbers"),
+        (lambda: costate.exact(costate.world("ChaoticMap"), [1.0]), "policy must be a number in the chaotic map"),
+        (lambda: costate.exact(costate.world("ChaoticMap"), float("nan")), "policy must be a finite number"),
         (lambda: costate.exact(system(), [[1.0]]), "K must"),
         (lambda: costate.error_split(world, []), "policies must hold at least one"),
         (lambda: costate.error_split(world, {"a": 3}), "policies must be over tokens; 'a' is 3"),

@@ -1,0 +1,133 @@
+"""Executed lessons as pages, notebooks and slides, and the index for the lecturer."""
+
+import base64
+import functools
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+from latex2mathml.converter import convert
+from markupsafe import Markup
+
+from figures.harness.code import ROOT
+from figures.harness.records import write_atomically
+from figures.lessons.catalogue import LESSONS
+from figures.lessons.running import Executed
+
+GLOSSARY = ROOT / "theory" / "GLOSSARY.md"
+_PNG, _PDF, _HTML, _TEXT = "image/png", "application/pdf", "text/html", "text/plain"
+
+
+def write_lesson(executed: Executed, out: Path) -> None:
+    """out/STEM.html, STEM.ipynb (with outputs), and each picture as slides/STEM_N.pdf."""
+    lesson, notebook = executed.lesson, executed.notebook
+    page = _page("lesson.html", lesson=lesson, cells=[_Cell(cell) for cell in notebook.cells], lessons=LESSONS)
+    for number, pdf in enumerate(_pictures(notebook), 1):
+        write_atomically(out / "slides" / f"{lesson.stem}_{number}.pdf", base64.b64decode(pdf))
+    write_atomically(out / f"{lesson.stem}.ipynb", _as_file(notebook))
+    write_atomically(out / f"{lesson.stem}.html", page)
+
+
+def write_index(seconds: dict[int, float], slides: dict[int, int], out: Path) -> Path:
+    """out/index.html, for the lecturer, and out/glossary.html.
+
+    Args:
+        seconds: number of a lesson -> seconds that it took here.
+        slides: number of a lesson -> how many pictures it has as PDF.
+        out: the folder of the pages.
+
+    Returns:
+        The index.
+    """
+    lessons = [lesson for lesson in LESSONS if lesson.number in seconds]
+    in_class = [lesson for lesson in LESSONS if lesson.in_class]
+    words = re.sub(
+        r"\[([^]]+)\]\(README[^)]*\)", r"\1 (theory/README.md)", GLOSSARY.read_text("utf-8")
+    )  # not beside the page
+    write_atomically(out / "glossary.html", _page("glossary.html", text=_markdown(words)))
+    page = _page("index.html", lessons=lessons, seconds=seconds, slides=slides, in_class=in_class)
+    write_atomically(out / "index.html", page)
+    return out / "index.html"
+
+
+class _Cell:
+    """What a page shows of a cell: prose, or code with its outputs."""
+
+    def __init__(self, cell: Any):
+        self.is_code: bool = cell.cell_type == "code"
+        self.is_exercise: bool = "exercise" in cell.metadata.get("tags", [])
+        self.source = _highlighted(cell.source) if self.is_code else _markdown(cell.source)
+        alt = cell.metadata.get("alt", "")
+        self.outputs = [_output(output, alt) for output in cell.get("outputs", [])]
+
+
+def _output(output: Any, alt: str) -> Markup:
+    """One output as HTML: a picture, a table, or text."""
+    data = output.get("data", {_TEXT: output.get("text", "")})
+    if _PNG in data:
+        source = f"data:{_PNG};base64,{data[_PNG].strip()}"
+        return Markup('<img src="{}" alt="{}">').format(source, alt)
+    if _HTML in data:
+        return Markup('<div class="scroll">{}</div>').format(Markup(data[_HTML]))
+    return Markup('<pre class="output">{}</pre>').format(data.get(_TEXT, "").rstrip("\n"))
+
+
+def _pictures(notebook: Any) -> Iterable[str]:
+    outputs = (output for cell in notebook.cells for output in cell.get("outputs", []))
+    return [output["data"][_PDF] for output in outputs if _PDF in output.get("data", {})]
+
+
+def picture_count(notebook: Any) -> int:
+    """How many pictures a notebook shows."""
+    return len(list(_pictures(notebook)))
+
+
+def _as_file(notebook: Any) -> str:
+    """The notebook as .ipynb, without the PDF of its pictures."""
+    import nbformat
+
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            output.get("data", {}).pop(_PDF, None)
+    text: str = nbformat.writes(notebook)
+    return text
+
+
+@functools.cache
+def _parser() -> Any:
+    """Markdown with formulas, which become MathML: the page needs no network."""
+    from markdown_it import MarkdownIt
+    from mdit_py_plugins.anchors import anchors_plugin
+    from mdit_py_plugins.dollarmath import dollarmath_plugin
+
+    def formula(text: str, options: dict[str, Any]) -> str:
+        return convert(text, display="block" if options["display_mode"] else "inline")
+
+    parser = MarkdownIt("commonmark").enable("table").use(dollarmath_plugin, renderer=formula)
+    return parser.use(anchors_plugin, max_level=3)
+
+
+def _markdown(text: str) -> Markup:
+    return Markup(_parser().render(text))
+
+
+def _highlighted(source: str) -> Markup:
+    from pygments import highlight
+    from pygments.formatters import HtmlFormatter
+    from pygments.lexers import PythonLexer
+
+    return Markup(highlight(source, PythonLexer(), HtmlFormatter(nowrap=True)))
+
+
+def _page(template: str, **shown: Any) -> str:
+    own, shared = PackageLoader("figures.lessons", "."), PackageLoader("figures.report", ".")
+    environment = Environment(
+        loader=ChoiceLoader([own, shared]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(template).render(**shown)

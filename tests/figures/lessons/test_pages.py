@@ -1,0 +1,143 @@
+"""Lessons run in a process of their own and become pages that need no network."""
+
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+
+from figures.cli import main
+from figures.lessons import catalogue, pages
+from figures.lessons.catalogue import LESSONS, Lesson
+
+pytest.importorskip("jupytext")
+pytest.importorskip("nbclient")
+
+from figures.lessons.pages import picture_count, write_index, write_lesson
+from figures.lessons.running import execute
+
+MADE_UP = Lesson(1, "made_up", "Is 1 < 2?", 3, (), ("costate_mean",))
+NOTEBOOK = """# %% [markdown]
+# Some **prose**, a formula $\\lambda_t$, and
+#
+# $$\\sum_t \\gamma^t r_t$$
+#
+# ## A heading
+
+# %%
+import os
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+print(f"{1 + 1} <b>is not bold</b>", os.environ.get("MARK"))
+
+# %%
+pd.DataFrame({"x": [1.5]})
+
+# %% alt="A line that rises"
+figure = Figure()
+figure.subplots().plot([0, 1])
+figure
+
+# %% tags=["exercise"]
+answer = ...
+"""
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("lesson")
+    (folder / "1_made_up.py").write_text(NOTEBOOK)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(catalogue, "NOTEBOOKS", folder)
+        patch.setenv("MARK", "kept")
+        executed = execute(MADE_UP)
+        count = picture_count(executed.notebook)
+        patch.setattr(pages, "LESSONS", (MADE_UP,))
+        write_lesson(executed, folder / "out")
+        write_index({1: executed.seconds}, {1: count}, folder / "out")
+    return folder / "out", executed, count
+
+
+def test_a_page_holds_prose_code_and_outputs(made):
+    page = (made[0] / "1_made_up.html").read_text()
+    assert "<h1>1. Is 1 &lt; 2?</h1>" in page
+    assert "<strong>prose</strong>" in page
+    assert page.count("<math ") == 2
+    assert 'display="block"' in page
+    assert "2 &lt;b&gt;is not bold&lt;/b&gt; kept" in page
+    assert re.search(r'<img src="data:image/png;base64,[^"]+" alt="A line that rises">', page)
+    assert "<td>1.5</td>" in page
+    assert '<div class="exercise">' in page
+
+
+def test_a_page_needs_no_network(made):
+    for name in ("1_made_up.html", "index.html", "glossary.html"):
+        page = (made[0] / name).read_text()
+        assert not re.findall(r'(?:src|href)="(?:https?:)?//', page)
+        assert "@import" not in page
+
+
+def test_links_between_the_pages_lead_somewhere(made):
+    for name in ("1_made_up.html", "index.html", "glossary.html"):
+        for link in re.findall(r'href="([^"#]+)"', (made[0] / name).read_text()):
+            assert (made[0] / link).exists(), link
+
+
+def test_the_notebook_has_outputs_and_the_slides_are_pdf(made):
+    folder, executed, count = made
+    notebook = json.loads((folder / "1_made_up.ipynb").read_text())
+    data = [output.get("data", {}) for cell in notebook["cells"] for output in cell.get("outputs", [])]
+    assert any("image/png" in each for each in data)
+    assert not any("application/pdf" in each for each in data)
+    assert count == 1
+    assert (folder / "slides" / "1_made_up_1.pdf").read_bytes().startswith(b"%PDF")
+    assert executed.seconds > 0
+
+
+def test_the_index_tells_the_lecturer_what_there_is(made):
+    page = (made[0] / "index.html").read_text()
+    assert "Is 1 &lt; 2?</a>" in page
+    assert f"{made[1].seconds:.0f}</td>" in page
+
+
+def test_an_error_in_a_cell_is_not_hidden(tmp_path, monkeypatch):
+    (tmp_path / "1_made_up.py").write_text("# %%\nraise RuntimeError('planted')\n")
+    monkeypatch.setattr(catalogue, "NOTEBOOKS", tmp_path)
+    with pytest.raises(Exception, match="planted"):
+        execute(MADE_UP)
+
+
+def refusal(capsys, *arguments):
+    with pytest.raises(SystemExit) as stopped:
+        main(["lessons", *map(str, arguments)])
+    return stopped.value.code, capsys.readouterr().err
+
+
+def test_refusals_are_one_line_and_write_nothing(capsys, tmp_path, monkeypatch):
+    code, said = refusal(capsys, 10, "--out", tmp_path / "out")
+    assert (code, said) == (2, "costate: lesson 10 does not exist: give numbers from 1 to 9\n")
+    (tmp_path / "file").touch()
+    code, said = refusal(capsys, 1, "--out", tmp_path / "file")
+    assert code == 2
+    assert said.count("\n") == 1
+    monkeypatch.setitem(sys.modules, "jupytext", None)
+    code, said = refusal(capsys, 1, "--out", tmp_path / "out")
+    assert code == 2
+    assert "pip install 'costate-lab[lessons]'" in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_every_lesson_runs_from_end_to_end(tmp_path):
+    """The command as a user types it; together at most 90 s of one idle core are asked, which `.ci/run` prints."""
+    done = subprocess.run(
+        [sys.executable, "-m", "figures", "lessons", "--out", str(tmp_path)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert all((tmp_path / f"{lesson.stem}.html").exists() for lesson in LESSONS)
+    for lesson in LESSONS:
+        page = (tmp_path / f"{lesson.stem}.html").read_text()
+        assert "no answer yet" in page
+        assert (tmp_path / "slides" / f"{lesson.stem}_1.pdf").exists()
