@@ -16,8 +16,9 @@ def fit_labels(figure: Figure) -> None:
 
     The figure is laid out then, once and for all: finding the layout is most of the work, and looks up settings.
     """
+    layout: Any = figure.get_layout_engine()
     for _ in range(4):  # labels of two lines leave the panels less room
-        figure.draw_without_rendering()
+        layout.execute(figure)  # drawing the figure as well would take half as long again
         if not fit_panels(figure.axes):
             break
     figure.set_layout_engine("none")

@@ -109,9 +109,9 @@ class _Pinned:
 
 def freeze(figure: Any) -> None:
     """Fix what Matplotlib looks up only when it draws, so that a figure looks the same outside the house style."""
-    figure.get_tightbbox()  # makes the ticks
     for axis in own_axes(figure):
         for one in (axis.xaxis, axis.yaxis):
+            one.get_ticklabels()  # makes the ticks
             for tick in one.get_major_ticks()[:1]:  # an empty panel has none
                 one.set_tick_params(labelsize=tick.label1.get_fontsize())
     for text in figure.findobj(Text):

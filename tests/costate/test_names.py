@@ -63,6 +63,13 @@ def test_a_folder_that_hides_ours_is_named_in_one_line(name, tmp_path):
     assert "rename it, or start Python in another folder" in last
     again = python(f"import {name}; import costate", tmp_path)
     assert "hides Costate Lab's own package" in again.stderr
+
+
+def test_folders_that_python_does_not_look_into_hide_nothing(tmp_path):
+    for name in ("envs", "agents", "theory", "figures"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("")
+    assert python("import costate; costate.world", tmp_path).returncode == 1
     assert python("import costate; costate.world", tmp_path, "-P").returncode == 0
 
 

@@ -21,7 +21,7 @@ def same(ours, theirs):
     pd.testing.assert_frame_equal(ours.reset_index(drop=True), theirs.reset_index(drop=True), check_exact=True)
 
 
-@pytest.mark.parametrize("claim", ["entropy_knobs", "estimator_variance"])
+@pytest.mark.parametrize("claim", ["error_split", "estimator_variance"])
 def test_a_claim_has_the_numbers_of_the_command(claim, tmp_path, capsys):
     assert command("check", claim, "--preset", "tiny", "--seed", 3, "--jobs", 1, "--out", tmp_path) == 0
     run = costate.run_claim(claim, seed=3, preset="tiny", jobs=1)
@@ -29,7 +29,7 @@ def test_a_claim_has_the_numbers_of_the_command(claim, tmp_path, capsys):
     assert "run_seed" in run.rows
     assert run.frame() is run.rows
     other = costate.run_claim(claim, seed=4, preset="tiny", jobs=1).rows["measured"]
-    assert (claim == "entropy_knobs") == other.equals(run.rows["measured"])  # the first draws nothing
+    assert (claim == "error_split") == other.equals(run.rows["measured"])  # the first draws nothing
     assert run.verdict.claim == claim
     assert repr(run).startswith(f"ClaimRun({claim}: {run.verdict.outcome}, {len(run.rows)} rows; ")
 
@@ -51,7 +51,7 @@ def test_fields_may_be_changed_and_settings_chosen(capsys):
 
 def test_a_run_draws_itself_and_leaves_the_users_settings(capsys):
     before = dict(matplotlib.rcParams.copy())  # noqa: TID251
-    run = costate.run_claim("entropy_knobs", preset="tiny", jobs=1)
+    run = costate.run_claim("attention_path", preset="tiny", jobs=1)
     figure = run.figure(caption=False, width=6)
     assert figure.get_figwidth() == 6
     assert len(figure.axes) >= 2
@@ -62,9 +62,9 @@ def test_a_run_draws_itself_and_leaves_the_users_settings(capsys):
 
 
 def test_a_folder_keeps_finished_points(tmp_path, capsys):
-    first = costate.run_claim("entropy_knobs", preset="tiny", jobs=1, out=tmp_path)
+    first = costate.run_claim("attention_path", preset="tiny", jobs=1, out=tmp_path)
     capsys.readouterr()
-    again = costate.run_claim("entropy_knobs", preset="tiny", jobs=1, out=tmp_path)
+    again = costate.run_claim("attention_path", preset="tiny", jobs=1, out=tmp_path)
     assert "points" not in capsys.readouterr().err
     same(first.rows, again.rows)
 

@@ -369,6 +369,7 @@ def test_every_claims_figure_can_be_read_in_a_column_of_a_paper(checked):
         claim = load_claim(verdict.claim)
         with look.context():
             figure = drawn(claim, claim.rows_from(stored_rows(verdict, out)), claim.statement, look)
+            figure.draw_without_rendering()  # puts the texts of legends in their places
             wrong[claim.name] = unreadable(figure)
             freeze(figure)  # what `costate.draw` does before it hands a figure over
         assert figure.get_figwidth() == pytest.approx(3.3)

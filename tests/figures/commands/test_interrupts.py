@@ -13,6 +13,7 @@ from figures.harness import interrupts
 from figures.harness.workers import in_workers
 
 CHECK = ("check", "costate_mean", "chaos", "--preset", "quick", "--jobs", "2")
+BUSY = ("check", "bellman_costate", *CHECK[2:])  # records in a moment, then points of seconds
 TRAIN = ("train", "--learner", "grpo", "--world", "TokenParity", "--steps", "100000", "--width", "4")
 PRETRAIN = ("pretrain", "--updates", "100000", "--width", "4", "--layers", "1", "--heads", "1")
 BAR = ("grpo |", "pretraining |")
@@ -71,7 +72,7 @@ def test_while_modules_are_loaded(arguments, tmp_path):
 
 @pytest.mark.parametrize("busy", [False, True], ids=["while workers start", "while workers are busy"])
 def test_while_points_are_run_in_workers(busy, tmp_path):
-    process, records = started(tmp_path / "out", *CHECK), tmp_path / "out" / "records"
+    process, records = started(tmp_path / "out", *(BUSY if busy else CHECK)), tmp_path / "out" / "records"
     wait_for(lambda: any(records.glob("*/*.json")) if busy else children(process) >= 4, process)
     code, lines = interrupted(process)
     assert_silent(process, code, lines)

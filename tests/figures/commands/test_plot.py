@@ -15,6 +15,7 @@ from figures.claims.continuous import costate_mean, costate_recursion
 from figures.cli import main
 from figures.drawing.frame import picture
 from figures.drawing.style import house_style, new_figure
+from tests.documents import SMALL
 
 PAGE = Path(__file__).parents[3] / "figures" / "latex"
 CLAIM = costate_recursion.CLAIM
@@ -177,7 +178,7 @@ def test_what_cannot_be_drawn_is_refused_before_a_file_is_written(
 
 
 def test_the_page_for_latex_does_what_it_says(tmp_path, monkeypatch):
-    """Every block is saved or run, in a folder of its own; then the example is typeset, where there is a TeX."""
+    """Every block is saved or run at its smallest size, in its own folder; the example is typeset where there is a TeX."""
     monkeypatch.chdir(tmp_path)
     page = (PAGE / "README.md").read_text()
     blocks = re.findall(r"```(\w+)\n(.*?)```", page, re.S)
@@ -186,7 +187,7 @@ def test_the_page_for_latex_does_what_it_says(tmp_path, monkeypatch):
     for line in blocks[1][1].splitlines():
         program, *arguments = shlex.split(line)
         assert program == "costate"
-        assert run(*arguments) == 0, line
+        assert run(*arguments, *SMALL[arguments[0]].split()) == 0, line
     pdfs = {path.name: path.read_bytes() for path in Path("runs/plots").glob("*.pdf")}
     assert set(pdfs) == {"costate_mean.pdf", "costate_recursion.pdf"}
     for content in pdfs.values():
