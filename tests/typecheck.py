@@ -12,7 +12,8 @@ import inspect
 import jaxtyping
 from beartype import BeartypeConf, beartype
 
-check = beartype(conf=BeartypeConf(is_pep484_tower=True))  # Python's own rule: an int may stand for a float
+# Python's own rule: an int may stand for a float; and the error is jaxtyping's, a TypeError
+check = beartype(conf=BeartypeConf(is_pep484_tower=True, violation_type=jaxtyping.TypeCheckError))
 _by_signature = jaxtyping.jaxtyped
 _scope = jaxtyping.jaxtyped("context")
 
