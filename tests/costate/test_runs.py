@@ -158,7 +158,7 @@ def test_a_world_without_exact_answers_is_trained_and_says_why_nothing_exact_is_
 
 
 def test_a_world_that_is_none_is_refused_before_anything_is_measured(tmp_path):
-    with pytest.raises(InputError, match=r"^world 'pairty' is unknown; did you mean parity\?"):
+    with pytest.raises(InputError, match=r"^world 'pairty' is unknown; did you mean parity"):
         costate.run_claim("bellman_costate", preset="tiny", world="pairty", out=tmp_path / "runs")
     assert not (tmp_path / "runs").exists()
 

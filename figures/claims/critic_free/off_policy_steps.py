@@ -118,7 +118,7 @@ def draw(rows: pd.DataFrame, figure: Any) -> None:
     """Angles to the gradient at inner steps and on stale rows, in the world whose completions have many lengths."""
     rows = with_columns(rows, "step", "cosine", "learner")
     rows = rows[rows["cosine"].notna() & ~rows["part"].isin((LAST, EARLIER))]
-    world = STOP if (rows["world"] == STOP).any() else rows["world"].iloc[0]
+    world = STOP if (rows["world"] == STOP).any() else next(iter(rows["world"]), STOP)
     shown = rows[(rows["world"] == world) & (rows["seed"] == rows["seed"].max())]
     draw_off_policy(figure, shown[shown["step"].notna()], shown[shown["step"].isna()])
 

@@ -17,7 +17,7 @@ from tests.figures.commands.test_train import TOKENS
 
 ROOT = Path(__file__).parents[3]
 CHECK = ("check", "bellman_costate", "--preset", "tiny", "--jobs", "1")
-LEFT_BEHIND = {"verdicts.json", "report.html", "drawing.json", "figures", "records", "rows"}
+LEFT_BEHIND = {"verdicts.json", "report.html", "explorer.html", "drawing.json", "figures", "records", "rows"}
 
 
 def run(*arguments):

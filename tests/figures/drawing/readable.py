@@ -81,6 +81,7 @@ def _rectangle(artist):
 
 def colliding(axis):
     """Sentences on texts inside a panel that stand on each other, on the legend or across the rim; boxes of texts count."""
+    axis.get_figure(root=True).draw_without_rendering()  # texts get their places
     texts = _shown([text for text in axis.texts if text.get_text().strip()])
     boxes = [
         (repr(text.get_text()), _rectangle(text.get_bbox_patch()) if text.get_bbox_patch() else _corners(text))

@@ -6,11 +6,11 @@ from types import SimpleNamespace
 
 import pandas as pd
 import pytest
-import torch
 
 from envs.world import InputError
 from figures.cli import main
 from figures.harness.selection import select, text_of
+from theory.tokens.dynamic_programming import tables
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,9 @@ def test_the_exit_code_of_a_sweep_follows_its_verdict(claim, kept, outcome, code
 
 
 def test_a_sweep_that_contradicts_what_is_documented_is_exit_code_1(tmp_path, monkeypatch):
-    monkeypatch.setattr("figures.claims.tokens.bellman_costate.tables", lambda *_: SimpleNamespace(V=torch.ones(1)))
+    monkeypatch.setattr(
+        "figures.claims.tokens.bellman_costate.tables", lambda *given: SimpleNamespace(V=tables(*given).V + 1)
+    )
     command = ("sweep", "bellman_costate", "--only", "world=lock", "--out", tmp_path, "--jobs", "1")
     assert run(*command, "--preset", "quick") == 1
     (entry,) = json.loads((tmp_path / "verdicts.json").read_text())

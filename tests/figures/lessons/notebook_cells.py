@@ -1,17 +1,14 @@
-"""The code of a lesson's notebook, cell by cell, for tests that follow it as a student would."""
+"""The code of a lesson's notebook, cell by cell, for tests that follow it as a student would; nothing of Jupyter is needed."""
 
 from figures.lessons.catalogue import chosen_lessons
-from figures.lessons.running import read_lesson
 
 
 def code_cells(number):
     """Sources of the code cells of a lesson, without those of the exercises."""
     (lesson,) = chosen_lessons([number])
-    return [
-        cell.source
-        for cell in read_lesson(lesson.path).cells
-        if cell.cell_type == "code" and "exercise" not in cell.metadata.get("tags", [])
-    ]
+    cells = ("\n" + lesson.path.read_text()).split("\n# %%")[1:]
+    heads_and_sources = [cell.split("\n", 1) for cell in cells]
+    return [source for head, source in heads_and_sources if "[markdown]" not in head and "exercise" not in head]
 
 
 def run_cells(number, change=lambda source: source):
