@@ -130,7 +130,7 @@ CLAIM = Claim(
     must_hold="The same worlds with the assumption back: all paths open, or the score function, which needs no "
     "derivative",
     must_fail="Step reward, quantised action (A1), noise scaled by the state with that path cut (A2, A5)",
-    how_to_read="Dashed lines are exact values. Orange points are mean costates with an assumption removed (bars two "
+    how_to_read="Dashed lines are exact values. Red points are mean costates with an assumption removed (bars two "
     "standard errors): they miss the value gradient, by 100% under a step reward; with all paths open (blue) "
     "they meet it again. Straight-through rounding is right for fine quanta and wrong for coarse ones, with "
     "dips where its error changes sign.",

@@ -126,7 +126,7 @@ CLAIM = Claim(
     must_hold="Position-attention policies, all attention strengths: total, attention part, closed path",
     must_fail="The costate with attention to the past closed, taken for the value gradient",
     how_to_read="Left, the value gradient along the mean path from one start (dashed) is the sum of what comes through the "
-    "dynamics (yellow) and through later actions that look back (green); mean costates (blue) lie on it. Middle, "
+    "dynamics (orange) and through later actions that look back (green); mean costates (blue) lie on it. Middle, "
     "with attention to the past closed to autograd (red) they miss it. Right, how much they miss, by how "
     "strongly the policy looks back (attention score of the past): crosses measured, dotted exact, 0 dashed.",
     parts=(

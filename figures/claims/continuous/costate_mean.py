@@ -115,7 +115,7 @@ CLAIM = Claim(
     must_hold="Linear-quadratic worlds of several sizes, Gaussian and Laplace noise, finite and endless",
     must_fail="The policy's input detached from autograd (breaks A5)",
     how_to_read="Each dot is one moment of (costate - value gradient) in standard errors: blue dots must scatter around "
-    "the dashed zero inside the grey band (the simultaneous 99.9% limit). Orange crosses are the same costates"
+    "the dashed zero inside the grey band (the simultaneous 99.9% limit). Red crosses are the same costates"
     " with the path through the policy cut; many leave the band: the test can see an error.",
     parts=(
         Part(_TOTAL, "claim", "holds"),

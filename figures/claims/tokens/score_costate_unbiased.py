@@ -123,7 +123,7 @@ CLAIM = Claim(
     must_hold="Token reward, alpha = 1, random transformers at temperatures 0.2 to 5, all sites, every prefix",
     must_fail="Keys and values of the past detached: credit cannot flow back through attention",
     how_to_read="First, the value gradient at a prompt of one world, component by component (dashed): the exact mean of the "
-    "score costate (blue, by another road) lies on it, means of samples (yellow, two standard errors) agree, and "
+    "score costate (blue, by another road) lies on it, means of samples (orange, two standard errors) agree, and "
     "with the past detached from autograd (red) it is missed. Last, the gap in all worlds: blue must stay "
     "under the dashed rounding limit; so does red where no credit comes back through attention.",
     parts=(
