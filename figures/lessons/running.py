@@ -3,6 +3,7 @@
 import os
 import time
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 from envs.world import InputError
@@ -47,10 +48,13 @@ def execute(lesson: Lesson) -> Executed:
     before, began = dict(os.environ), time.perf_counter()
     try:
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), before.get("PYTHONPATH"))))
-        no_ports = Config({"KernelManager": {"transport": "ipc"}})
-        NotebookClient(
-            notebook, timeout=_TIMEOUT, kernel_name="python3", coalesce_streams=True, config=no_ports
-        ).execute()
+        with (
+            TemporaryDirectory() as folder
+        ):  # of the kernel's sockets: no network ports, and two lessons at once share none
+            sockets = Config({"KernelManager": {"transport": "ipc", "ip": f"{folder}/kernel"}})
+            NotebookClient(
+                notebook, timeout=_TIMEOUT, kernel_name="python3", coalesce_streams=True, config=sockets
+            ).execute()
     finally:
         os.environ.clear()
         os.environ.update(before)
