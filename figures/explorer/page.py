@@ -4,12 +4,11 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from figures.drawing.colours import COLOURS
 from figures.explorer.study import CLAIM, study_numbers
 from figures.harness.code import version
 from figures.harness.records import write_atomically
+from figures.pages.rendering import render
 
 SCRIPTS = (
     *("numbers", "plot", "panel", "address", "groups", "tokens", "tokens_panel"),
@@ -86,14 +85,9 @@ def explorer_page(runs: Path) -> str:
         f"There are no records of a pretraining run in {runs}. `costate check {CLAIM}` makes them; after it run "
         "`costate explore` again."
     )
-    environment = Environment(
-        loader=PackageLoader("figures.explorer", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("page.html").render(
+    return render(
+        "figures.explorer",
+        "page.html",
         panels=PANELS,
         colours=COLOURS,
         version=version(),

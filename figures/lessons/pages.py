@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from latex2mathml.converter import convert
 from markupsafe import Markup
 
@@ -15,6 +14,7 @@ from figures.harness.code import ROOT
 from figures.harness.records import write_atomically
 from figures.lessons.catalogue import LESSONS
 from figures.lessons.running import Executed
+from figures.pages.rendering import render
 
 GLOSSARY = ROOT / "theory" / "GLOSSARY.md"
 _PNG, _PDF, _HTML, _TEXT = "image/png", "application/pdf", "text/html", "text/plain"
@@ -23,7 +23,9 @@ _PNG, _PDF, _HTML, _TEXT = "image/png", "application/pdf", "text/html", "text/pl
 def write_lesson(executed: Executed, out: Path) -> None:
     """out/STEM.html, STEM.ipynb (with outputs), and each picture as slides/STEM_N.pdf."""
     lesson, notebook = executed.lesson, executed.notebook
-    page = _page("lesson.html", lesson=lesson, cells=[_Cell(cell) for cell in notebook.cells], lessons=LESSONS)
+    page = render(
+        "figures.lessons", "lesson.html", lesson=lesson, cells=[_Cell(cell) for cell in notebook.cells], lessons=LESSONS
+    )
     for number, pdf in enumerate(_pictures(notebook), 1):
         write_atomically(out / "slides" / f"{lesson.stem}_{number}.pdf", base64.b64decode(pdf))
     write_atomically(out / f"{lesson.stem}.ipynb", _as_file(notebook))
@@ -46,8 +48,8 @@ def write_index(seconds: dict[int, float], slides: dict[int, int], out: Path) ->
     words = re.sub(
         r"\[([^]]+)\]\(README[^)]*\)", r"\1 (theory/README.md)", GLOSSARY.read_text("utf-8")
     )  # not beside the page
-    write_atomically(out / "glossary.html", _page("glossary.html", text=_markdown(words)))
-    page = _page("index.html", lessons=lessons, seconds=seconds, slides=slides, in_class=in_class)
+    write_atomically(out / "glossary.html", render("figures.lessons", "glossary.html", text=_markdown(words)))
+    page = render("figures.lessons", "index.html", lessons=lessons, seconds=seconds, slides=slides, in_class=in_class)
     write_atomically(out / "index.html", page)
     return out / "index.html"
 
@@ -119,15 +121,3 @@ def _highlighted(source: str) -> Markup:
     from pygments.lexers import PythonLexer
 
     return Markup(highlight(source, PythonLexer(), HtmlFormatter(nowrap=True)))
-
-
-def _page(template: str, **shown: Any) -> str:
-    own, shared = PackageLoader("figures.lessons", "."), PackageLoader("figures.report", ".")
-    environment = Environment(
-        loader=ChoiceLoader([own, shared]),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template(template).render(**shown)

@@ -5,14 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from figures.harness.claim import ASSUMPTIONS
 from figures.harness.costs import remember_drawing
 from figures.harness.judge import Verdict
 from figures.harness.records import write_atomically
 from figures.harness.statistics import ERROR_RATE
 from figures.harness.workers import in_workers
+from figures.pages.rendering import render
 from figures.report.pictures import draw_claim
 from figures.report.question import Question
 from figures.report.questions import questions
@@ -45,13 +44,11 @@ class _Part:
 
 def write_report(verdicts: list[Verdict], out: Path, known: tuple[Question, ...] = ()) -> Path:
     """out/report.html: one page, part by part, that needs no network; formulas as MathML, figures embedded as SVG."""
-    loader = PackageLoader("figures.report", ".")
-    environment = Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
     facts = common_run(verdicts)
     records = [name for verdict in verdicts if verdict.run for name in verdict.run.records]
-    page = environment.get_template("report.html").render(
+    page = render(
+        "figures.report",
+        "report.html",
         groups=page_groups(verdicts, out, facts),
         facts=(*Measured.by(records, out).facts(), *facts),
         tiny=("preset", "tiny") in facts,

@@ -1,21 +1,6 @@
-"use strict";
 // Without this script all claims are shown, in the colours that the system asks for, and "Enlarge" opens the file beside the page.
 const all = selector => Array.from(document.querySelectorAll(selector));
 const one = selector => document.querySelector(selector);
-
-// Light and dark
-const theme = one("#theme"), root = document.documentElement;
-const system = matchMedia("(prefers-color-scheme: dark)");
-const isDark = () => root.dataset.theme ? root.dataset.theme === "dark" : system.matches;
-const nameTheme = () => { theme.textContent = isDark() ? "Light" : "Dark"; theme.setAttribute("aria-label", `${theme.textContent} colours`); };
-theme.hidden = false;
-theme.addEventListener("click", () => {
-  root.dataset.theme = isDark() ? "light" : "dark";
-  try { localStorage.setItem("theme", root.dataset.theme); } catch { /* it lasts as long as the page */ }
-  nameTheme();
-});
-system.addEventListener("change", nameTheme);
-nameTheme();
 
 // Contents: closed where the window is narrow, and the claim that is read is marked
 const contents = one(".contents details"), narrow = matchMedia("(max-width: 62rem)");

@@ -1,25 +1,4 @@
 "use strict";
-// Light and dark, as in the report
-const root = document.documentElement,
-  system = matchMedia("(prefers-color-scheme: dark)"),
-  theme = document.getElementById("theme");
-const isDark = () => (root.dataset.theme ? root.dataset.theme === "dark" : system.matches);
-const nameTheme = () => {
-  theme.textContent = isDark() ? "Light" : "Dark";
-  theme.setAttribute("aria-label", `${theme.textContent} colours`);
-};
-theme.addEventListener("click", () => {
-  root.dataset.theme = isDark() ? "light" : "dark";
-  try {
-    localStorage.setItem("theme", root.dataset.theme);
-  } catch {
-    /* it lasts as long as the page */
-  }
-  nameTheme();
-});
-system.addEventListener("change", nameTheme);
-nameTheme();
-
 panels.forEach(buildPanel);
 const asked = decodeURIComponent(location.hash.slice(1));
 if (asked.startsWith("probe=")) probe(JSON.parse(asked.slice(6)));

@@ -1,33 +1,22 @@
-"""A browser without a window, in which the explorer runs: what it leaves in the page, and what goes wrong there."""
+"""The explorer in a browser: what it leaves in the page, and what goes wrong there."""
 
-import html
 import json
-import re
-import shutil
-import subprocess
 import tempfile
+from contextlib import closing
 from typing import NamedTuple
 from urllib.parse import quote
 
 import pytest
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+from tests.figures.browser import CHROMIUM, Browser
+
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 PHONE = 390
-# what a page in a frame of a phone's width is asked; the answer goes into the outer document
-_OUTER = """<iframe id="inner" style="border:0;width:{width}px;height:9000px" srcdoc="{page}"></iframe><script>
-addEventListener("load", async () => {{
-  const inner = document.getElementById("inner").contentWindow, page = inner.document;
-  inner.requestAnimationFrame = draw => inner.setTimeout(draw, 16); // without a window no frame is drawn by itself
-  const frame = () => new Promise(done => inner.setTimeout(done, 100));
-  let answer;
-  try {{ answer = await (async () => {{ {script} }})(); }} catch (error) {{ answer = {{ failed: String(error) }}; }}
-  const place = document.createElement("pre");
-  place.id = "probe";
-  place.textContent = JSON.stringify(answer);
-  document.body.replaceChildren(place);
-}});
-</script></body>"""
+_ASKED = """(async () => {{
+  const inner = window, page = document;
+  const frame = () => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done())));
+  {script}
+}})()"""
 
 
 class Seen(NamedTuple):
@@ -35,29 +24,17 @@ class Seen(NamedTuple):
 
     Attributes:
         answer: from JSON.
-        console: lines that the page wrote to the console, errors among them.
+        console: errors and warnings of the page, and what it could not load.
     """
 
     answer: dict
     console: list
 
 
-def _run(address):
-    with tempfile.TemporaryDirectory() as profile:
-        options = [
-            "--headless=new",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--hide-scrollbars",
-            f"--user-data-dir={profile}",
-            "--window-size=1280,900",
-        ]
-        said = ["--enable-logging=stderr", "--virtual-time-budget=20000", "--dump-dom", address]
-        done = subprocess.run([CHROMIUM, *options, *said], capture_output=True, text=True, timeout=240)
-    found = re.search(r'<pre id="probe"[^>]*>(.*?)</pre>', done.stdout, re.S)
-    assert found, done.stdout[-500:] + done.stderr[-2000:]
-    console = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
-    return Seen(json.loads(html.unescape(found[1])), console)
+def _seen(path, expression, width=1280, fragment=""):
+    with tempfile.TemporaryDirectory() as profile, closing(Browser(profile)) as browser:
+        browser.open(path, width=width, fragment=fragment)
+        return Seen(browser.ask(expression), list(browser.messages))
 
 
 def probe(page, addresses):
@@ -67,18 +44,19 @@ def probe(page, addresses):
         page: path of the file.
         addresses: positions, as they stand in the address.
     """
-    return _run(f"{page.resolve().as_uri()}#probe={quote(json.dumps(addresses))}")
+    left = "JSON.parse(document.getElementById('probe').textContent)"
+    return _seen(page, left, fragment=f"#probe={quote(json.dumps(addresses))}")
 
 
 def ask(page, script, folder, width=PHONE):
-    """The answer of a script that sees the page in a frame of some width as `inner` and `page`.
+    """The answer of a script that sees the page in a window of some width as `inner` and `page`.
 
     Args:
         page: the page's text.
         script: JavaScript that returns the answer; `await frame()` waits until the page has drawn.
         folder: for a file.
-        width: of the frame.
+        width: of the window.
     """
-    outer = folder / "outer.html"
-    outer.write_text(_OUTER.format(width=width, page=html.escape(page), script=script), encoding="utf-8")
-    return _run(outer.resolve().as_uri())
+    path = folder / "asked.html"
+    path.write_text(page, encoding="utf-8")
+    return _seen(path, _ASKED.format(script=script), width)

@@ -17,7 +17,6 @@ from envs.lq_variants import ChaoticMap
 from envs.noise import Noise
 from figures.explorer.page import PANELS, explorer_page
 from tests.figures.explorer.browser import needs_browser, probe
-from tests.figures.explorer.runs_folder import runs_folder
 
 pytestmark = needs_browser
 EACH = 10  # positions of each panel
@@ -100,13 +99,6 @@ def readings(seen):
 
 def flat(x):
     return x if isinstance(x, list) else [x]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    out = tmp_path_factory.mktemp("explorer") / "runs"
-    runs_folder(out)
-    return out
 
 
 @pytest.fixture(scope="module")

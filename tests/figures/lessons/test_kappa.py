@@ -9,15 +9,7 @@ import torch
 
 import costate
 from figures.lessons.exercises.kappa import EXERCISES, lesson_world
-
-
-def kappa_by_listing(p, G, advantage):
-    """`Cov(A_1, R_1) / Var(R_1)` over all 2^G groups of rewards of 0 and 1."""
-    total = 0.0
-    for rewards in itertools.product((0.0, 1.0), repeat=G):
-        R = np.array(rewards)
-        total += math.prod(p if r else 1 - p for r in rewards) * (R[0] - p) * advantage(R)
-    return total / (p * (1 - p))
+from tests.figures.lessons.listed_groups import kappa_by_listing
 
 
 def mixture(R):

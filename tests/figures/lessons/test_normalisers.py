@@ -1,14 +1,12 @@
 """Lesson 8: the planted bug, found by changing one part of the notebook's own loss at a time; kappa by listing groups."""
 
-import itertools
-import math
-
 import numpy as np
 import pytest
 import torch
 
 import costate
 from figures.lessons.exercises.normalisers import EXERCISES, lesson_world, planted
+from tests.figures.lessons.listed_groups import kappa_by_listing
 from tests.figures.lessons.notebook_cells import run_cells
 
 BUGGY = "baseline = (R * mask).sum((1, 2), keepdim=True) / mask.sum((1, 2), keepdim=True)"
@@ -38,15 +36,6 @@ def updated(names, part):
 @pytest.fixture(scope="module")
 def repaired(names):
     return updated(names, "B")
-
-
-def kappa_by_listing(p, G, advantage):
-    """`Cov(A_1, R_1) / Var(R_1)` over all 2^G groups of rewards of 0 and 1."""
-    total = 0.0
-    for rewards in itertools.product((0.0, 1.0), repeat=G):
-        R = np.array(rewards)
-        total += math.prod(p if r else 1 - p for r in rewards) * (R[0] - p) * advantage(R)
-    return total / (p * (1 - p))
 
 
 def test_the_repaired_part_alone_puts_the_update_on_the_gradient(names, repaired):

@@ -10,7 +10,7 @@ from matplotlib.image import imread
 from figures.drawing.frame import picture
 from figures.drawing.style import house_style, new_figure
 from figures.report.embedding import embedded
-from tests.figures.report.browser import CHROMIUM, Browser
+from tests.figures.browser import CHROMIUM, Browser
 from tests.figures.report.made_up_results import PLAIN, made_wrong, not_judged, page_of, verdict
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")

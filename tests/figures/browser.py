@@ -71,7 +71,7 @@ class Browser:
         elif name == "Network.loadingFailed":
             self.messages.append(given["errorText"])
 
-    def open(self, path, width=1280, height=900, colours="light", scripts=True, media="screen"):
+    def open(self, path, width=1280, height=900, colours="light", scripts=True, media="screen", fragment=""):
         """Show a file at a size, in the light or dark colours that a system asks for, and wait until it is loaded."""
         self.messages.clear()
         self._events.clear()
@@ -79,7 +79,7 @@ class Browser:
         self.call("Emulation.setEmulatedMedia", media=media, features=scheme)
         self.call("Emulation.setScriptExecutionDisabled", value=not scripts)
         self.resize(width, height)
-        self.call("Page.navigate", url=path.resolve().as_uri())
+        self.call("Page.navigate", url=path.resolve().as_uri() + fragment)
         while "Page.loadEventFired" not in self._events:
             self._note(self._next())
 
