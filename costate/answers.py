@@ -232,7 +232,7 @@ def random_policies(
         InputError: a size or knob is refused.
     """
     axes = (range(seeds) if isinstance(seeds, int) else seeds, _several(temperatures), _several(offsets))
-    length = world.prompts.shape[1] + world.horizon
+    length = world.longest
     return {
         PolicyLabel(seed, float(temperature), float(offset)): Transformer(
             world.V, length=length, seed=seed, temperature=float(temperature), offset=float(offset), **sizes

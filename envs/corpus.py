@@ -70,7 +70,7 @@ class Corpus:
     @property
     def length(self) -> int:
         """Tokens of a document."""
-        return int(self.world.prompts.shape[1]) + self.world.horizon
+        return self.world.longest
 
     def draw(self, count: int, rng: torch.Generator) -> Int[Tensor, "count length"]:
         """Documents, on the CPU.

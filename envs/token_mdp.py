@@ -138,6 +138,11 @@ class TokenMDP:
         """Number of abstract states."""
         return int(self.P.shape[0])
 
+    @property
+    def longest(self) -> int:
+        """Tokens of a prompt and its longest completion, one at each step: the contexts that a policy must take."""
+        return int(self.prompts.shape[1]) + self.horizon
+
     @cached_property
     def deterministic(self) -> bool:
         """Whether every token leads to one state for sure."""

@@ -70,7 +70,7 @@ def build_policy(run: Run, world: TokenMDP | World, seed: int) -> Transformer | 
     Where a cost is linear too, it has an offset, k = 0 at the start: the best policy there is not without one.
     """
     if isinstance(world, TokenMDP):
-        length = world.prompts.shape[1] + world.horizon
+        length = world.longest
         return _transformer(run, world.V, None, length, seed)
     if run.dtype != "float64":
         raise InputError(

@@ -31,7 +31,6 @@ def draw_sweeps(figure: Any, sweep: pd.DataFrame, ranks: Mapping[str, pd.DataFra
         ranks: name of a quantity -> rows with its rank correlation with the error, by knob and costate.
     """
     sweep = with_columns(sweep, "costate")
-    sweep = sweep.assign(costate=sweep["costate"].astype(object).fillna(ZERO))
     shown = next((name for name in _ERRORS if name in set(sweep["costate"])), ZERO)
     knobs = [name for name in KNOBS if name in set(sweep["knob"])]
     panels = max(1, len(knobs))
@@ -66,7 +65,7 @@ def _draw_ranks(axis: Any, ranks: Mapping[str, pd.DataFrame], shown: str) -> Non
     for i, rows in enumerate(ranks.values()):
         rows = with_columns(rows, "costate")
         for j, (knob, (colour, marker)) in enumerate(KNOBS.items()):
-            own = rows[rows["knob"] == knob].assign(costate=rows["costate"].astype(object).fillna(ZERO))
+            own = rows[rows["knob"] == knob]
             for costate, rank in own.groupby("costate")["measured"].mean().items():
                 fill = COLOURS[colour] if costate == shown else "white"
                 axis.plot(rank, i + 0.3 * (j - 0.5), marker, color=COLOURS[colour], mfc=fill, ms=8)

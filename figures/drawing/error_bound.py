@@ -48,9 +48,8 @@ def _draw_strips(axis: Any, rows: pd.DataFrame, strips: Sequence[str], title: st
     if rows.empty:
         no_rows(axis, title)
         return
-    costates = rows["costate"].astype(object).fillna(E1)  # rows of old name none
     for i, (costate, (name, colour, marker)) in enumerate(_COSTATES.items()):
-        own = rows[costates == costate]
+        own = rows[rows["costate"] == costate]
         at = own["strip"].map(list(strips).index) + 0.2 * (i - 1.5)
         look = {"color": COLOURS[colour], "ms": 5, "alpha": 0.7}
         axis.plot(own["measured"] / own["target"], at, marker, label=name if len(own) else None, **look)

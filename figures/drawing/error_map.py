@@ -4,9 +4,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.ticker import FixedLocator, StrMethodFormatter
+from matplotlib.ticker import StrMethodFormatter
 
 from figures.drawing.panels import legend_above, no_rows, with_columns
+from figures.drawing.scales import log_with_zero
 from figures.drawing.style import COLOURS, EXACT
 from figures.measures.attention_errors import E1, E1B, READOUT, ZERO
 
@@ -28,7 +29,7 @@ def draw_map(rows: pd.DataFrame, figure: Any, tier3: str, alone: str) -> None:
         tier3: the part that holds every policy.
         alone: the part that tests one constant per world, of the changed policies only.
     """
-    rows = _with_costates(rows)
+    rows = with_columns(rows, "costate")
     policies, tested = rows[rows["part"] == tier3], rows[rows["part"] == alone]
     left, middle, right = figure.subplots(1, 3, width_ratios=(4, 3, 3))
     costates = [name for name in _NAMES if name in set(rows["costate"])]
@@ -47,13 +48,6 @@ def _beside(one: Any, other: Any) -> bool:
     return bool(one.get_subplotspec().rowspan.start == other.get_subplotspec().rowspan.start)
 
 
-def _with_costates(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows of old, which name no costate, are of E1."""
-    rows = with_columns(rows, "costate", "alpha")
-    usual = pd.Series(np.where(rows["alpha"] == 1, ZERO, E1), index=rows.index)
-    return rows.assign(costate=rows["costate"].astype(object).fillna(usual))
-
-
 def _draw_strips(axis: Any, rows: pd.DataFrame, costates: list[str]) -> None:
     """The judged ratio of every policy, a strip for every costate, a lane in it for every way to change the entropy."""
     for i, (family, (name, colour, marker)) in enumerate(_FAMILIES.items()):
@@ -63,11 +57,9 @@ def _draw_strips(axis: Any, rows: pd.DataFrame, costates: list[str]) -> None:
     axis.axvline(1, label="error = bound", **EXACT)
     if ZERO in costates[1:]:
         axis.axhline(costates.index(ZERO) - 0.5, color="0.4", lw=1)
-    largest = max(1.0, rows["measured"].max())
-    axis.set_xscale("symlog", linthresh=_LINEAR, linscale=0.6)
-    axis.xaxis.set_major_locator(FixedLocator([0, *(10.0**k for k in range(-1, 9) if 10.0**k <= 2 * largest)]))
+    log_with_zero(axis, [0.0, 1.0, *rows["measured"]], "x", rounding=_LINEAR)
     axis.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    axis.set(xlim=(-0.01, 2 * largest), ylim=(len(costates) - 0.5, -0.5))
+    axis.set(ylim=(len(costates) - 0.5, -0.5))
     axis.set_yticks(range(len(costates)), [_NAMES[name] for name in costates])
     axis.grid(visible=False, axis="y")
 

@@ -91,7 +91,7 @@ def _own(
     if layers * width**2 > sum(x.numel() for x in state.values()):  # refused before so much is allocated
         raise InputError(f"checkpoint {path} does not fit the network: its {layers} blocks are not of width {width}")
     check_vocabulary(path, rows, world)
-    needed = world.prompts.shape[1] + world.horizon - 1  # the last token is an output only
+    needed = world.longest - 1  # the last token is an output only
     if length < needed:
         raise InputError(f"checkpoint {path} reads {length} tokens at most: the world's answers need {needed}")
     network = Transformer(rows, None, width, layers, heads, length, tied="head.bias" not in state)

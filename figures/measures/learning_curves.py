@@ -28,7 +28,7 @@ def exact_returns(
     """
     policies, critics = [build_policy(world, seed, spread=1.0) for seed in seeds], None
     if learner.critic == "learned":
-        places = world.prompts.shape[1] + world.horizon
+        places = world.longest
         sizes, device = (1, world.V, WIDTH, LAYERS, HEADS, places), world.P.device
         critics = [Transformer(*sizes, seed=seed).to(device) for seed in seeds]
     trainer = Trainer(TokenTask(world), learner, policies, seeds, setting, TokenOracle(world), critics)

@@ -160,7 +160,7 @@ def _sealed_states(world: TokenMDP) -> Bool[Tensor, "times S"]:
 
 def _placed(world: TokenMDP, levels: list[LiveLevel], spoken: list[Tensor]) -> LivePrefixes:
     """Give every live prefix a context: its own where it has no live child, else that of its last live child."""
-    places, contexts, count = world.prompts.shape[1] + world.horizon - 1, list[Tensor](), 0
+    places, contexts, count = world.longest - 1, list[Tensor](), 0
     below = torch.zeros(1, dtype=torch.int64, device=world.P.device)
     for k in reversed(range(len(levels))):
         child = levels[k].child.amax(1)

@@ -35,7 +35,7 @@ def bytes_per_node(world: TokenMDP, policy: TokenPolicy) -> int:
         Bytes.
     """
     if hasattr(policy, "numbers_per_position"):  # it runs whole contexts again
-        own: int = policy.numbers_per_position * (world.prompts.shape[1] + world.horizon)
+        own: int = policy.numbers_per_position * world.longest
     else:
         own = _NUMBERS_PER_WIDTH * getattr(policy, "width", 1) * getattr(policy, "layers", 1)
     return 8 * (own + 2 * world.V**2 + world.V * world.S)

@@ -29,7 +29,7 @@ def lesson_world() -> TokenMDP:
 
 def lesson_policy(world: TokenMDP) -> TokenPolicy:
     """The random policy of the lesson."""
-    length = world.prompts.shape[1] + world.horizon
+    length = world.longest
     return Transformer(world.V, length=length, width=8, layers=1, heads=2)
 
 

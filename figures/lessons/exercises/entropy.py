@@ -32,7 +32,7 @@ def lesson_world() -> TokenMDP:
 @functools.lru_cache(maxsize=4)
 def _sweep(world: TokenMDP, knob: str) -> tuple[Float[Tensor, "policies prompts"], Float[Tensor, "policies prompts"]]:
     """Error of E1 and entropy of the lesson's policy at every value of a knob."""
-    length = world.prompts.shape[1] + world.horizon
+    length = world.longest
     sizes: dict[str, Any] = {"length": length, "width": 8, "layers": 1, "heads": 2}
     policies = [Transformer(world.V, **sizes, **{knob: value}) for value in _KNOBS[knob]]
     splits = [error_split(world, policy, 1.0, "embedding") for policy in policies]

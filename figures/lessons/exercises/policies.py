@@ -14,4 +14,4 @@ def first_policy(world: TokenMDP, seed: int = 0) -> Transformer:
     Returns:
         The policy.
     """
-    return Transformer(world.V, length=world.prompts.shape[1] + world.horizon, seed=seed)
+    return Transformer(world.V, length=world.longest, seed=seed)
