@@ -9,9 +9,10 @@ from figures.harness.judge import judge
 from figures.harness.registry import STUDIES, load_claim, load_claims, measure_of
 from figures.harness.runner import plan
 from figures.impact import runs as impact_runs
-from figures.impact.contest import COUNT, OPTIMISER
-from figures.impact.numbers import PREDICTORS, PRODUCTS
+from figures.impact.contest import COUNT, CRITERION, OPTIMISER
+from figures.impact.numbers import HEADROOMS, PREDICTORS, PRODUCTS
 from tests.figures.impact.made_up_study import (
+    BUDGETS,
     TOKENS,
     at_the_largest_budget,
     bump,
@@ -56,6 +57,20 @@ def test_a_gain_that_j_predicts_turns_the_control():
 def test_where_the_product_is_the_better_one_for_sgd_too_the_control_is_blind():
     parts = outcomes(impact_product, claim_rows(impact_product, product_with_sgd_too))
     assert parts[impact_product.SGD] == "holds"
+
+
+@pytest.mark.parametrize(
+    ("norms", "random", "outcome"),
+    [(CRITERION, (), "holds"), (CRITERION, ("costate x power",), "fails"), ("spread", (), "fails")],
+    ids=["the product itself", "three of four", "a null model"],
+)
+def test_the_norm_of_the_costate_must_do_as_well_as_the_product_with_each_headroom(norms, random, outcome):
+    """The control can pass: where the four products with the norm are put in the place of what predicts the gain."""
+    rows, known = study(product), [f"costate x {headroom}" for headroom in HEADROOMS]
+    for name in set(known) - set(random):
+        rows[name] = rows[norms]
+    own = at_the_largest_budget(rows, "GRPO")
+    assert outcomes(impact_product, own)[impact_product.NORM] == outcome
 
 
 def test_products_that_win_are_counted():
@@ -121,6 +136,42 @@ def test_the_peak_moves_as_it_was_made_to():
     other = outcomes(what_moves_the_peak, study(backwards))
     assert other[what_moves_the_peak.CORPUS] == other[what_moves_the_peak.BUDGET] == "fails"
     assert outcomes(what_moves_the_peak, study(by_group))[what_moves_the_peak.GROUPS] == "holds"
+
+
+@pytest.mark.parametrize(
+    ("shifts", "outcome"),
+    [
+        ((-0.5, -0.5, -0.5), "fails"),
+        ((-1.5, -1.5, -1.5), "holds"),
+        ((0.0, 0.0, -2.0), "fails"),
+        ((-2.0, 0.0, 0.0), "fails"),
+        ((0.0, -2.0, 0.0), "fails"),
+        ((-3.0, -0.4, -0.4), "holds"),
+        ((-0.4, -0.4, -3.0), "holds"),
+    ],
+)
+def test_larger_groups_are_judged_by_the_mean_over_budgets(shifts, outcome):
+    """A sum, one budget, a median, the smallest or the largest shift come out otherwise in at least one of these."""
+    by_budget = dict(zip(BUDGETS, shifts, strict=True))
+
+    def moved(facts, recipe, group, budget, clean, rng):
+        return bump(5 + by_budget[budget] * (group == 32) + 0.02 * rng.standard_normal())
+
+    rows = what_moves_the_peak.CLAIM.rows_from(study(moved))
+    assert outcomes(what_moves_the_peak, rows)[what_moves_the_peak.GROUPS] == outcome
+    each = rows[rows["part"] == what_moves_the_peak.BY_BUDGET].set_index("budget")["measured"]
+    assert each.reindex(BUDGETS).to_numpy() == pytest.approx(shifts, abs=0.25)
+
+
+def test_a_larger_budget_that_moves_the_peak_by_two_doublings_turns_the_control():
+    def far(facts, recipe, group, budget, clean, rng):
+        return bump(6 - 1.5 * np.log2(budget / 8) + 0.02 * rng.standard_normal())
+
+    def with_grpo_alone(facts, recipe, *others):
+        return far(facts, recipe, *others) if recipe == "GRPO" else bump(4 + 0.02 * others[-1].standard_normal())
+
+    assert outcomes(what_moves_the_peak, study(far))[what_moves_the_peak.BIGGER] == "holds"
+    assert outcomes(what_moves_the_peak, study(with_grpo_alone))[what_moves_the_peak.BIGGER] == "undecided"
 
 
 def test_trajectories_that_gain_nothing_have_no_centre_and_are_counted():

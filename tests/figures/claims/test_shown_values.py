@@ -1,5 +1,7 @@
 """The values that pictures show beside the exact ones, by a second way; and pictures of single settings."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,7 +13,7 @@ from figures.claims.continuous import attention_path
 from figures.claims.critic_free import normalisation_breaks, off_policy_steps
 from figures.claims.tokens import bellman_costate, error_split, score_costate_unbiased
 from figures.drawing.attention_path import ATTENTION, CLOSED, DYNAMICS, OPEN
-from figures.measures.memory_policies import attention_system
+from figures.measures.memory_policies import attention_system, costates_by_path
 from figures.measures.token_systems import build_world
 from figures.report.pictures import draw
 from tests.figures.drawing.readable import unreadable
@@ -69,6 +71,28 @@ def test_attention_alone_is_all_or_nothing_only_at_the_ends(alpha, alone):
     assert (error_split._INCOMPLETE in kinds) == (alpha > 0)
 
 
+def test_the_dashed_lines_are_no_estimates(monkeypatch):
+    """What is exact stays where it is when the costates or covariances beside it are made wrong."""
+    settings = {
+        error_split: error_split.CLAIM.settings("tiny")[0].__class__("garnet", 0.5, 1.0, 0.0, 0),
+        score_costate_unbiased: score_costate_unbiased.ScoreCostateUnbiasedSetting("garnet", 1.0, "layer1", 50, 0.1),
+    }
+    right = {module: shown(module, setting) for module, setting in settings.items()}
+    split, expected = error_split.error_split, score_costate_unbiased.expected_costates
+
+    def wrong_split(*arguments):
+        found = split(*arguments)
+        return replace(found, attention=1.1 * found.attention, sampling=1.2 * found.sampling)
+
+    monkeypatch.setattr(error_split, "error_split", wrong_split)
+    monkeypatch.setattr(score_costate_unbiased, "expected_costates", lambda *a: [1.1 * g for g in expected(*a)])
+    for module, setting in settings.items():
+        for kind, rows in shown(module, setting).items():
+            before = right[module][kind]
+            assert rows["target"].tolist() == before["target"].tolist()
+            assert not np.allclose(rows["measured"], before["measured"])
+
+
 def test_the_score_costate_is_shown_on_the_value_gradient_and_the_detached_one_off_it():
     setting = score_costate_unbiased.ScoreCostateUnbiasedSetting("garnet", 1.0, "embedding", 50, 0.1)
     kinds = shown(score_costate_unbiased, setting)
@@ -96,6 +120,10 @@ def test_costates_along_the_path_are_slopes_of_the_return_and_sums_of_their_part
     assert table.loc[CLOSED, "target"].loc[0].tolist() != pytest.approx(slopes, rel=0.1)
     parts = table.loc[DYNAMICS, "target"] + table.loc[ATTENTION, "target"]
     assert np.allclose(parts, table.loc[OPEN, "target"])
+    still = Noise(start[None], torch.zeros(1, T, world.m).double(), torch.zeros(1, T, world.n).double())
+    on_the_mean = costates_by_path(system, still)  # autograd's; all is linear
+    for kind, own in ((OPEN, on_the_mean.whole), (CLOSED, on_the_mean.closed), (ATTENTION, on_the_mean.attention)):
+        assert np.allclose(table.loc[kind, "target"], own[0, :T].flatten())
     for kind, right in ((OPEN, OPEN), (CLOSED, CLOSED)):
         off = (table.loc[kind, "measured"] - table.loc[right, "target"]) / table.loc[kind, "standard_error"].clip(
             lower=1e-12

@@ -92,9 +92,11 @@ def test_the_title_says_when_the_mean_is_not_the_value_gradient():
 
 
 def test_without_noise_all_lines_are_one():
-    paths = costate.sampled_paths(plane(noise=0.0), [[0.5, 0.8]], 4)
+    paths = costate.sampled_paths(plane(noise=0.0), ([[0.5, 0.8]], [0.3]), 4, start=[2, 1])
     for component in (0, 1):
         axis = costate.draw_path(paths.costates, paths.gradient, component=component)
+        assert np.array_equal(line(axis, "costate of one"), paths.costates[0, :, component])
+        assert not np.allclose(line(axis, "costate of one"), paths.costates[0, :, 1 - component], rtol=0.1)
         assert axis.get_title() == "Without noise a path's costate is the value gradient"
         assert axis.get_ylabel() == f"costate, component {component}"
         for name in ("costate of one", "mean of"):
