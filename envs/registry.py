@@ -98,6 +98,10 @@ def make_world(name: str, **options: Any) -> Any:
     Raises:
         InputError: the name does not exist (the error says the near ones), or the builder has no such option.
     """
+    if not isinstance(name, str):
+        raise InputError(f"world must be a name here, 'TokenParity' for instance; got {short(name)}")
+    if name.endswith(".py"):
+        raise InputError(f"world {one_line(name, 200)}: name the function that builds it too, {one_line(name, 80)}:build for instance")
     if names_own_world(name):
         return load_own_world(name, **options)
     if name not in WORLDS:

@@ -231,3 +231,21 @@ def keeps_groups_apart(recipe: Recipe, outcomes: dict[str, Tensor], multisets: I
         if weights is not None and not torch.allclose(weights, torch.cat(apart), rtol=1e-9, atol=1e-12):
             return False
     return True
+
+
+def adds_up(recipe: Recipe, outcomes: dict[str, Tensor], multisets: Int[Tensor, "M G"]) -> bool:
+    """Whether a recipe keeps groups apart once its weights are divided by the number of rows, which it has forgotten.
+
+    Args:
+        recipe: as in the module's docstring.
+        outcomes: by name the fields that it takes, one row for each outcome.
+        multisets: the groups, as rows of indices of outcomes.
+
+    Returns:
+        True where that division alone is missing.
+    """
+
+    def divided(rewards: Tensor, *more: Tensor, **fields: Tensor) -> list[Tensor | None]:
+        return [None if x is None else x / len(rewards) for x in recipe(rewards, *more, **fields)]
+
+    return keeps_groups_apart(divided, outcomes, multisets)
