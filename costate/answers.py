@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, NamedTuple, overload
 
 import pandas as pd
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from agents.policies.linear import LinearPolicy
 from agents.policies.transformer import Transformer
-from envs.arguments import as_numbers, check_finite, short
+from envs.arguments import as_numbers, check_finite, names, short, whole
 from envs.linear_quadratic import LinearQuadratic
 from envs.lq_variants import ChaoticMap
 from envs.policy import TokenPolicy
@@ -125,6 +126,12 @@ def exact(world: Any, policy: Any = None, sites: str | Sequence[str] = (), alpha
     Raises:
         InputError: the world has no exact answers or is too large, or the policy does not fit it.
     """
+    if (
+        (names(sites) or alpha != 1.0)
+        and not isinstance(world, TokenMDP)
+        and isinstance(world, LinearQuadratic | ChaoticMap)
+    ):
+        raise InputError(f"sites and alpha are for token worlds: leave them out; got {short(world)}")
     if isinstance(world, TokenMDP):
         return tree_gradients(world, _over_tokens(policy), alpha, sites)
     if isinstance(world, ChaoticMap):
@@ -231,7 +238,11 @@ def random_policies(
     Raises:
         InputError: a size or knob is refused.
     """
-    axes = (range(seeds) if isinstance(seeds, int) else seeds, _several(temperatures), _several(offsets))
+    if not isinstance(world, TokenMDP):
+        raise InputError(f"world must be a TokenMDP for policies over tokens; got {short(world)}")
+    if not isinstance(seeds, Iterable):
+        seeds = range(whole("seeds", seeds, 1, "or a list of seeds"))
+    axes = (seeds, _several(temperatures), _several(offsets))
     length = world.longest
     return {
         PolicyLabel(seed, float(temperature), float(offset)): Transformer(
@@ -242,7 +253,7 @@ def random_policies(
 
 
 def _several(given: float | Iterable[float]) -> list[float]:
-    return list(given) if isinstance(given, Iterable) else [given]
+    return list(given) if isinstance(given, Iterable) and not isinstance(given, str) else [given]
 
 
 def error_split(
@@ -263,11 +274,12 @@ def error_split(
     Raises:
         InputError: the world is too large, or the site does not exist.
     """
+    alphas = [float(a) if isinstance(a, Real) else a for a in _several(alpha)]  # what is no number is refused below
     frames = []
     for label, policy in _labelled(policies):
-        for value in _several(alpha):
-            frame = splits.error_split(world, policy, float(value), site).frame()
-            for place, (name, entry) in enumerate({**label, "alpha": float(value)}.items()):
+        for value in alphas:
+            frame = splits.error_split(world, policy, value, site).frame()
+            for place, (name, entry) in enumerate({**label, "alpha": value}.items()):
                 frame.insert(place, name, [entry] * len(frame))
             frames.append(frame)
     return pd.concat(frames, ignore_index=True)
@@ -283,5 +295,8 @@ def _labelled(policies: Any) -> list[tuple[dict[str, Any], TokenPolicy]]:
         raise InputError("policies must hold at least one policy")
     for label, policy in named:
         if not isinstance(policy, TokenPolicy):
-            raise InputError(f"policies must be over tokens; {short(label)} is {short(policy)}")
+            raise InputError(
+                f"policies must be over tokens (costate.ModulePolicy wraps your network); policy {short(label)} is "
+                f"{short(policy)}"
+            )
     return [(label._asdict() if hasattr(label, "_asdict") else {"policy": label}, policy) for label, policy in named]

@@ -93,4 +93,6 @@ def _started(world: LinearQuadratic, start: Any) -> LinearQuadratic:
     state = as_numbers("start", start).double()
     if tuple(state.shape) != (world.n,):
         raise InputError(f"start must be one state of {world.n} numbers; got shape {tuple(state.shape)}")
+    if not bool(state.isfinite().all()):
+        raise InputError("start holds NaN or infinity; every entry must be a finite number")
     return replace(world, m_0=state, S_0=torch.zeros(world.n, world.n, dtype=torch.float64))

@@ -8,7 +8,10 @@ from typing import Any
 
 import pandas as pd
 
-from envs.world import unknown
+from envs.linear_quadratic import LinearQuadratic
+from envs.own_world import system_text
+from envs.token_mdp import TokenMDP
+from envs.world import InputError, World, unknown
 from figures.commands.options import default_jobs, device_of
 from figures.commands.own_world import own_value
 from figures.harness.catalogue import claim_texts
@@ -19,6 +22,7 @@ from figures.harness.registry import load_claim
 from figures.harness.runner import missing, plan, run_missing
 from figures.harness.selection import select, text_of
 from figures.harness.verdicts import claim_rows, judge_claim, rows_of, verdicts_of
+from figures.measures.linear_systems import checked_system
 from figures.report.pictures import draw
 
 
@@ -80,7 +84,8 @@ def run_claim(
         out: a folder where finished points are kept, so that the same call goes on from there; None for none.
         device: "cpu", "cuda" or "auto".
         jobs: processes, by default one for each core; the numbers do not depend on it.
-        fields: of the claim's settings, with another value for all: `temperatures=(0.2, 1, 5)`.
+        fields: of the claim's settings, with another value for all: `temperatures=(0.2, 1, 5)`. Where a claim has a `world`, a
+            name or a user's file ("my_world.py:build", "my.json"); where it has a `system`, a `LinearQuadratic` too.
 
     Returns:
         Rows, verdict and figure.
@@ -92,7 +97,7 @@ def run_claim(
     if preset not in PRESETS:
         raise unknown("preset", str(preset), PRESETS)
     kept = [f"{field}={text_of(value)}" for field, given in (only or {}).items() for value in _values(given)]
-    changes = [f"{field}={text_of(value)}" for field, value in fields.items()]
+    changes = [f"{field}={_text(field, value)}" for field, value in fields.items()]
     points = plan([claim], preset, seed, kind, None, lambda settings: select(settings, kept, changes, own_value))
     with TemporaryDirectory() as temporary:
         folder = Path(temporary if out is None else out).resolve()  # workers may have another current folder
@@ -100,6 +105,18 @@ def run_claim(
         run_missing(points, missing(points, folder), folder, jobs or default_jobs(kind))
         verdict = judge_claim(claim, points, folder, preset, partial=bool(kept or changes))
         return ClaimRun(name, claim.rows_from(rows_of(points, folder)), verdict)
+
+
+def _text(field: str, value: Any) -> str:
+    """A field's value as text; a plain linear-quadratic system is its matrices."""
+    if type(value) is LinearQuadratic:
+        return checked_system(system_text(value), field)
+    if isinstance(value, TokenMDP | World):
+        raise InputError(
+            f"{field} must be a name or a file here, since a claim is measured in several processes: put the function that "
+            f"builds your world into a file and give {field}='my_world.py:build'; got a {type(value).__name__}"
+        )
+    return text_of(value)
 
 
 def _values(given: Any) -> Iterable[Any]:

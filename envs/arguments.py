@@ -4,7 +4,7 @@ import functools
 import inspect
 import math
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
@@ -218,8 +218,14 @@ def names(given: str | Sequence[str]) -> tuple[str, ...]:
 
     Returns:
         The names.
+
+    Raises:
+        InputError: it is neither.
     """
-    return (given,) if isinstance(given, str) else tuple(given)
+    several = (given,) if isinstance(given, str) else tuple(given) if isinstance(given, Iterable) else (given,)
+    if not all(isinstance(name, str) for name in several):
+        raise InputError(f"a site is called by its name, a text, or several by a list of names; got {short(given)}")
+    return several
 
 
 def asked_for(function: Callable[..., Any]) -> tuple[str, ...]:

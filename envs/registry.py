@@ -9,8 +9,9 @@ from typing import Any
 import gymnasium
 
 from envs import linear_quadratic, lq_variants, skills, token_tasks, tool_tasks
+from envs.arguments import short
 from envs.own_world import load_own_world, names_own_world
-from envs.world import InputError, unknown
+from envs.world import InputError, one_line, unknown
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,11 @@ def make_world(name: str, **options: Any) -> Any:
     Raises:
         InputError: the name does not exist (the error says the near ones), or the builder has no such option.
     """
+    if not isinstance(name, str):
+        raise InputError(f"world must be a name here, 'TokenParity' for instance; got {short(name)}")
+    if name.endswith(".py"):
+        shown = one_line(name, 80)
+        raise InputError(f"world {shown} needs the name of the function that builds it too, {shown}:build for instance")
     if names_own_world(name):
         return load_own_world(name, **options)
     if name not in WORLDS:

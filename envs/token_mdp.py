@@ -120,10 +120,11 @@ class TokenMDP:
         Raises:
             InputError: the table has another shape or is too large, or what `TokenMDP` refuses.
         """
-        rewards = completion_table(table, None if prompts is None else len(prompts))
+        asked = [[0]] if prompts is None else prompts
+        rows = torch.atleast_1d(number_table("prompts", asked))
+        rewards = completion_table(table, None if prompts is None else len(rows))
         P, r, starts = shift_register(rewards)
         signals = {"accuracy": r} if bool(((r == 0) | (r == 1)).all()) else None
-        asked = [[0]] if prompts is None else prompts
         world = cls(P, r, asked, starts, rewards.ndim - 1, gamma, weights, signals=signals)
         best = float(world.weights @ rewards.flatten(1).amax(1)) * gamma ** (world.horizon - 1)
         return world._with(optimal_return=best)

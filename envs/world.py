@@ -64,7 +64,7 @@ def unknown(what: str, name: str, known: Iterable[str], more: str = "") -> Input
         The error, to be raised.
     """
     names = list(known)
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.4) or names
+    near = difflib.get_close_matches(str(name), names, n=3, cutoff=0.4) or names
     return InputError(f"{what} {one_line(repr(name), 50)} is unknown; did you mean {' or '.join(near)}?{more}")
 
 

@@ -27,8 +27,8 @@ def entropy_knobs(temperature: float, offset: Any, V: int) -> tuple[float, Float
     Raises:
         InputError: the temperature is not finite and > 0, or the offset is neither a finite number nor V of them.
     """
-    if not (temperature > 0 and math.isfinite(temperature)):
-        raise InputError(f"temperature must be > 0; got {temperature!r}")
+    if isinstance(temperature, str) or not (temperature > 0 and math.isfinite(temperature)):
+        raise InputError(f"temperature must be a finite number > 0; got {temperature!r}")
     try:
         knob = torch.as_tensor(offset, dtype=torch.float64)
     except (TypeError, ValueError, RuntimeError):

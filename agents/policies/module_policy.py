@@ -68,6 +68,7 @@ class ModulePolicy(nn.Module):
         check: bool = True,
     ):
         super().__init__()
+        _check_kinds(network, sites)
         fed = feeding(network, embedding)
         self.network, self._feed = network, fed.feed
         if isinstance(fed.table, nn.Parameter):
@@ -229,6 +230,16 @@ def _vocabulary_entries(tokens: Any, table: Tensor) -> Int[Tensor, "V"]:
     if len(entries.unique()) < len(entries):
         raise InputError(f"tokens must be different entries of the vocabulary; got {short(tokens)}")
     return entries.long()
+
+
+def _check_kinds(network: Any, sites: Any) -> None:
+    if not isinstance(network, nn.Module):
+        raise InputError(f"network must be a torch.nn.Module, built already: Network(...); got {short(network)}")
+    if sites is not None and not isinstance(sites, Mapping):
+        raise InputError(
+            "sites must be a dictionary from a name of yours to the path of a submodule, {'layer1': 'blocks.0'} for "
+            f"instance; got {short(sites)}"
+        )
 
 
 def _check_paths(network: nn.Module, sites: Mapping[str, str], head: str | None) -> None:

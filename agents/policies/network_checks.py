@@ -31,15 +31,17 @@ def check_network(policy: Any, contexts: Int[Tensor, "B T"]) -> None:
             raise InputError("the network writes on its input: it must leave the embeddings as they are (x = x + ...)")
         if bool(torch.softmax(first, -1).isnan().any()):  # -infinity forbids a token and is sound
             raise InputError("the network gives logits that are NaN or infinite")
-        alone = reading(x[:1])
+        alone = [reading(x[i : i + 1]) for i in range(len(x))]
         if not torch.equal(first, reading(x)):
             raise InputError("the network gives two answers for one input: it draws random numbers or keeps a state")
     if not torch.equal(before, torch.get_rng_state()):
         raise InputError(
             "the network draws from torch's global generator: exact answers need one without random numbers"
         )
-    if not alike(first[:1], alone):
-        raise InputError("the network mixes the rows of a batch: each row's logits must depend on that row alone")
+    if not alike(first, torch.cat(alone)):  # every row: without batch_first=True the first one depends on no other
+        raise InputError(
+            "the network mixes the rows of a batch: each row's logits must depend on that row alone (batch_first=True)"
+        )
     if isinstance(policy, ContextPolicy) and not alike(first[:, :-1], reading(x[:, :-1])):
         raise InputError("the network reads ahead: logits must depend on earlier positions only (a causal mask)")
 

@@ -113,7 +113,10 @@ def draw_tokens(
     for k in range(uniforms.shape[1]):
         logits, cache = extend(x, cache, {})
         if V is not None and tuple(logits.shape) != (len(x), V):
-            raise InputError(f"policy must give logits of shape {(len(x), V)}; got {tuple(logits.shape)}")
+            raise InputError(
+                f"policy must give logits of shape {(len(x), V)}, one for each of the world's {V} tokens; got "
+                f"{tuple(logits.shape)}: build it for this vocabulary"
+            )
         log_pi = torch.log_softmax(logits if k else logits.repeat_interleave(copies, 0), -1)
         chosen = first_beyond(log_pi.double().exp(), uniforms[:, k : k + 1])
         own = torch.ones_like(chosen, dtype=torch.bool)

@@ -42,13 +42,14 @@ PANELS = {
     "tokens": Panel(
         "Tokens",
         "Over tokens, the loss carries the value gradient and attention alone does not",
-        "A policy says two of three tokens and is paid for the answer. The arrows are derivatives in the embedding of the "
-        "prompt: grad V is the truth; the others are what backprop gives when it may follow only some of the paths. With real "
-        "tokens (alpha = 1) E2, the loss of GRPO, lies on grad V, and the paths through attention (E1, E1b) do not.",
+        "A policy writes two tokens, each one of three, and is paid for the answer. The arrows are derivatives with respect to "
+        "the embedding of the prompt: grad V is the truth; the others are what backprop gives when it may follow only some of "
+        "the paths. With real tokens (alpha = 1) E2, the loss of GRPO, lies on grad V, and the paths through attention (E1, "
+        "E1b) do not.",
     ),
     "linear": Panel(
         "Paths",
-        "One costate is noise; the mean of many is the value gradient",
+        "One costate is noisy; the mean of many is the value gradient",
         "In a world with smooth dynamics and additive noise, backprop along one path gives one costate: a dot. The dots "
         "scatter around the dashed line, which is the value gradient. Cut the path through the policy, and their mean "
         "leaves the line.",

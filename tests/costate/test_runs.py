@@ -6,6 +6,8 @@ import pytest
 import torch
 
 import costate
+from envs.lq_variants import state_scaled_noise
+from envs.own_world import system_text
 from envs.world import InputError
 from figures.cli import main
 from figures.commands.training_run import DivergedError
@@ -168,6 +170,26 @@ def test_a_users_own_world_is_taken_as_the_command_takes_it(tmp_path):
     run = costate.run_claim("bellman_costate", preset="tiny", world=str(tmp_path / "my.json"), jobs=1)
     assert len(run.rows)
     assert run.rows["world"].str.contains("my.json").all()
+
+
+def test_a_system_is_taken_as_an_object_and_a_token_world_is_asked_for_as_a_file(tmp_path):
+    matrices = {"A": [[0.9, 2.0], [0.0, 0.8]], "B": [[0.0], [1.0]], "Q": [[1.0, 0.0], [0.0, 1.0]], "R": [[0.1]]}
+    system = costate.LinearQuadratic(**matrices, S_x=[[0.04]], horizon=4)
+    (tmp_path / "my.json").write_text(system_text(system))  # with all defaults: noise is drawn by what is written
+    given, read, other = (
+        costate.run_claim("costate_mean", preset="tiny", jobs=1, system=s, only={"system": "scalar"}).rows["measured"]
+        for s in (system, str(tmp_path / "my.json"), "double_integrator")
+    )
+    assert given.tolist() == read.tolist()
+    assert given.tolist() != other.tolist()
+    world = costate.TokenMDP.from_rewards([[0.0, 1.0], [1.0, 0.0]])
+    with pytest.raises(
+        InputError, match=r"^world must be a name or a file here.*world='my_world.py:build'; got a TokenMDP$"
+    ):
+        costate.run_claim("error_split", preset="tiny", world=world, out=tmp_path / "runs")
+    with pytest.raises(InputError, match=r"^system must be a name or a file here.*; got a StateScaledNoise$"):
+        costate.run_claim("costate_mean", preset="tiny", system=state_scaled_noise(horizon=3), out=tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_preset_that_is_none_and_several_values_of_one_field():

@@ -23,7 +23,15 @@ from torch import Tensor
 
 from envs.arguments import whole
 from envs.world import InputError
-from theory.groups.outcomes import Recipe, Weights, check_weights, expected_weights, group_multisets, keeps_groups_apart
+from theory.groups.outcomes import (
+    Recipe,
+    Weights,
+    adds_up,
+    check_weights,
+    expected_weights,
+    group_multisets,
+    keeps_groups_apart,
+)
 from theory.tokens.tree_size import DEFAULT_BUDGET
 
 MOST_BATCHES = 10**6  # each is a call of the recipe
@@ -84,7 +92,9 @@ def mean_weights(
         return alone if not isinstance(batch, list) else [_scaled(w, batch, q, weights) for q, w in enumerate(alone)]
     if batch is None:
         raise InputError(
-            "recipe mixes the groups of a batch: give prompts, the number of groups in it or their prompts"
+            "recipe adds up over the rows of a batch: divide its weights by the number of rows, len(rewards)"
+            if adds_up(recipe, groups.table, torch.cat(groups.multisets))
+            else "recipe mixes the groups of a batch: give prompts, how many groups a batch holds or a list of their prompts"
         )
     return _enumerated(recipe, outcomes, groups, weights, batch)
 

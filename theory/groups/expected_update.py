@@ -105,7 +105,7 @@ def expected_update(
     Args:
         world: a token world small enough for its prefix tree.
         policy: the policy that is updated.
-        recipe: as in the module's docstring.
+        recipe: as in the module's docstring. The weights of a batch are an average: of B rows each has its own, over B.
         group: G, the rows of each prompt.
         sites: where costates are read at every prefix, one name or several; they are divided by `gamma^k P(prefix)`, as
             value gradients are.

@@ -174,11 +174,19 @@ def apply_recipe(recipe: Recipe, outcomes: dict[str, Tensor], multisets: Int[Ten
 
     Returns:
         The weights, and those of the entropy (None where the recipe has none).
+
+    Raises:
+        InputError: the recipe gives weights of another shape than (rows, T).
     """
     M, G = multisets.shape
     index = torch.arange(M, device=multisets.device).repeat_interleave(G)
     rows = {name: x[multisets.flatten()] for name, x in outcomes.items()}
-    weights = recipe(rows.pop("rewards"), rows.pop("mask"), index, **rows)
+    weights = recipe(rows.pop("rewards"), mask := rows.pop("mask"), index, **rows)
+    for x in weights:
+        if x is not None and x.shape != mask.shape:
+            raise InputError(
+                f"recipe must give weights of shape (rows, T) as mask has, {tuple(mask.shape)} here; got {tuple(x.shape)}"
+            )
     return [None if x is None else M * x.detach().reshape(M, G, -1) for x in weights]
 
 
@@ -231,3 +239,22 @@ def keeps_groups_apart(recipe: Recipe, outcomes: dict[str, Tensor], multisets: I
         if weights is not None and not torch.allclose(weights, torch.cat(apart), rtol=1e-9, atol=1e-12):
             return False
     return True
+
+
+def adds_up(recipe: Recipe, outcomes: dict[str, Tensor], multisets: Int[Tensor, "M G"]) -> bool:
+    """Whether a recipe keeps groups apart once its weights are divided by the number of rows, which it has forgotten.
+
+    Args:
+        recipe: as in the module's docstring.
+        outcomes: by name the fields that it takes, one row for each outcome.
+        multisets: the groups, as rows of indices of outcomes.
+
+    Returns:
+        True where that division alone is missing.
+    """
+
+    def divided(rewards: Tensor, *more: Tensor, **fields: Tensor) -> Weights:
+        weights, entropy = recipe(rewards, *more, **fields)
+        return weights / len(rewards), None if entropy is None else entropy / len(rewards)
+
+    return keeps_groups_apart(divided, outcomes, multisets)

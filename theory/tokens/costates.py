@@ -23,6 +23,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from envs.arguments import short
 from envs.policy import TokenPolicy
 from envs.token_mdp import TokenMDP
 from envs.world import InputError, unknown
@@ -223,6 +224,10 @@ def sampled_costates(
     Raises:
         InputError: the name is unknown, or the samples' tree needs more than the default budget.
     """
+    if not isinstance(rng, torch.Generator):
+        raise InputError(
+            f"rng must be a torch.Generator, torch.Generator().manual_seed(0) for instance; got {short(rng)}"
+        )
     name = costate_name(name)
     mix = relaxed(alpha, gumbel_softmax(tau_g, rng)) if name == "gumbel" else _mix_of(name, alpha)
     choose = _without_tokens(world, one_token(rng)) if name in ("soft", "gumbel") else one_token(rng)

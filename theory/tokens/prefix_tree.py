@@ -22,7 +22,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from envs.arguments import names, whole
+from envs.arguments import names, short, whole
 from envs.policy import TokenPolicy
 from envs.record import short_repr
 from envs.token_mdp import TokenMDP, check_tokens
@@ -225,6 +225,15 @@ def prefix_roots(tree: Tree, policy: TokenPolicy, k: int) -> Roots:
     return Roots(torch.cat([*before, x], 1), belief, reach, k)
 
 
+def _check_kinds(world: Any, policy: Any) -> None:
+    if not isinstance(world, TokenMDP):
+        raise InputError(f"world must be a TokenMDP, costate.world('TokenParity') for instance; got {short(world)}")
+    if not (hasattr(policy, "embed") and hasattr(policy, "extend")):
+        raise InputError(
+            f"policy must be one over tokens (costate.ModulePolicy wraps your network); got {short(policy)}"
+        )
+
+
 def grow(
     world: TokenMDP,
     policy: TokenPolicy,
@@ -254,6 +263,7 @@ def grow(
         InputError: alpha outside [0, 1], logits of the wrong shape, NaN or infinite, or, before allocating, a tree larger than
             the budget.
     """
+    _check_kinds(world, policy)
     mix = mix if callable(mix) else relaxed(mix)
     copies, sites = whole("copies (samples)", copies, 1), names(sites)
     count = copies * (len(world.prompts) if roots is None else len(roots.x))
@@ -270,7 +280,10 @@ def grow(
         leaves = {site: torch.zeros_like(x).requires_grad_() for site in sites}
         logits, cache = policy.extend(x, cache, leaves)
         if tuple(logits.shape) != (len(x), world.V):
-            raise InputError(f"policy must give logits of shape {(len(x), world.V)}; got {tuple(logits.shape)}")
+            raise InputError(
+                f"policy must give logits of shape {(len(x), world.V)}, one for each of the world's {world.V} tokens; got "
+                f"{tuple(logits.shape)}: build it for this vocabulary"
+            )
         levels.append(_level(world, k, (x, belief, reach), logits, leaves, mix, choose))
         if k + 1 < world.horizon:
             x, belief, reach = _children(world, policy, levels[-1])

@@ -146,7 +146,7 @@ definePanel({
   chosen: "grad V",
   pictures: [
     {
-      title: "Derivative of the reward in the prompt's embedding",
+      title: "Derivatives with respect to the prompt's embedding",
       height: 260,
       legend: [
         ["exact wide", "grad V"],

@@ -1,11 +1,12 @@
 # %% [markdown]
-# A policy acts in a noisy world: $s_{t+1} = A s_t + B a_t$ with $a_t = -K s_t + \xi_t$. After the rollout, autograd can
-# say how the return of *this* path would change if a state had been a little different:
+# A [policy](glossary.html#policy) acts in a noisy world: $s_{t+1} = A s_t + B a_t$ with $a_t = -K s_t + \xi_t$. After
+# the rollout, autograd can say how the return of *this* path would change if a state had been a little different:
 #
 # $$\lambda_t = \frac{dR_t}{ds_t}, \qquad R_t = \sum_{k \ge t} \gamma^{k-t} r_k .$$
 #
-# This is the path's **costate**. The **value gradient** $\nabla V_t(s_t)$ is the same question asked of the *expected*
-# return. The costate depends on all the noise that is still to come; the value gradient does not.
+# This is the path's **[costate](glossary.html#costate)**. The **[value gradient](glossary.html#value-gradient)**
+# $\nabla V_t(s_t)$ is the derivative of the *expected* return. The costate depends on all the noise that is still to
+# come; the value gradient does not.
 #
 # **Predict before you run.** Draw one path. Is its costate close to the value gradient? And is the mean of many paths'
 # costates equal to it, or only close to it as long as the noise is small?
@@ -33,9 +34,9 @@ print(f"the mean of 500 paths is at most {off:.1f} standard errors away from the
 #
 # ## In your own trainer
 # The backward pass through a rollout gives *one sample* of the value gradient, and the mean over the batch is what the
-# optimiser follows. It is unbiased only if the backward pass takes every road that the return takes: the road through the
-# dynamics **and** the road through the policy that reads the state. A `detach()` on what the policy reads saves memory
-# and cuts the second road.
+# optimiser follows. It is unbiased only if the backward pass takes every road that the return takes: the road through
+# the dynamics **and** the road through the policy that reads the state. A `detach()` on what the policy reads saves
+# memory and cuts the second road.
 
 # %%
 cut = costate.sampled_paths(world, [[0.6]], paths=500, start=[1.0], cut=True)

@@ -1,18 +1,19 @@
 # %% [markdown]
-# Lesson 1 took the costate of a state that is a vector of numbers. What is a costate where the state is one of a short
-# list, $s = 0, 1, \dots, S - 1$? A state cannot be "a little different" there. But the *probabilities* of the states can.
-# They are called the **belief** $b_t$, a row of $S$ numbers, and they change smoothly from step to step:
+# Lesson 1 took the [costate](glossary.html#costate) of a state that is a vector of numbers. What is a costate where the
+# state is one of a short list, $s = 0, 1, \dots, S - 1$? A state cannot be "a little different" there. But the
+# *probabilities* of the states can. They are called the **[belief](glossary.html#belief)** $b_t$, a row of $S$ numbers,
+# and they change smoothly from step to step:
 #
 # $$b_{t+1}(s') = \sum_{s, a} b_t(s)\, \pi(a \mid s)\, P(s' \mid s, a).$$
 #
-# Here $\pi(a \mid s)$ is the policy, the probability that it chooses the token $a$ in the state $s$, and $P(s' \mid s, a)$
-# is the probability that this leads to the state $s'$. With rewards $r_t(s, a)$ and a discount $\gamma$, the expected
-# return from time $t$ on is
+# Here $\pi(a \mid s)$ is the policy, the probability that it chooses the token $a$ in the state $s$, and
+# $P(s' \mid s, a)$ is the probability that this leads to the state $s'$. With rewards $r_t(s, a)$ and a discount
+# $\gamma$, the expected return from time $t$ on is
 #
 # $$R_t = \sum_{k \ge t} \gamma^{k-t} \sum_{s, a} b_k(s)\, \pi(a \mid s)\, r_k(s, a).$$
 #
-# The costate is the derivative of the return, as before: $\lambda_t = dR_t / db_t$. It has one entry for each state, and
-# one backward pass computes all of them.
+# The costate is the derivative of the return, as before: $\lambda_t = dR_t / db_t$. It has one entry for each state,
+# and one backward pass computes all of them.
 #
 # **Predict before you run.** What is the entry of $\lambda_t$ for the state $s$?
 #
@@ -46,8 +47,8 @@ even, certain = torch.full((world.S,), 1 / world.S).double(), torch.eye(world.S)
 costates = costates_at(even)
 
 # %% [markdown]
-# The classical way to the expected return from a state is the **Bellman equation**. It goes from the last step backwards,
-# and it knows nothing of beliefs and derivatives:
+# The classical way to the expected return from a state is the **Bellman equation**. It goes from the last step
+# backwards, and it knows nothing of beliefs and derivatives:
 #
 # $$V_t(s) = \sum_a \pi(a \mid s) \left[ r_t(s, a) + \gamma \sum_{s'} P(s' \mid s, a)\, V_{t+1}(s') \right].$$
 
@@ -77,8 +78,8 @@ print(f"largest gap between costate and Bellman value: {off:.0e}")
 print(f"largest change if the path surely begins in state 0: {moved:.0e}")
 
 # %% [markdown]
-# Both are rounding errors. The return is linear in the belief, so its derivative is the same at every belief. The backward
-# pass of one step, written by hand, is
+# Both are rounding errors. The return is linear in the belief, so its derivative is the same at every belief. The
+# backward pass of one step, written by hand, is
 #
 # $$\lambda_t = r_\pi + \gamma P_\pi\, \lambda_{t+1},$$
 #
@@ -88,17 +89,18 @@ print(f"largest change if the path surely begins in state 0: {moved:.0e}")
 #
 # ## In your own trainer
 # A critic $V(s)$ is a learned costate of this kind. Its regression target $r + \gamma V(s')$ is one sampled step of the
-# backward pass. Trainers without a critic (REINFORCE, GRPO) do without the recursion: they put the sampled return of the
-# whole path in the place of $\lambda$.
+# backward pass. Trainers without a critic ([critic-free](glossary.html#critic-free): REINFORCE, GRPO) do without the
+# recursion: they put the sampled return of the whole path in the place of $\lambda$.
 #
-# A language model has no list of states, only a hidden vector. There the costate is again a derivative in a vector, as in
-# lesson 1: not $V$ but the value gradient $\nabla V$. Lesson 4 is about it.
+# A language model has no list of states, only a hidden vector. There the costate is again a derivative with respect to
+# a vector, as in lesson 1: its mean is not $V$ but the [value gradient](glossary.html#value-gradient) $\nabla V$.
+# Lesson 4 is about it.
 #
 # ## Exercise 2
-# Optimal control judges an action by the *Hamiltonian*: what the action earns now, plus the discounted costate of the next
-# time, averaged over the states to which the action leads. Compute the Hamiltonian of time 0 for every state and token
-# from `costates`, `world.r`, `world.P` and `world.gamma`: $S$ rows and $V$ columns. By which name does reinforcement
-# learning know it?
+# Optimal control judges an action by the *Hamiltonian*: what the action earns now, plus the discounted costate of the
+# next time, averaged over the states to which the action leads. Compute the Hamiltonian of time 0 for every state and
+# token from `costates`, `world.r`, `world.P` and `world.gamma`: one row for each state, one column for each token. By
+# which name does reinforcement learning know it?
 
 # %% tags=["exercise"]
 answer = ...

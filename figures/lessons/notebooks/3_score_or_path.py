@@ -1,21 +1,23 @@
 # %% [markdown]
-# Two ways to estimate the gradient of an expected return $\mathbb{E} R$ in a parameter $\theta$ of the policy:
+# There are two ways to estimate the derivative of an expected return $\mathbb{E} R$ with respect to a parameter
+# $\theta$ of the policy:
 #
-# - **Backprop** (the *pathwise* estimator): hold the noise of a path fixed and differentiate its return through all steps,
-#   $dR / d\theta$. This is what lesson 1 did for the state.
-# - **REINFORCE** (the *score function* estimator): do not differentiate the world at all. Multiply the return by
-#   $\sum_t \frac{d}{d\theta} \log\, \pi(a_t)$, which says how much more likely the path's actions become as $\theta$ grows.
+# - **Backprop** (the [pathwise](glossary.html#pathwise-gradient) estimator): hold the noise of a path fixed and
+#   differentiate its return through all steps, $dR / d\theta$. This is what lesson 1 did for the state.
+# - **REINFORCE** (the [score function](glossary.html#score) estimator): do not differentiate the world at all. Multiply
+#   the return by $\sum_t \frac{d}{d\theta} \log\, \pi(a_t)$, which says how much more likely the path's actions become
+#   as $\theta$ grows.
 #
 # Both have the same mean, the true gradient. They differ in how widely single paths scatter around it. If the standard
 # deviation is ten times as large, it takes a hundred times as many paths for the same precision.
 #
-# The world is a map on a circle: $s_{t+1} = \beta\, \sin(s_t) + a_t$ with $a_t = \theta + \xi_t$, Gaussian noise $\xi_t$
-# of standard deviation $\sigma$, and a return $R = \cos(s_T)$ that is paid at the end. With a small $\beta$ the map is
-# *tame*: two nearby states come closer. With a large $\beta$ it is *chaotic*: their distance is multiplied from step to
-# step.
+# The world is a map on a circle: $s_{t+1} = \beta\, \sin(s_t) + a_t$ with $a_t = \theta + \xi_t$, Gaussian noise
+# $\xi_t$ of standard deviation $\sigma$, and a return $R = \cos(s_T)$ that is paid at the end. With a small $\beta$ the
+# map is *tame*: two nearby states come closer. With a large $\beta$ it is [chaotic](glossary.html#chaos): their
+# distance is multiplied from step to step.
 #
-# **Predict before you run.** Which estimator has the smaller standard deviation in the tame map, and which in the chaotic
-# one? How does each change as the horizon $T$ grows?
+# **Predict before you run.** Which estimator has the smaller standard deviation in the tame map, and which in the
+# chaotic one? How does each change as the horizon $T$ grows?
 
 # %%
 import torch
@@ -43,8 +45,8 @@ for name, world in worlds.items():
 
 # %% [markdown]
 # The score of one action is $\frac{d}{d\theta} \log\, \pi(a_t) = \xi_t / \sigma^2$, because $a_t$ is Gaussian around
-# $\theta$. For this world `costate.exact` knows the standard deviations of both estimators without sampling. They are the
-# dashed lines; the dots are sampled.
+# $\theta$. For this world `costate.exact` knows the standard deviations of both estimators without sampling. They are
+# the dashed lines; the dots are sampled.
 
 # %% alt="Standard deviation against the horizon. Tame map: backprop lies far below REINFORCE. Chaotic map: it crosses it"
 figure = Figure(figsize=(6.6, 3.6), layout="constrained")
@@ -69,23 +71,24 @@ for name, world in worlds.items():
 print("\n".join(said))
 
 # %% [markdown]
-# REINFORCE adds one score for each step, so its standard deviation grows like $\sqrt T$ in both maps. Backprop multiplies
-# by one derivative $\beta\, \cos(s_t)$ at each step. In the tame map the product shrinks, and only the last few steps
-# matter. In the chaotic map it grows exponentially with the horizon.
+# REINFORCE adds one score for each step, so its standard deviation grows like $\sqrt T$ in both maps. Backprop
+# multiplies by one derivative $\beta\, \cos(s_t)$ at each step. In the tame map the product shrinks, and only the last
+# few steps matter. In the chaotic map it grows exponentially with the horizon.
 #
 # ## In your own trainer
 # Where you can differentiate the world (a simulator, a learned world model, a denoising chain), backprop is the better
-# choice as long as the product of the step derivatives stays near 1 or below. Watch the norm of the gradient against the
-# horizon: if it doubles every few steps, shorten the horizon, or take the score function. Clipping makes the steps smaller,
-# but it does not bring back the true gradient.
+# choice as long as the product of the step derivatives stays near 1 or below. Watch the norm of the gradient against
+# the horizon: if it doubles every few steps, shorten the horizon, or take the score function. Clipping makes the steps
+# smaller, but it does not bring back the true gradient.
 #
-# A language model draws tokens, and no derivative passes through them (lesson 4). It is left with the score function, whose
-# noise grows slowly with the length of the completion. Baselines and groups of completions are there to reduce it.
+# A language model draws tokens, and no derivative passes through them (lesson 4). It is left with the score function,
+# whose noise grows slowly with the length of the completion. Baselines and groups of completions are there to reduce
+# it.
 #
 # ## Exercise 3
-# Take a map between the two: `costate.world("ChaoticMap", beta=2.0, horizon=30)`, with the same $\theta = 1$. Which is the
-# first horizon at which REINFORCE has a smaller standard deviation than backprop? Use the exact standard deviations: the
-# sampled ones are too uncertain to tell neighbouring horizons apart.
+# Take a map between the two: `costate.world("ChaoticMap", beta=2.0, horizon=30)`, with the same $\theta = 1$. Which is
+# the first horizon at which REINFORCE has a smaller standard deviation than backprop? Use the exact standard
+# deviations: the sampled ones are too uncertain to tell neighbouring horizons apart.
 
 # %% tags=["exercise"]
 answer = ...

@@ -1,13 +1,15 @@
 # %% [markdown]
-# A language model writes a completion token by token. Each token is *drawn* from the probabilities $\pi(a \mid \text{text
-# so far})$ that the network computes, and the finished completion earns a return $R$. The value $V$ is the expected
-# return.
+# A language model writes a [completion](glossary.html#completion) token by token. Each token is *drawn* from the
+# probabilities $\pi(a \mid \text{text so far})$ that the network computes, and the finished completion earns a return
+# $R$. The [value](glossary.html#value) $V$ is the expected return.
 #
-# Add a small vector $\delta$ to the embedding of the prompt's last token, which is the network's first hidden vector there.
-# All later probabilities change a little, and so does the value. The **value gradient** $\nabla V = dV / d\delta$ says how.
+# Add a small vector $\delta$ to the embedding of the prompt's last token, which is the network's first hidden vector
+# there. All later probabilities change a little, and so does the value. The **[value
+# gradient](glossary.html#value-gradient)** $\nabla V = dV / d\delta$ says how.
 #
-# Can one backward pass through a sampled completion find it? A drawn token is a whole number. It has no derivative in the
-# probabilities from which it was drawn, so one must choose what the backward pass does there. Six choices have names:
+# Can one backward pass through a sampled completion find it? A drawn token is a whole number. It has no derivative in
+# the probabilities from which it was drawn, so one must choose what the backward pass does there. Six choices have
+# [names](glossary.html#e1-e1b-e2-e3-e4-e5):
 #
 # | name | what the backward pass differentiates |
 # |---|---|
@@ -18,8 +20,8 @@
 # | E4 | the return of a rollout that feeds probabilities on instead of tokens (*soft*) |
 # | E5 | the return of a rollout that feeds probabilities with random noise on (*Gumbel-softmax*) |
 #
-# The world is small enough to list every completion: three tokens 0, 1 and 2, of which the last must be the sum of those
-# before it modulo 2. The policy is a transformer with random weights.
+# The world is small enough to list every completion: three tokens 0, 1 and 2, of which the last must be the sum of
+# those before it modulo 2. The policy is a transformer with random weights.
 #
 # **Predict before you run.** Which of the six have the mean $\nabla V$ in every world of this kind: none, E2 alone, E3
 # alone, E2 and E3, or all but E1?
@@ -47,9 +49,10 @@ costate.draw_arrows(arrows).figure
 # The dashed arrow is $\nabla V$. The means of E1 to E4 are exact: all completions are enumerated, each with its
 # probability. E5 has continuous noise, so it is sampled, and its ellipse shows two standard errors.
 #
-# - **E1 is 0.** The rewards are paid for tokens. With the tokens held constant, nothing that is left depends on $\delta$.
-# - **E1b is too short.** It counts how $\delta$ changes the token for which a reward is paid, the last one here. It misses
-#   how $\delta$ changes the tokens before it.
+# - **E1 is 0.** The rewards are paid for tokens. With the tokens held constant, nothing that is left depends on
+#   $\delta$.
+# - **E1b is too short.** It counts how $\delta$ changes the token for which a reward is paid, the last one here. It
+#   misses how $\delta$ changes the tokens before it.
 # - **E2 lies on the value gradient.** It must, wherever rewards are paid for tokens. The value is
 #   $V = \sum_o \pi(o) R(o)$, a sum over completions $o$, and its derivative is
 #   $\sum_o \pi(o)\, R(o)\, \frac{d}{d\delta} \log\, \pi(o)$, the mean of E2.
@@ -69,14 +72,14 @@ for name, sizes in suite.items():
 table.round(2)
 
 # %% [markdown]
-# No: its error depends on the world. Straight-through asks for the slope of the return between two tokens, where no return
-# is defined. It is exact only if the return is linear in every single token, and a network that
-# reads its earlier tokens is not linear in them.
+# No: its error depends on the world. Straight-through needs the slope of the return between two tokens, where no return
+# is defined. It is exact only if the return is linear in every single token, and where a network reads its earlier
+# tokens the return is not linear in them.
 #
 # ## In your own trainer
-# "Backpropagate through the rollout" can mean any of the six. Policy-gradient training differentiates log-probabilities and
-# never the reward, so any program that returns a number can be the reward. Straight-through, soft and Gumbel passes need a
-# reward that accepts mixtures of tokens, and even then their mean is not $\nabla V$.
+# "Backpropagate through the rollout" can mean any of the six. Policy-gradient training differentiates log-probabilities
+# and never the reward, so any program that returns a number can be the reward. Straight-through, soft and Gumbel passes
+# need a reward that accepts mixtures of tokens, and even then their mean is not $\nabla V$.
 #
 # ## Exercise 4a
 # Build the backward pass of a policy gradient yourself. Below are all completions of prompt 0 (`words`), their returns,

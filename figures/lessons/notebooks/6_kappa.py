@@ -1,6 +1,7 @@
 # %% [markdown]
-# A trainer without a critic draws a **group** of $G$ completions of one prompt, pays each a reward $R_i$, and gives
-# each an **advantage** $\hat A_i$: its reward, compared with the rewards of the group. One update is
+# A trainer without a critic draws a **[group](glossary.html#group)** of $G$ completions of one prompt, pays each a
+# reward $R_i$, and gives each an **[advantage](glossary.html#advantage)** $\hat A_i$: its reward, compared with the
+# rewards of the group. One update is
 #
 # $$\frac{1}{G} \sum_i \hat A_i \, \nabla \log \pi(o_i),$$
 #
@@ -16,16 +17,17 @@
 # One update is random. Its mean is not: in a small world every possible group can be listed, weighted with its
 # probability, and added up. This is what `costate.expected_update` does.
 #
-# The mean update is compared with the exact gradient at every **prefix** (the tokens so far). There the **value
-# gradient** $\nabla V$ says how the expected reward would change with the hidden state of the network (lesson 4). Here
-# it is the hidden state after the first layer, `layer1`.
+# The mean update is compared with the exact gradient at every **[prefix](glossary.html#prefix-tree)** (the tokens so
+# far). There the **[value gradient](glossary.html#value-gradient)** $\nabla V$ says how the expected reward would
+# change with the hidden state of the network (lesson 4). Here it is the hidden state after the first layer, the
+# [site](glossary.html#site) `layer1`.
 #
 # In the world of this lesson the policy writes three tokens. The reward is 1 if the last token is right (it must say
 # whether the sum of the others is odd), and 0 otherwise.
 #
-# **Predict before you run.** For which recipes does the mean update point along the value gradient: for RLOO alone, for
-# all but GRPO (a standard deviation is not linear), or for all three? Where it does, is the ratio of their lengths the
-# same at every prefix?
+# **Predict before you run.** For which of RLOO, Dr. GRPO and GRPO does the mean update point along the value gradient:
+# for RLOO alone, for all but GRPO (a standard deviation is not linear), or for all three? Where it does, is the ratio
+# of their lengths the same at every prefix?
 
 # %%
 import pandas as pd
@@ -65,15 +67,15 @@ for name, update in updates.items():
     print(f"{name:8}  {len(kappa)} prefixes, kappa {kappa.min():.6f} to {kappa.max():.6f}")
 
 # %% [markdown]
-# All three point along the value gradient. The only difference is one factor, called **kappa**:
+# All three point along the value gradient. The only difference is one factor, called **[kappa](glossary.html#kappa)**:
 #
 # $$\mathbb{E}[\text{update}] = \kappa \, \nabla J, \qquad
 # \kappa = \frac{\mathrm{Cov}(\hat A_1, R_1)}{\mathrm{Var}(R_1)}.$$
 #
-# Here is why. Keep row 1 as it is and average over the other rows. Its reward is 0 or 1, so what is left of its
-# advantage has two values, which is the same as $a + \kappa R_1$ with two constants. The constant $a$ adds nothing,
-# because $\mathbb{E}\,\nabla \log \pi = 0$. What remains is $\kappa$ times REINFORCE, and REINFORCE has the mean
-# $\nabla J$. For RLOO and Dr. GRPO this holds for any rewards; with the division by a standard deviation it needs
+# Here is why. Keep row 1 as it is and average its advantage over the other rows. The mean has two values, one for the
+# reward 0 and one for the reward 1, so it can be written as $a + \kappa R_1$ with two constants. The constant $a$ adds
+# nothing, because $\mathbb{E}\,\nabla \log \pi = 0$. What remains is $\kappa$ times REINFORCE, and REINFORCE has the
+# mean $\nabla J$. For RLOO and Dr. GRPO this holds for any rewards; with the division by a standard deviation it needs
 # rewards of 0 and 1.
 #
 # Kappa depends on the group size, and for GRPO on the probability $p$ of a success too:

@@ -1,11 +1,11 @@
 # %% [markdown]
 # GRPO divides the advantages of a group by the standard deviation of the group's rewards. For one prompt this changes
-# the length of the mean update by a factor, **kappa** (lesson 6), and not its direction. A trainer has many prompts,
-# and they differ in the probability $p$ that a completion is right: some are solved half of the time, some hardly
-# ever.
+# the length of the mean update by a factor, **[kappa](glossary.html#kappa)** (lesson 6), and not its direction. A
+# trainer has many prompts, and they differ in the probability $p$ that a completion is right: some are solved half of
+# the time, some hardly ever.
 #
 # The expected reward is $J$, the mean of $p$ over the prompts. Rewards are 0 and 1. A group whose rewards are all equal
-# gets no advantage at all: it is **silent**.
+# gets no advantage at all: it is **[silent](glossary.html#group)**.
 #
 # In the world of this lesson each of eight prompts asks for its own word of three letters.
 #
@@ -36,14 +36,14 @@ for G, mean in means.items():
 # With two rows GRPO follows the gradient of $J$. The larger the group, the further away it points. So it climbs
 # something else.
 #
-# Each prompt has a kappa of its own, which depends on its $p$ and on $G$. The field writes it $c_G(p)$, and
+# Each prompt has a kappa of its own, which depends on its $p$ and on $G$. It is written $c_G(p)$, and
 # `costate.grpo_kappa` computes it. The mean update is then $\sum_x c_G(p_x) \nabla p_x$ over the prompts $x$ (divided
 # by their number), and this is the gradient of
 #
 # $$\sum_x F_G(p_x), \qquad F_G(p) = \int_0^p c_G(p')\, \mathrm dp'.$$
 #
-# For large groups $c_G(p)$ tends to $1 / \sqrt{p (1 - p)}$, and $F_G$ to the **arcsine objective**
-# $2 \arcsin \sqrt p$.
+# For large groups $c_G(p)$ tends to $1 / \sqrt{p (1 - p)}$, and $F_G$ to the **[arcsine
+# objective](glossary.html#arcsine-objective)** $2 \arcsin \sqrt p$.
 
 # %% alt="What GRPO climbs against the success probability, for three group sizes, and the arcsine, dashed"
 figure = Figure(figsize=(5.4, 3.8), layout="constrained")

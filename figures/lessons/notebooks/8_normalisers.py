@@ -1,6 +1,7 @@
 # %% [markdown]
-# Completions have different lengths: a completion $o$ ends where the policy writes the **end token**, and has $|o|$
-# tokens. A loss adds up the terms of all tokens and then divides by something, the **normaliser**:
+# Completions have different lengths: a completion $o$ ends where the policy writes the **[end
+# token](glossary.html#end-token)**, and has $|o|$ tokens. A loss adds up the terms of all tokens and then divides by
+# something, the **[normaliser](glossary.html#normaliser)**:
 #
 # | normaliser | the terms of one row are | used by |
 # |---|---|---|
@@ -9,8 +10,9 @@
 # | group token mean | added up and divided by the mean length of the group | DAPO |
 #
 # All three run, and the reward rises with all three. The question is whether the mean update still points along the
-# gradient of the expected reward, $\nabla J$. The advantage here is the reward minus the mean of the group, so that
-# nothing but the normaliser differs. Its mean update with the row sum is $\kappa \, \nabla J$ (lesson 6).
+# gradient of the expected reward, $\nabla J$. The [advantage](glossary.html#advantage) here is the reward minus the
+# mean of the group, so that nothing but the normaliser differs. Its mean update with the row sum is
+# $\kappa \, \nabla J$, with the factor [kappa](glossary.html#kappa) of lesson 6.
 #
 # In the world of this lesson the policy writes numbers and then the end token, at most four tokens in all. The reward
 # is 1 if it ends in time and the sum of its numbers is odd, and 0 otherwise.
@@ -62,8 +64,8 @@ for name in ("row sum", "row mean", "group token mean"):
 # instance) is a row sum with another learning rate.
 #
 # A loss that is slightly wrong gives no error message and still learns. `costate.expected_update` takes any loss: it
-# needs the slope of the loss in every log-probability, which autograd gives in one line. Here is a GRPO loss as one
-# might write it, with a row sum, and with **one silent bug**. The letters name its parts.
+# needs the derivative of the loss with respect to every log-probability, which autograd gives in one line. Here is a
+# GRPO loss as one might write it, with a row sum, and with **one silent bug**. The letters name its parts.
 
 
 # %%

@@ -5,17 +5,17 @@
 #
 # Two things must be there for RL to gain anything:
 #
-# - a **signal**. Here it is the signal-to-noise ratio of a prompt: the length of the value gradient $\nabla V$ (lesson
-#   4), divided by the spread of what one completion says about it;
-# - **headroom**, room for improvement that is within reach. Here it is pass@8 minus pass@1: how much more often one
-#   of 8 answers is right than a single answer.
+# - a **[signal](glossary.html#signal)**. Here it is the signal-to-noise ratio of a prompt: the length of the value
+#   gradient $\nabla V$ (lesson 4), divided by the spread of what one completion says about it;
+# - **[headroom](glossary.html#headroom)**, room for improvement that is within reach. Here it is
+#   [pass@8](glossary.html#passk) minus pass@1: how much more often one of 8 answers is right than a single answer.
 #
 # The paper's hypothesis is that the gain is their product. (Its own formula was not available here; these definitions
 # are ours.) In the world of this lesson a prompt names a skill (say, copy or add) and two numbers.
 #
-# **Predict before you run.** After a short RL run of one fixed length, which checkpoint gains most: the first, with all
-# to learn; the last, with the best start; or one in between? And where is it when half of the answers in the corpus
-# are guesses?
+# **Predict before you run.** After a short RL run of one fixed length, which checkpoint gains most: the first, which
+# has everything to learn; the last, which has learned most; or one in between? And which one gains most when half of
+# the answers in the corpus are guesses?
 
 # %%
 import pandas as pd
@@ -44,8 +44,9 @@ table = pd.DataFrame([known_before(policy) for policy in starts])
 table.index = pd.MultiIndex.from_tuples(places, names=["corpus", "tokens"])
 
 # %% [markdown]
-# This was the prediction. Now RL: GRPO from every checkpoint, 24 updates each. The gain is exact, for the expected
-# reward of a network can be computed in a world as small as this.
+# The column `predicted` is the product of signal and headroom, known before any RL. Now comes RL: GRPO from every
+# checkpoint, 24 updates each. The gain is exact, because in a world as small as this the expected reward of a network
+# can be computed.
 
 # %%
 rl = costate.train(
@@ -79,8 +80,8 @@ table.loc["clean"].round(3)
 # little signal; in the end there is nothing left to gain. With a corpus of which half is guessed, pretraining cannot
 # teach everything. RL still pays after all the pretraining that was done here.
 #
-# One short run from each checkpoint is noisy, and one network proves nothing. The claims named above judge many
-# networks, and they compare the product with simpler numbers, such as the standard deviation of the reward:
+# One short run from each checkpoint is noisy, and one network proves nothing. The claims named at the top of this page
+# judge many networks, and they compare the product with simpler numbers, such as the standard deviation of the reward:
 
 # %%
 table["sd of reward"] = (table["success"] * (1 - table["success"])) ** 0.5

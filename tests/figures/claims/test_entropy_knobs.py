@@ -32,7 +32,9 @@ def made_up(monkeypatch):
             (k, seed) = policy
             each = {"error": error[k] * (1 + seed), "entropy": 4.0 - k, "gini": 9.0}
             tiers = [7.0, 8.0, bound[k] * (1 + seed), 1e6]
-            split = SimpleNamespace(tiers=torch.tensor(tiers)[:, None], **{n: torch.tensor([x]) for n, x in each.items()})
+            split = SimpleNamespace(
+                tiers=torch.tensor(tiers)[:, None], **{n: torch.tensor([x]) for n, x in each.items()}
+            )
             return dict.fromkeys(costates, split)
 
         monkeypatch.setattr(claim, "build_policy", lambda world, seed, offset: (place[offset], seed))
@@ -44,10 +46,11 @@ def made_up(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("error", "outcome"), [((4.0, 3.0, 2.0, 1.0), "holds"), ((4.0, 3.0, 2.0, 2.5), "fails"), ((1.0, 2, 3, 4), "fails")]
+    ("error", "outcome"),
+    [((4.0, 3.0, 2.0, 1.0), "holds"), ((4.0, 3.0, 2.0, 2.5), "fails"), ((1.0, 2.0, 3.0, 4.0), "fails")],
 )
 def test_an_error_rises_where_it_is_larger_at_a_smaller_entropy(made_up, error, outcome):
-    rows, outcomes = made_up(error, (5.0, 5.0, 5.0, 5.0))
+    rows, outcomes = made_up(error, (5.0, 6.0, 7.0, 8.0))
     assert outcomes[NEVER_RISES] == outcome
     rises = rows[rows["part"] == NEVER_RISES]
     assert rises["seed"].tolist() == [0, 1]
@@ -55,7 +58,7 @@ def test_an_error_rises_where_it_is_larger_at_a_smaller_entropy(made_up, error, 
     sweep = rows[(rows["part"] == "sweep") & (rows["seed"] == 1)]
     assert sweep["H"].tolist() == [4.0, 3.0, 2.0, 1.0]
     assert sweep["measured"].tolist() == [2 * e for e in error]
-    assert sweep["target"].tolist() == [10.0] * 4
+    assert sweep["target"].tolist() == [10.0, 12.0, 14.0, 16.0]
 
 
 def test_a_bound_that_is_exceeded_once_fails_the_control(made_up):

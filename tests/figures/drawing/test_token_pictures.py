@@ -1,4 +1,4 @@
-"""What the pictures of the token claims and of attention paths show of rows made by hand: which number, where, in which colour."""
+"""What the pictures of the token claims and of attention paths show of rows made by hand: number, place and colour."""
 
 import numpy as np
 import pandas as pd

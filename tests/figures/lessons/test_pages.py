@@ -15,7 +15,7 @@ pytest.importorskip("jupytext")
 pytest.importorskip("nbclient")
 
 from figures.lessons.pages import picture_count, write_index, write_lesson
-from figures.lessons.running import execute
+from figures.lessons.running import Executed, execute, read_lesson
 
 MADE_UP = Lesson(1, "made_up", "Is 1 < 2?", 3, (), ("costate_mean",))
 NOTEBOOK = """# %% [markdown]
@@ -84,6 +84,56 @@ def test_links_between_the_pages_lead_somewhere(made):
     for name in ("1_made_up.html", "index.html", "glossary.html"):
         for link in re.findall(r'href="([^"#]+)"', (made[0] / name).read_text()):
             assert (made[0] / link).exists(), link
+
+
+@pytest.fixture(scope="module")
+def prose(tmp_path_factory):
+    """The pages of all lessons, without outputs: name -> HTML."""
+    out = tmp_path_factory.mktemp("prose")
+    for lesson in LESSONS:
+        write_lesson(Executed(lesson, read_lesson(lesson.path), 0.0), out)
+    write_index({}, {}, out)
+    return {path.name: path.read_text() for path in out.glob("*.html")}
+
+
+def glossary_links(page):
+    """Place, anchor and text of each link to a term."""
+    links = re.finditer(r'<a href="glossary\.html#([^"]+)">(.*?)</a>', page, re.S)
+    return [(link.start(), link[1], re.sub(r"\s+", " ", link[2])) for link in links]
+
+
+def dead_terms(page, glossary):
+    return {anchor for _, anchor, _ in glossary_links(page)} - set(re.findall(r'<h3 id="([^"]+)"', glossary))
+
+
+def linked_late(page):
+    """Terms that prose has used before it links them."""
+    read = re.sub(r"<(pre|code)>.*?</\1>|<a href=.*?</a>|<[^>]+>", lambda found: " " * len(found[0]), page, flags=re.S)
+    body = page.index("Judged by")  # below the title
+    used = {text: re.search(rf"\b{text}\b", read[body:place]) for place, _, text in glossary_links(page)}
+    return {text for text, found in used.items() if found}
+
+
+def test_terms_link_to_the_glossary_where_they_are_first_met(prose):
+    for lesson in LESSONS:
+        page = prose[f"{lesson.stem}.html"]
+        links = glossary_links(page)
+        assert links, lesson.stem
+        assert len({anchor for _, anchor, _ in links}) == len(links), lesson.stem
+        assert dead_terms(page, prose["glossary.html"]) == set(), lesson.stem
+        assert linked_late(page) == set(), lesson.stem
+    page = prose["1_one_path.html"]
+    assert dead_terms(page.replace("#costate", "#costates"), prose["glossary.html"]) == {"costates"}
+    assert linked_late(page.replace("Judged by", "Judged by a costate")) == {"costate"}
+
+
+def test_bold_terms_of_the_glossary_are_links(prose):
+    terms = {term.lower() for term in re.findall(r'<h3 id="[^"]+">(.*?)</h3>', prose["glossary.html"])}
+    assert {"costate", "kappa", "normaliser"} <= terms
+    for lesson in LESSONS:
+        page = prose[f"{lesson.stem}.html"]
+        bold = {text.lower() for text in re.findall(r"<strong>([^<]+)</strong>", page)}
+        assert not (bold & terms) - {text for _, _, text in glossary_links(page)}, lesson.stem
 
 
 def test_the_notebook_has_outputs_and_the_slides_are_pdf(made):
