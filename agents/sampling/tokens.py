@@ -179,7 +179,10 @@ def _check_request(policy: TokenPolicy, prompts: Tensor, steps: int, copies: int
 def _vocabulary(policy: TokenPolicy, prompts: Tensor) -> int:
     """Size of the policy's vocabulary, from its logits on one token; refuses prompts that hold other tokens."""
     one = torch.zeros_like(prompts[:1, :1])
-    V = policy.head.out_features if is_plain(policy) else policy.extend(policy.embed(one), None, {})[0].shape[-1]
+    if is_plain(policy):
+        V = policy.head.out_features
+    else:
+        V = getattr(policy, "V", None) or policy.extend(policy.embed(one), None, {})[0].shape[-1]
     bad = prompts[(prompts < 0) | (prompts >= V)]
     if bad.numel():
         raise InputError(f"prompts hold token {int(bad[0])}, outside the vocabulary: tokens are 0 ... {V - 1}")
