@@ -1,4 +1,7 @@
-"""Is an update the gradient of anything? A field of one-forms is a gradient if and only if its Jacobian is symmetric."""
+"""Is an update the gradient of anything? A field of one-forms is a gradient if and only if its Jacobian is symmetric.
+
+Theory page, section 6: "Curl".
+"""
 
 from collections.abc import Callable
 
@@ -17,7 +20,7 @@ def curl(field: Callable[[Tensor], Tensor], at: Float[Tensor, "n"], step: float 
     The answer is the same whether or not the field is multiplied by a number, but not in other coordinates: only 0 stays 0.
     It is 0 where the Jacobian is 0, as for a constant field.
 
-    Source: P. Dayan and S. Singh, "Improving Policies without Measuring Merits" (1996); theory page, section 6, "Curl".
+    Source: P. Dayan and S. Singh, "Improving Policies without Measuring Merits" (1996).
 
     Args:
         field: an update as a function of the parameters, (n) to (n).

@@ -100,6 +100,9 @@ class PrefixTable(nn.Module):
 
         Returns:
             Logits of the token after each position.
+
+        Raises:
+            InputError: as `extend`.
         """
         self._check(embeddings, probes)
         tokens, known = embeddings.argmax(-1), self.prompts.shape[1]

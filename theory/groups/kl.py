@@ -14,27 +14,11 @@ from envs.policy import TokenPolicy
 from envs.record import short_repr
 from envs.token_mdp import TokenMDP
 from theory.differences import flat_parameters
-from theory.tokens.completions import words
+from theory.tokens.completions import prefixes_alive
 from theory.tokens.prefix_tree import Level, Tree, grow
 from theory.tokens.softmax_bounds import log_softmax
 
 Estimator = Callable[[Tensor], Tensor]  # log(pi / pi_ref) of a token -> its estimate of the divergence
-
-
-def prefixes_alive(tree: Tree) -> list[Float[Tensor, "N"]]:
-    """1 for prefixes after which the policy speaks, 0 after an end token and at the environment's turns, level by level.
-
-    Args:
-        tree: prefix tree with every token followed.
-
-    Returns:
-        One tensor of zeros and ones for each level.
-
-    Raises:
-        InputError: the tree's world pays a hidden readout.
-    """
-    mask = words(tree).mask.flatten(0, 1).to(tree.levels[0].reach)
-    return [mask[:: len(mask) // len(level.reach), k] for k, level in enumerate(tree.levels)]
 
 
 def _divergences(

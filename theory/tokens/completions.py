@@ -328,3 +328,19 @@ def mean_entropy(tree: Tree) -> Float[Tensor, ""]:
         else:
             alive = alive.repeat_interleave(tree.world.V)
     return total / steps
+
+
+def prefixes_alive(tree: Tree) -> list[Float[Tensor, "N"]]:
+    """1 for prefixes after which the policy speaks, 0 after an end token and at the environment's turns, level by level.
+
+    Args:
+        tree: prefix tree with every token followed.
+
+    Returns:
+        One tensor of zeros and ones for each level.
+
+    Raises:
+        InputError: the tree's world pays a hidden readout.
+    """
+    mask = words(tree).mask.flatten(0, 1).to(tree.levels[0].reach)
+    return [mask[:: len(mask) // len(level.reach), k] for k, level in enumerate(tree.levels)]

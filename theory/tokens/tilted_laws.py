@@ -3,7 +3,7 @@
 One recursion serves powers of a policy, products of experts, and the optimum of a KL-regularised return: they differ in the
 weights of the tokens alone. A prefix's `log_Z` is the logarithm of the total weight of what can follow.
 
-Theory page, section 6: "Power sampling", "KL optimum" and "Distillation".
+Theory page, section 6: "KL optimum".
 """
 
 from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ from envs.policy import TokenPolicy
 from envs.record import short_repr
 from envs.token_mdp import TokenMDP
 from envs.world import InputError
-from theory.groups.kl import prefixes_alive
+from theory.tokens.completions import prefixes_alive
 from theory.tokens.prefix_tree import Tree, grow
 from theory.tokens.softmax_bounds import log_softmax
 

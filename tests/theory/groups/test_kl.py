@@ -9,8 +9,8 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from agents.recipes.surrogates import KL_ESTIMATORS
 from envs.token_tasks import garnet, sum_and_stop
 from tests.theory.groups.enumeration import policy_of
-from theory.groups.kl import exact_kl, kl_at_prefixes, prefixes_alive
-from theory.tokens.completions import completions
+from theory.groups.kl import exact_kl, kl_at_prefixes
+from theory.tokens.completions import completions, prefixes_alive
 from theory.tokens.prefix_tree import grow
 
 WORLDS = {
