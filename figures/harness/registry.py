@@ -51,12 +51,14 @@ CLAIMS = {
         "signal_cap",
         "what_moves_the_peak",
     ),
+    "systems": ("kl_optimum",),
 }
 TITLES = {
     "continuous": "Continuous rollouts",
     "tokens": "Tokens and attention",
     "critic_free": "Critic-free updates",
     "impact": "The impact of RL",
+    "systems": "Reference systems",
 }
 CLAIM_NAMES = tuple(name for names in CLAIMS.values() for name in names)
 STUDIES = {"impact_runs": "figures.impact.runs"}  # name -> module with `settings` and `measure`

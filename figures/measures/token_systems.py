@@ -51,6 +51,8 @@ GROUPED = {
     "garnet (2,3)": lambda: garnet(V=2, horizon=3, seed=1, gamma=0.9),
     "dense (2,3)": lambda: garnet(V=2, horizon=3, branching=1, seed=1, gamma=0.9),  # nothing by chance: large groups
 }
+# further worlds of the reference systems
+SYSTEMS = {"one choice of 3": lambda: garnet(V=3, horizon=1, seed=3)}
 WIDTH, LAYERS, HEADS = 16, 2, 2
 FAMILIES = ("temperature", "offset", "trained")  # ways to change the entropy of a policy
 ASCENT_RATE = 0.003  # slow enough that the checkpoints of an ascent pass through all entropies
@@ -59,7 +61,7 @@ REWARDS = ("dense", "terminal", "readout")
 
 def check_world(name: str) -> None:
     """Refuse a name that is none of the named or registered worlds; InputError with the names there are."""
-    known = WORLDS | SIZED | GROUPED
+    known = WORLDS | SIZED | GROUPED | SYSTEMS
     if name not in known and name not in REGISTERED:
         raise unknown("world", name, known)
 
@@ -75,7 +77,7 @@ def build_world(name: str) -> TokenMDP:
             raise InputError(f"world {one_line(name, 80)} has no tokens: this claim needs a token world")
         return world
     check_world(name)
-    return (WORLDS | SIZED | GROUPED)[name]()
+    return (WORLDS | SIZED | GROUPED | SYSTEMS)[name]()
 
 
 def with_own_world(settings: Callable[[Preset], list[Setting]]) -> Callable[[Preset, str], list[Setting]]:

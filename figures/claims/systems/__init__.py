@@ -1,0 +1,1 @@
+"""Claims on the systems that the paper builds on or is compared with."""
