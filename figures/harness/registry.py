@@ -51,7 +51,10 @@ CLAIMS = {
         "signal_cap",
         "what_moves_the_peak",
     ),
-    "systems": ("kl_optimum",),
+    "systems": (
+        "update_is_a_gradient",
+        "kl_optimum",
+    ),
 }
 TITLES = {
     "continuous": "Continuous rollouts",

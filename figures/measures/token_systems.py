@@ -52,7 +52,10 @@ GROUPED = {
     "dense (2,3)": lambda: garnet(V=2, horizon=3, branching=1, seed=1, gamma=0.9),  # nothing by chance: large groups
 }
 # further worlds of the reference systems
-SYSTEMS = {"one choice of 3": lambda: garnet(V=3, horizon=1, seed=3)}
+SYSTEMS = {
+    "one choice of 3": lambda: garnet(V=3, horizon=1, seed=3),
+    "stop (2,3)": lambda: sum_and_stop(modulus=2, horizon=3),
+}
 WIDTH, LAYERS, HEADS = 16, 2, 2
 FAMILIES = ("temperature", "offset", "trained")  # ways to change the entropy of a policy
 ASCENT_RATE = 0.003  # slow enough that the checkpoints of an ascent pass through all entropies
