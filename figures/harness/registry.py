@@ -54,6 +54,7 @@ CLAIMS = {
     "systems": (
         "update_is_a_gradient",
         "kl_optimum",
+        "on_policy_distillation",
     ),
 }
 TITLES = {

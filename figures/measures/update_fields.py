@@ -12,10 +12,9 @@ from agents.recipes.learners import Penalty, build_learner
 from envs.linear_quadratic import LinearQuadratic
 from envs.noise import Noise
 from envs.token_mdp import TokenMDP
+from figures.measures.distillation import at_prefixes
 from figures.measures.rollouts import costates_of
 from figures.measures.tables import Field, mean_field
-from theory.groups.kl import kl_at_prefixes
-from theory.tokens.prefix_tree import grow
 
 LENGTH, STD = "1/|o|", "GRPO with std"
 ENTROPY, K3, K2, DISTILLATION = "entropy bonus", "k3 in the loss", "k2 in the loss", "on-policy distillation"
@@ -37,7 +36,7 @@ def recipe_field(world: TokenMDP, recipe: str, beta: float, seed: int) -> Field:
     """The exact mean update of a recipe; the reference, or the teacher, is a random table of this seed."""
     other = PrefixTable(world, seed=seed).to(world.P.device)
     if recipe == DISTILLATION:
-        return distillation_field(world, [other], [1.0])
+        return at_prefixes(world, [other], torch.ones(1).to(other.logits))
     if recipe == ENTROPY:
         return mean_field(world, build_learner("reinforce", entropy=beta))
     if recipe in _PENALTIES:
@@ -46,20 +45,6 @@ def recipe_field(world: TokenMDP, recipe: str, beta: float, seed: int) -> Field:
         return mean_field(world, build_learner("reinforce", **penalty), reference=other)
     name, group, options = _PLAIN[recipe]
     return mean_field(world, build_learner(name, **options), group)
-
-
-def distillation_field(world: TokenMDP, teachers: list[PrefixTable], weights: list[float]) -> Field:
-    """Minus the slope of `sum_i w_i sum P(prefix) KL(pi || E_i)` with the prefixes' chances P held fixed."""
-    with torch.no_grad():
-        trees = [grow(world, teacher) for teacher in teachers]
-
-    def field(policy: PrefixTable) -> Tensor:
-        tree = grow(world, policy)
-        terms = [w * kl_at_prefixes(tree, other, tree, False) for w, other in zip(weights, trees, strict=True)]
-        (slope,) = torch.autograd.grad(-torch.stack(terms).sum(), [policy.logits])
-        return slope.flatten()
-
-    return field
 
 
 def regressions(
