@@ -170,4 +170,21 @@ FOUND = {
         "A worse corpus moves the peak of RL's gain later, and a larger budget moves it earlier.",
         "Larger groups, with as many rows in an update, move it little.",
     ),
+    "update_is_a_gradient": Found(
+        "Losses at visited prefixes and the factor 1/|o| are gradients of nothing.",
+        "REINFORCE, RLOO, GRPO with std for rewards of 0 and 1 and k1 in the reward climb an objective: the Jacobian of their "
+        "mean update is symmetric. k2 and k3 in the loss, an entropy bonus and on-policy distillation hold the chances of "
+        "the prefixes fixed, and beyond one step their Jacobian is not symmetric. 1/|o| has the same defect where lengths "
+        "vary.",
+    ),
+    "kl_optimum": Found(
+        "k1 in the reward ends at InstructGPT's optimum, and k3 in the loss, which GRPO uses, ends elsewhere.",
+        "The end of k3 in the loss is a rational tilt of the reference, b ref / (b + V - Q), in the place of the exponential "
+        "one.",
+    ),
+    "on_policy_distillation": Found(
+        "On-policy distillation from several teachers does not end at the minimiser of its objective.",
+        "It ends at the product of the teachers normalised token by token. The minimiser is their product over whole "
+        "completions; k1 of the teachers in the reward ends there. With one teacher both are the teacher.",
+    ),
 }
