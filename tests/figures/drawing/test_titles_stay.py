@@ -8,13 +8,13 @@ from figures.drawing.labels import fit_labels, titles_may_move
 from figures.drawing.style import house_style, new_figure
 
 
-def pictures(largest):
+def pictures(largest, title="a title that begins at the left"):
     """PNG and SVG of a figure whose y axis reaches a number; 1e9 gives it an exponent below the title."""
     with house_style():
         figure = new_figure(3)
         for axis in figure.subplots(1, 2):
             axis.plot([0, 1, 2], [0.0, 0.3 * largest, largest])
-            axis.set(title="a title that begins at the left", xlabel="x", ylabel="y")
+            axis.set(title=title, xlabel="x", ylabel="y")
             axis.set_title(axis.get_title(), loc="left")
         fit_labels(figure)
         return figure, [frame.picture(figure, kind) for kind in ("png", "svg")]
@@ -41,7 +41,8 @@ def test_titles_are_looked_for_only_where_an_exponent_may_push_them(monkeypatch)
     counts = {}
     for largest in (2.0, 2e9):
         drawn.clear()
-        figure, _ = pictures(largest)
+        figure, _ = pictures(largest, "short")  # and far from the exponent, for now
+        assert [axis._autotitlepos is False for axis in figure.axes] == [largest < 1e6] * 2
         counts[largest] = len(drawn) / len(figure.axes)
         assert titles_may_move(figure) == (largest > 1e6)
     assert counts[2.0] == 2, "once for each file"

@@ -182,7 +182,7 @@ def test_refusals_are_one_line_and_write_nothing(capsys, tmp_path, monkeypatch):
 
 
 # The other lessons run cell by cell in the tests of their own; all nine from end to end in `.ci/run`.
-FROM_END_TO_END = [lesson for lesson in LESSONS if lesson.number in (1, 6)]
+FROM_END_TO_END = [lesson for lesson in LESSONS if lesson.number == 1]
 
 
 def test_lessons_run_from_end_to_end(tmp_path):
