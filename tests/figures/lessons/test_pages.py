@@ -1,6 +1,7 @@
 """Lessons run in a process of their own and become pages that need no network."""
 
 import json
+import pickle
 import re
 import subprocess
 import sys
@@ -146,6 +147,12 @@ def test_the_notebook_has_outputs_and_the_slides_are_pdf(made):
     assert count == 1
     assert (folder / "slides" / "1_made_up_1.pdf").read_bytes().startswith(b"%PDF")
     assert executed.seconds > 0
+
+
+def test_a_lesson_can_be_executed_by_a_worker(made):
+    again = pickle.loads(pickle.dumps(made[1]))
+    assert (again.lesson, again.notebook) == (MADE_UP, made[1].notebook)
+    assert pickle.loads(pickle.dumps(execute)) is execute
 
 
 def test_the_index_tells_the_lecturer_what_there_is(made):
