@@ -32,14 +32,19 @@ LONGEST = (
     "test_interrupts.py",
     "test_second_device.py",
     "test_documents.py",
-    "test_own_figures.py",
+    "test_docstrings.py",
     "test_plot.py",
+    "test_pages.py",
+    "test_own_figures.py",
     "test_packaging.py",
+    "test_expected_update.py",
+    "test_gradient_arrows.py",
     "test_contributing.py",
     "test_selection.py",
-    "test_vector_env.py",
-    "test_train.py",
     "test_token_claims.py",
+    "test_shown_values.py",
+    "test_train.py",
+    "test_runs.py",
 )  # begun first, so that no worker waits for them
 
 

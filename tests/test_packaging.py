@@ -110,7 +110,7 @@ def test_data_left_out_would_be_seen(tmp_path):
     [
         (["--help"], "usage: costate"),
         (["list"], "bellman_costate"),
-        (["check", "bellman_costate", "--preset", "tiny"], "bellman_costate"),
+        (["check", "bellman_costate", "--preset", "tiny", "--jobs", "1"], "bellman_costate"),
         (["explore"], "explorer.html"),
     ],
 )

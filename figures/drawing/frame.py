@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import PlaceHolderLayoutEngine
 
 from figures.drawing.crowds import IMAGE_DPI, rasterise_crowds
 from figures.drawing.figures import WIDTH, height_of, width_of
-from figures.drawing.labels import wrap
+from figures.drawing.labels import titles_may_move, wrap
 from figures.drawing.style import text_scale
 from figures.harness.records import write_atomically
 
@@ -122,6 +123,10 @@ def picture(figure: Any, kind: str, dpi: float | None = None) -> bytes:
     if kind != "png":
         rasterise_crowds(figure)
         dpi = dpi or IMAGE_DPI
+    if isinstance(figure.get_layout_engine(), PlaceHolderLayoutEngine) and not titles_may_move(figure):
+        figure.set_layout_engine(
+            None
+        )  # laid out by now: Matplotlib would draw once more for an engine that does nothing
     figure.savefig(buffer, format=kind, metadata=_METADATA[kind], **({} if dpi is None else {"dpi": dpi}))
     figure.set_layout_engine(None)  # all show the layout of the first: finding it is most of the work
     return buffer.getvalue()

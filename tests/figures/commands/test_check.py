@@ -321,6 +321,13 @@ def test_importing_the_command_loads_nothing_heavy():
 # ---- the verdict itself, on the quick preset of one claim
 
 
+@pytest.fixture
+def undrawn(monkeypatch):
+    """No pictures and no report: they come after the verdict, and take most of the time."""
+    monkeypatch.setattr("figures.commands.check.draw_and_report", lambda *arguments: None)
+
+
+@pytest.mark.usefixtures("undrawn")
 def test_a_claim_that_holds_is_as_documented_and_an_own_system_is_told_apart(tmp_path, capsys):
     own = tmp_path / "own.json"
     system = {"A": [[0.9]], "B": [[1.0]], "Q": [[1.0]], "R": [[0.5]], "S_x": [[0.1]], "K": [[0.4]], "horizon": 6}
@@ -335,6 +342,7 @@ def test_a_claim_that_holds_is_as_documented_and_an_own_system_is_told_apart(tmp
     assert "own system alone: total derivative: holds, policy path cut" not in shown
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_control_that_spares_one_system_leaves_the_claim_undecided(tmp_path, monkeypatch, capsys):
     real = costate_mean.ClosedPath
 
@@ -348,6 +356,7 @@ def test_a_control_that_spares_one_system_leaves_the_claim_undecided(tmp_path, m
     assert "double integrator" in shown
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_planted_error_in_the_theory_makes_the_claim_fail_and_the_exit_code_1(tmp_path, monkeypatch, capsys):
     truth = costate_mean.linear_value
 

@@ -89,9 +89,8 @@ def test_while_it_learns(arguments, tmp_path):
 
 
 def test_while_figures_are_drawn(tmp_path):
-    process = started(
-        tmp_path / "out", "check", "costate_recursion", "bellman_costate", "--preset", "tiny", "--jobs", "2"
-    )
+    """In the process itself; workers that draw are stopped like all others."""
+    process = started(tmp_path / "out", "check", "attention_path", "bellman_costate", "--preset", "tiny", "--jobs", "1")
     wait_for((tmp_path / "out" / "verdicts.json").exists, process)
     code, lines = interrupted(process)
     assert_silent(process, code, lines)

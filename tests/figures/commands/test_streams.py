@@ -3,6 +3,7 @@
 import errno
 import io
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -55,13 +56,19 @@ def checked(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("figures.report.report.questions", lambda: ())
         assert run(*CHECK, "--out", out) == 0
+    shutil.copytree(out / "figures", out.parent / f"{out.name}-figures")
     return out
 
 
 @pytest.fixture
-def light(monkeypatch):
-    """The report's questions take most of the time and print nothing."""
+def light(checked, monkeypatch):
+    """The report's questions and the picture take most of the time and print nothing."""
+
+    def stored(verdict, out):
+        shutil.copytree(checked.parent / f"{checked.name}-figures", out / "figures", dirs_exist_ok=True)
+
     monkeypatch.setattr("figures.report.report.questions", lambda: ())
+    monkeypatch.setattr("figures.report.report.draw_claim", stored)
 
 
 @pytest.mark.usefixtures("light")

@@ -152,7 +152,7 @@ def test_names_of_tokens_small_numbers_and_values_that_are_all_alike():
     assert text(costate.draw_tree(costate.prefix_tree(large, policy_of(large))), "V-1-1") == "2.0e+06"
 
 
-@pytest.mark.parametrize("width", [3.3, 7.0, 10.0])
+@pytest.mark.parametrize("width", [3.3, 10.0])
 @pytest.mark.parametrize("name", ["table", "TokenSumAndStop", "TokenOracle", "peaked"])
 def test_no_text_stands_on_another(name, width):
     world = costate.world(name) if name.startswith("Token") else costate.TokenMDP.from_rewards(REWARDS)

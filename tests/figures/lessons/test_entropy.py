@@ -82,8 +82,13 @@ def test_each_mistake_has_its_words(case):
     assert "temperature are missing" in said(growth(case, knobs=("offsets",)))
 
 
-def test_the_error_first_rises_for_both_knobs_and_stays_below_its_bound():
-    lesson = runpy.run_path(str(chosen_lessons([5])[0].path))
+@pytest.fixture(scope="module")
+def lesson():
+    """The names that the notebook leaves."""
+    return runpy.run_path(str(chosen_lessons([5])[0].path))
+
+
+def test_the_error_first_rises_for_both_knobs_and_stays_below_its_bound(lesson):
     for knob, sweep in lesson["sweeps"].items():
         error, H = zip(*rows(LESSON, f"{knob}s"), strict=True)
         assert np.allclose(sweep["error"], error, rtol=1e-9, atol=1e-15)
@@ -93,8 +98,7 @@ def test_the_error_first_rises_for_both_knobs_and_stays_below_its_bound():
         assert (sweep["error"] <= sweep["tier2"]).all()
 
 
-def test_the_lesson_leads_to_the_answer():
-    lesson = runpy.run_path(str(chosen_lessons([5])[0].path))
+def test_the_lesson_leads_to_the_answer(lesson):
     temperature, offset = (lesson["sweeps"][knob] for knob in ("temperature", "offset"))
 
     def constant(rows):

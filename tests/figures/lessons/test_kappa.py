@@ -10,6 +10,7 @@ import torch
 import costate
 from figures.lessons.exercises.kappa import EXERCISES, lesson_world
 from tests.figures.lessons.listed_groups import kappa_by_listing
+from tests.figures.lessons.notebook_cells import run_cells
 
 
 def mixture(R):
@@ -91,3 +92,15 @@ def test_another_world_and_group_are_taken():
     _, p = policy_and_p(world)
     assert costate.check("6", kappa_by_listing(p, 6, mixture), world=world, group=6)
     assert not costate.check("6", kappa_by_listing(p, 6, mixture), world=world)
+
+
+def test_the_notebook_shows_what_it_says():
+    names, groups = run_cells(6), (2, 4, 8, 16)
+    _, p = policy_and_p(names["world"])
+    assert names["table"]["RLOO"].tolist() == pytest.approx([1.0] * 4)
+    assert names["table"]["Dr. GRPO"].tolist() == pytest.approx([1 - 1 / G for G in groups])
+    of_grpo = [
+        kappa_by_listing(p, G, lambda R: 0.0 if R.std() == 0 else (R[0] - R.mean()) / R.std()) for G in (2, 4, 8)
+    ]
+    assert names["table"]["GRPO"].tolist()[:3] == pytest.approx(of_grpo)
+    assert len({round(kappa, 3) for kappa in names["table"].loc["G = 4"]}) == 3, "the control: each has its own"

@@ -1,5 +1,7 @@
 """Lesson 3: the exercise by Fourier series that are carried backwards in time, and the mistakes that it knows."""
 
+import contextlib
+import io
 import runpy
 
 import numpy as np
@@ -80,18 +82,24 @@ def test_a_map_without_an_answer_is_refused_in_one_line():
         costate.check("3", 5, world=tame)
 
 
-def test_the_lesson_leads_to_the_answer(capsys):
-    lesson = runpy.run_path(str(chosen_lessons([3])[0].path))
+@pytest.fixture(scope="module")
+def lesson():
+    """The names that the notebook leaves, and what it prints."""
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        names = runpy.run_path(str(chosen_lessons([3])[0].path))
+    return names | {"printed": printed.getvalue()}
+
+
+def test_the_lesson_leads_to_the_answer(lesson):
     exact = costate.exact(costate.world("ChaoticMap", beta=2.0, horizon=30), lesson["theta"])
     answer = next(T + 1 for T in range(30) if exact.score_sd[T] < exact.pathwise_sd[T])
     assert costate.check("3", answer)
     assert not costate.check("3", lesson["answer"])
-    assert "tame, T = 20: REINFORCE needs" in capsys.readouterr().out
+    assert "tame, T = 20: REINFORCE needs" in lesson["printed"]
 
 
-def test_the_sampled_spreads_of_the_tame_map_agree_with_the_exact_ones():
+def test_the_sampled_spreads_of_the_tame_map_agree_with_the_exact_ones(lesson):
     """A standard deviation of n paths has a relative error of sqrt((kurtosis - 1) / 4n); kurtosis here is below 9."""
-    lesson = runpy.run_path(str(chosen_lessons([3])[0].path))
     exact = [spreads(lesson["worlds"]["tame"], lesson["theta"], T) for T in range(1, 21)]
     off = np.abs(lesson["spreads"]["tame"].numpy() / exact - 1)
     assert off.max() < 5 * (8 / (4 * lesson["paths"])) ** 0.5

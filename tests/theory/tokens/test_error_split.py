@@ -32,8 +32,7 @@ SITES = ("embedding", "layer1", "layer2")
 
 
 @pytest.mark.parametrize("whole_prompt", [False, True])
-@pytest.mark.parametrize("site", ["embedding", "layer2"])
-@pytest.mark.parametrize("temperature", [0.2, 1.0])
+@pytest.mark.parametrize(("site", "temperature"), [("embedding", 0.2), ("layer2", 1.0)])
 @pytest.mark.parametrize("alpha", [0.0, 0.4, 1.0])
 @pytest.mark.parametrize("name", WORLDS)
 def test_the_identity_closes_and_the_tiers_are_ordered(name, alpha, temperature, site, whole_prompt):
