@@ -1,22 +1,21 @@
 """Executed lessons as pages, notebooks and slides, and the index for the lecturer."""
 
 import base64
-import functools
-import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from latex2mathml.converter import convert
 from markupsafe import Markup
 
-from figures.harness.code import ROOT
 from figures.harness.records import write_atomically
+from figures.lessons.asked import as_page
 from figures.lessons.catalogue import LESSONS
 from figures.lessons.running import Executed
+from figures.pages.glossary import write_glossary
+from figures.pages.markdown import to_html
 from figures.pages.rendering import render
+from figures.report.questions import questions
 
-GLOSSARY = ROOT / "theory" / "GLOSSARY.md"
 _PNG, _PDF, _HTML, _TEXT = "image/png", "application/pdf", "text/html", "text/plain"
 
 
@@ -33,7 +32,7 @@ def write_lesson(executed: Executed, out: Path) -> None:
 
 
 def write_index(seconds: dict[int, float], slides: dict[int, int], out: Path) -> Path:
-    """out/index.html, for the lecturer, and out/glossary.html.
+    """out/index.html, for the lecturer, out/questions.html and out/glossary.html.
 
     Args:
         seconds: number of a lesson -> seconds that it took here.
@@ -45,10 +44,8 @@ def write_index(seconds: dict[int, float], slides: dict[int, int], out: Path) ->
     """
     lessons = [lesson for lesson in LESSONS if lesson.number in seconds]
     in_class = [lesson for lesson in LESSONS if lesson.in_class]
-    words = re.sub(
-        r"\[([^]]+)\]\(README[^)]*\)", r"\1 (theory/README.md)", GLOSSARY.read_text("utf-8")
-    )  # not beside the page
-    write_atomically(out / "glossary.html", render("figures.lessons", "glossary.html", text=_markdown(words)))
+    write_glossary(out, {"index.html": "All lessons", "questions.html": "Questions"})
+    write_atomically(out / "questions.html", as_page(questions(), lessons))
     page = render("figures.lessons", "index.html", lessons=lessons, seconds=seconds, slides=slides, in_class=in_class)
     write_atomically(out / "index.html", page)
     return out / "index.html"
@@ -60,7 +57,7 @@ class _Cell:
     def __init__(self, cell: Any):
         self.is_code: bool = cell.cell_type == "code"
         self.is_exercise: bool = "exercise" in cell.metadata.get("tags", [])
-        self.source = _highlighted(cell.source) if self.is_code else _markdown(cell.source)
+        self.source = _highlighted(cell.source) if self.is_code else to_html(cell.source)
         alt = cell.metadata.get("alt", "")
         self.outputs = [_output(output, alt) for output in cell.get("outputs", [])]
 
@@ -95,24 +92,6 @@ def _as_file(notebook: Any) -> str:
             output.get("data", {}).pop(_PDF, None)
     text: str = nbformat.writes(notebook)
     return text
-
-
-@functools.cache
-def _parser() -> Any:
-    """Markdown with formulas, which become MathML: the page needs no network."""
-    from markdown_it import MarkdownIt
-    from mdit_py_plugins.anchors import anchors_plugin
-    from mdit_py_plugins.dollarmath import dollarmath_plugin
-
-    def formula(text: str, options: dict[str, Any]) -> str:
-        return convert(text, display="block" if options["display_mode"] else "inline")
-
-    parser = MarkdownIt("commonmark").enable("table").use(dollarmath_plugin, renderer=formula)
-    return parser.use(anchors_plugin, max_level=3)
-
-
-def _markdown(text: str) -> Markup:
-    return Markup(_parser().render(text))
 
 
 def _highlighted(source: str) -> Markup:
