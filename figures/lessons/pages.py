@@ -23,7 +23,12 @@ def write_lesson(executed: Executed, out: Path) -> None:
     """out/STEM.html, STEM.ipynb (with outputs), and each picture as slides/STEM_N.pdf."""
     lesson, notebook = executed.lesson, executed.notebook
     page = render(
-        "figures.lessons", "lesson.html", lesson=lesson, cells=[_Cell(cell) for cell in notebook.cells], lessons=LESSONS
+        "figures.lessons",
+        "lesson.html",
+        lesson=lesson,
+        cells=[_Cell(cell) for cell in notebook.cells],
+        lessons=LESSONS,
+        seconds=executed.seconds,
     )
     for number, pdf in enumerate(_pictures(notebook), 1):
         write_atomically(out / "slides" / f"{lesson.stem}_{number}.pdf", base64.b64decode(pdf))
@@ -95,8 +100,14 @@ def _as_file(notebook: Any) -> str:
 
 
 def _highlighted(source: str) -> Markup:
+    """Code with a block for each line, which wraps behind its own indent where the window is narrow."""
     from pygments import highlight
     from pygments.formatters import HtmlFormatter
     from pygments.lexers import PythonLexer
 
-    return Markup(highlight(source, PythonLexer(), HtmlFormatter(nowrap=True)))
+    shown = highlight(source, PythonLexer(stripnl=False), HtmlFormatter(nowrap=True)).splitlines()
+    indents = [len(line) - len(line.lstrip()) for line in source.splitlines()]
+    lines = zip(indents, shown, strict=True)
+    return Markup("").join(
+        Markup('<span class="line" style="--in: {}ch">{}\n</span>').format(n, Markup(line)) for n, line in lines
+    )

@@ -2,8 +2,11 @@
 
 import json
 import re
+import resource
 import subprocess
 import sys
+import time
+from html import unescape
 
 import pytest
 
@@ -27,10 +30,12 @@ NOTEBOOK = """# %% [markdown]
 
 # %%
 import os
+import time
 
 import pandas as pd
 from matplotlib.figure import Figure
 
+time.sleep(1)
 print(f"{1 + 1} <b>is not bold</b>", os.environ.get("MARK"))
 
 # %%
@@ -53,7 +58,9 @@ def made(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(catalogue, "NOTEBOOKS", folder)
         patch.setenv("MARK", "kept")
+        began = time.perf_counter()
         executed = execute(MADE_UP)
+        assert 1 <= executed.seconds <= time.perf_counter() - began
         count = picture_count(executed.notebook)
         patch.setattr(pages, "LESSONS", (MADE_UP,))
         write_lesson(executed, folder / "out")
@@ -151,6 +158,19 @@ def test_the_index_tells_the_lecturer_what_there_is(made):
     page = (made[0] / "index.html").read_text()
     assert "Is 1 &lt; 2?</a>" in page
     assert f"{made[1].seconds:.0f}</td>" in page
+    assert 'href="questions.html"' in page
+
+
+def test_a_page_states_the_time_that_its_cells_took(made):
+    page = (made[0] / "1_made_up.html").read_text()
+    assert f"ran in {made[1].seconds:.0f} seconds" in page
+
+
+def test_lines_of_code_wrap_behind_their_indent_and_copy_as_they_are():
+    source = 'def f(x):\n\n    """Says\n    more."""\n    return "<a>"'
+    html = pages._highlighted(source)
+    assert re.findall(r"--in: (\d+)ch", html) == ["0", "0", "4", "4", "4"]
+    assert unescape(re.sub("<[^>]+>", "", html)) == source + "\n"
 
 
 def test_an_error_in_a_cell_is_not_hidden(tmp_path, monkeypatch):
@@ -181,13 +201,19 @@ def test_refusals_are_one_line_and_write_nothing(capsys, tmp_path, monkeypatch):
 
 
 def test_every_lesson_runs_from_end_to_end(tmp_path):
-    """The command as a user types it; together at most 90 s of one idle core are asked, which `.ci/run` prints."""
+    """The command as a user types it. All lessons together may take 90 s of one core, and each page states its own time."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(
         [sys.executable, "-m", "figures", "lessons", "--out", str(tmp_path)], capture_output=True, text=True
     )
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert done.returncode == 0, done.stderr
-    assert all((tmp_path / f"{lesson.stem}.html").exists() for lesson in LESSONS)
+    used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    assert 9 < used <= 90, "9: a second for each lesson, so that the processes of the lessons are counted"
+    index = (tmp_path / "index.html").read_text()
     for lesson in LESSONS:
         page = (tmp_path / f"{lesson.stem}.html").read_text()
         assert "no answer yet" in page
         assert (tmp_path / "slides" / f"{lesson.stem}_1.pdf").exists()
+        (seconds,) = re.findall(r"ran in (\d+) seconds", page)
+        assert f'data-label="seconds">{seconds}</td>' in index
