@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from envs.arguments import short
+from envs.token_mdp import TokenMDP
 from envs.world import InputError, unknown
 from figures.lessons.catalogue import LESSONS, Lesson
 
@@ -28,12 +29,14 @@ class Exercise:
             instance; every one has the lesson's own choice as its default.
         mistakes: what is said of a wrong value -> what that mistake gives, computed with the same keywords.
         tolerance: of a number, relative to the largest entry of the answer.
+        kind: of the world, where the exercise takes one.
     """
 
     asked: str
     answer: Callable[..., Any]
     mistakes: dict[str, Callable[..., Any]]
     tolerance: float = 1e-3
+    kind: type = TokenMDP
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,9 @@ def check(exercise: str, value: Any = ..., **changed: Any) -> Checked:
     for name in changed:
         if name not in takes:
             raise InputError(f"{name} cannot be changed in exercise {exercise}: {', '.join(takes) or 'nothing'} can")
+    world = changed.get("world")
+    if world is not None and not isinstance(world, asked.kind):
+        raise InputError(f"world must be a {asked.kind.__name__} in exercise {exercise}; got {short(world)}")
     if value is ... or value is None:
         return Checked(exercise, False, f"no answer yet. {asked.asked}")
     truth = _as_answer(asked.answer(**changed))
@@ -112,7 +118,7 @@ def _as_answer(value: Any) -> Answer:
 
 def _read(exercise: str, value: Any, truth: Answer) -> Answer:
     """The value as an answer of the truth's kind and shape."""
-    if isinstance(value, str) != isinstance(truth, str):
+    if isinstance(value, str) != isinstance(truth, str) or isinstance(value, bool):
         kind = "a word" if isinstance(truth, str) else "a number" if truth.ndim == 0 else "an array of numbers"
         raise InputError(f"value must be {kind} in exercise {exercise}; got {short(value)}")
     try:

@@ -1,22 +1,21 @@
 """Executed lessons as pages, notebooks and slides, and the index for the lecturer."""
 
 import base64
-import functools
-import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from latex2mathml.converter import convert
 from markupsafe import Markup
 
-from figures.harness.code import ROOT
 from figures.harness.records import write_atomically
+from figures.lessons.asked import as_page
 from figures.lessons.catalogue import LESSONS
 from figures.lessons.running import Executed
+from figures.pages.glossary import write_glossary
+from figures.pages.markdown import to_html
 from figures.pages.rendering import render
+from figures.report.questions import questions
 
-GLOSSARY = ROOT / "theory" / "GLOSSARY.md"
 _PNG, _PDF, _HTML, _TEXT = "image/png", "application/pdf", "text/html", "text/plain"
 
 
@@ -24,7 +23,12 @@ def write_lesson(executed: Executed, out: Path) -> None:
     """out/STEM.html, STEM.ipynb (with outputs), and each picture as slides/STEM_N.pdf."""
     lesson, notebook = executed.lesson, executed.notebook
     page = render(
-        "figures.lessons", "lesson.html", lesson=lesson, cells=[_Cell(cell) for cell in notebook.cells], lessons=LESSONS
+        "figures.lessons",
+        "lesson.html",
+        lesson=lesson,
+        cells=[_Cell(cell) for cell in notebook.cells],
+        lessons=LESSONS,
+        seconds=executed.seconds,
     )
     for number, pdf in enumerate(_pictures(notebook), 1):
         write_atomically(out / "slides" / f"{lesson.stem}_{number}.pdf", base64.b64decode(pdf))
@@ -33,7 +37,7 @@ def write_lesson(executed: Executed, out: Path) -> None:
 
 
 def write_index(seconds: dict[int, float], slides: dict[int, int], out: Path) -> Path:
-    """out/index.html, for the lecturer, and out/glossary.html.
+    """out/index.html, for the lecturer, out/questions.html and out/glossary.html.
 
     Args:
         seconds: number of a lesson -> seconds that it took here.
@@ -45,10 +49,8 @@ def write_index(seconds: dict[int, float], slides: dict[int, int], out: Path) ->
     """
     lessons = [lesson for lesson in LESSONS if lesson.number in seconds]
     in_class = [lesson for lesson in LESSONS if lesson.in_class]
-    words = re.sub(
-        r"\[([^]]+)\]\(README[^)]*\)", r"\1 (theory/README.md)", GLOSSARY.read_text("utf-8")
-    )  # not beside the page
-    write_atomically(out / "glossary.html", render("figures.lessons", "glossary.html", text=_markdown(words)))
+    write_glossary(out, {"index.html": "All lessons", "questions.html": "Questions"})
+    write_atomically(out / "questions.html", as_page(questions(), lessons))
     page = render("figures.lessons", "index.html", lessons=lessons, seconds=seconds, slides=slides, in_class=in_class)
     write_atomically(out / "index.html", page)
     return out / "index.html"
@@ -60,7 +62,7 @@ class _Cell:
     def __init__(self, cell: Any):
         self.is_code: bool = cell.cell_type == "code"
         self.is_exercise: bool = "exercise" in cell.metadata.get("tags", [])
-        self.source = _highlighted(cell.source) if self.is_code else _markdown(cell.source)
+        self.source = _highlighted(cell.source) if self.is_code else to_html(cell.source)
         alt = cell.metadata.get("alt", "")
         self.outputs = [_output(output, alt) for output in cell.get("outputs", [])]
 
@@ -97,27 +99,15 @@ def _as_file(notebook: Any) -> str:
     return text
 
 
-@functools.cache
-def _parser() -> Any:
-    """Markdown with formulas, which become MathML: the page needs no network."""
-    from markdown_it import MarkdownIt
-    from mdit_py_plugins.anchors import anchors_plugin
-    from mdit_py_plugins.dollarmath import dollarmath_plugin
-
-    def formula(text: str, options: dict[str, Any]) -> str:
-        return convert(text, display="block" if options["display_mode"] else "inline")
-
-    parser = MarkdownIt("commonmark").enable("table").use(dollarmath_plugin, renderer=formula)
-    return parser.use(anchors_plugin, max_level=3)
-
-
-def _markdown(text: str) -> Markup:
-    return Markup(_parser().render(text))
-
-
 def _highlighted(source: str) -> Markup:
+    """Code with a block for each line, which wraps behind its own indent where the window is narrow."""
     from pygments import highlight
     from pygments.formatters import HtmlFormatter
     from pygments.lexers import PythonLexer
 
-    return Markup(highlight(source, PythonLexer(), HtmlFormatter(nowrap=True)))
+    shown = highlight(source, PythonLexer(stripnl=False), HtmlFormatter(nowrap=True)).splitlines()
+    indents = [len(line) - len(line.lstrip()) for line in source.splitlines()]
+    lines = zip(indents, shown, strict=True)
+    return Markup("").join(
+        Markup('<span class="line" style="--in: {}ch">{}\n</span>').format(n, Markup(line)) for n, line in lines
+    )

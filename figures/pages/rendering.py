@@ -4,6 +4,8 @@ from typing import Any
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
+from figures.pages.markdown import anchor
+
 
 def render(package: str, template: str, **shown: Any) -> str:
     """A page from a template of a package, which may extend and include what stands in `figures.pages`.
@@ -23,4 +25,5 @@ def render(package: str, template: str, **shown: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["anchor"] = anchor
     return environment.get_template(template).render(**shown)

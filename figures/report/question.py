@@ -16,12 +16,27 @@ GROUP = 4  # rows of a group, where a question does not say otherwise
 
 @dataclass(frozen=True)
 class Question:
-    """A question, the short answer, the reason, and lines (what, value) with the numbers that show it."""
+    """A question that people ask of a training run, or after a lesson.
+
+    Attributes:
+        question: as it is asked.
+        short: the answer in a few words.
+        answer: the reason.
+        numbers: lines (what, value) that show it.
+        lesson: number of the lesson that explains it.
+        claims: that judge it (`costate check CLAIM`).
+        terms: of the glossary, that the answer uses.
+        run: whether it is asked of a training run ("is this a bug?"), else it is asked after the lesson.
+    """
 
     question: str
     short: str
     answer: str
     numbers: tuple[tuple[str, str], ...]
+    lesson: int
+    claims: tuple[str, ...]
+    terms: tuple[str, ...]
+    run: bool = False
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,10 @@ def loss_is_zero(example: Example) -> Question:
             ),
             ("its cosine to grad J; scale (kappa over the length 5)", f"{cosine:.6f}; {four_digits(scale)}"),
         ),
+        lesson=6,
+        claims=("actor_update_is_value_gradient",),
+        terms=("kappa", "normaliser"),
+        run=True,
     )
 
 
@@ -68,6 +72,10 @@ def reward_does_not_move() -> Question:
             *((f"share of groups with a signal, G = {G}", four_digits(x)) for G, x in share.items()),
             ("groups drawn until the first signal, G = 8, in the mean", four_digits(1 / share[8])),
         ),
+        lesson=7,
+        claims=("grpo_arcsine",),
+        terms=("group", "signal"),
+        run=True,
     )
 
 
@@ -78,8 +86,8 @@ def groups_agree() -> Question:
     largest = _advantages(grpo(), torch.ones(4, 1, dtype=torch.float64)).abs().max()
     half = math.ceil(math.log(0.5) / math.log(0.99))
     return Question(
-        "All rewards of a group are equal. Should I see NaN, or drop the group?",
-        "Neither: its advantage is 0.",
+        "All rewards of a group are equal. What is the gradient: NaN? Should I drop the group?",
+        "Neither: its advantage is 0, and so is its gradient.",
         "0/0 is defined as 0 here: a group without a signal must not move anything. Such groups become common as P goes to 0 "
         "or 1. Replacing them by groups of other prompts (DAPO's dynamic sampling) divides the mean update by the share of "
         "groups with a signal, the same number for all prompts: a larger step in the same direction. Drawing the same prompt "
@@ -92,6 +100,10 @@ def groups_agree() -> Question:
             ),
             ("group size at which half of the groups have a signal, P = 0.99", str(half)),
         ),
+        lesson=7,
+        claims=("grpo_arcsine",),
+        terms=("group", "kappa"),
+        run=True,
     )
 
 
@@ -114,6 +126,10 @@ def std_blows_up() -> Question:
             ("advantage of one success in a group of 64; sqrt(63)", f"{four_digits(of_lone)}; {four_digits(63**0.5)}"),
             ("c_64 at P = 1e-6 and at P = 0.5", f"{four_digits(kappa[0])}, {four_digits(kappa[1])}"),
         ),
+        lesson=7,
+        claims=("grpo_arcsine",),
+        terms=("advantage", "kappa"),
+        run=True,
     )
 
 

@@ -35,6 +35,10 @@ def accumulation() -> Question:
             ),
             *(_token_mean_bias(groups) for groups in (1, 8, 64)),
         ),
+        lesson=8,
+        claims=("batch_split",),
+        terms=("normaliser",),
+        run=True,
     )
 
 
@@ -74,6 +78,10 @@ def clip_never_acts(example: Example) -> Question:
                 for i, ratios in steps
             ),
         ),
+        lesson=6,
+        claims=("off_policy_steps",),
+        terms=("recipe",),
+        run=True,
     )
 
 
@@ -123,6 +131,10 @@ def bfloat16(example: Example) -> Question:
             ("share of tokens off by more than 0.1 %; 1 %", "; ".join(map(four_digits, shares))),
             ("share of rows outside GSPO's clip before the first step", four_digits((p * (of_rows > 4e-4)).sum())),
         ),
+        lesson=6,
+        claims=("off_policy_steps",),
+        terms=("recipe",),
+        run=True,
     )
 
 
@@ -157,4 +169,8 @@ def negative_kl(example: Example) -> Question:
             ("chance that the k1 of a completion is negative", four_digits((p * (rows["k1"] < 0)).sum())),
             ("standard deviation of k1; of k3", "; ".join(map(four_digits, deviations.values()))),
         ),
+        lesson=6,
+        claims=("kl_estimators",),
+        terms=("KL",),
+        run=True,
     )

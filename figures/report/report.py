@@ -11,6 +11,7 @@ from figures.harness.judge import Verdict
 from figures.harness.records import write_atomically
 from figures.harness.statistics import ERROR_RATE
 from figures.harness.workers import in_workers
+from figures.pages.glossary import glossary, linker
 from figures.pages.rendering import render
 from figures.report.pictures import draw_claim
 from figures.report.question import Question
@@ -46,10 +47,14 @@ def write_report(verdicts: list[Verdict], out: Path, known: tuple[Question, ...]
     """out/report.html: one page, part by part, that needs no network; formulas as MathML, figures embedded as SVG."""
     facts = common_run(verdicts)
     records = [name for verdict in verdicts if verdict.run for name in verdict.run.records]
+    groups = page_groups(verdicts, out, facts)
     page = render(
         "figures.report",
         "report.html",
-        groups=page_groups(verdicts, out, facts),
+        groups=groups,
+        claims={section.claim.name for group in groups for section in group.sections},
+        linker=linker,
+        glossary=glossary("word-"),
         facts=(*Measured.by(records, out).facts(), *facts),
         tiny=("preset", "tiny") in facts,
         documented=sum(verdict.as_documented for verdict in verdicts),

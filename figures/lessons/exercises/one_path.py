@@ -13,6 +13,7 @@ from envs.linear_quadratic import LinearQuadratic
 from envs.noise import Noise
 from envs.policy import Policy
 from envs.registry import make_world
+from envs.world import InputError
 from figures.lessons.checking import Exercise
 from theory.continuous.costates import autograd_costates
 
@@ -26,6 +27,8 @@ def lesson_world() -> LinearQuadratic:
 def mean_costate(world: LinearQuadratic | None, gain: float, start: float, cut: bool) -> Float[Tensor, ""]:
     """`E lambda_0` of a path that begins in `start`, with or without the policy's path."""
     world = (world or lesson_world()).to()
+    if world.horizon is None or (world.n, world.m) != (1, 1):
+        raise InputError("world must have a horizon, one state and one action in exercise 1: take an LQScalar")
     steps, zeros = world.horizon or 0, torch.zeros(1, world.horizon or 0, 1, dtype=torch.float64)
     policy: Policy = LinearPolicy(torch.tensor([[gain]], dtype=torch.float64))
     policy = ClosedPath(policy, "all") if cut else policy
@@ -60,5 +63,6 @@ EXERCISES = {
             "the discount gamma is missing": _undiscounted,
             "the states must still follow the policy: only the derivative through it is cut": _open_loop,
         },
+        kind=LinearQuadratic,
     ),
 }

@@ -46,5 +46,6 @@ EXERCISES = {
             "this is the chaotic map of the lesson, and the exercise takes another beta": _of_the_lesson,
             "at this horizon backprop has the smaller standard deviation": _backprop_wins,
         },
+        kind=ChaoticMap,
     ),
 }

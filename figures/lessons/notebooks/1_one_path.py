@@ -14,8 +14,10 @@
 # %%
 import costate
 
-world = costate.world("LQScalar", horizon=12)  # the world of this lesson: change it here
-paths = costate.sampled_paths(world, [[0.6]], paths=500, start=[1.0])
+# the world of this lesson: change it here
+world = costate.world("LQScalar", horizon=12)
+K = [[0.6]]  # the policy's gain, a matrix of one entry
+paths = costate.sampled_paths(world, K, paths=500, start=[1.0])
 
 # %% alt="Costates of many noisy paths over time, one of them bold, their mean, and the exact value gradient, dashed"
 costate.draw_path(paths.costates, paths.gradient).figure
@@ -26,7 +28,8 @@ costate.draw_path(paths.costates, paths.gradient).figure
 # %%
 table = paths.frame()
 off = ((table["mean"] - table["gradient"]) / table["standard_error"]).abs().max()
-print(f"the mean of 500 paths is at most {off:.1f} standard errors away from the exact value gradient")
+print(f"mean of 500 paths: at most {off:.1f} standard errors away from")
+print("the exact value gradient")
 
 # %% [markdown]
 # With additive noise this is exact, at any size of the noise: $\mathbb{E}\,\lambda_t = \nabla V_t(\mathbb{E}\,s_t)$ in
@@ -39,7 +42,7 @@ print(f"the mean of 500 paths is at most {off:.1f} standard errors away from the
 # memory and cuts the second road.
 
 # %%
-cut = costate.sampled_paths(world, [[0.6]], paths=500, start=[1.0], cut=True)
+cut = costate.sampled_paths(world, K, paths=500, start=[1.0], cut=True)
 
 # %% alt="The same picture with the policy's path cut: the mean of the costates misses the exact value gradient"
 costate.draw_path(cut.costates, cut.gradient).figure
@@ -49,7 +52,8 @@ costate.draw_path(cut.costates, cut.gradient).figure
 # The mean of the cut costates misses the value gradient at every time but the last, and more paths do not help. Compute
 # the exact mean at time 0 of a path that begins in $s = 1$. The mean state follows $\bar s_{t+1} = (A - BK)\,\bar s_t$,
 # and with the policy's road cut the recursion is $\mu_t = -2 Q \bar s_t + \gamma A\,\mu_{t+1}$, which ends in
-# $\mu_T = -2 Q_f \bar s_T$. The matrices are `world.A`, `world.B`, `world.Q`, `world.Q_f`, and `world.gamma`.
+# $\mu_T = -2 Q_f \bar s_T$. The matrices are `world.A`, `world.B`, `world.Q` and `world.Q_f`; the discount is
+# `world.gamma`.
 
 # %% tags=["exercise"]
 answer = ...

@@ -29,6 +29,7 @@ import costate
 
 # the world of this lesson: change it here
 world = costate.world("TokenGarnet", V=2, states=3, horizon=8, gamma=0.9)
+costate.check("2", world=world)  # refuses a world of another kind
 rng = torch.Generator().manual_seed(0)
 pi = torch.randn(world.S, world.V, generator=rng).double().softmax(-1)  # a random policy
 

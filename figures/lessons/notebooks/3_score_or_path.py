@@ -31,6 +31,7 @@ worlds = {
     "chaotic": costate.world("ChaoticMap", beta=2.5, horizon=20),
 }
 theta, paths, rng = 1.0, 2000, torch.Generator().manual_seed(0)
+exact = {name: costate.exact(world, theta) for name, world in worlds.items()}
 spreads = {name: torch.zeros(world.horizon, 2) for name, world in worlds.items()}
 for name, world in worlds.items():
     for T in range(1, world.horizon + 1):
@@ -52,8 +53,9 @@ for name, world in worlds.items():
 figure = Figure(figsize=(6.6, 3.6), layout="constrained")
 figure.suptitle("Backprop scatters less, until chaos multiplies it")
 for panel, (name, world) in zip(figure.subplots(1, 2, sharey=True), worlds.items(), strict=True):
-    exact, steps = costate.exact(world, theta), range(1, world.horizon + 1)
-    for i, (label, sd) in enumerate([("backprop", exact.pathwise_sd), ("REINFORCE", exact.score_sd)]):
+    steps, both = range(1, world.horizon + 1), exact[name]
+    lines = {"backprop": both.pathwise_sd, "REINFORCE": both.score_sd}
+    for i, (label, sd) in enumerate(lines.items()):
         panel.plot(steps, spreads[name][:, i], "o", color=f"C{i}", ms=4, label=label)
         panel.plot(steps, sd, "--", color=f"C{i}", label="exact")
     panel.set(title=f"{name}: beta = {world.beta:g}", xlabel="horizon T", yscale="log")
@@ -64,8 +66,7 @@ figure
 # %%
 said = []
 for name, world in worlds.items():
-    exact = costate.exact(world, theta)
-    ratio = float(exact.pathwise_sd[-1] / exact.score_sd[-1])
+    ratio = float(exact[name].pathwise_sd[-1] / exact[name].score_sd[-1])
     loser, factor = ("backprop", ratio**2) if ratio > 1 else ("REINFORCE", ratio**-2)
     said.append(f"{name}, T = {world.horizon}: {loser} needs {factor:,.0f} times as many paths")
 print("\n".join(said))

@@ -21,7 +21,8 @@ from matplotlib.figure import Figure
 
 import costate
 
-world = costate.world("TokenCopy", V=2, length=3)  # the world of this lesson: change it here
+# the world of this lesson: change it here
+world = costate.world("TokenCopy", V=2, length=3)
 (policy,) = costate.random_policies(world).values()
 true = costate.exact(world, policy)
 p = true.V[0]  # success probability of every prompt

@@ -102,4 +102,4 @@ table.corr(method="spearman")["gain"].drop("gain").round(2).to_frame("gain")
 
 # %% tags=["exercise"]
 answer = ...
-costate.check("9", answer)
+costate.check("9", answer, world=world)

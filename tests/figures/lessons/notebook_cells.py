@@ -3,12 +3,21 @@
 from figures.lessons.catalogue import chosen_lessons
 
 
-def code_cells(number):
-    """Sources of the code cells of a lesson, without those of the exercises."""
+def _cells(number):
+    """Head and source of every cell of a lesson."""
     (lesson,) = chosen_lessons([number])
     cells = ("\n" + lesson.path.read_text()).split("\n# %%")[1:]
-    heads_and_sources = [cell.split("\n", 1) for cell in cells]
-    return [source for head, source in heads_and_sources if "[markdown]" not in head and "exercise" not in head]
+    return [cell.split("\n", 1) for cell in cells]
+
+
+def code_cells(number):
+    """Sources of the code cells of a lesson, without those of the exercises."""
+    return [source for head, source in _cells(number) if "[markdown]" not in head and "exercise" not in head]
+
+
+def exercise_cells(number):
+    """Sources of the cells in which a student's answer is checked."""
+    return [source for head, source in _cells(number) if "exercise" in head]
 
 
 def run_cells(number, change=lambda source: source):

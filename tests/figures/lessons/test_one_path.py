@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import costate
+from tests.figures.lessons.notebook_cells import run_cells
 
 LESSON = costate.world("LQScalar", horizon=12)
 OTHER = costate.world("LQScalar", horizon=5, gamma=0.8)
@@ -49,3 +50,17 @@ def test_each_mistake_has_its_words(world):
     assert "discount" in said(by_hand(world, discount=1.0))
     assert "must still follow the policy" in said(by_hand(world, follows=False))
     assert "sign is wrong" in said(-by_hand(world))
+
+
+def test_the_lesson_leads_to_the_answer(capsys):
+    """As a student does it, with the notebook's own world and the recursion that the exercise states."""
+    lesson = run_cells(1)
+    world, s, K = lesson["world"], [1.0], lesson["K"][0][0]
+    for _ in range(world.horizon):
+        s.append((world.A - world.B * K).item() * s[-1])
+    mu = -2 * world.Q_f * s[-1]
+    for t in reversed(range(world.horizon)):
+        mu = -2 * world.Q * s[t] + world.gamma * world.A * mu
+    assert costate.check("1", mu, world=world)
+    assert abs(lesson["off"]) < 5
+    assert "standard errors away" in capsys.readouterr().out

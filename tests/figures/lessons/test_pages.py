@@ -5,6 +5,8 @@ import pickle
 import re
 import subprocess
 import sys
+import time
+from html import unescape
 from pathlib import Path
 
 import pytest
@@ -29,10 +31,12 @@ NOTEBOOK = """# %% [markdown]
 
 # %%
 import os
+import time
 
 import pandas as pd
 from matplotlib.figure import Figure
 
+time.sleep(1)
 print(f"{1 + 1} <b>is not bold</b>", os.environ.get("MARK"))
 
 # %%
@@ -55,7 +59,9 @@ def made(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(catalogue, "NOTEBOOKS", folder)
         patch.setenv("MARK", "kept")
+        began = time.perf_counter()
         executed = execute(MADE_UP)
+        assert 1 <= executed.seconds <= time.perf_counter() - began
         count = picture_count(executed.notebook)
         patch.setattr(pages, "LESSONS", (MADE_UP,))
         write_lesson(executed, folder / "out")
@@ -159,6 +165,19 @@ def test_the_index_tells_the_lecturer_what_there_is(made):
     page = (made[0] / "index.html").read_text()
     assert "Is 1 &lt; 2?</a>" in page
     assert f"{made[1].seconds:.0f}</td>" in page
+    assert 'href="questions.html"' in page
+
+
+def test_a_page_states_the_time_that_its_cells_took(made):
+    page = (made[0] / "1_made_up.html").read_text()
+    assert f"ran in {made[1].seconds:.0f} seconds" in page
+
+
+def test_lines_of_code_wrap_behind_their_indent_and_copy_as_they_are():
+    source = 'def f(x):\n\n    """Says\n    more."""\n    return "<a>"'
+    html = pages._highlighted(source)
+    assert re.findall(r"--in: (\d+)ch", html) == ["0", "0", "4", "4", "4"]
+    assert unescape(re.sub("<[^>]+>", "", html)) == source + "\n"
 
 
 def test_an_error_in_a_cell_is_not_hidden(tmp_path, monkeypatch):
@@ -199,8 +218,12 @@ def test_lessons_run_from_end_to_end(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert {page.stem for page in tmp_path.glob("?_*.html")} == {lesson.stem for lesson in FROM_END_TO_END}
+    index = (tmp_path / "index.html").read_text()
     for lesson in FROM_END_TO_END:
-        assert "no answer yet" in (tmp_path / f"{lesson.stem}.html").read_text()
+        page = (tmp_path / f"{lesson.stem}.html").read_text()
+        assert "no answer yet" in page
+        (seconds,) = re.findall(r"ran in (\d+) seconds", page)
+        assert f'data-label="seconds">{seconds}</td>' in index
         assert (tmp_path / "slides" / f"{lesson.stem}_1.pdf").exists()
 
 
