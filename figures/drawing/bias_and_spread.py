@@ -17,6 +17,7 @@ _LOOKS = {  # costate -> name, colour, marker
     "gumbel": ("Gumbel", "critic", "D"),
     "score": ("score E2", "score", "v"),
 }
+_PARTS = ("spread", "sampled bias")
 _CASE = ("world", "temperature", "seed")
 
 
@@ -29,13 +30,13 @@ def draw_bias_and_spread(rows: pd.DataFrame, figure: Any) -> None:
         figure: where to draw.
     """
     left, middle, right = figure.subplots(1, 3, width_ratios=(3, 3, 4))
-    rows = with_columns(rows, "costate", "alpha", "tau_g", *_CASE)
+    rows = with_columns(rows, "costate", "alpha", "tau_g", "standard_error", *_CASE)
     bias = rows[rows["part"] == "bias"]
     bias_panel(left, bias, "alpha")
     left.set_ylabel("|bias| / |grad V|")
     own = bias[bias["alpha"] == (bias["costate"] != "soft")]
     bias_panel(middle, own, "temperature")
-    error_panel(right, rows[rows["part"].isin(("spread", "sampled bias"))])
+    error_panel(right, rows[rows["part"].isin(_PARTS)])
 
 
 def bias_panel(axis: Any, rows: pd.DataFrame, x: str) -> Any:
@@ -99,13 +100,14 @@ def error_panel(axis: Any, rows: pd.DataFrame) -> Any:
 def _errors(rows: pd.DataFrame) -> pd.DataFrame:
     """Errors by (costate, tau_g), a column for each number of samples: powers of 2, no more than were drawn."""
     keys = [*_CASE, "costate", "tau_g"]
-    spread, bias = (rows[rows["part"] == part].set_index(keys) for part in ("spread", "sampled bias"))
-    both = spread[["measured"]].join(bias[["measured", "standard_error"]], how="inner", lsuffix="_spread")
+    table = rows.groupby([*keys, "part"], dropna=False)[["measured", "standard_error"]].median()
+    spread, bias = (table[table.index.get_level_values("part") == part].droplevel("part") for part in _PARTS)
+    both = bias.assign(spread=spread["measured"]).dropna()
     if both.empty:
         return pd.DataFrame()
     square = (both["measured"] ** 2 - both["standard_error"] ** 2).clip(lower=0)
     sizes = [2**i for i in range(int(rows["samples"].max()).bit_length())]
-    errors = {n: np.sqrt(square + both["measured_spread"] ** 2 / n) for n in sizes}
+    errors = {n: np.sqrt(square + both["spread"] ** 2 / n) for n in sizes}
     return pd.DataFrame(errors).groupby(level=["costate", "tau_g"]).median()
 
 

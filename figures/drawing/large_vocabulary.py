@@ -58,12 +58,12 @@ def _draw_rewards(axis: Any, rows: pd.DataFrame, kind: str) -> None:
 def _draw_ratios(axis: Any, error: pd.DataFrame, kinds: list[str]) -> None:
     """How many times larger the error is where rewards follow the embeddings; 1 if the probabilities alone fixed it."""
     ends, ratios = [], []
+    axis.axhline(1, **EXACT)
     for kind in kinds:
         own = error[error["policy"] == kind]
         related, unrelated = (_mean(own[own["rewards"] == rewards], "measured") for rewards in REWARDS)
         ratios.append((related / unrelated).dropna())
         ends += _draw_line(axis, ratios[-1], kind, "-", kind)
-    axis.axhline(1, **EXACT)
     axis.set(title=_told(ratios, kinds), ylabel="error by embedding / at random")
     _plain_ticks(axis)
     name_lines(axis, ends)
