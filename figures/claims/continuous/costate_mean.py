@@ -110,7 +110,7 @@ def _from_start(world: LinearQuadratic, policy: Policy) -> Callable[[Noise], tor
 
 
 def draw(rows: pd.DataFrame, figure: Any) -> None:
-    """Mean costates on the value gradient from one start, and all deviations in standard errors, a column per system."""
+    """Mean costates on the value gradient from one start, and the deviations of all moments in standard errors."""
     draw_means(figure, rows, _SHOWN, _TOTAL, _CUT)
 
 
@@ -122,10 +122,10 @@ CLAIM = Claim(
     assumptions=("A1", "A2", "A4", "A5"),
     must_hold="Linear-quadratic worlds of several sizes, Gaussian and Laplace noise, finite and endless",
     must_fail="The policy's input detached from autograd (breaks A5)",
-    how_to_read="Above, paths from one start: the mean costate (blue, bars two standard errors) lies on the value gradient "
-    "along the mean path (dashed) at every time; with the path through the policy cut (red) it does not. Below, every moment "
-    "of (costate - value gradient) over all states, in standard errors: blue must stay in the grey band (the simultaneous "
-    "99.9% limit); red leaves it, so the test can see an error. Titles count the moments outside the band.",
+    how_to_read="Left and middle, paths from one start: the mean costate (blue, bars two standard errors) lies on the value "
+    "gradient along the mean path (dashed) at every time; with the path through the policy cut (red) it does not. Right, every "
+    "moment of (costate - value gradient) over all states, in standard errors: blue must stay in the grey band (the "
+    "simultaneous 99.9% limit); red leaves it, so the test can see an error.",
     parts=(
         Part(_TOTAL, "claim", "holds"),
         Part(_CUT, "control", "fails", every="system"),
@@ -133,6 +133,5 @@ CLAIM = Claim(
     settings=settings,
     measure=measure,
     draw=draw,
-    height=6.8,
     own_settings=for_system,
 )
