@@ -122,7 +122,7 @@ CLAIM = claim_on_runs(
     how_to_read="Points are the gain of GRPO from each checkpoint (bars: two standard errors). Green is its prediction, a "
     "line a x + b in signal-to-noise x (pass@k - pass@1) that was fitted to all other trajectories; red is that of P(1-P) "
     "alone. Right, every gain against the green prediction (dashed: equal); an error of 1 is that of the mean gain. The table "
-    "of all predictors stands below the picture in the report; `costate.draw_predictors` draws it.",
+    "of all predictors stands below the picture in the report; costate.draw_predictors draws it.",
     parts=(
         Part(FACTORS, "claim", "holds"),
         Part(NULL_MODELS, "claim", "holds"),
