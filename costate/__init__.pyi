@@ -39,6 +39,7 @@ from envs.token_mdp import TokenMDP as TokenMDP
 from envs.world import InputError as InputError
 from figures.drawing.costate_path import draw_path as draw_path
 from figures.drawing.gradient_arrows import draw_arrows as draw_arrows
+from figures.drawing.predictors import draw_predictors as draw_predictors
 from figures.drawing.tree_picture import draw_tree as draw_tree
 from figures.impact.pretrained import pretrain as pretrain
 from figures.lessons.checking import check as check

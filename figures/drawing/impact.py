@@ -1,26 +1,14 @@
-"""Panels of the impact study: gains along pretraining, predictions against gains, scores of all predictors, caps, centres."""
+"""Panels of the impact study: gains along pretraining, predictions against gains, caps, centres."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
-from figures.drawing.figures import columns_that_fit, width_of
 from figures.drawing.panels import no_rows
 from figures.drawing.style import COLOURS, EXACT, MARKERS
-from figures.impact.numbers import HEADROOMS, NULLS, OURS, PREDICTORS, PRODUCTS, SIGNALS
-from figures.impact.predictors import ERROR
-
-# kind -> its predictors, and the name of its colour
-_KINDS = {
-    "signal x headroom": (PRODUCTS, "score_value"),
-    "signal": (SIGNALS, "costate"),
-    "headroom": (HEADROOMS, "score"),
-    "null model": (NULLS, "control"),
-    "ours": (OURS, "score_best"),
-}
-_REFERENCE = {ERROR: 1.0}  # the error of the mean gain alone
-_BAND = "0.88"  # behind the predictor that is judged
+from figures.impact.contest import CRITERION
+from figures.impact.numbers import PREDICTORS
 
 
 def token_axis(axis: Any, tokens: Any) -> Any:
@@ -58,8 +46,28 @@ def curves_panel(axis: Any, rows: pd.DataFrame, predictors: Mapping[str, str], t
     return token_axis(axis, rows["tokens"])
 
 
-def left_out_panel(axis: Any, points: pd.DataFrame, title: str = "predicted and measured") -> Any:
-    """Every measured gain against its prediction from the other trajectories; dashed, where both are equal."""
+def peak_told(rows: pd.DataFrame, predictor: str) -> str:
+    """Whether a prediction has its peak at the checkpoint from which the mean measured gain is largest; rows of one corpus."""
+    tables = [rows[rows["predictor"] == name].set_index("tokens")["measured"] for name in ("measured", predictor)]
+    if any(table.empty for table in tables):
+        return "no prediction"
+    measured, predicted = (table.idxmax() for table in tables)
+    if measured == predicted:
+        return "peak predicted"
+    return f"peak predicted too {'early' if predicted < measured else 'late'}"
+
+
+def left_out_panel(axis: Any, points: pd.DataFrame, errors: Mapping[str, float]) -> Any:
+    """Every measured gain against its prediction from the other trajectories; dashed, where both are equal.
+
+    Args:
+        axis: where to draw.
+        points: gains as `measured`, predictions as `target`, with the column corpus.
+        errors: predictor -> its left-out error; the title has the judged one's beside that of P(1-P).
+    """
+    own, null = errors.get(CRITERION), errors.get("spread")
+    told = "predicted and measured" if own is None else f"left-out error {own:.2f}"
+    title = told + (f",\nof {PREDICTORS['spread']} {null:.2f}" if own is not None and null is not None else "")
     if points.empty:
         return no_rows(axis, title)
     for i, (corpus, own) in enumerate(points.groupby("corpus", sort=False)):
@@ -72,69 +80,6 @@ def left_out_panel(axis: Any, points: pd.DataFrame, title: str = "predicted and 
     axis.set(xlabel="predicted gain", ylabel="measured gain", title=title)
     axis.legend(loc="best", fontsize="small")
     return axis
-
-
-def product_places(figure: Any, curves: int) -> tuple[list[Any], Any, Any]:
-    """Cells for so many panels of curves and, last, the points left out; that of all scores; a free one, or None.
-
-    Args:
-        figure: where to draw.
-        curves: how many panels of curves, 1 or 2.
-    """
-    columns = columns_that_fit(3, width_of(figure), rows=2)
-    if columns == 3:
-        grid = figure.add_gridspec(2, 3, height_ratios=(1, 1.3))
-        return [*(grid[0, i] for i in range(curves)), grid[0, 2]], grid[1, :], None
-    grid = figure.add_gridspec(3, 2, height_ratios=(1, 1, 2.4))
-    return [*(grid[0, i] for i in range(curves)), grid[1, 0]], grid[2, :], grid[1, 1]
-
-
-def scores_panel(
-    figure: Any, place: Any, rows: pd.DataFrame, scores: Sequence[str], judged: str, free: Any = None
-) -> None:
-    """A column of dots for every score, a line for every predictor, best left-out error on top; bars: two standard errors.
-
-    Args:
-        figure: where to draw.
-        place: the cell of the panels.
-        rows: of the scores, one for every predictor.
-        scores: parts, one panel each.
-        judged: the predictor whose line is marked.
-        free: a cell for the legend; None for a place inside the last panel.
-    """
-    order = rows[rows["part"] == ERROR].sort_values("measured", ascending=False)["predictor"].tolist()
-    if not order:
-        no_rows(figure.add_subplot(place), "scores")
-        return
-    axes = place.subgridspec(1, len(scores)).subplots(sharey=True, squeeze=False)[0]
-    for axis, score in zip(axes, scores, strict=True):
-        _draw_scores(axis, rows[rows["part"] == score].set_index("predictor").reindex(order), order)
-        if score in _REFERENCE:
-            axis.axvline(_REFERENCE[score], **EXACT)
-        if judged in order:
-            axis.axhspan(order.index(judged) - 0.5, order.index(judged) + 0.5, color=_BAND, zorder=0)
-        axis.set(title=f"all predictors: {score}", ylim=(-0.7, len(order) - 0.3))
-        axis.tick_params(labelsize="small")
-        axis.tick_params(axis="y", labelsize="x-small")
-    axes[0].set_yticks(range(len(order)), [PREDICTORS[name] for name in order])
-    _draw_kinds(axes[-1] if free is None else figure.add_subplot(free), axes[0], free is not None)
-
-
-def _draw_kinds(axis: Any, dots: Any, alone: bool) -> None:
-    """What the colours of the dots mean, in a free corner of the last panel or in a place of its own."""
-    place = {"loc": "center", "fontsize": "small"} if alone else {"loc": "best", "fontsize": "x-small"}
-    axis.legend(*dots.get_legend_handles_labels(), **place)
-    if alone:
-        axis.axis("off")
-
-
-def _draw_scores(axis: Any, table: pd.DataFrame, order: list[str]) -> None:
-    """One score of every predictor, in a colour and with a marker for each kind."""
-    for i, (kind, (names, colour)) in enumerate(_KINDS.items()):
-        at = [order.index(name) for name in names if name in order]
-        dots = table.iloc[at]
-        style = {"fmt": MARKERS[i], "color": COLOURS[colour], "ms": 4.5, "capsize": 1.5, "lw": 1}
-        axis.errorbar(dots["measured"], at, xerr=2 * dots["standard_error"], label=kind, **style)
 
 
 def known_panel(axis: Any, rows: pd.DataFrame, title: str) -> Any:
@@ -171,28 +116,6 @@ def gain_panel(axis: Any, rows: pd.DataFrame, by: str, title: str) -> Any:
     axis.axhline(0, color="0.6", lw=0.8)
     axis.set(ylabel="gain of exact J", title=title)
     return token_axis(axis, rows["tokens"])
-
-
-def cap_panel(axis: Any, rows: pd.DataFrame, colour: Any, name: str) -> Any:
-    """The signal (points) under its cap (dashed), means over prompts and trajectories."""
-    styles: dict[str, tuple[str, dict[str, Any]]] = {
-        "costate": ("signal", {"marker": "o", "ms": 4, "lw": 1}),
-        "cap": ("its cap", {"ls": "--", "lw": 1.4}),
-    }
-    for part, (what, style) in styles.items():
-        _means(axis, rows[rows["part"] == part], color=colour, capsize=2, label=f"{name}: {what}", **style)
-    axis.set(ylabel="|E costate| at the prompt, and its cap", title="signal and cap")
-    return token_axis(axis, rows["tokens"].dropna())
-
-
-def alignment_panel(axis: Any, rows: pd.DataFrame, largest: str, colour: Any, marker: str, name: str) -> Any:
-    """The share of the cap that is used: means over prompts, and the largest prompt (part `largest`) of each checkpoint."""
-    mean, each = rows[rows["part"] == "alignment"], rows[rows["part"] == largest]
-    _means(axis, mean, fmt=marker + "-", color=colour, ms=4.5, capsize=2, label=f"{name}, mean over prompts")
-    axis.plot(each["tokens"], each["measured"], ".", color=colour, ms=3, alpha=0.5, label=f"{name}, largest prompt")
-    axis.set_yticks([0, 0.25, 0.5, 0.75, 1])
-    axis.set(ylabel="alignment |E costate| / cap", title="how much of the cap is used", ylim=(0, 1.5))
-    return axis
 
 
 def centres_by_corpus_panel(axis: Any, centres: pd.DataFrame, recipes: Sequence[str]) -> Any:

@@ -28,27 +28,45 @@ def draw_kappas(
         gaps: part -> (name of a colour, marker) of the deviations.
         limit: of their rounding.
     """
-    left, middle, right = figure.subplots(1, 3)
+    left, middle, right = figure.subplots(1, 3, width_ratios=(1.15, 1, 1))
     scales = with_columns(scales, "P", "recipe", "G")
     scales = scales[scales["P"] > _LEAST_P]
-    scale_panel(left, scales)
+    scale_panel(left, scales, limit)
     gap_panel(middle, rows, "H", gaps, limit, size=4)
-    title = "every prefix, site, world"
-    middle.set(xlabel="entropy at the prompt (nats)", ylabel="largest deviation, relative", title=title)
+    middle.set(
+        xlabel="entropy at the prompt (nats)", ylabel="largest deviation, relative", title=_told(rows, gaps, limit)
+    )
     kappa_panel(right, scales[scales["recipe"] == "GRPO"])
     legend_above(figure, left, middle)
 
 
-def scale_panel(axis: Any, scales: pd.DataFrame) -> Any:
-    """Measured scale of every prompt and recipe against kappa in closed form, the dashed diagonal."""
+def _told(rows: pd.DataFrame, parts: Iterable[str], limit: float) -> str:
+    """How many deviations of the first part stay under the limit, and how many of the controls."""
+    first, *controls = (rows.loc[rows["part"] == part, "measured"] for part in parts)
+    told = [f"under the limit: {int((first <= limit).sum())}/{len(first)}"]
+    return ",\n".join(told + [f"control {int((own <= limit).sum())}/{len(own)}" for own in controls])
+
+
+def scale_panel(axis: Any, scales: pd.DataFrame, limit: float) -> Any:
+    """Measured scale of every prompt (dots) on its kappa in closed form (black strokes), a line for every recipe.
+
+    Args:
+        axis: where to draw.
+        scales: rows with a measured scale and its kappa as the target.
+        limit: of rounding, relative; the title counts the scales within it.
+    """
     if scales.empty:
         return no_rows(axis, "every recipe")
-    names = scales["recipe"].where(~scales["recipe"].isin(_ONE_LENGTH), ", ".join(_ONE_LENGTH))
-    for i, (name, recipe) in enumerate(scales.groupby(names, sort=False)):
-        look: dict[str, Any] = {"color": COLOURS["costate"], "ms": 6, "mfc": "none", "mew": 1.2}
-        axis.plot(recipe["target"], recipe["measured"], MARKERS[i], label=name, **look)
-    axis.axline((1, 1), slope=1, label="closed form", **EXACT)
-    axis.set(xlabel="kappa, closed form", ylabel="measured scale at a prompt", title="every recipe")
+    one_length = scales["recipe"].isin(_ONE_LENGTH)
+    names = scales["recipe"].where(~one_length, ", ".join(x for x in _ONE_LENGTH if x in set(scales["recipe"])))
+    order = list(dict.fromkeys(names))[::-1]
+    at = [order.index(name) for name in names]
+    axis.plot(scales["target"], at, "|", color=COLOURS["exact"], ms=15, mew=1.2, label="kappa, closed form")
+    axis.plot(scales["measured"], at, "o", color=COLOURS["costate"], ms=5, label="measured scale")
+    on_it = (scales["measured"] - scales["target"]).abs() <= limit * scales["target"].abs()
+    axis.set(xlabel="update / value gradient", title=f"on kappa: {int(on_it.sum())} of {len(scales)} scales")
+    axis.set_yticks(range(len(order)), order, fontsize="x-small")
+    axis.set_ylim(-0.7, len(order) - 0.3)
     return axis
 
 
@@ -64,7 +82,7 @@ def kappa_panel(axis: Any, scales: pd.DataFrame) -> Any:
         axis.text(P[3], 1.06 * (G - 1) ** 0.5, f"G = {int(G)}", color=colour, fontsize="small")
     axis.plot(P, (P * (1 - P)).rsqrt(), **EXACT)
     _kappa_axes(axis, ("1e-5", "0.001", "0.1", "0.5", "0.9", "0.999"), (1, 2, 4, 8), 12, fontsize="small")
-    axis.set(ylabel="kappa", title="GRPO with std")
+    axis.set(ylabel="kappa", title=f"GRPO: kappa {scales['measured'].min():.2g} to {scales['measured'].max():.2g}")
     return axis
 
 

@@ -18,8 +18,8 @@ class LineEnd:
     colour: Any
 
 
-def name_lines(axis: Any, ends: Sequence[LineEnd], room: float = 0.45) -> None:
-    """Write the name of every line beside its end, moved apart where ends are close; the axes get room on the right.
+def name_lines(axis: Any, ends: Sequence[LineEnd], room: float = 0.45, side: str = "right") -> None:
+    """Write the name of every line beside its end, moved apart where ends are close; the axes get room on that side.
 
     The scales of the axes must be set before, and nothing may change their limits afterwards.
 
@@ -27,6 +27,7 @@ def name_lines(axis: Any, ends: Sequence[LineEnd], room: float = 0.45) -> None:
         axis: where the lines are.
         ends: of the lines; none for nothing.
         room: for the names, as a share of what the x axis shows now.
+        side: "right", or "left" for names before the first points, which are then the `ends`.
     """
     if not ends:
         return
@@ -35,10 +36,12 @@ def name_lines(axis: Any, ends: Sequence[LineEnd], room: float = 0.45) -> None:
     low, high = axis.get_xlim()
     axis.set_ylim(*axis.get_ylim())
     axis.set_xticks([x for x in axis.get_xticks() if low <= x <= high])
-    axis.set_xlim(low, back((1 + room, 0))[0])
-    x, height = max(to_share((end.x, end.y))[0] for end in ends) + _BESIDE, -1.0
+    right, height = side == "right", -1.0
+    axis.set_xlim(*((low, back((1 + room, 0))[0]) if right else (back((-room, 0))[0], high)))
+    at = [to_share((end.x, end.y))[0] for end in ends]
+    x = max(at) + _BESIDE if right else min(at) - _BESIDE
     for end in sorted(ends, key=lambda end: end.y):
         height = max(float(to_share((end.x, end.y))[1]), height + _APART)
-        look = {"color": end.colour, "fontsize": "small", "va": "center", "ha": "left"}
+        look = {"color": end.colour, "fontsize": "small", "va": "center", "ha": "left" if right else "right"}
         box = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
         axis.text(x, height, end.name, transform=axis.transAxes, bbox=box, **look)

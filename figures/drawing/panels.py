@@ -9,7 +9,6 @@ import pandas as pd
 
 from figures.drawing.scales import log_with_zero
 from figures.drawing.style import COLOURS, EXACT, MARKERS
-from figures.harness.statistics import critical_value
 
 _CLIP = 1e4
 
@@ -37,33 +36,6 @@ def standardised(rows: pd.DataFrame) -> np.ndarray:
     gap = rows["measured"] - rows["target"]
     errors = (rows["standard_error"] + rows["tolerance"]).clip(lower=1e-300)
     return np.asarray(np.clip(gap / errors, -_CLIP, _CLIP))
-
-
-def deviations_panel(axis: Any, rows: pd.DataFrame, x: str, judged: pd.DataFrame, jitter: float = 0.15) -> Any:
-    """Deviations of every part against `x` on a symlog scale, with the band in which all `judged` rows must lie."""
-    if rows.empty or judged.empty:
-        return no_rows(axis)
-    names = list(rows["part"].unique())
-    for i, name in enumerate(names):
-        part = rows[rows["part"] == name]
-        at = part[x] + jitter * (i - (len(names) - 1) / 2) * max(1.0, (rows[x].max() - rows[x].min()) / 30)
-        colour = COLOURS["costate"] if i == 0 else COLOURS["control"]
-        axis.plot(
-            at,
-            standardised(part),
-            "." if i == 0 else "x",
-            color=colour,
-            ms=6 if i == 0 else 4.5,
-            mew=1,
-            alpha=0.7,
-            label=name,
-            zorder=3 - i,
-        )
-    band = float(np.max(critical_value(len(judged), judged["samples"])))
-    axis.axhspan(-band, band, color="0.85", zorder=0)
-    axis.axhline(0, label="exact", **EXACT)
-    axis.set_yscale("symlog", linthresh=band)
-    return axis
 
 
 def points_with_curve(

@@ -16,6 +16,7 @@ from figures.harness.verdicts import claim_rows
 from figures.report.embedding import Embedded, embedded
 from figures.report.found_numbers import NUMBERS
 from figures.report.run_facts import Facts, commands, other_facts
+from figures.report.tables import TABLES, Table
 from figures.report.titles import more, title
 
 _MARKS = {"holds": "✓", "fails": "✗", "undecided": "?", "not judged": "–"}
@@ -31,6 +32,7 @@ class Section:
         told: further sentences on it; `advice` says what follows in practice.
         formulas: MathML, one for each formula.
         picture: the panels of the figure.
+        table: what stands below the picture; None for nothing.
         controls: what its controls did, for the filter: some of "fails", "holds", "off".
         commands: what to do -> command.
         files: what -> path beside the page, of the files that are there.
@@ -45,6 +47,7 @@ class Section:
     advice: str
     formulas: tuple[str, ...]
     picture: Embedded
+    table: Table | None
     controls: tuple[str, ...]
     commands: dict[str, str]
     files: dict[str, str]
@@ -85,7 +88,7 @@ def page_groups(verdicts: Sequence[Verdict], out: Path, common: Facts) -> list[P
 
 def _section(verdict: Verdict, out: Path, common: Facts) -> Section:
     claim = load_claim(verdict.claim)
-    tellers = claim.advice is not None or (verdict.as_documented and claim.name in NUMBERS)
+    tellers = claim.advice is not None or claim.name in TABLES or (verdict.as_documented and claim.name in NUMBERS)
     rows = claim_rows(verdict, out) if tellers else pd.DataFrame()
     numbers = NUMBERS[claim.name](rows) if verdict.as_documented and claim.name in NUMBERS else ""
     return Section(
@@ -96,6 +99,7 @@ def _section(verdict: Verdict, out: Path, common: Facts) -> Section:
         advice="" if claim.advice is None else claim.advice(rows),
         formulas=tuple(convert(formula, display="block") for formula in split_formula(claim.formula)),
         picture=_picture(claim.name, out),
+        table=TABLES[claim.name](rows) if claim.name in TABLES else None,
         controls=controls(verdict),
         commands=dict(commands(verdict, out)),
         files=_files(claim.name, out),

@@ -9,11 +9,9 @@ import torch
 
 from agents.policies.linear import LinearPolicy
 from envs.noise import draw_noise
-from figures.drawing.panels import legend_above
-from figures.drawing.scales import log_with_zero
-from figures.drawing.style import EXACT, MARKERS
+from figures.drawing.costate_roads import Road, draw_roads
 from figures.harness.claim import Claim, Part, Preset, knob
-from figures.harness.rows import Row, vanishes
+from figures.harness.rows import Row, report, vanishes
 from figures.harness.statistics import Estimate
 from figures.measures.linear_systems import MEMORYLESS, check_system, label, memoryless_system
 from figures.measures.rollouts import costates_of, difference_costates
@@ -21,7 +19,12 @@ from theory.continuous.costates import path_costates
 
 _ROUNDING, _DIFFERENCES = 1e-12, {"chaotic map": 1e-6}  # relative; central differences elsewhere: 1e-9
 _RECURSION, _BY_DIFFERENCES = "autograd = recursion", "autograd = differences"
-_PARTIAL = "partial derivative only"
+_PARTIAL, _SHOWN = "partial derivative only", "along one path"
+_ROADS = {
+    _RECURSION: Road("recursion", "costate", "o", 6, True),
+    _BY_DIFFERENCES: Road("differences", "score_value", "s", 10, True),
+    _PARTIAL: Road("partial derivative", "control", "x", 6, False),
+}
 
 
 @dataclass(frozen=True)
@@ -66,8 +69,11 @@ def measure(setting: CostateRecursionSetting, rng: torch.Generator, device: str)
         partial = path_costates(world, lambda s, t: command(s.detach(), t), states, noise.xi, noise.w)
         roads[_PARTIAL] = (partial, 1e-9)
     size, labels = costates.abs().max(), {"system": label(setting.system)}
+    i = int(costates[0].abs().amax(0).argmax())  # the picture shows one path, and its largest component
     rows: list[Row] = []
     for part, (other, tolerance) in roads.items():
+        one = {**labels, "shown": part, "component": i}
+        rows += report(_SHOWN, other[0, :, i], costates[0, :, i], size, labels=one, axes=("t",))
         gap = (costates - other).abs().amax(dim=(0, 2)) / size
         known = Estimate(gap.cpu().numpy(), np.zeros(()), setting.samples)
         rows += vanishes(part, known, tolerance, labels=labels, axes=("t",))
@@ -75,20 +81,8 @@ def measure(setting: CostateRecursionSetting, rng: torch.Generator, device: str)
 
 
 def draw(rows: pd.DataFrame, figure: Any) -> None:
-    """Largest relative gap against time for each pair of roads, with the tolerance it is judged by."""
-    names = list(dict.fromkeys(rows["part"]))
-    axes = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
-    for axis, name in zip(axes, names, strict=True):
-        part = rows[rows["part"] == name]
-        for marker, (system, group) in zip(MARKERS, part.groupby("system", sort=False), strict=False):
-            gaps, times = group["measured"], group["t"] / max(group["t"].max(), 1)
-            axis.plot(times, gaps, marker + "-", ms=4, lw=0.8, label=system)
-        for limit in part["tolerance"].unique():
-            axis.axhline(limit, label="rounding limit", **EXACT)
-        axis.set(title=name, xlabel="time t / T")
-    log_with_zero(axes[0], [*rows["measured"], *rows["tolerance"]], rounding=1e-19)
-    axes[0].set_ylabel("largest relative gap")
-    legend_above(figure, axes[0])
+    """The roads along one path of two systems, and the largest gap of every road and system over its limit."""
+    draw_roads(figure, rows, _SHOWN, _ROADS)
 
 
 CLAIM = Claim(
@@ -100,9 +94,10 @@ CLAIM = Claim(
     assumptions=("A1", "A5"),
     must_hold="Every path of every differentiable world, also a chaotic one and one with state-scaled noise",
     must_fail="Partial instead of total derivatives (the policy's slope left out)",
-    how_to_read="Largest gap between two ways to the same costate, relative to the costate's size: left and middle must "
-    "stay below the dashed rounding limit at every time. Right, the recursion leaves out that the action "
-    "depends on the state: the gap is far above rounding before the last step. (Upper dashed line: the chaotic map.)",
+    how_to_read="Left and middle, one path each: the adjoint recursion (circles) and central differences (squares) give "
+    "autograd's costate (dashed) at every time; the recursion that leaves out how the action depends on the state (crosses) "
+    "does not. Right, the largest relative gap to autograd over all paths and times, over the limit of rounding that it is "
+    "judged by: what lies left of the dashed 1 agrees.",
     parts=(
         Part(_RECURSION, "claim", "holds"),
         Part(_BY_DIFFERENCES, "claim", "holds"),

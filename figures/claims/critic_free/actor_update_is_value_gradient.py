@@ -124,10 +124,11 @@ CLAIM = Claim(
     must_hold="On-policy, no KL, each prompt with its own kappa: REINFORCE, RLOO, Dr. GRPO, exact-critic PPO (any reward); "
     "recipes with std for binary rewards; those with a factor 1/|o| where all completions have one length, kappa / L",
     must_fail="Keys and values detached; another recipe's kappa; std with rewards that are not binary; own mean with kappa 1",
-    how_to_read="Left, the exact mean update at each prompt over the value gradient, found in another way: all recipes lie on "
-    "the dashed diagonal. Middle, the largest deviation from kappa grad V over all prefixes (blue) stays under the dashed "
-    "rounding limit at every entropy; red crosses are the same with the past detached. Right, GRPO's kappa by success "
-    "probability, points on their curves: below the dashed 1 / sqrt(P(1-P)), saturating at sqrt(G-1).",
+    how_to_read="Left, the exact mean update at each prompt over the value gradient, found in another way (dots): every "
+    "recipe has its own kappa (black strokes), and every dot lies on its stroke. Middle, the largest deviation from kappa "
+    "grad V over all prefixes and layers (blue) stays under the dashed limit of rounding at every entropy; red crosses are "
+    "the same with the past detached. Right, GRPO's kappa by success probability P, points on their curves: below the dashed "
+    "1 / sqrt(P(1-P)), and no more than sqrt(G-1).",
     parts=(
         Part(_EVERY, "claim", "holds"),
         Part(_PARAMETERS, "claim", "holds"),

@@ -9,7 +9,7 @@ from agents.recipes.learners import Learner, build_learner
 from agents.recipes.surrogates import NORMALISERS
 from envs.policy import TokenPolicy
 from envs.token_mdp import TokenMDP
-from figures.drawing.batch_cuts import bias_panel, cut_matrix, parts_panel
+from figures.drawing.batch_cuts import draw_cuts
 from figures.harness.claim import Claim, Part, Preset
 from figures.harness.rows import Row, report, vanishes
 from figures.measures import micro_batches as cutting
@@ -104,11 +104,12 @@ def _exact(world: TokenMDP, policy: TokenPolicy, setting: BatchSplitSetting) -> 
 
 def draw(rows: pd.DataFrame, figure: Any) -> None:
     """Normaliser x cut; token mean by the number of parts; its exact bias by the number of groups."""
-    places = [["matrix", "top"], ["matrix", "bottom"]]
-    matrix, top, bottom = figure.subplot_mosaic(places, width_ratios=(2.5, 1)).values()
-    cut_matrix(matrix, rows, cutting.CUTS, _ROUNDING)
-    parts_panel(top, rows[rows["part"] == _RATIO], rows[rows["part"] == _COSINE])
-    bias_panel(bottom, rows[rows["part"] == BIASED])
+    families = {
+        "equal parts": cutting.EVEN_CUTS,
+        "unequal parts": cutting.UNEVEN_CUTS,
+        "cut groups": cutting.HALVED_CUTS,
+    }
+    draw_cuts(figure, rows, families, _ROUNDING, {"ratio": _RATIO, "cosine": _COSINE, "bias": BIASED})
 
 
 CLAIM = Claim(
@@ -123,10 +124,11 @@ CLAIM = Claim(
     "their share of groups (of tokens for the token mean); advantages and weights computed before the cut",
     must_fail="Token mean and a baseline over the batch; 5 + 3 groups unweighted or by another share; groups cut with "
     "advantages or lengths of the part; a clipped step after each part, in the two orders",
-    how_to_read="Left: the gradient accumulated over parts of one sampled batch (8 groups of 8 rows), against the whole "
-    "batch's; 0 is rounding. 'By groups', 'by tokens': parts weighted by that share; 'A before': advantages before the cut; "
-    "'all before': the normaliser's weights too. Right: token mean, size and direction by number of parts; below, bias / "
-    "scale of its exact mean, one line a policy: it falls as 1 / groups, so small parts bring it back.",
+    how_to_read="Left: how far the gradient accumulated over parts of one sampled batch (8 groups of 8 rows) is from the "
+    "whole batch's, median over batches; 0 is rounding. 'By groups', 'by tokens': parts weighted by that share; 'A before': "
+    "advantages before the cut; 'all before': the normaliser's weights too. Right: token mean, size and direction by number "
+    "of parts; below, bias / scale of its exact mean, one line a policy: it falls as 1 / groups, so small parts bring it "
+    "back.",
     parts=(
         Part(EQUAL, "claim", "holds"),
         *(Part(name, "control", "holds") for name in (ORDER, SHARED, KEPT)),

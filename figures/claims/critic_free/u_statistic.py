@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from agents.recipes.learners import Learner, dr_grpo, grpo, reinforce, rloo
-from figures.drawing.group_variance import excess_panel, variance_panel
-from figures.drawing.panels import legend_above
+from figures.drawing.group_variance import draw_variances
+from figures.drawing.panels import with_columns
 from figures.harness.claim import Claim, Part, Preset
 from figures.harness.rows import Row, equals, report
 from figures.measures.token_systems import build_policy, build_world
@@ -115,15 +115,12 @@ def _sampled(
 
 
 def draw(rows: pd.DataFrame, figure: Any) -> None:
-    """Variance times G for the recipes, and the leave-one-out update's excess over the oracle, on log axes."""
+    """Variance of the recipes over the oracle's, a panel for each world, and the leave-one-out update's excess over it."""
+    rows = with_columns(rows, "world", "against")
     rows = rows[rows["seed"] == rows["seed"].max()]
-    left, middle, right = figure.subplots(1, 3, width_ratios=(1, 1, 1.25))
-    for axis, world in zip((left, middle), WORLDS, strict=True):
-        variance_panel(axis, rows[(rows["part"] == _NOISE) & (rows["world"] == world)])
-        axis.set_title(f"{world}: variance x G")
     slopes = rows[(rows["part"] == SLOPE) & (rows["against"] == "G")]
-    excess_panel(right, rows[rows["part"] == EXCESS], slopes, WORLDS)
-    legend_above(figure, left)
+    worlds = list(dict.fromkeys(rows["world"].dropna()))[:2]
+    draw_variances(figure, rows[rows["part"] == _NOISE], rows[rows["part"] == EXCESS], slopes, worlds)
 
 
 CLAIM = Claim(
@@ -135,11 +132,11 @@ CLAIM = Claim(
     assumptions=("A5",),
     must_hold="Leave-one-out baseline, one prompt, binary and dense rewards: by enumeration at G = 2 ... 10, sampled to 16",
     must_fail="Unbiasedness with the row itself in the mean (it gives (G-1)/G grad J); slope -2 without a baseline (it is -1)",
-    how_to_read="Left and middle, G times the variance of every recipe's update, divided by the square of its scale (kappa): "
-    "dr_grpo is then rloo exactly, and both fall to the dashed oracle, the exact value as baseline; reinforce does not, "
-    "but in stop (2,4) it lies below small groups. The dense rewards of the other world make "
-    "grpo no multiple of the gradient: its scale is that of the projection. Right, the excess of rloo in sampled groups over "
-    "the exact dashed one: proportional to 1/(G (G-1)), so a fit against log G is a little steeper than -2.",
+    how_to_read="Left and middle, the variance of every recipe's update over its squared scale (kappa), in units of that with "
+    "the exact value as baseline (dashed 1): dr_grpo is then rloo exactly, and both fall to 1; reinforce does not. Dense "
+    "rewards make grpo no multiple of the gradient: its scale there is that of the projection. Right, what rloo in sampled "
+    "groups has more (points) on the exact remainder (dashed): proportional to 1 / (G (G-1)), so a fit against log G is a "
+    "little steeper than -2.",
     parts=(
         *(Part(name, "claim", "holds") for name in (EXACT_SUM, ORACLE, EXCESS, SLOPE)),
         *(Part(name, "control", "fails", every="world") for name in (OWN_MEAN, NO_BASELINE)),

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from figures.drawing.impact import curves_panel, left_out_panel, product_places, scores_panel
+from figures.drawing.impact import curves_panel, left_out_panel, peak_told
 from figures.drawing.impact_advice import advice
 from figures.drawing.panels import legend_above, with_columns
 from figures.harness.claim import Part
@@ -91,18 +91,19 @@ def _by_optimiser(study: pd.DataFrame) -> list[Row]:
 
 
 def draw(rows: pd.DataFrame, figure: Any) -> None:
-    """The law above: gains along pretraining with their prediction, and each gain against it; below, all predictors."""
-    rows = with_columns(rows, "corpus", "largest", "tokens")
-    curves, scores = rows[rows["part"] == "curve"], rows[(rows["recipe"] == MAIN) & rows["largest"].eq(True)]
+    """The law: gains along pretraining with their prediction, and each gain against it. The page has the predictors' table."""
+    rows = with_columns(rows, "corpus", "largest", "predictor")
+    curves = rows[rows["part"] == "curve"]
     shown = two_corpora(list(dict.fromkeys(rows["corpus"].dropna()))) or [CLEAN]
-    places, below, free = product_places(figure, len(shown))
-    *axes, left_out = [figure.add_subplot(place) for place in places]
+    *axes, left_out = figure.subplots(1, len(shown) + 1)
     for axis, corpus in zip(axes, shown, strict=True):
-        predictors = {CRITERION: SHOWN[CRITERION], "spread": "control"}
-        curves_panel(axis, curves[curves["corpus"] == corpus], predictors, f"{MAIN}, corpus: {corpus}")
-    left_out_panel(left_out, rows[rows["part"] == "point"])
+        predictors, own = {CRITERION: SHOWN[CRITERION], "spread": "control"}, curves[curves["corpus"] == corpus]
+        curves_panel(axis, own, predictors, f"corpus {corpus}:\n{peak_told(own, CRITERION)}")
+    error = rows[(rows["part"] == ERROR) & rows["largest"].eq(True) & (rows["recipe"] == MAIN)]
+    left_out_panel(
+        left_out, rows[rows["part"] == "point"], dict(zip(error["predictor"], error["measured"], strict=True))
+    )
     legend_above(figure, axes[0])
-    scores_panel(figure, below, scores, (ERROR, RANK), CRITERION, free)
 
 
 CLAIM = claim_on_runs(
@@ -118,11 +119,10 @@ CLAIM = claim_on_runs(
     must_fail="with the costate's norm in the place of signal-to-noise each of the four products predicts as well (to "
     "0.02); with the exact gradient and plain SGD the product ranks better than P(1-P) (clean corpus); J, H, 1 - J or "
     "the entropy law alone predict a tenth of the spread of the gain",
-    how_to_read="Above, the law: the measured gain along pretraining (bars: two standard errors) and its prediction, a line "
-    "a x + b in signal-to-noise x (pass@k - pass@1) that was fitted to all other trajectories; right, every gain against "
-    "that prediction (dashed: equal). Below, all predictors, best left-out error on top (relative to the mean gain's; dashed: "
-    "1), and their rank correlations with the gain; grey band: the one that is judged; bars are two bootstrap standard "
-    "errors. Two more scores are in the rows.",
+    how_to_read="Points are the gain of GRPO from each checkpoint (bars: two standard errors). Green is its prediction, a "
+    "line a x + b in signal-to-noise x (pass@k - pass@1) that was fitted to all other trajectories; red is that of P(1-P) "
+    "alone. Right, every gain against the green prediction (dashed: equal); an error of 1 is that of the mean gain. The table "
+    "of all predictors stands below the picture in the report; costate.draw_predictors draws it.",
     parts=(
         Part(FACTORS, "claim", "holds"),
         Part(NULL_MODELS, "claim", "holds"),
@@ -132,7 +132,7 @@ CLAIM = claim_on_runs(
         Part(FLAT, "control", "fails", every="predictor"),
     ),
     draw=draw,
-    height=9.4,
+    height=5.2,
     advice=advice,
     derive=derive,
 )

@@ -5,9 +5,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from figures.drawing.impact import alignment_panel, cap_panel, token_axis
+from figures.drawing.caps import draw_caps
 from figures.drawing.panels import with_columns
-from figures.drawing.style import COLOURS, EXACT, MARKERS
 from figures.harness.claim import Part
 from figures.harness.rows import Row, at_least, at_most, report
 from figures.harness.statistics import estimate
@@ -45,16 +44,9 @@ def _course(points: pd.DataFrame, corpus: str) -> list[Row]:
 
 
 def draw(rows: pd.DataFrame, figure: Any) -> None:
-    """Signal under its cap, and the alignment, along pretraining."""
-    (left, right), rows = figure.subplots(1, 2), with_columns(rows, "tokens")
-    for i, corpus in enumerate(two_corpora(list(dict.fromkeys(rows["corpus"])))):
-        here, colour = rows[rows["corpus"] == corpus], COLOURS[("costate", "score")[i]]
-        cap_panel(left, here, colour, corpus)
-        alignment_panel(right, here, KEPT, colour, MARKERS[i], corpus)
-    right.axhline(1, **EXACT, label="the cap")
-    for axis in (left, right):
-        token_axis(axis, rows["tokens"].dropna())  # of all corpora: one of them reads more tokens
-        axis.legend(loc="upper left", fontsize="small")
+    """Signal under its cap along pretraining, a panel for every corpus, and how much of the cap is used."""
+    rows = with_columns(rows, "tokens")
+    draw_caps(figure, rows, two_corpora(list(dict.fromkeys(rows["corpus"]))), KEPT)
 
 
 CLAIM = claim_on_runs(
@@ -66,10 +58,10 @@ CLAIM = claim_on_runs(
     must_hold="at every prompt of every checkpoint, exact (tolerance 1e-9); the mean alignment (signal over cap) is "
     "higher by 0.1 at its highest than at the first draw",
     must_fail="sd(R) alone is a cap (clean corpus); the cap is attained (mean alignment 0.95)",
-    how_to_read="Left, the size of the expected costate at the prompt (points) under its cap (dashed), means over "
-    "prompts and trajectories: where success is rare, or sure, rewards have no spread and there is no signal. Right, "
-    "the share of the cap that is used: it rises as the network learns to read the prompt, so the signal is not the "
-    "spread of rewards alone; no prompt (dots: the largest of each checkpoint) is above 1.",
+    how_to_read="Left and middle, the size of the expected costate at the prompt (points) under its cap (dashed), means over "
+    "prompts and trajectories: where success is rare, or sure, rewards have no spread and there is no signal. Right, the "
+    "share of the cap that is used: the mean (lines) rises as the network learns to read the prompt, so the signal is not the "
+    "spread of rewards alone; small dots are the largest prompt of each checkpoint, which must not be above 1.",
     parts=(
         Part(KEPT, "claim", "holds"),
         Part(MOVES, "claim", "holds"),

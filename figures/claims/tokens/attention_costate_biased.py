@@ -9,9 +9,7 @@ import torch
 from torch import Tensor
 
 from envs.world import InputError
-from figures.drawing.panels import legend_above
-from figures.drawing.scales import log_with_zero
-from figures.drawing.style import COLOURS, EXACT
+from figures.drawing.costate_errors import Drawn, draw_errors
 from figures.harness.claim import Claim, Part, Preset
 from figures.harness.rows import Row, report, vanishes
 from figures.measures.token_systems import (
@@ -30,9 +28,9 @@ from theory.tokens.forward_mode import forward_value_gradient
 _ROUNDING = 1e-9  # of the value gradient
 E1, E1B = "E1 = value gradient", "E1b = value gradient"
 _LAST, _ZERO, _BOTH = "E1b one step before the end", "E1 of a token reward is 0", "E1 + E2 = value gradient"
-_SERIES = {  # costate -> parts, name, colour, marker, shift along the axis
-    "attention": ((E1,), "E1", "costate", "o", -0.12),
-    "attention_expected": ((E1B, _LAST), "E1b", "control", "s", 0.12),
+_SERIES = {
+    "attention": Drawn((E1,), "E1", "costate", "o"),
+    "attention_expected": Drawn((E1B, _LAST), "E1b", "control", "s"),
 }
 
 
@@ -85,7 +83,7 @@ def measure(setting: AttentionCostateBiasedSetting, rng: torch.Generator, device
 def _level_rows(labels: dict[str, Any], costates: dict[str, Tensor], reach: Tensor) -> list[Row]:
     """E1 and E1b of one prefix length; with one step to go and a token reward E1b is exact, and is judged as such."""
     truth = costates["total"]
-    gaps = {parts[0]: rms_gap(costates[name], truth, reach) for name, (parts, *_) in _SERIES.items()}
+    gaps = {drawn.parts[0]: rms_gap(costates[name], truth, reach) for name, drawn in _SERIES.items()}
     if labels["reward"] != "readout":
         gaps[_ZERO] = float(costates["attention"].norm())
         if labels["steps"] == 1:
@@ -99,29 +97,8 @@ def _level_rows(labels: dict[str, Any], costates: dict[str, Tensor], reach: Tens
 
 
 def draw(rows: pd.DataFrame, figure: Any) -> None:
-    """Relative error of E1 and E1b against the steps to go, one panel per kind of reward, with the mean cosine."""
-    axes = figure.subplots(1, len(REWARDS), sharey=True)
-    for axis, reward in zip(axes, REWARDS, strict=True):
-        _draw_reward(axis, rows[rows["reward"] == reward])
-        axis.set(title=f"{reward} reward", xlabel="steps to go")
-    gaps = rows[rows["part"].isin([part for parts, *_ in _SERIES.values() for part in parts])]["measured"]
-    log_with_zero(axes[0], [1.0, *gaps], rounding=_ROUNDING)
-    axes[0].set_ylabel("|E - grad V| / |grad V|  (rms)")
-    legend_above(figure, axes[0])
-
-
-def _draw_reward(axis: Any, rows: pd.DataFrame) -> None:
-    """Every policy, the medians as bars, and the mean cosine at the prompt in words."""
-    for i, (costate, (parts, name, colour, marker, shift)) in enumerate(_SERIES.items()):
-        group, look = rows[rows["part"].isin(parts)], {"color": COLOURS[colour]}
-        axis.plot(group["steps"] + shift, group["measured"], marker, ms=4, alpha=0.35, label=name, **look)
-        middle = group.groupby("steps")["measured"].median()
-        axis.plot(middle.index + shift, middle, "_", ms=16, mew=2.5, **look)
-        cosine = rows[(rows["part"] == f"cosine {costate}") & (rows["k"] == 0)]["measured"].mean()
-        text = f"cosine of {name} at the prompt: {cosine:.2f}"
-        place: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset fontsize", "ha": "right"}
-        axis.annotate(text, (0.97, 0.3), (0, -1.5 * i), fontsize="small", **place, **look)
-    axis.axhline(1, label="as far off as 0 is", **EXACT)
+    """Relative error of E1 and E1b against the steps to go, one panel per kind of reward."""
+    draw_errors(figure, rows, REWARDS, _SERIES, _ROUNDING)
 
 
 CLAIM = Claim(
@@ -132,10 +109,10 @@ CLAIM = Claim(
     assumptions=("A5",),
     must_hold="E1b one step before the end, and E1 + E2 everywhere",
     must_fail="Both with more than one step to go, under dense, terminal and hidden-readout rewards",
-    how_to_read="Each mark is one policy: how far the exact mean of the costate is from the value gradient over all prefixes "
-    "with so many steps to go; bars are medians, cosines means. On the dashed line a costate is no better than 0, and E1 of a "
-    "token reward is 0. E1b holds the reward of the next token alone: it is exact at one step to go, wrong beyond it, and "
-    "(where all reward comes at the end) 0 there. With a hidden readout E1 and E1b are the same.",
+    how_to_read="How far the exact mean of each costate is from the value gradient (dashed 0), over all prefixes with so many "
+    "steps to go: medians over worlds and policies, bars the middle half. At the dotted 1 a costate is no better than 0, and "
+    "E1 of a token reward is 0. E1b holds the reward of the next token alone: it is exact at one step to go, wrong beyond it, "
+    "and (where all reward comes at the end) 0 there. With a hidden readout E1 and E1b are the same.",
     parts=(
         Part(E1, "claim", "fails", every="reward"),
         Part(E1B, "claim", "fails", every="reward"),

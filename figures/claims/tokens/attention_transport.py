@@ -11,8 +11,8 @@ import torch
 from agents.policies.closed_attention import Closed, ClosedAttention, beyond, everything, in_head, in_layer
 from agents.policies.transformer import Transformer
 from envs.token_mdp import TokenMDP
-from figures.drawing.panels import no_rows, with_columns
-from figures.drawing.style import COLOURS, EXACT, MARKERS, heatmap
+from figures.drawing.lost_shares import draw_lost_shares
+from figures.drawing.panels import with_columns
 from figures.harness.claim import Claim, Part, Preset, knob
 from figures.harness.rows import Row, report, vanishes
 from figures.measures.token_systems import HEADS, LAYERS, build_policy, build_world, reaches, rms_gap
@@ -24,7 +24,6 @@ _ROUNDING = 1e-9  # of the value gradient
 OWN, NOTHING_LOST = "all closed: what is left is the own step", "all closed: nothing is lost"
 _LAST, _IDLE = "after the last block nothing travels", "distractor: nothing has to travel"
 _SHARE = "share lost"
-_HUES = ("costate", "score", "score_value", "control", "critic")
 WORLDS = ("garnet (4,4)", "lock (3,4)", "parity (2,5)", "copy (2,3)", "distractor (3,4)")
 
 
@@ -93,36 +92,8 @@ def _exact_rows(world: TokenMDP, policy: Transformer, site: str, labels: dict[st
 
 def draw(rows: pd.DataFrame, figure: Any) -> None:
     """Left, the share lost at the prompt for every closing and world; right, for all edges closed, along the prefix."""
-    shares = with_columns(rows, "k", "closed")[rows["part"] == _SHARE].astype({"k": int})
-    left, right = figure.subplots(1, 2, width_ratios=(7, 4))
-    for axis, panel, own in ((left, _draw_table, shares["k"] == 0), (right, _draw_lengths, shares["closed"] == "all")):
-        panel(axis, shares[own]) if own.any() else no_rows(axis)
-
-
-def _draw_table(axis: Any, rows: pd.DataFrame) -> None:
-    at_prompt = rows.assign(policy=rows["trained"].map({True: "trained", False: "random"}))
-    order = list(dict.fromkeys(at_prompt.sort_values("closed", key=lambda names: names.map(_rank))["closed"]))
-    table = at_prompt.pivot_table(index=["world", "policy"], columns="closed", values="measured", sort=False)[order]
-    table.index = pd.Index([f"{world.split(' ')[0]}, {policy}" for world, policy in table.index])
-    heatmap(table, axis, annot=True, fmt=".2f", cmap="cividis", vmin=0, cbar=False, annot_kws={"fontsize": "small"})
-    axis.set(xlabel="edges closed to autograd", ylabel="", title="share of the value gradient lost at the prompt")
-    axis.tick_params(axis="x", rotation=40, labelsize="small")
-    axis.tick_params(axis="y", labelsize="small")
-
-
-def _draw_lengths(axis: Any, rows: pd.DataFrame) -> None:
-    for world, marker, hue in zip(dict.fromkeys(rows["world"]), MARKERS, _HUES, strict=False):
-        mean = rows[rows["world"] == world].groupby("k")["measured"].mean()
-        axis.plot(mean.index, mean, marker + "-", color=COLOURS[hue], ms=5, label=world.split(" ")[0])
-    axis.axhline(0, **EXACT, label="nothing lost")
-    axis.set(xlabel="tokens in the prefix", ylabel="share lost, all edges closed", title="mean over policies")
-    axis.legend(fontsize="small")
-
-
-def _rank(name: str) -> tuple[int, str]:
-    """Order of the columns: by kind of closing, then by name."""
-    kinds = ("all", "longer", "layer", "head")
-    return next(i for i, kind in enumerate(kinds) if name.startswith(kind)), name
+    shares = with_columns(rows, "k", "closed", "trained", "world")
+    draw_lost_shares(figure, shares[shares["part"] == _SHARE].astype({"k": int}), _ROUNDING)
 
 
 CLAIM = Claim(
@@ -134,10 +105,10 @@ CLAIM = Claim(
     must_hold="With all edges closed the prompt keeps the covariance of its own step and nothing else; closing costs nothing "
     "after the last block, and where only the first token counts",
     must_fail="That closing all edges loses nothing, in every world whose reward depends on later tokens",
-    how_to_read="All numbers exact. Left, what share of the value gradient at the prompt is missing when some attention edges "
-    "carry no derivative (the forward pass is untouched): all of them, the long ones, those of one layer or head. With all "
-    "closed the rest is the prompt's own step. Right, with all edges closed, at prefixes of every length: the last token "
-    "before the end needs no transport.",
+    how_to_read="All numbers exact. Left, what share of the value gradient at the prompt is missing when attention edges "
+    "carry no derivative (the forward pass is untouched): all of them (red: what is left is the prompt's own step), only "
+    "edges longer than 1, 2, ... tokens, those of one layer or of one head. Right, with all edges closed, at prefixes of "
+    "every length, mean over policies: the last token before the end needs no transport.",
     parts=(
         Part(OWN, "claim", "holds"),
         Part(_LAST, "claim", "holds"),

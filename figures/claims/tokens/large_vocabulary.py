@@ -131,9 +131,10 @@ CLAIM = Claim(
     must_fail="Half the constant, and ||J||_2 in its place (both refuted at every V by two clusters of tokens); the same "
     "probabilities with the same rewards dealt to other tokens give the same error",
     how_to_read="All numbers exact. Left, one law of the tokens, so one H, G and ||J||, and the same rewards dealt to the "
-    "tokens in two ways: by their embeddings, or at random. Middle, how many times larger the first error is, for every law. "
-    "Right, the bound's 1/4 is reached by two clusters of tokens at every V; the spectral norm ||J|| of the softmax's Jacobian "
-    "in its place falls below that error, and the product of spectral norms is a bound that grows with V.",
+    "tokens in two ways: by their embeddings, or at random. Middle, how many times larger the first error is, for every law; "
+    "dashed 1, if the probabilities fixed it. Right, two clusters of tokens (stars) reach the bound 1/4 (dashed) at every V; "
+    "the spectral norm ||J|| of the softmax's Jacobian in its place falls below that error, and the product of spectral norms "
+    "is a bound that grows with V.",
     parts=(
         Part(_KEPT, "claim", "holds"),
         Part(_ATTAINED, "claim", "holds"),

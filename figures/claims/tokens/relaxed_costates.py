@@ -132,8 +132,9 @@ CLAIM = Claim(
     "own objective, alpha = 0",
     must_fail="All four in every world where later tokens see earlier ones",
     how_to_read="In units of the value gradient of the discrete policy, medians over worlds and policies. Left and middle, "
-    "exact biases: straight-through and ReinMax begin at soft where alpha = 0. Right, means and spreads of sampled costates: "
-    "the score costate lies far left, where only its sampling error is left, and high; numbers at the Gumbel marks are tau_g.",
+    "exact biases (dashed: unbiased): straight-through and ReinMax begin at soft where alpha = 0. Right, the error of a mean "
+    "of n samples, sqrt(bias^2 + spread^2 / n), at alpha = 1: relaxed costates are good with few samples and stop at their "
+    "bias; the score costate goes on falling. Numbers at Gumbel are tau_g.",
     parts=(
         *(Part(part, "claim", "fails", every="world") for part in UNBIASED.values()),
         Part(_OWN, "control", "holds"),

@@ -7,18 +7,43 @@ import pandas as pd
 import pytest
 import torch
 
+from agents.policies.linear import LinearPolicy
 from agents.sampling.rollout import rollout
 from envs.noise import Noise
-from figures.claims.continuous import attention_path
-from figures.claims.critic_free import normalisation_breaks, off_policy_steps
-from figures.claims.tokens import bellman_costate, error_split, score_costate_unbiased
+from figures.claims.continuous import attention_path, costate_mean, costate_recursion
+from figures.claims.critic_free import batch_split, normalisation_breaks, off_policy_steps, u_statistic
+from figures.claims.tokens import (
+    attention_costate_biased,
+    attention_transport,
+    bellman_costate,
+    error_split,
+    large_vocabulary,
+    relaxed_costates,
+    score_costate_unbiased,
+)
 from figures.drawing.attention_path import ATTENTION, CLOSED, DYNAMICS, OPEN
+from figures.measures.linear_systems import build_system
 from figures.measures.memory_policies import attention_system, costates_by_path
 from figures.measures.token_systems import build_world
 from figures.report.pictures import draw
 from tests.figures.drawing.readable import unreadable
 
-CLAIMS = (attention_path, bellman_costate, error_split, score_costate_unbiased, normalisation_breaks, off_policy_steps)
+CLAIMS = (
+    attention_path,
+    costate_mean,
+    costate_recursion,
+    attention_costate_biased,
+    attention_transport,
+    bellman_costate,
+    error_split,
+    large_vocabulary,
+    relaxed_costates,
+    score_costate_unbiased,
+    batch_split,
+    normalisation_breaks,
+    off_policy_steps,
+    u_statistic,
+)
 
 
 def measured(module, *settings):
@@ -133,6 +158,41 @@ def test_costates_along_the_path_are_slopes_of_the_return_and_sums_of_their_part
         lower=1e-12
     )
     assert off.abs().max() > 20
+
+
+def test_mean_costates_stand_beside_slopes_of_the_return_from_where_the_paths_are_on_average():
+    """The exact line, by central differences: the noise only adds a constant to the value of a linear policy."""
+    kinds = shown(costate_mean, costate_mean.CostateMeanSetting("double_integrator", 2_000, 0.1))
+    world, K, _ = build_system("double_integrator")
+    T, step = world.horizon, 1e-4
+    quiet = Noise(world.m_0[None], torch.zeros(1, T, world.m).double(), torch.zeros(1, T, world.n).double())
+    start = (world.S_0.diagonal() + world.m_0**2).sqrt()[None]
+    path = rollout(world, LinearPolicy(K), Noise(start, quiet.xi, quiet.w)).states[0].detach()
+    total, cut = kinds[costate_mean._TOTAL], kinds[costate_mean._CUT]
+    i = int(total["component"].iloc[0])
+    for t in (0, 7, T - 1):
+        rest, later, policy = quiet.after(t), replace(world, horizon=T - t), LinearPolicy(K[t:])  # a gain for each time
+        moved = path[t] + step * torch.tensor([[1.0], [-1.0]]).double() * torch.eye(world.n)[i]
+        up, down = (rollout(later, policy, Noise(s[None], rest.xi, rest.w)).returns.item() for s in moved)
+        exact = total.loc[total["t"] == t, "target"].item()
+        assert exact == pytest.approx((up - down) / (2 * step), rel=1e-6)
+    assert total["target"].tolist() == cut["target"].tolist()
+    off = {
+        kind: ((rows["measured"] - rows["target"]) / rows["standard_error"].clip(lower=1e-9)).abs().max()
+        for kind, rows in kinds.items()
+    }
+    assert off[costate_mean._TOTAL] < 4.5
+    assert off[costate_mean._CUT] > 20
+
+
+def test_the_roads_of_one_path_agree_and_the_partial_derivative_is_off():
+    kinds = shown(costate_recursion, costate_recursion.CostateRecursionSetting("random_finite", 3))
+    recursion, differences, partial = (kinds[part] for part in costate_recursion._ROADS)
+    size = recursion["scale"].iloc[0]
+    assert np.allclose(recursion["measured"], recursion["target"], atol=1e-12 * size)
+    assert np.allclose(differences["measured"], differences["target"], atol=1e-8 * size)
+    assert not np.array_equal(differences["measured"], recursion["measured"]), "another road"
+    assert np.abs(partial["measured"] - partial["target"]).max() > 0.01 * size
 
 
 @pytest.mark.parametrize("module", CLAIMS, ids=lambda module: module.CLAIM.name)

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 import costate
 from figures.drawing.style import house_style
 from tests.figures.drawing.readable import colliding
+from tests.figures.drawing.test_predictors import rows_with
 
 WORLD = costate.TokenMDP.from_rewards([[0.3, -1.0], [0.0, 2.0]])
 POLICY = costate.Transformer(WORLD.V, width=8, length=3)
@@ -17,6 +18,7 @@ PICTURES = {
     "path": lambda **options: costate.draw_path(PATHS.costates, PATHS.gradient, **options),
     "tree": lambda **options: costate.draw_tree(costate.prefix_tree(WORLD, POLICY), **options),
     "arrows": lambda **options: costate.draw_arrows({"grad V": [1.0, 0.0, 0.0], "E1b": [0.3, 0.4, 0.1]}, **options),
+    "predictors": lambda **options: costate.draw_predictors(rows_with(0.25), **options),
 }
 
 
