@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from agents.policies.knobs import entropy_knobs
+from agents.policies.knobs import divided, entropy_knobs
 from envs.arguments import check_bytes
 from envs.world import InputError
 
@@ -87,7 +87,7 @@ def _attend_to_chunks(q: Tensor, chunks: list[Chunk]) -> Tensor:
     B, heads, _, d = q.shape
     folded = [q.reshape(len(k), B // len(k), heads, d).transpose(1, 2) for k, _ in chunks]
     scores = [(f @ k.mT).transpose(1, 2).reshape(B, heads, -1) for f, (k, _) in zip(folded, chunks, strict=True)]
-    softmax = torch.softmax(torch.cat(scores, -1) / math.sqrt(d), -1)
+    softmax = torch.softmax(divided(torch.cat(scores, -1), math.sqrt(d)), -1)
     weights = torch.split(softmax, [s.shape[-1] for s in scores], -1)
     parts = [
         (w.reshape(len(v), B // len(v), heads, -1).transpose(1, 2) @ v).transpose(1, 2).reshape(B, heads, 1, d)
@@ -259,8 +259,7 @@ class Transformer(nn.Module):
         return h[:, -1], longer
 
     def _logits(self, h: Tensor) -> Tensor:
-        logits: Tensor = (self.head(h) + self.offset) / self.temperature
-        return logits
+        return divided(self.head(h) + self.offset, self.temperature)
 
     def _run(self, x: Tensor, cache: Cache, start: int, probes: Mapping[str, Tensor] | None) -> tuple[Tensor, Cache]:
         probes = self._checked(x, start, probes)

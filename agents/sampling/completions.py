@@ -215,8 +215,22 @@ def context_log_probs(
     Returns:
         Log-probabilities and entropies, in nats.
     """
-    logits = policy(policy.embed(contexts[:, :-1]), probes or {})[:, -steps:]
+    return token_log_probs(policy(policy.embed(contexts[:, :-1]), probes or {})[:, -steps:], contexts)
+
+
+def token_log_probs(
+    logits: Float[Tensor, "*rows steps V"], contexts: Int[Tensor, "*rows places"]
+) -> tuple[Float[Tensor, "*rows steps"], Float[Tensor, "*rows steps"]]:
+    """`log pi` of the last tokens of every context, and the entropies of pi there, from the logits before these tokens.
+
+    Args:
+        logits: before each of the last `steps` tokens.
+        contexts: tokens of prompts and completions.
+
+    Returns:
+        Log-probabilities and entropies, in nats.
+    """
     log_pi = torch.log_softmax(logits, -1)
-    chosen = log_pi.gather(-1, contexts[:, -steps:, None])[..., 0]
+    chosen = log_pi.gather(-1, contexts[..., -logits.shape[-2] :, None])[..., 0]
     possible = log_pi.masked_fill(log_pi == -torch.inf, 0.0)  # 0 log 0 = 0, for tokens that are forbidden
     return chosen, -(log_pi.exp() * possible).sum(-1)

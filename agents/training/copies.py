@@ -3,14 +3,17 @@
 import copy
 import re
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from agents.training.stacked_transformer import StackedTransformer, can_be_stacked
+from envs.policy import ContextPolicy
 from envs.world import InputError
 
 
@@ -86,15 +89,40 @@ class Copies:
             InputError: a number of a copy is NaN.
         """
         out = self._run(function, *given)
-        bad = sum(
-            x.detach().isnan().reshape(self.count, -1).any(1) for x in (out if isinstance(out, tuple) else (out,))
-        )
-        if bool((bad > 0).any()):
-            which = int((bad > 0).nonzero()[0])
+        self.refuse_nan(*(out if isinstance(out, tuple) else (out,)))
+        return out
+
+    def logits(self, tokens: Int[Tensor, "S rows T"], steps: int, group: int = 1) -> Float[Tensor, "S rows steps V"]:
+        """Logits at the last `steps` positions of every copy's contexts; several plain Transformers run in a faster pass.
+
+        Args:
+            tokens: contexts of every copy.
+            steps: how many positions.
+            group: in so many consecutive rows the first `T - steps + 1` tokens are the same.
+
+        Returns:
+            The logits, with their gradient; NaN where a network gives NaN.
+        """
+        if self.count > 1 and can_be_stacked(self.network):
+            return StackedTransformer(self.network, self.values).logits(tokens, steps, group)
+        logits: Tensor = self._run(partial(_last_logits, steps=steps), tokens)
+        return logits
+
+    def refuse_nan(self, *numbers: Tensor) -> None:
+        """Check what was computed from all copies.
+
+        Args:
+            numbers: tensors of any shapes whose first axis are the copies.
+
+        Raises:
+            InputError: a number of a copy is NaN.
+        """
+        bad = torch.stack([x.detach().isnan().reshape(self.count, -1).any(1) for x in numbers]).any(0)
+        if bool(bad.any()):
+            which = int(bad.nonzero()[0])
             raise InputError(
                 f"network {which} of {self.count}, counted from 0, gives NaN: its logits or parameters are NaN or infinite"
             )
-        return out
 
     def _run(self, function: Callable[..., Any], *given: Tensor) -> Any:
         if self.count == 1:
@@ -167,6 +195,10 @@ class Copies:
             One row for each copy.
         """
         return torch.cat([x.detach().reshape(self.count, -1) for x in tensors], 1)
+
+
+def _last_logits(network: ContextPolicy, tokens: Tensor, steps: int) -> Tensor:
+    return network(network.embed(tokens), {})[:, -steps:]
 
 
 def _alike(one: Any, other: Any) -> bool:

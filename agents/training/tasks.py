@@ -16,7 +16,14 @@ from torch.nn.functional import one_hot
 
 from agents.recipes.batch import Batch
 from agents.recipes.learner import Learner
-from agents.sampling.completions import completed, context_log_probs, drawn_signal, state_uniforms, step_rewards
+from agents.sampling.completions import (
+    completed,
+    context_log_probs,
+    drawn_signal,
+    state_uniforms,
+    step_rewards,
+    token_log_probs,
+)
 from agents.sampling.environment import speaker
 from agents.sampling.rollout import rollout
 from agents.sampling.score_function import check_additive
@@ -188,6 +195,19 @@ class Task(Protocol):
         """
         ...
 
+    def log_probs_of_all(self, actor: Copies, group: int, *seen: Tensor) -> tuple[Tensor, Tensor]:
+        """The same of all copies' rows, (S, rows, T).
+
+        Args:
+            actor: the policies.
+            group: rows of a group; the rows are whole groups.
+            seen: what `Rollouts.seen` holds of the rows.
+
+        Returns:
+            Log-probabilities and entropies, in nats.
+        """
+        ...
+
 
 class TokenTask:
     """A token world. Prompts are drawn by their weights.
@@ -270,6 +290,25 @@ class TokenTask:
         """
         (contexts,) = seen
         return context_log_probs(network, contexts, self.steps)
+
+    def log_probs_of_all(self, actor: Copies, group: int, *seen: Tensor) -> tuple[Tensor, Tensor]:
+        """One pass over the whole contexts of all copies; the rows of a group have one prompt.
+
+        Args:
+            actor: the policies.
+            group: rows of a group; the rows are whole groups.
+            seen: what `Rollouts.seen` holds of the rows.
+
+        Returns:
+            Log-probabilities and entropies, in nats.
+
+        Raises:
+            InputError: a number of a copy is NaN.
+        """
+        (contexts,) = seen
+        log_probs, entropy = token_log_probs(actor.logits(contexts[..., :-1], self.steps, group), contexts)
+        actor.refuse_nan(log_probs, entropy)
+        return log_probs, entropy
 
 
 def _sample_copy(
@@ -366,3 +405,17 @@ class CommandTask:
         commands = torch.stack([network(history, t) for t, history in enumerate(histories)], 1)
         density = log_density(self.world.to(str(states.device), states.dtype), actions - commands)
         return density, torch.zeros_like(density)
+
+    def log_probs_of_all(self, actor: Copies, group: int, *seen: Tensor) -> tuple[Tensor, Tensor]:
+        """`log_probs` of every copy.
+
+        Args:
+            actor: the policies.
+            group: rows of a group.
+            seen: what `Rollouts.seen` holds of the rows.
+
+        Returns:
+            Log-probabilities and entropies, in nats.
+        """
+        log_probs, entropy = actor.run(self.log_probs, *seen)
+        return log_probs, entropy

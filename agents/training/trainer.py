@@ -135,7 +135,8 @@ class Trainer:
         self, rows: Rollouts, part: Tensor | slice, fields: Fields, diagnostics: StepDiagnostics
     ) -> list[Tensor]:
         """The gradient of the loss on some rows: the learner's weights on log-probabilities and entropies, carried back."""
-        log_probs, entropy = self.actor.run(self.task.log_probs, *(x[:, part] for x in rows.seen))
+        seen = [x[:, part] for x in rows.seen]
+        log_probs, entropy = self.task.log_probs_of_all(self.actor, self.setting.group, *seen)
         losses, weights, bonus = rows.slopes(self.learner, log_probs, entropy, part, fields)
         outputs, slopes = [log_probs], [-weights.to(log_probs)]
         if bonus is not None and entropy.requires_grad:
@@ -179,8 +180,7 @@ class Trainer:
     def _reference(self, rows: Rollouts) -> Tensor | None:
         if self.reference is None:
             return None
-        log_probs: Tensor = self.reference.run(self.task.log_probs, *rows.seen)[0]
-        return log_probs.double()
+        return self.task.log_probs_of_all(self.reference, self.setting.group, *rows.seen)[0].double()
 
     def _values(self, rows: Rollouts) -> Tensor | None:
         """The critic's `gamma^k V_k` as they are before the update."""

@@ -1,5 +1,6 @@
 """Run the points that are missing, in parallel, each once; finished points are records and are never run again."""
 
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -85,11 +86,26 @@ def run_point(point: Point, out: Path) -> tuple[Point, float]:
     return point, seconds
 
 
+def longest_first(points: list[Point], forecast: Forecast) -> list[Point]:
+    """The points by falling forecast, those that have none before all others; else in the order given."""
+
+    def seconds(point: Point) -> float:
+        known = forecast.of(point)
+        return math.inf if known is None else known
+
+    return sorted(points, key=seconds, reverse=True)
+
+
 def run_missing(points: list[Point], todo: list[Point], out: Path, jobs: int) -> None:
-    """Run the points `todo` under one progress display. Safe to interrupt at any time: finished points are kept."""
+    """Run the points `todo` under one progress display. Safe to interrupt at any time: finished points are kept.
+
+    The longest come first, and before them those of unknown length, so that no worker is left alone with a long point.
+    """
     if not todo:
         return
+    forecast = Forecast.from_records(todo, out)
+    todo = longest_first(todo, forecast)
     finished = in_workers(jobs, partial(run_point, out=out), todo)
-    with Progress(points, todo, Forecast.from_records(todo, out), jobs) as progress, closing(finished):
+    with Progress(points, todo, forecast, jobs) as progress, closing(finished):
         for point, seconds in finished:
             progress.finished(point, seconds)

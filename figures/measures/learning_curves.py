@@ -19,14 +19,24 @@ from figures.measures.token_systems import HEADS, LAYERS, WIDTH, build_policy
 _RESAMPLES = 2000
 
 
+def starting_policies(world: TokenMDP, seeds: Sequence[int]) -> list[Transformer]:
+    """A small random transformer for every seed."""
+    return [build_policy(world, seed, spread=1.0) for seed in seeds]
+
+
 def exact_returns(
-    world: TokenMDP, learner: Learner, setting: TrainingSettings, seeds: Sequence[int]
+    world: TokenMDP,
+    learner: Learner,
+    setting: TrainingSettings,
+    seeds: Sequence[int],
+    policies: Sequence[Transformer] | None = None,
 ) -> Float[np.ndarray, "records seeds"]:
     """Exact return J of every seed before the first update and after every `setting.every` updates.
 
-    Policies, and critics where the learner learns one, are small random transformers drawn from the seeds.
+    The seeds start from `policies`, which are left as they are; None for `starting_policies`. Critics, where the learner learns
+    one, are small random transformers drawn from the seeds.
     """
-    policies, critics = [build_policy(world, seed, spread=1.0) for seed in seeds], None
+    policies, critics = starting_policies(world, seeds) if policies is None else policies, None
     if learner.critic == "learned":
         places = world.longest
         sizes, device = (1, world.V, WIDTH, LAYERS, HEADS, places), world.P.device

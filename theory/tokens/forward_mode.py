@@ -113,11 +113,13 @@ def _jacobian(
 ) -> tuple[Tensor, ...]:
     """Derivatives of all outputs of `f(policy, delta)` in all entries of delta (last axis), by forward mode.
 
-    Parameters of a policy that says `dense_tangents` get tangents of zeros. Without them torch stands for each by a symbolic
-    zero, whose sums it sends through a Python kernel: half of the time in a small tree. A user's network may not bear it.
+    Parameters and buffers of a policy that says `dense_tangents` get tangents of zeros. Without them torch stands for each by
+    a symbolic zero, whose sums it sends through a Python kernel: half of the time in a small tree. A user's network may not
+    bear it.
     """
     call = _Call(policy, f)
-    held = {name: x.detach() for name, x in call.named_parameters()} if getattr(policy, "dense_tangents", False) else {}
+    named = [*call.named_parameters(), *call.named_buffers()] if getattr(policy, "dense_tangents", False) else []
+    held = {name: x.detach() for name, x in named}
     zeros = {name: torch.zeros_like(x) for name, x in held.items()}
 
     def along(direction: Tensor) -> tuple[Tensor, ...]:

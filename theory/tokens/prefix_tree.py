@@ -82,7 +82,8 @@ def relaxed(alpha: float, token: Mix | None = None) -> Mix:
     y = token or (lambda logits, pi, hard: hard)
     if alpha == 1:
         return y
-    return lambda logits, pi, hard: (1 - alpha) * pi[:, None] + alpha * y(logits, pi, hard)
+    # mul.Scalar keeps the number a constant in forward mode, where `(1 - alpha) * pi` is slow: see `agents.policies.knobs`
+    return lambda logits, pi, hard: torch.ops.aten.mul.Scalar(pi[:, None], 1 - alpha) + alpha * y(logits, pi, hard)
 
 
 @short_repr

@@ -14,7 +14,7 @@ from figures.drawing.learning_curves import curves_panel, shares_panel
 from figures.drawing.panels import legend_above, value_of
 from figures.harness.claim import Claim, Part, Preset, knob
 from figures.harness.rows import Row, at_least, equals, report
-from figures.measures.learning_curves import exact_returns, interquartile
+from figures.measures.learning_curves import exact_returns, interquartile, starting_policies
 from figures.measures.token_systems import at_least as require
 from figures.measures.token_systems import build_world
 
@@ -70,11 +70,11 @@ def measure(setting: CriticOrNotSetting, rng: torch.Generator, device: str) -> l
     world = build_world(setting.world).to(device)
     first = int(torch.randint(2**31, (1,), generator=rng))
     draws, seeds = np.random.default_rng(first), [first + i for i in range(setting.seeds)]
-    curves = {}
+    policies, curves = starting_policies(world, seeds), {}
     for name, (learner, group) in LEARNERS.items():
         prompts, rate = setting.rows // group, setting.rate
         training = TrainingSettings(setting.steps, prompts, group, rate=rate, critic_rate=rate, every=setting.every)
-        curves[name] = exact_returns(world, learner, training, seeds)
+        curves[name] = exact_returns(world, learner, training, seeds, policies)
     labels = {"world": setting.world, "rate": setting.rate, "rows": setting.rows}
     rows: list[Row] = []
     for name, curve in curves.items():

@@ -27,7 +27,7 @@ def outcomes(monkeypatch, *changes):
     rows = []
     for world, of_world in gains.items():
 
-        def made_up(_, learner, training, seeds, of_world=of_world):
+        def made_up(_, learner, training, seeds, policies, of_world=of_world):
             rng = np.random.default_rng(len(seeds))
             start = 0.1 + 0.01 * rng.standard_normal(len(seeds))
             own = np.random.default_rng(list(claim.LEARNERS).index(names[id(learner)]))

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from figures.harness import runner
+from figures.harness.forecast import Forecast
 from figures.harness.records import Point
-from figures.harness.runner import missing, run_missing, run_point
+from figures.harness.runner import longest_first, missing, run_missing, run_point
 
 
 @dataclass(frozen=True)
@@ -51,3 +52,10 @@ def test_the_order_of_points_changes_nothing_and_the_callers_threads_come_back(d
     assert numbers(tmp_path / "one") == numbers(tmp_path / "other")
     assert torch.get_num_threads() == threads
     assert missing(POINTS, tmp_path / "one") == []
+
+
+def test_the_longest_points_come_first_and_before_them_those_of_unknown_length():
+    forecast = Forecast({POINTS[0].id: 1.0, POINTS[1].id: 5.0, POINTS[2].id: None})
+    assert longest_first(POINTS, forecast) == [POINTS[2], POINTS[1], POINTS[0]]
+    alike = Forecast({point.id: 1.0 for point in POINTS})
+    assert longest_first(POINTS, alike) == POINTS
