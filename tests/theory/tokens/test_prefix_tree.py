@@ -216,9 +216,9 @@ def test_logits_of_the_wrong_shape_are_refused():
         def extend(self, x, cache=None, probes=None):
             return self.network(x), x
 
-    with pytest.raises(InputError, match=r"logits of shape \(1, 3\); got \(1, 1, 3\)"):
+    with pytest.raises(InputError, match=r"logits of shape \(1, 3\), one for each .*; got \(1, 1, 3\)"):
         grow(WORLDS["garnet"], Wrong(Recurrent(3)))
-    with pytest.raises(InputError, match=r"logits of shape \(1, 3\); got \(1, 4\)"):
+    with pytest.raises(InputError, match=r"logits of shape \(1, 3\), one for each .*; got \(1, 4\)"):
         grow(WORLDS["garnet"], Recomputing(Recurrent(4)))
 
 
