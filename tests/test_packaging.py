@@ -60,7 +60,8 @@ def installed(built, tmp_path_factory):
     venv.create(folder, symlinks=True)
     python = folder / "bin" / "python"
     pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--no-deps", "--no-index"]
-    subprocess.run([*pip, str(built[".whl"])], check=True)
+    done = run([*pip, built[".whl"]], folder)
+    assert done.returncode == 0, done.stderr
     libraries = [path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")]
     own = Path(sysconfig.get_path("purelib", vars={"base": str(folder)}))
     (own / "libraries.pth").write_text("\n".join(libraries) + "\n")

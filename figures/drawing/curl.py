@@ -28,8 +28,8 @@ def draw_curls(axis: Any, rows: pd.DataFrame) -> Any:
         own = rows[rows["world"] == world]
         places = own["recipe"].map(recipes.index) + 0.5 * ((i + 0.5) / len(worlds) - 0.5)
         colours = [COLOURS["costate" if x <= _GRADIENT else "control"] for x in own["measured"]]
-        axis.scatter(own["measured"], places, 55, colours, marker, zorder=3)
-        axis.scatter([], [], 55, "0.4", marker, label=world)
+        axis.scatter(own["measured"], places, 55, colours, marker=marker, zorder=3)
+        axis.scatter([], [], 55, "0.4", marker=marker, label=world)
     axis.axvline(0, label="the gradient of something", **EXACT)
     axis.set(yticks=range(len(recipes)), yticklabels=recipes, ylim=(len(recipes) - 0.5, -0.5))
     axis.set(xlabel="curl of the mean update, |A - A'| / |A|", xlim=(-0.03, None))

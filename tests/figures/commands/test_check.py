@@ -25,6 +25,7 @@ from figures.harness.registry import CLAIM_NAMES, load_claim
 from figures.harness.runner import missing, plan, run_missing, run_point
 from figures.harness.verdicts import stored_rows
 from figures.report.pictures import Look, drawn
+from figures.report.questions import questions
 from tests.figures.commands.selections import by_field, by_label, failures
 from tests.figures.drawing.readable import unreadable
 
@@ -105,13 +106,14 @@ def test_verdicts_json_has_the_promised_fields(checked):
 def test_every_claim_has_its_pictures_and_the_report_needs_no_network(checked):
     out, _ = checked
     page = html.unescape((out / "report.html").read_text())
+    words = re.sub("<[^>]*>", "", page)  # a term may be a link
     for name in CLAIM_NAMES:
         assert (out / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         assert "<svg" in (out / "figures" / f"{name}.svg").read_text()
         assert f'id="{name}"' in page
-        assert load_claim(name).statement in page
+        assert load_claim(name).statement in words
     assert page.count("<math") >= page.count("data:image/svg+xml") == len(CLAIM_NAMES)
-    assert page.count("<h3>") == 8
+    assert page.count("<h3>") == len(questions()) > 8
     assert "is-this-a-bug" in page
     links = set(re.findall(r"""(?:src|href|url)\s*[=(]\s*["']?([^"'\s>)]+)""", page))
     beside = {link for link in links if not link.startswith(("#", "%23", "data:"))}

@@ -67,7 +67,7 @@ def test_formats_width_and_texts_are_as_asked(checked, tmp_path):
     )
     assert [int.from_bytes(png[i : i + 4], "big") for i in (16, 20)] == [660, 1400]
     assert fonts(pdf) == {b"CIDFontType2"}
-    for text in (CLAIM.statement, ": holds", CLAIM.how_to_read.split(".")[0], "time t / T"):
+    for text in (CLAIM.statement, ": holds", CLAIM.how_to_read.split(".")[0], "time t"):
         assert text in said(svg.decode())
 
 
