@@ -15,6 +15,7 @@ from figures.harness.verdicts import claim_rows
 from figures.report.found import FOUND
 from figures.report.found_numbers import NUMBERS
 from figures.report.readings import READINGS
+from figures.report.references import reference_rows
 
 PACKAGE = Path(__file__).resolve().parent.parent  # figures/
 _MOST_LABELS = 8  # of a comparison; the rest is in verdicts.json
@@ -49,6 +50,7 @@ def write_findings(verdicts: list[Verdict], out: Path, path: Path) -> Path:
         documented=sum(verdict.as_documented for verdict in verdicts),
         total=len(verdicts),
         readings=_readings(by_name, linked),
+        works=reference_rows(verdicts),
         parts=_parts(by_name, out, linked),
     )
     write_atomically(path, page)

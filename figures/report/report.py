@@ -16,6 +16,7 @@ from figures.pages.rendering import render
 from figures.report.pictures import draw_claim
 from figures.report.question import Question
 from figures.report.questions import questions
+from figures.report.references import reference_rows
 from figures.report.run_facts import Measured, common_run
 from figures.report.sections import page_groups
 from figures.report.titles import relation
@@ -60,6 +61,7 @@ def write_report(verdicts: list[Verdict], out: Path, known: tuple[Question, ...]
         documented=sum(verdict.as_documented for verdict in verdicts),
         total=len(verdicts),
         assumptions=ASSUMPTIONS,
+        works=reference_rows(verdicts),
         questions=known or questions(),
         relation=relation,
         error_rate=ERROR_RATE,
