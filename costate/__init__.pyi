@@ -53,3 +53,5 @@ from theory.tokens.costates import expected_costates as expected_costates
 from theory.tokens.costates import sampled_costates as sampled_costates
 
 __version__: str
+from agents.policies.prefix_table import PrefixTable as PrefixTable
+from theory.curl import curl as curl
