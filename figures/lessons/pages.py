@@ -8,8 +8,9 @@ from typing import Any
 from markupsafe import Markup
 
 from figures.harness.records import write_atomically
+from figures.harness.registry import load_claims, module_name
 from figures.lessons.asked import as_page
-from figures.lessons.catalogue import LESSONS
+from figures.lessons.catalogue import LESSONS, Lesson
 from figures.lessons.running import Executed
 from figures.pages.glossary import write_glossary
 from figures.pages.markdown import to_html
@@ -37,7 +38,7 @@ def write_lesson(executed: Executed, out: Path) -> None:
 
 
 def write_index(seconds: dict[int, float], slides: dict[int, int], out: Path) -> Path:
-    """out/index.html, for the lecturer, out/questions.html and out/glossary.html.
+    """out/index.html, for the lecturer, out/questions.html, out/claims.html and out/glossary.html.
 
     Args:
         seconds: number of a lesson -> seconds that it took here.
@@ -49,11 +50,20 @@ def write_index(seconds: dict[int, float], slides: dict[int, int], out: Path) ->
     """
     lessons = [lesson for lesson in LESSONS if lesson.number in seconds]
     in_class = [lesson for lesson in LESSONS if lesson.in_class]
-    write_glossary(out, {"index.html": "All lessons", "questions.html": "Questions"})
+    write_glossary(out, {"index.html": "All lessons", "questions.html": "Questions", "claims.html": "Claims"})
     write_atomically(out / "questions.html", as_page(questions(), lessons))
+    write_atomically(out / "claims.html", _claims_page(lessons))
     page = render("figures.lessons", "index.html", lessons=lessons, seconds=seconds, slides=slides, in_class=in_class)
     write_atomically(out / "index.html", page)
     return out / "index.html"
+
+
+def _claims_page(lessons: list[Lesson]) -> str:
+    """The claims that judge what these lessons show, each with its words, its file and its command."""
+    names = [name for lesson in lessons for name in lesson.claims]
+    claims = load_claims(names) if names else []
+    files = {claim.name: module_name(claim.name).replace(".", "/") + ".py" for claim in claims}
+    return render("figures.lessons", "claims.html", claims=claims, files=files, lessons=lessons)
 
 
 class _Cell:

@@ -34,7 +34,7 @@ def browser(tmp_path_factory):
 @pytest.mark.parametrize("colours", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390])
 def test_no_page_scrolls_sideways_and_code_wraps(browser, pages, width, colours):
-    assert len(pages) == len(LESSONS) + 3
+    assert len(pages) == len(LESSONS) + 4  # index, questions, claims, glossary
     for path in pages:
         browser.open(path, width, colours=colours)
         assert (browser.ask(WIDER), browser.ask(CUT), browser.messages) == (0, 0, []), path.name

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from figures.cli import main
+from figures.harness.registry import load_claim
 from figures.lessons import catalogue, pages
 from figures.lessons.catalogue import LESSONS, Lesson
 
@@ -82,16 +83,27 @@ def test_a_page_holds_prose_code_and_outputs(made):
 
 
 def test_a_page_needs_no_network(made):
-    for name in ("1_made_up.html", "index.html", "glossary.html"):
+    for name in ("1_made_up.html", "index.html", "glossary.html", "claims.html"):
         page = (made[0] / name).read_text()
         assert not re.findall(r'(?:src|href)="(?:https?:)?//', page)
         assert "@import" not in page
 
 
 def test_links_between_the_pages_lead_somewhere(made):
-    for name in ("1_made_up.html", "index.html", "glossary.html"):
+    for name in ("1_made_up.html", "index.html", "glossary.html", "claims.html"):
         for link in re.findall(r'href="([^"#]+)"', (made[0] / name).read_text()):
             assert (made[0] / link).exists(), link
+
+
+def test_a_lesson_links_the_claims_that_judge_it(made):
+    claims = (made[0] / "claims.html").read_text()
+    links = re.findall(r'href="claims.html#(\w+)"', (made[0] / "1_made_up.html").read_text())
+    assert links == list(MADE_UP.claims)
+    for name in links:
+        assert f'id="{name}"' in claims
+        assert f"costate check {name}" in claims
+        assert load_claim(name).statement in unescape(claims)
+    assert 'id="impact_product"' not in claims
 
 
 @pytest.fixture(scope="module")

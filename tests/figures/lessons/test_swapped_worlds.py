@@ -26,7 +26,7 @@ WRONG = {
     number: 'costate.world("TokenParity")' if number in (1, 3) else 'costate.world("LQScalar")' for number in SWAPS
 }
 # the one line: below its comment, or the tame map of lesson 3
-LINE = re.compile(r'(?<=# the world of this lesson: change it here\n)world = .*|(?<="tame": ).*(?=,\n)')
+LINE = re.compile(r"(?<=# the world of this lesson: change it here\n)world = .*|(?<=^tame = ).*", re.M)
 
 
 def swapped(number, world):
