@@ -29,7 +29,11 @@ import costate
 tame = costate.world("ChaoticMap", beta=0.5, horizon=20)
 chaotic = costate.world("ChaoticMap", beta=2.5, horizon=20)
 worlds = {"tame": tame, "chaotic": chaotic}
-theta, paths, rng = 1.0, 2000, torch.Generator().manual_seed(0)
+theta = 1.0
+exact = {name: costate.exact(world, theta) for name, world in worlds.items()}
+
+# %%
+paths, rng = 2000, torch.Generator().manual_seed(0)
 spreads = {name: torch.zeros(world.horizon, 2) for name, world in worlds.items()}
 for name, world in worlds.items():
     for T in range(1, world.horizon + 1):
@@ -48,7 +52,6 @@ for name, world in worlds.items():
 # the dashed lines; the dots are sampled.
 
 # %% alt="Standard deviation against the horizon. Tame map: backprop lies far below REINFORCE. Chaotic map: it crosses it"
-exact = {name: costate.exact(world, theta) for name, world in worlds.items()}
 figure = Figure(figsize=(6.6, 3.6), layout="constrained")
 figure.suptitle("Backprop scatters less, until chaos multiplies it")
 for panel, (name, world) in zip(figure.subplots(1, 2, sharey=True), worlds.items(), strict=True):
