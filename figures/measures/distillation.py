@@ -47,14 +47,16 @@ def by_penalty(world: TokenMDP, teachers: list[PrefixTable], weights: Weights, p
     return lambda policy: torch.stack([field(policy) for field in fields]).sum(0)
 
 
-def end_of(world: TokenMDP, field: Field, start: PrefixTable, law: Tensor | None = None) -> PrefixTable:
+def end_of(
+    world: TokenMDP, field: Field, start: PrefixTable, law: Tensor | None = None, rate: float = 1.0
+) -> PrefixTable:
     """Where a field brings a table; the scale is each prefix's chance times a law of tokens, by default the table's own."""
 
     def scale(policy: PrefixTable) -> Tensor:
         own = torch.softmax(policy.logits.detach(), -1) if law is None else law
         return prefix_chances(world, policy) * own
 
-    return ascent(world, field, start, scale)[-1]
+    return ascent(world, field, start, scale, rate)[-1]
 
 
 def mixture(teachers: list[PrefixTable], weights: Weights) -> Float[Tensor, "rows V"]:

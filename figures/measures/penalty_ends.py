@@ -19,24 +19,32 @@ def penalised_field(world: TokenMDP, reference: PrefixTable, place: str, estimat
     return mean_field(world, build_learner("reinforce", **penalty), reference=reference)
 
 
-def reward_path(world: TokenMDP, start: PrefixTable, reference: PrefixTable, beta: float) -> list[PrefixTable]:
-    """The way of k1 in the reward, in natural coordinates: each prefix by its chance, each token by its probability."""
+def reward_path(
+    world: TokenMDP, start: PrefixTable, reference: PrefixTable, beta: float, rate: float = 1.0
+) -> list[PrefixTable]:
+    """The way of k1 in the reward, in natural coordinates: each prefix by its chance, each token by its probability.
+
+    At rate 1 a step is one of soft policy iteration.
+    """
     return ascent(
         world,
         penalised_field(world, reference, "kl_reward", "k1", beta),
         start,
         lambda policy: beta * prefix_chances(world, policy) * _law(policy),
+        rate,
     )
 
 
-def loss_path(world: TokenMDP, start: PrefixTable, reference: PrefixTable, beta: float) -> list[PrefixTable]:
+def loss_path(
+    world: TokenMDP, start: PrefixTable, reference: PrefixTable, beta: float, rate: float = 0.5
+) -> list[PrefixTable]:
     """The way of k3 in the loss; the scale is minus the slope of the update in a token's own logit at its end."""
 
     def scale(policy: PrefixTable) -> Tensor:
         own, ref = _law(policy), _law(reference)
         return beta * prefix_chances(world, policy) * (ref + own * (own - ref).clamp(min=0))
 
-    return ascent(world, penalised_field(world, reference, "kl_loss", "k3", beta), start, scale)
+    return ascent(world, penalised_field(world, reference, "kl_loss", "k3", beta), start, scale, rate)
 
 
 def token_by_token(world: TokenMDP, reference: PrefixTable, beta: float) -> PrefixTable:

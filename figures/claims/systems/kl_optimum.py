@@ -60,12 +60,13 @@ def measure(setting: KlOptimumSetting, rng: torch.Generator, device: str) -> lis
         ("k1 in the reward", reward_path, optimum, REWARD_END),
         ("k3 in the loss", loss_path, rational, RATIONAL),
     ):
-        steps = path(world, start, reference, setting.beta)
+        drawn, given = setting.world == SIMPLEX, (world, start, reference, setting.beta)
+        steps = path(*given, rate=0.25) if drawn else path(*given)  # small steps where the way is drawn
         own = {**labels, "penalty": penalty}
         rows += vanishes(part, word_distance(world, law, steps[-1]), _END, labels=own)
         if law is rational:
             rows += vanishes(LOSS_END, word_distance(world, optimum, steps[-1]), _END, labels=own)
-        if setting.world == SIMPLEX:
+        if drawn:
             rows += _path_rows(steps, own)
         place, estimator = ("kl_reward", "k1") if law is optimum else ("kl_loss", "k3")
         rest = penalised_field(world, reference, place, estimator, setting.beta)(law)

@@ -71,7 +71,7 @@ def measure(setting: OnPolicyDistillationSetting, rng: torch.Generator, device: 
     if len(teachers) == 1:
         return rows
     forward = at_prefixes(world, teachers, weights, forward=True)
-    other = end_of(world, forward, student, mixture(teachers, weights))
+    other = end_of(world, forward, student, mixture(teachers, weights), rate=0.5)
     return rows + vanishes(FORWARD, word_distance(world, each, other), _END, labels=labels)
 
 

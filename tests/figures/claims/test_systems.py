@@ -113,7 +113,7 @@ def test_regressed_costates_of_another_covariance_are_seen(monkeypatch):
 def test_an_ascent_that_does_not_come_to_rest_says_so(monkeypatch):
     world = build_world("lock (2,3)")
     monkeypatch.setattr(tables, "_MOST", 3)
-    with pytest.raises(tables.InputError, match=r"^rate=0.5 has not brought the update to rest in 3 steps"):
+    with pytest.raises(tables.InputError, match=r"^rate=1.0 has not brought the update to rest in 3 steps"):
         penalty_ends.reward_path(world, PrefixTable(world, seed=1), PrefixTable(world, seed=0), 0.3)
 
 
