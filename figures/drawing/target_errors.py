@@ -26,8 +26,8 @@ def draw_target_errors(figure: Any, rows: pd.DataFrame, curves: pd.DataFrame) ->
     for axis, critic in zip(axes, _SHOWN, strict=True):
         own, exact = (x[(x["system"] == system) & (x["critic"] == critic)] for x in (rows, curves))
         error_panel(axis, own, exact, f"critic {critic}")
-    axes[0].set_ylim(bottom=0)
-    axes[0].set_ylabel(f"{system}: over E |grad V|^2")
+    axes[0].set_ylim(bottom=-0.03 * axes[0].get_ylim()[1])
+    axes[0].set_ylabel(f"over E |grad V|^2 ({system})")
     legend_above(figure, *axes)
 
 

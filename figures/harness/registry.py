@@ -53,6 +53,7 @@ CLAIMS = {
     ),
     "systems": (
         "value_gradient_learning",
+        "greedy_value_gradient",
         "update_is_a_gradient",
         "kl_optimum",
         "on_policy_distillation",
