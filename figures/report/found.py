@@ -172,9 +172,9 @@ FOUND = {
     ),
     "value_gradient_learning": Found(
         "Value-gradient learning under a fixed policy learns the value gradient, whatever lambda is.",
-        "Lambda trades the bias of a wrong critic against the variance of the target: the worse the critic, the larger the best "
-        "lambda. VGL(1) converges from any law of states. VGL(0) can diverge off-policy, and on-policy with a weight Omega, where "
-        "the closed loop is far from normal: a change of units is enough.",
+        "Lambda trades the bias of a wrong critic against the variance of the target. VGL(1) converges from any law of states. "
+        "VGL(0) can diverge off-policy, and on-policy with a weight Omega, where the closed loop is far from normal; a change "
+        "of units is enough for that.",
     ),
     "greedy_value_gradient": Found(
         "Value-gradient learning under its own greedy policy can diverge, at lambda = 0 and at lambda = 1.",
