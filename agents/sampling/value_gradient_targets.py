@@ -4,8 +4,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from agents.sampling.pathwise import StateGradient
 from envs.arguments import check_gamma, short
-from envs.world import InputError
+from envs.noise import Noise
+from envs.policy import Policy
+from envs.world import InputError, World
 
 
 def vgl_targets(
@@ -39,8 +42,7 @@ def vgl_targets(
         InputError: the shapes do not fit each other, or gamma or lam is out of its range.
     """
     check_gamma(gamma)
-    if isinstance(lam, bool) or not isinstance(lam, int | float) or not 0 <= lam <= 1:
-        raise InputError(f"lam must lie in [0, 1]; got {short(lam)}")
+    _check_lam(lam)
     batch, T, n = Dr.shape
     wanted = {"Df": (Df, (batch, T, n, n)), "terminal": (terminal, (batch, n))}
     wanted["critic_gradients"] = (critic_gradients, (batch, T + 1, n))
@@ -55,3 +57,50 @@ def vgl_targets(
             back = back + ahead[:, i, None] * Df[:, t, i]
         targets.append(Dr[:, t] + gamma * back)
     return torch.stack(targets[::-1], 1)
+
+
+def path_targets(
+    world: World,
+    policy: Policy,
+    states: Float[Tensor, "batch times n"],
+    noise: Noise,
+    state_gradient: StateGradient,
+    lam: float,
+) -> Float[Tensor, "batch times n"]:
+    """The targets of `vgl_targets` for a policy without memory, by one backward pass a step and without Jacobians.
+
+    Args:
+        world: where the paths were sampled.
+        policy: that sampled them; one that reads the current state only.
+        states: of the paths, times 0 ... T.
+        noise: that made them.
+        state_gradient: the critic G, (states (batch, n), t) -> (batch, n).
+        lam: lambda, in [0, 1].
+
+    Returns:
+        g_t for t = 0 ... T, constants; the last is zero in an endless world, whose path was cut.
+
+    Raises:
+        InputError: the policy has memory, or lam is out of its range.
+    """
+    _check_lam(lam)
+    if policy.window != 1:
+        raise InputError("policy must read the current state only (window 1): the recursion has no path through memory")
+    world, last = world.to(str(states.device), states.dtype), states[:, -1].detach().requires_grad_()
+    target = torch.zeros_like(last)
+    if world.horizon is not None:
+        (target,) = torch.autograd.grad(world.terminal_reward(last).sum(), last)
+    targets = [target.detach()]
+    for t in reversed(range(noise.xi.shape[1])):
+        bootstrapped = state_gradient(states[:, t + 1].detach(), t + 1).detach()
+        ahead, s = lam * targets[-1] + (1 - lam) * bootstrapped, states[:, t].detach().requires_grad_()
+        action = world.act(s, policy(s[:, None], t), noise.xi[:, t])
+        carried = (world.transition(s, action, noise.w[:, t]) * ahead).sum(-1)
+        (slope,) = torch.autograd.grad((world.reward(s, action) + world.gamma * carried).sum(), s)
+        targets.append(slope)
+    return torch.stack(targets[::-1], 1)
+
+
+def _check_lam(lam: float) -> None:
+    if isinstance(lam, bool) or not isinstance(lam, int | float) or not 0 <= lam <= 1:
+        raise InputError(f"lam must lie in [0, 1]; got {short(lam)}")

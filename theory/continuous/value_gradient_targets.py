@@ -150,7 +150,7 @@ def update_abscissa(
 
     In row-major order of X the update is `kron(Omega, Sigma) (I - lam L)^{-1} (L - I)`, `L = gamma kron(Phi', Phi')`, of
     `X + 2 P`. It is < 0 at lam = 1 for all positive definite Omega and Sigma, and for every lam where Omega = I and Sigma is
-    the stationary second moment (`stationary_moment`).
+    the stationary second moment (`stationary_moment`). Omega and Sigma may be exchanged: transposing X does it.
 
     Args:
         world: one endless linear-quadratic system.

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from agents.sampling.rollout import rollout
-from agents.sampling.value_gradient_targets import vgl_targets
+from agents.sampling.value_gradient_targets import path_targets, vgl_targets
 from envs.linear_quadratic import random_system
 from envs.lq_variants import ChaoticMap
 from envs.noise import draw_noise
@@ -61,6 +61,9 @@ def test_targets_are_derivatives_of_the_td_lambda_return(world, lam, rng):
         total = trajectory.rewards[:, t] + world.gamma * ahead
         (slope,) = torch.autograd.grad(total.sum(), trajectory.state_probe, retain_graph=True)
         torch.testing.assert_close(found[:, t], slope[:, t], rtol=1e-10, atol=1e-12)
+    critic = lambda s, t: torch.autograd.grad(value(x := s.clone().requires_grad_(), t).sum(), x)[0]  # noqa: E731
+    one_pass = path_targets(world, policy, states, noise, critic, lam)
+    torch.testing.assert_close(one_pass, found, rtol=1e-10, atol=1e-12)
     partial = path_derivatives(world, lambda s, t: policy.command(s.detach(), t), states, noise.xi, noise.w)
     assert not torch.allclose(vgl_targets(*partial, G, world.gamma, lam)[:, 0], found[:, 0], rtol=1e-3), "the control"
 
@@ -90,3 +93,23 @@ def test_what_does_not_fit_is_refused(change, says, unchecked):
     with pytest.raises(InputError) as error:
         vgl_targets(**{**given, **change})
     assert str(error.value).startswith(says)
+
+
+def test_targets_of_a_policy_with_memory_are_refused(rng):
+    world = random_system(2, 1, seed=1, horizon=4)
+    policy, noise, trajectory = paths(world, rng)
+    policy.window = 2
+    with pytest.raises(InputError, match=r"^policy must read the current state only"):
+        path_targets(world, policy, trajectory.states, noise, lambda s, t: s, 0.5)
+
+
+def test_an_endless_path_ends_without_a_reward(rng):
+    world = random_system(2, 1, seed=1)
+    policy, noise = Policy(1), draw_noise(world, 3, 4, rng)
+    states = rollout(world, policy, noise).states.detach()
+    found = path_targets(world, policy, states, noise, lambda s, t: 2 * s, 0.3)
+    exact = vgl_targets(
+        *path_derivatives(world, policy.command, states, noise.xi, noise.w), 2 * states, world.gamma, 0.3
+    )
+    torch.testing.assert_close(found, exact)
+    assert not found[:, -1].any()

@@ -182,6 +182,7 @@ def test_the_abscissa_is_that_of_the_mean_update():
         Omega, Sigma = (x @ x.mT for x in roots)
         exact = float(torch.linalg.eigvals(update_jacobian(world, K, lam, Omega, Sigma)).real.max())
         assert update_abscissa(world, K, lam, Omega, Sigma) == pytest.approx(exact, rel=1e-8, abs=1e-10)
+        assert update_abscissa(world, K, lam, Sigma, Omega) == pytest.approx(exact, rel=1e-8, abs=1e-10)
 
 
 def random_loops(count):
