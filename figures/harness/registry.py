@@ -52,6 +52,8 @@ CLAIMS = {
         "what_moves_the_peak",
     ),
     "systems": (
+        "value_gradient_learning",
+        "greedy_value_gradient",
         "update_is_a_gradient",
         "kl_optimum",
         "on_policy_distillation",

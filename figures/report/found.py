@@ -170,6 +170,17 @@ FOUND = {
         "A worse corpus moves the peak of RL's gain later, and a larger budget moves it earlier.",
         "Larger groups, with as many rows in an update, move it little.",
     ),
+    "value_gradient_learning": Found(
+        "Value-gradient learning under a fixed policy learns the value gradient, whatever lambda is.",
+        "Lambda trades the bias of a wrong critic against the variance of the target. VGL(1) converges from any law of states. "
+        "VGL(0) can diverge off-policy, and on-policy with a weight Omega, where the closed loop is far from normal; a change "
+        "of units is enough for that.",
+    ),
+    "greedy_value_gradient": Found(
+        "Value-gradient learning under its own greedy policy can diverge, at lambda = 0 and at lambda = 1.",
+        "One problem makes VGL(0) diverge and VGL(1) converge, another the reverse. With the greedy weight Omega* VGL(1) is "
+        "backpropagation through the return: its mean update is the gradient of the return, and it diverges in no problem.",
+    ),
     "update_is_a_gradient": Found(
         "Losses at visited prefixes and the factor 1/|o| are gradients of nothing.",
         "REINFORCE, RLOO, GRPO with std for rewards of 0 and 1 and k1 in the reward climb an objective: the Jacobian of their "
