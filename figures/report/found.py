@@ -187,4 +187,9 @@ FOUND = {
         "It ends at the product of the teachers normalised token by token. The minimiser is their product over whole "
         "completions; k1 of the teachers in the reward ends there. With one teacher both are the teacher.",
     ),
+    "surrogate_hessian": Found(
+        "Differentiating the actor's surrogate twice does not give the Hessian; differentiating DiCE twice does.",
+        "The surrogate holds values constant, so what is left of its Hessian is the curvature of the log-probabilities. It "
+        "moves with the baseline, and for a table with the value baseline it is exactly 0.",
+    ),
 }
