@@ -52,6 +52,7 @@ CLAIMS = {
         "what_moves_the_peak",
     ),
     "systems": (
+        "value_gradient_learning",
         "update_is_a_gradient",
         "kl_optimum",
         "on_policy_distillation",

@@ -75,7 +75,7 @@ def path_costates(
 ) -> Float[Tensor, "batch times n"]:
     """Costates of given paths by the recursion, with total derivatives taken one step at a time.
 
-    `Df = f_s + f_a mu_s`, `Dr = r_s + mu_s' r_a` of any differentiable world. The terminal costate of an endless world,
+    The derivatives are those of `path_derivatives`, of any differentiable world. The terminal costate of an endless world,
     whose path was cut, is zero.
 
     Args:
@@ -88,6 +88,28 @@ def path_costates(
     Returns:
         lambda_t of every path for t = 0 ... T.
     """
+    return costate_recursion(*path_derivatives(world, command, states, xi, w), world.gamma)
+
+
+def path_derivatives(
+    world: World,
+    command: Command,
+    states: Float[Tensor, "batch times n"],
+    xi: Float[Tensor, "batch T m"],
+    w: Float[Tensor, "batch T n"],
+) -> tuple[Float[Tensor, "batch T n"], Float[Tensor, "batch T n n"], Float[Tensor, "batch n"]]:
+    """Total derivatives along given paths, step by step: `Dr = r_s + mu_s' r_a`, `Df = f_s + f_a mu_s`, and `d r_T/d s_T`.
+
+    Args:
+        world: where the paths were sampled.
+        command: a policy without memory, (one state (n,), t) -> (m,); a constant one leaves the partial derivatives.
+        states: of the paths, times 0 ... T.
+        xi: their action noise.
+        w: their process noise.
+
+    Returns:
+        Dr, Df (rows are components of the next state), and the derivative of the last reward: zero in an endless world.
+    """
     world, slopes, jacobians = world.to(str(states.device), states.dtype), [], []
     for t in range(xi.shape[1]):
         Dr, Df = _step_derivatives(world, command, t)(states[:, t], xi[:, t], w[:, t])
@@ -95,7 +117,7 @@ def path_costates(
         jacobians.append(Df)
     last = states[:, -1]
     terminal = vmap(grad(world.terminal_reward))(last) if world.horizon else torch.zeros_like(last)
-    return costate_recursion(torch.stack(slopes, 1), torch.stack(jacobians, 1), terminal, world.gamma)
+    return torch.stack(slopes, 1), torch.stack(jacobians, 1), terminal
 
 
 def _step_derivatives(world: World, command: Command, t: int) -> Callable[..., tuple[Tensor, Tensor]]:
