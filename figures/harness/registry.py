@@ -53,6 +53,7 @@ CLAIMS = {
     ),
     "systems": (
         "value_gradient_learning",
+        "gae_meets_vgl",
         "update_is_a_gradient",
         "kl_optimum",
         "on_policy_distillation",

@@ -192,4 +192,9 @@ FOUND = {
         "The surrogate holds values constant, so what is left of its Hessian is the curvature of the log-probabilities. It "
         "moves with the baseline, and for a table with the value baseline it is exactly 0.",
     ),
+    "gae_meets_vgl": Found(
+        "GAE and value-gradient learning follow the same gradient, whatever the critic, and a wrong one biases them alike.",
+        "At lambda = 1 the critic does not bias them. In token worlds the bias is a polynomial in lambda, and an error that "
+        "depends on time alone, even a constant, biases GAE where an end token exists.",
+    ),
 }
