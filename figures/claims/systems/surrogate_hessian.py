@@ -45,7 +45,7 @@ class SurrogateHessianSetting:
 def settings(preset: Preset) -> list[SurrogateHessianSetting]:
     """Worlds of one step, of one length and of many, by policies and seeds."""
     worlds = ["one choice of 3", PICTURED, "lock (2,3)", "stop (2,3)", "stop (2,4)", "stop (3,3)"]
-    count, seeds = {"tiny": (2, 1), "quick": (5, 2), "full": (6, 8)}[preset]
+    count, seeds = {"tiny": (2, 1), "quick": (4, 2), "full": (6, 8)}[preset]
     return [
         SurrogateHessianSetting(world, policy, seed)
         for world in worlds[:count]
