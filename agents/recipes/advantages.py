@@ -232,8 +232,9 @@ def gae(values: Float[Tensor, "rows T"], lam: float) -> Advantage:
 
     t counts the policy's own steps: where the environment speaks in between, r_t holds what is paid until the policy speaks
     again, and lam enters once. The value after the last step of a row is 0: the horizon belongs to the problem. Mean: grad J
-    for lam = 1 with any values that do not depend on the step's token, and for every lam with the exact V; else the critic's
-    error biases the update, the more the smaller lam is.
+    for lam = 1 with any values that do not depend on the step's token, and for every lam with the exact V. Else the critic's
+    error biases the update by a polynomial in lam (theory page section 6). A constant error biases it too where an end token
+    may be said: it pays for longer or shorter rows.
 
     Args:
         values: `gamma^k V_k` before each step; rewards and values carry their discount, so gamma does not enter.

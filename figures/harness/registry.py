@@ -54,9 +54,11 @@ CLAIMS = {
     "systems": (
         "value_gradient_learning",
         "greedy_value_gradient",
+        "gae_meets_vgl",
         "update_is_a_gradient",
         "kl_optimum",
         "on_policy_distillation",
+        "surrogate_hessian",
     ),
 }
 TITLES = {

@@ -198,4 +198,14 @@ FOUND = {
         "It ends at the product of the teachers normalised token by token. The minimiser is their product over whole "
         "completions; k1 of the teachers in the reward ends there. With one teacher both are the teacher.",
     ),
+    "surrogate_hessian": Found(
+        "Differentiating the actor's surrogate twice does not give the Hessian; differentiating DiCE twice does.",
+        "The surrogate holds values constant, so what is left of its Hessian is the curvature of the log-probabilities. It "
+        "moves with the baseline, and for a table with the value baseline it is exactly 0.",
+    ),
+    "gae_meets_vgl": Found(
+        "GAE and value-gradient learning follow the same gradient, whatever the critic, and a wrong one biases them alike.",
+        "At lambda = 1 the critic does not bias them. In token worlds the bias is a polynomial in lambda, and an error that "
+        "depends on time alone, even a constant, biases GAE where an end token exists.",
+    ),
 }
