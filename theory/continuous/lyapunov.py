@@ -174,14 +174,22 @@ class _Stage(NamedTuple):
 
 def _stage(world: LinearQuadratic, K: Tensor, k: Tensor | None) -> _Stage:
     slope = world.q - K.mT @ world.q_a if world.has_linear else torch.zeros_like(world.q)
-    Phi, M = world.A - world.B @ K, _stage_cost(world, K)
+    Phi, M = world.A - world.B @ K, stage_cost(world, K)
     if k is None:
         return _Stage(Phi, M, slope, 0.0, None)
     return _Stage(Phi, M, slope + (K.mT @ world.R - world.N) @ k, (k @ world.R - 2 * world.q_a) @ k, -world.B @ k)
 
 
-def _stage_cost(world: LinearQuadratic, K: Tensor) -> Tensor:
-    """`M = Q - N K - K'N' + K'RK`."""
+def stage_cost(world: LinearQuadratic, K: Float[Tensor, "m n"]) -> Float[Tensor, "n n"]:
+    """`M = Q - N K - K'N' + K'RK`: what a step of the closed loop costs, `s'M s` without noise and linear costs.
+
+    Args:
+        world: one linear-quadratic system, as torch tensors in float64.
+        K: the gain of the step.
+
+    Returns:
+        M, symmetric.
+    """
     M: Tensor = world.Q + K.mT @ world.R @ K
     return M - world.N @ K - K.mT @ world.N.mT if world.has_cross else M
 
@@ -218,7 +226,7 @@ def endless_cost(world: LinearQuadratic, K: Float[Tensor, "m n"]) -> Float[Tenso
     check_stable(world, K)
     if world.gamma == 1 and bool(world.S_x.any() or world.S_w.any()):
         raise InputError("gamma must be < 1 for horizon=None with noise: the value is minus infinity otherwise")
-    F, M = world.gamma**0.5 * (world.A - world.B @ K), _stage_cost(world, K)
+    F, M = world.gamma**0.5 * (world.A - world.B @ K), stage_cost(world, K)
     P = _scaled_sum(world, F, M) if isinstance(world, StateScaledNoise) else discounted_sum(F, M)
     return (P + P.mT) / 2
 
