@@ -187,4 +187,11 @@ FOUND = {
         "It ends at the product of the teachers normalised token by token. The minimiser is their product over whole "
         "completions; k1 of the teachers in the reward ends there. With one teacher both are the teacher.",
     ),
+    "stochastic_value_gradients": Found(
+        "SVG(0), SVG(1) and SVG(inf) have one mean, and every sampled step adds variance.",
+        "Their covariances have closed forms. With a wrong model none of them is the value gradient: to first order the error "
+        "on imagined paths is twice the symmetric part of the error on real paths, and the latter has a curl besides, so "
+        "it is the gradient of nothing. Price's theorem for the variance of the noise needs Gaussian noise or a quadratic "
+        "function; Bonnet's for the mean holds under every noise.",
+    ),
 }
