@@ -71,6 +71,35 @@ class Target:
 
 
 @dataclass(frozen=True)
+class Pathwise:
+    """How a learner differentiates sampled paths, in place of log-probabilities: SVG(steps).
+
+    Attributes:
+        steps: sampled steps before the exact critic; from the length of the paths on there is no critic.
+        model_error: relative error of the model's A and B; with 0 the model is the world.
+        model_seed: of the direction of that error.
+        imagined: whether the paths are drawn in the model; else they are real, and the model is differentiated along them.
+
+    Raises:
+        InputError: steps or the error is negative.
+    """
+
+    steps: int = 1
+    model_error: float = 0.0
+    model_seed: int = 0
+    imagined: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        if self.steps < 0:
+            raise InputError(
+                f"horizon must be a whole number >= 0, sampled steps before the critic; got {self.steps!r}"
+            )
+        if not 0 <= self.model_error < math.inf:
+            raise InputError(f"model_error must be a finite number >= 0, a share of A and B; got {self.model_error!r}")
+
+
+@dataclass(frozen=True)
 class Learner:
     """One recipe.
 
@@ -101,6 +130,7 @@ class Learner:
             left out as if they had never been drawn, and the normaliser counts the groups that are left. Where it keeps groups
             apart and N groups are drawn independently, the mean is `(1 - (1 - s)^N) E[u | kept]`, u the update of a group
             alone, s the probability that a group is kept.
+        pathwise: how sampled paths are differentiated; None for a recipe of log-probabilities.
 
     An advantage or selection that needs more than rewards asks for it by keyword-only parameters, `(..., *, accuracy)`: extras
     of the batch, one number a row.
@@ -123,6 +153,7 @@ class Learner:
     least: int = 1
     best_of: int = 1
     select: Selection | None = None
+    pathwise: Pathwise | None = None
 
     @property
     def signals(self) -> tuple[str, ...]:
@@ -166,8 +197,13 @@ class Learner:
             The advantage of every step.
 
         Raises:
-            InputError: the batch lacks a field or extra that the recipe needs, or the advantages are not finite.
+            InputError: the batch lacks a field or extra that the recipe needs, the advantages are not finite, or the recipe
+                differentiates paths.
         """
+        if self.pathwise is not None:
+            raise InputError(
+                f"learner {self.name!r} has no weights of log-probabilities: it differentiates sampled paths"
+            )
         rewards = self.penalised_rewards(batch, old)
         if self.compare_dropped or not self.drop_truncated or batch.ended is None:
             return self._compared(batch, rewards, slice(None))

@@ -23,6 +23,7 @@ from agents.recipes.advantages import (
 )
 from agents.recipes.best_of import best_of, best_of_standardised
 from agents.recipes.learner import Learner as Learner
+from agents.recipes.learner import Pathwise
 from agents.recipes.learner import Penalty as Penalty
 from agents.recipes.selections import SELECTIONS
 from agents.recipes.surrogates import (
@@ -296,6 +297,30 @@ def pass_k_training(k: int = 2, length: str = "row sum", clip: float = 0.2) -> L
         raise InputError(f"length must be one of {', '.join(NORMALISERS)}; got {length!r}")
     advantage = best_of_standardised(k)
     return Learner("pass_k_training", advantage, clipped(clip, clip), NORMALISERS[length], least=max(2, k), best_of=k)
+
+
+@recipe
+def svg(horizon: int = 1, model_error: float = 0.0, model_seed: int = 0, imagined: bool = False) -> Learner:
+    """SVG (Heess et al. 2015), in linear-quadratic worlds: sampled paths are differentiated, and an exact critic ends them.
+
+    Mean: grad J with the true model, for every horizon; 0 is the slope of Q at the sampled action, 1 one step and then that of
+    V, from the world's horizon on it is the pathwise gradient without a critic. A wrong model biases it, and `imagined` paths
+    twice as much as real ones in the symmetric part. Departs from its paper: the critic is exact and not learned, the model
+    is not learned, and there is no replay of old paths.
+
+    Args:
+        horizon: sampled steps before the critic.
+        model_error: relative error of the model's matrices A and B.
+        model_seed: of the direction of that error.
+        imagined: whether the paths are drawn in the model.
+
+    Returns:
+        The learner.
+
+    Raises:
+        InputError: horizon or model_error is negative.
+    """
+    return Learner("svg", full_return, pathwise=Pathwise(horizon, model_error, model_seed, imagined))
 
 
 @recipe

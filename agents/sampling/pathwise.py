@@ -106,13 +106,30 @@ def critic_gradient(world: World, policy: Policy, trajectory: Trajectory, state_
     Returns:
         Parameter name -> (batch, *shape of the parameter).
     """
+    states = trajectory.states.detach()
+    ahead = torch.stack([state_gradient(states[:, t + 1], t + 1) for t in range(trajectory.actions.shape[1])], 1)
+    return contract_commands(policy, states, critic_costates(world, trajectory, ahead))
+
+
+def critic_costates(
+    world: World, trajectory: Trajectory, ahead: Float[Tensor, "batch T n"]
+) -> Float[Tensor, "batch T m"]:
+    """`gamma^t (r_a + gamma f_a' ahead_t)` along each path: `command_costates` with a critic in the place of `lambda_{t+1}`.
+
+    Args:
+        world: whose rewards and steps are differentiated, at the states and actions of the paths.
+        trajectory: the paths.
+        ahead: what stands for `lambda_{t+1}`, at t = 0 ... T-1.
+
+    Returns:
+        One vector for each command, discounted to time 0.
+    """
     states, actions = trajectory.states.detach(), trajectory.actions.detach().requires_grad_()
     world = world.to(str(states.device), states.dtype)
     T = actions.shape[1]
     own = world.reward(states[:, :-1], actions)
     # The process noise of the sampled step is left out: f_a does not depend on it, because it is additive.
     following = world.transition(states[:, :-1], actions, torch.zeros_like(states[:, 1:]))
-    ahead = torch.stack([state_gradient(states[:, t + 1], t + 1) for t in range(T)], 1).detach()
-    (slope,) = torch.autograd.grad((own + world.gamma * (following * ahead).sum(-1)).sum(), actions)
+    (slope,) = torch.autograd.grad((own + world.gamma * (following * ahead.detach()).sum(-1)).sum(), actions)
     discount = world.gamma ** torch.arange(T, dtype=states.dtype, device=states.device)
-    return contract_commands(policy, states, discount[:, None] * slope)
+    return discount[:, None] * slope

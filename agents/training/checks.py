@@ -33,6 +33,8 @@ def check_rows_of(task: Task, learner: Learner, setting: TrainingSettings, copie
             raise InputError(f"signals of the world lack {name!r}, which learner {learner.name!r} asks for")
     if setting.sampler and not task.any_precision:
         raise InputError("sampler must be left out in a linear-quadratic world: its rows are drawn in double precision")
+    if learner.pathwise is not None:
+        return
     groups = 1 if learner.exact else setting.prompts // setting.minibatches
     none = torch.zeros(groups * setting.group, 1, dtype=torch.float64)
     index = torch.arange(groups).repeat_interleave(setting.group)

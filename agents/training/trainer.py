@@ -9,19 +9,20 @@ import copy
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from agents.recipes.learner import Learner, Target
+from agents.recipes.learner import Learner, Pathwise, Target
 from agents.training.checks import check_answers, check_rows_of
 from agents.training.copies import Copies
 from agents.training.diagnostics import SAMPLED, StepDiagnostics
 from agents.training.noise import noise_of
+from agents.training.pathwise_step import SlopeOracle, check_pathwise, pathwise_rows
 from agents.training.settings import Oracle, Record, SamplerMismatch, TrainingSettings
-from agents.training.tasks import Rollouts, Task
+from agents.training.tasks import CommandTask, Rollouts, Task
 
 _SAME = {torch.float64: 1e-9, torch.float32: 1e-4}  # how far a ratio may be from 1 before the first step
 Answers = tuple[Tensor, Tensor, list[Tensor]]  # J, entropy, gradients of every copy
@@ -59,6 +60,7 @@ class Trainer:
     ):
         check_answers(learner, policies, seeds, oracle, critics)
         check_rows_of(task, learner, setting, len(policies))
+        check_pathwise(task, learner, setting, oracle)
         self.task, self.learner, self.setting, self.oracle, self.taken = task, learner, setting, oracle, 0
         self.actor, self.warned = Copies.of(policies), False
         self.reference = self.actor.frozen() if learner.needs_reference else None
@@ -100,6 +102,8 @@ class Trainer:
         """
         if self.learner.exact:
             return self._exact_step()
+        if self.learner.pathwise is not None:
+            return self._pathwise_step(self.learner.pathwise)
         answers, aim = (self._answers(), self._target_gradient()) if self._is_recorded() else (None, None)
         rows = self._draw()
         fields: Fields = {"reference": self._reference(rows), "values": self._values(rows)}
@@ -174,6 +178,21 @@ class Trainer:
         record = self._record(
             answers, [torch.ones_like(answers[0]), self._nothing()], dict.fromkeys(SAMPLED, self._nothing())
         )
+        self.taken += 1
+        return record
+
+    def _pathwise_step(self, pathwise: Pathwise) -> Record:
+        """Ascent on the gradient of sampled paths; ratios and clips have no meaning here."""
+        answers = self._answers() if self._is_recorded() else None
+        task, oracle = (
+            cast(CommandTask, self.task),
+            cast(SlopeOracle | None, self.oracle),
+        )  # checked when the trainer was made
+        rows = pathwise_rows(task, pathwise, self.actor, self.setting, self.noise, oracle)
+        losses = [-g for g in rows.gradients]
+        self._move(losses)
+        sampled = dict.fromkeys(SAMPLED, self._nothing()) | {"loss": -rows.returns, "sampled": rows.returns}
+        record = self._record(answers, [self._cosine(losses, answers and answers[2]), self._nothing()], sampled)
         self.taken += 1
         return record
 

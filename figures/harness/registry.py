@@ -59,6 +59,7 @@ CLAIMS = {
         "kl_optimum",
         "on_policy_distillation",
         "surrogate_hessian",
+        "stochastic_value_gradients",
     ),
 }
 TITLES = {

@@ -1,5 +1,6 @@
 """Exact answers for a policy in training: return, entropy, gradient, and the values of a perfect critic."""
 
+from collections.abc import Callable
 from functools import cached_property, partial
 
 import torch
@@ -17,6 +18,7 @@ from envs.token_mdp import TokenMDP
 from envs.world import InputError, World
 from theory.continuous.lq_gradients import expected_return, offset_gradient, policy_gradient
 from theory.continuous.lyapunov import linear_value
+from theory.continuous.model_gradients import action_value_gradient
 from theory.continuous.riccati import riccati
 from theory.groups.kl import sequence_kl
 from theory.groups.targets import max_at_k
@@ -115,6 +117,19 @@ class CommandOracle:
         """J and its gradient in K (and k)."""
         J, _, gradients = self.answers(actor)
         return J, gradients
+
+    def critic(self, actor: Copies, index: int, steps: int) -> Callable[..., Tensor]:
+        """The exact critic that ends SVG(steps): `grad_a Q(s, a)` for 0 steps, else `grad V(s)`."""
+        K, k = _exact_policy(actor, index)
+        value = linear_value(self.world, K, k)
+
+        def of_action(states: Tensor, actions: Tensor, t: int) -> Tensor:
+            return action_value_gradient(self.world, K, states.cpu(), actions.cpu(), t, k).to(states)
+
+        def of_state(states: Tensor, t: int) -> Tensor:
+            return value.gradient(states.cpu(), t).to(states)
+
+        return of_state if steps else of_action
 
     def target_gradient(self, actor: Copies, target: Target, reference: Copies | None) -> list[Tensor] | None:
         """None: other targets than the return have no closed form here."""

@@ -208,4 +208,11 @@ FOUND = {
         "At lambda = 1 the critic does not bias them. In token worlds the bias is a polynomial in lambda, and an error that "
         "depends on time alone, even a constant, biases GAE where an end token exists.",
     ),
+    "stochastic_value_gradients": Found(
+        "SVG(0), SVG(1) and SVG(inf) have one mean, and every sampled step adds variance.",
+        "Their covariances have closed forms. With a wrong model none of them is the value gradient: to first order the error "
+        "on imagined paths is twice the symmetric part of the error on real paths, and the latter has a curl besides, so "
+        "it is the gradient of nothing. Price's theorem for the variance of the noise needs Gaussian noise or a quadratic "
+        "function; Bonnet's for the mean holds under every noise.",
+    ),
 }

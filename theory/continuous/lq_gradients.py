@@ -168,20 +168,31 @@ def costate_covariance(
     P = linear_value(world, K).P
     if world.horizon is None:
         Phi = world.A - world.B @ K
-        action, process = _noise_sources(world, K, P)
+        action, process = noise_sources(world, K, P)
         return 4 * discounted_sum(world.gamma * Phi, action), 4 * discounted_sum(world.gamma * Phi, process)
     if not 0 <= t <= world.horizon:
         raise InputError(f"t must lie in 0..{world.horizon}; got {t}")
     action = process = torch.zeros_like(world.A)
     for j in reversed(range(t, world.horizon)):
         Phi = world.gamma * (world.A - world.B @ gain_at(K, j))
-        new_action, new_process = _noise_sources(world, gain_at(K, j), P[j + 1])
+        new_action, new_process = noise_sources(world, gain_at(K, j), P[j + 1])
         action, process = new_action + Phi.mT @ action @ Phi, new_process + Phi.mT @ process @ Phi
     return 4 * action, 4 * process
 
 
-def _noise_sources(world: LinearQuadratic, K: Tensor, P: Tensor) -> tuple[Tensor, Tensor]:
-    """`L S_x L'` and `gamma^2 Phi'P S_w P Phi` of one step."""
+def noise_sources(
+    world: LinearQuadratic, K: Float[Tensor, "m n"], P: Float[Tensor, "n n"]
+) -> tuple[Float[Tensor, "n n"], Float[Tensor, "n n"]]:
+    """`L S_x L'` and `gamma^2 Phi'P S_w P Phi` of one step: a quarter of what its noise adds to the costate's covariance.
+
+    Args:
+        world: one linear-quadratic system, as torch tensors in float64.
+        K: the gain of the step.
+        P: quadratic part of the value after it.
+
+    Returns:
+        The part from action noise and the part from process noise.
+    """
     back = world.gamma * (world.A - world.B @ K).mT @ P
     L = back @ world.B - K.mT @ world.R
     L = L + world.N if world.has_cross else L
