@@ -128,9 +128,9 @@ def truncated_importance(high: float = 0.28) -> Surrogate:
 
 
 def off_policy_mask(delta: float) -> Callable[[Terms, Terms, Terms, Mask], Mask]:
-    """DeepSeek-V3.2's off-policy mask: `A < 0` and `mean_t log(pi_old / pi) > delta` over the row means that a step is left out.
+    """DeepSeek-V3.2's off-policy mask: a step with `A < 0` is left out if its row has `mean_t log(pi_old / pi) > delta`.
 
-    Rows that the policy no longer says are not pushed down any further. At pi = pi_old every step is kept.
+    Rows that the policy hardly says any more are not pushed down further. At pi = pi_old every step is kept.
 
     Args:
         delta: the limit, in nats per token; infinity keeps everything.

@@ -55,6 +55,7 @@ CLAIMS = {
         "update_is_a_gradient",
         "kl_optimum",
         "on_policy_distillation",
+        "off_policy_masks",
     ),
 }
 TITLES = {
