@@ -79,23 +79,19 @@ class Nucleus(nn.Module):
         return truncated(logits, nucleus(logits, self.top_p)), cache
 
     def forward(
-        self,
-        embeddings: Float[Tensor, "B T D"],
-        probes: Mapping[str, Tensor] | None = None,
-        kept: Bool[Tensor, "B T V"] | None = None,
+        self, embeddings: Float[Tensor, "B T D"], probes: Mapping[str, Tensor] | None = None
     ) -> Float[Tensor, "B T V"]:
-        """Logits at every position of whole contexts, minus infinity for the tokens that are not kept.
+        """Logits at every position of whole contexts, minus infinity outside the nuclei.
 
         Args:
             embeddings: of all positions.
             probes: by site a tensor that is added there.
-            kept: the tokens that are kept, for instance those of the policy that drew the rows; None for pi's nucleus.
 
         Returns:
             Logits of the token after each position.
         """
         logits = self.policy(embeddings, probes)
-        return truncated(logits, nucleus(logits, self.top_p) if kept is None else kept)
+        return truncated(logits, nucleus(logits, self.top_p))
 
 
 def nucleus(logits: Float[Tensor, "*batch V"], top_p: float) -> Bool[Tensor, "*batch V"]:

@@ -148,7 +148,7 @@ class Learner:
         """Check the limit of the mask, and that a penalty in the reward is one of the policy that drew the rows."""
         off_policy_mask(self.off_policy_delta)
         if self.kl_reward is not None and self.kl_reward.importance:
-            raise InputError("kl_reward must have importance=False: rows draw it themselves; rho belongs to kl_loss")
+            raise InputError("kl_reward must be without importance (rho): a penalty with it belongs in the loss")
 
     @property
     def signals(self) -> tuple[str, ...]:

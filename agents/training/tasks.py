@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import one_hot
 
+from agents.policies.nucleus import Nucleus, truncated
 from agents.recipes.batch import Batch
 from agents.recipes.learner import Learner
 from agents.sampling.completions import (
@@ -258,9 +259,17 @@ class TokenTask:
         span, ended = completed(world, tokens)
         slots = torch.arange(prompts, device=like.device).repeat_interleave(group)
         observations = one_hot(contexts[..., :-1], world.V).double()
-        return Rollouts(
-            (contexts,), observations, rewards, span & own, old.double(), slots, ended, prompt, span, extras
-        )
+        seen = (contexts, *self._kept(actor, contexts))
+        return Rollouts(seen, observations, rewards, span & own, old.double(), slots, ended, prompt, span, extras)
+
+    def _kept(self, actor: Copies, contexts: Tensor) -> tuple[Tensor, ...]:
+        """Under top-p the sets of tokens that the rows were drawn from, (S, rows, T, V): all later passes keep them."""
+        if not isinstance(actor.network, Nucleus):
+            return ()
+        with torch.no_grad():
+            kept = actor.logits(contexts[..., :-1], self.steps) > -torch.inf
+        # a token at the edge of its set may have been drawn from logits that are rounded otherwise
+        return (kept.scatter(-1, contexts[..., -self.steps :, None], True),)
 
     def _sample(
         self, actor: Copies, world: TokenMDP, index: Tensor, group: int, uniforms: Tensor, of_states: Tensor | None
@@ -288,8 +297,10 @@ class TokenTask:
         Returns:
             Log-probabilities and entropies, in nats.
         """
-        (contexts,) = seen
-        return context_log_probs(network, contexts, self.steps)
+        contexts, *kept = seen
+        if not kept:
+            return context_log_probs(network, contexts, self.steps)
+        return token_log_probs(_logits_in_sets(network, contexts[:, :-1], kept[0]), contexts)
 
     def log_probs_of_all(self, actor: Copies, group: int, *seen: Tensor) -> tuple[Tensor, Tensor]:
         """One pass over the whole contexts of all copies; the rows of a group have one prompt.
@@ -305,10 +316,17 @@ class TokenTask:
         Raises:
             InputError: a number of a copy is NaN.
         """
-        (contexts,) = seen
-        log_probs, entropy = token_log_probs(actor.logits(contexts[..., :-1], self.steps, group), contexts)
+        contexts, *kept = seen
+        before = contexts[..., :-1]
+        logits = actor.run(_logits_in_sets, before, *kept) if kept else actor.logits(before, self.steps, group)
+        log_probs, entropy = token_log_probs(logits, contexts)
         actor.refuse_nan(log_probs, entropy)
         return log_probs, entropy
+
+
+def _logits_in_sets(network: Any, tokens: Int[Tensor, "rows places"], kept: Tensor) -> Float[Tensor, "rows T V"]:
+    """Logits of the policy under top-p within the sets that rows were drawn from, in the place of its own nuclei."""
+    return truncated(network.policy(network.embed(tokens), {})[:, -kept.shape[-2] :], kept)
 
 
 def _sample_copy(

@@ -37,6 +37,7 @@ _SIZES = {
     "width": (int, 32, "of the transformer"),
     "layers": (int, 2, "of the transformer"),
     "heads": (int, 2, "of its attention"),
+    "top-p": (float, 1.0, "mass of the likeliest tokens that rows are drawn from and trained within"),
 }
 
 
@@ -55,7 +56,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     for option, text in (("--set", "keyword of the world's builder"), ("--option", "option of the learner")):
         add(option, action="append", default=[], metavar="KEY=VALUE", help=text)
     add("--kl-reward", metavar="K:BETA", help="KL penalty in the reward, k1:0.1 for instance")
-    add("--kl-loss", metavar="K:BETA", help="KL penalty in the loss, k3:0.1 for instance")
+    add(
+        "--kl-loss", metavar="K:BETA", help="KL penalty in the loss, k3:0.1 for instance; rho-k3:0.1 is DeepSeek-V3.2's"
+    )
     add("--entropy", type=float, default=0.0, metavar="C", help="entropy bonus (default: 0)")
     for name, (kind, default, text) in (_NUMBERS | _SIZES).items():
         reader = partial(whole_number, 1) if kind is int else float
@@ -112,7 +115,7 @@ def _show(bar: Any, record: Record, before: int) -> None:
 def _run_of(options: argparse.Namespace, device: str) -> Run:
     """The run that the options describe."""
     numbers = {name.replace("-", "_"): getattr(options, name.replace("-", "_")) for name in _NUMBERS}
-    sizes = {name: getattr(options, name) for name in _SIZES}
+    sizes = {name.replace("-", "_"): getattr(options, name.replace("-", "_")) for name in _SIZES}
     built = pairs("--set", options.set)
     own = names_own_world(options.world)
     return Run(

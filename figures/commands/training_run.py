@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 
 from agents.policies.linear import LinearPolicy
+from agents.policies.nucleus import Nucleus, checked_top_p
 from agents.policies.transformer import Transformer
 from agents.recipes.learners import Learner, Penalty, build_learner
 from agents.training.settings import Record, TrainingSettings
@@ -25,6 +26,8 @@ from figures.commands.run_checkpoint import PER_SEED, resume, save_checkpoint
 from figures.harness.code import digest
 from figures.harness.records import canonical, write_atomically
 from figures.measures.oracles import task_and_oracle
+
+RHO = "rho-"  # before an estimator's name: the penalty is multiplied by pi / pi_old
 
 
 class DivergedError(Exception):
@@ -51,6 +54,7 @@ class Run:
     width: int = 32
     layers: int = 2
     heads: int = 2
+    top_p: float = 1.0
     dtype: str = "float64"
     device: str = "cpu"
     setting: TrainingSettings = field(default_factory=TrainingSettings)
@@ -59,7 +63,8 @@ class Run:
     @property
     def name(self) -> str:
         """The folder's name: readable, and the hash of all settings."""
-        settings = {name: x for name, x in dataclasses.asdict(self).items() if name != "world_mark" or x}
+        unset = {"world_mark": "", "top_p": 1.0}  # came later: without them a run keeps its name
+        settings = {name: x for name, x in dataclasses.asdict(self).items() if name not in unset or x != unset[name]}
         world = re.sub(r"[^\w.-]+", "-", Path(self.world).name)
         return f"{self.learner}-{world}-{digest(canonical(settings))[:8]}"
 
@@ -114,6 +119,10 @@ def assemble(
     """
     seeds = [run.seed + i for i in range(run.seeds)]
     policies = [build_policy(run, world, seed) for seed in seeds] if policies is None else policies
+    if checked_top_p(run.top_p) < 1:
+        if not isinstance(world, TokenMDP):
+            raise InputError("top_p must be 1 (no truncation) in a world without tokens")
+        policies = [Nucleus(policy, run.top_p) for policy in policies]
     task, oracle, reason = task_and_oracle(world, policies[0], run.seeds)
     if reason and (learner.exact or learner.critic == "exact"):
         raise InputError(f"learner {learner.name!r} needs exact answers, and there are none: {reason}")
@@ -126,8 +135,13 @@ def assemble(
 
 def learner_of(run: Run) -> Learner:
     """The recipe with its options."""
-    kl_reward, kl_loss = (None if kl is None else Penalty(*kl) for kl in (run.kl_reward, run.kl_loss))
+    kl_reward, kl_loss = (None if kl is None else _penalty(*kl) for kl in (run.kl_reward, run.kl_loss))
     return build_learner(run.learner, kl_reward=kl_reward, kl_loss=kl_loss, entropy=run.entropy, **dict(run.options))
+
+
+def _penalty(name: str, beta: float) -> Penalty:
+    """The penalty k3 for "k3", rho k3 for "rho-k3"."""
+    return Penalty(name.removeprefix(RHO), beta, importance=name.startswith(RHO))
 
 
 def train(run: Run, out: Path, report: Callable[[Record, int], None]) -> pd.DataFrame:
