@@ -12,6 +12,7 @@ from envs.world import InputError
 
 # what a policy may have beside the methods of its protocol; the truncated one has it too, and no more
 _OPTIONAL = ("V", "length", "width", "layers", "numbers_per_position", "temperature", "hidden")
+_ROUNDING = 1e-6  # of a sum of probabilities in single precision
 
 
 class Nucleus(nn.Module):
@@ -95,7 +96,7 @@ class Nucleus(nn.Module):
 
 
 def nucleus(logits: Float[Tensor, "*batch V"], top_p: float) -> Bool[Tensor, "*batch V"]:
-    """The smallest sets of likeliest tokens whose mass is at least top_p; a mass that misses it by rounding alone counts.
+    """The smallest sets of likeliest tokens whose mass is at least top_p; a mass that misses it by less than 1e-6 counts.
 
     Args:
         logits: over V tokens (last axis).
@@ -111,8 +112,7 @@ def nucleus(logits: Float[Tensor, "*batch V"], top_p: float) -> Bool[Tensor, "*b
         return torch.ones_like(logits, dtype=torch.bool)
     p, order = torch.softmax(logits.detach().double(), -1).sort(dim=-1, descending=True, stable=True)
     before = p.cumsum(-1) - p  # mass of the likelier ones
-    rounding = 64 * torch.finfo(logits.dtype).eps
-    kept = before < top_p - rounding if top_p > rounding else before <= 0
+    kept = before < top_p - min(top_p / 2, _ROUNDING)
     return torch.zeros_like(kept).scatter(-1, order, kept)
 
 
