@@ -129,6 +129,20 @@ def truncated(logits: Float[Tensor, "*batch V"], kept: Bool[Tensor, "*batch V"])
     return logits.masked_fill(~kept, -torch.inf)
 
 
+def logits_within(cut: Nucleus, tokens: Int[Tensor, "B places"], kept: Bool[Tensor, "B T V"]) -> Float[Tensor, "B T V"]:
+    """Logits of pi at the last T positions, within sets that are given in the place of its own nuclei.
+
+    Args:
+        cut: the policy under top-p.
+        tokens: contexts.
+        kept: the sets, for instance those that the rows were drawn from.
+
+    Returns:
+        The logits, minus infinity outside the sets.
+    """
+    return truncated(cut.policy(cut.embed(tokens), {})[:, -kept.shape[-2] :], kept)
+
+
 def checked_top_p(top_p: Any) -> float:
     """Refuse a mass outside (0, 1].
 

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from agents.policies.nucleus import Nucleus, truncated
+from agents.policies.nucleus import Nucleus, logits_within
 from agents.recipes.batch import Batch
 from agents.recipes.learner import Learner
 from agents.sampling.completions import (
@@ -31,7 +31,7 @@ from agents.sampling.score_function import check_additive
 from agents.sampling.tokens import draw_tokens, sample_tokens
 from agents.training.copies import Copies
 from envs.noise import Noise, draw_noise, log_density, noise_family
-from envs.policy import ContextPolicy, Policy, TokenPolicy
+from envs.policy import Policy, TokenPolicy
 from envs.record import short_repr
 from envs.token_mdp import TokenMDP
 from envs.world import InputError, World
@@ -287,7 +287,7 @@ class TokenTask:
             tokens, log_probs, own = actor.run(partial(_sample_copy, world=world, group=group), index, *numbers)
         return tokens, log_probs, own
 
-    def log_probs(self, network: ContextPolicy, *seen: Tensor) -> tuple[Tensor, Tensor]:
+    def log_probs(self, network: Any, *seen: Tensor) -> tuple[Tensor, Tensor]:
         """One pass over whole contexts.
 
         Args:
@@ -300,7 +300,7 @@ class TokenTask:
         contexts, *kept = seen
         if not kept:
             return context_log_probs(network, contexts, self.steps)
-        return token_log_probs(_logits_in_sets(network, contexts[:, :-1], kept[0]), contexts)
+        return token_log_probs(logits_within(network, contexts[:, :-1], kept[0]), contexts)
 
     def log_probs_of_all(self, actor: Copies, group: int, *seen: Tensor) -> tuple[Tensor, Tensor]:
         """One pass over the whole contexts of all copies; the rows of a group have one prompt.
@@ -318,15 +318,10 @@ class TokenTask:
         """
         contexts, *kept = seen
         before = contexts[..., :-1]
-        logits = actor.run(_logits_in_sets, before, *kept) if kept else actor.logits(before, self.steps, group)
+        logits = actor.run(logits_within, before, *kept) if kept else actor.logits(before, self.steps, group)
         log_probs, entropy = token_log_probs(logits, contexts)
         actor.refuse_nan(log_probs, entropy)
         return log_probs, entropy
-
-
-def _logits_in_sets(network: Any, tokens: Int[Tensor, "rows places"], kept: Tensor) -> Float[Tensor, "rows T V"]:
-    """Logits of the policy under top-p within the sets that rows were drawn from, in the place of its own nuclei."""
-    return truncated(network.policy(network.embed(tokens), {})[:, -kept.shape[-2] :], kept)
 
 
 def _sample_copy(

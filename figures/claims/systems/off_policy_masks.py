@@ -55,65 +55,55 @@ def settings(preset: Preset) -> list[OffPolicyMasksSetting]:
 
 def measure(setting: OffPolicyMasksSetting, rng: torch.Generator, device: str) -> list[Row]:
     """One repair in one world, each with the update that lacks it, against what it is meant to follow."""
-    world = build_world(setting.world).to(device)
-    return {PENALTY: _penalty_rows, MASK: _mask_rows, TOP_P: _nucleus_rows}[setting.repair](setting, world)
+    world, at = build_world(setting.world).to(device), {"world": setting.world, "seed": setting.seed}
+    rows = {PENALTY: _penalty_rows, MASK: _mask_rows, TOP_P: _nucleus_rows}[setting.repair]
+    return rows(setting, world, at | {"repair": setting.repair})
 
 
-def _labels(setting: OffPolicyMasksSetting, **more: Any) -> Row:
-    return {"world": setting.world, "seed": setting.seed, "repair": setting.repair, **more}
-
-
-def _penalty_rows(setting: OffPolicyMasksSetting, world: TokenMDP) -> list[Row]:
+def _penalty_rows(setting: OffPolicyMasksSetting, world: TokenMDP, at: Row) -> list[Row]:
     """The KL term alone: its mean against the reverse KL's slope at the prefixes of the old policy, and token by token."""
     old, other, reference = (build_policy(world, 3 * setting.seed + i, spread=setting.spread) for i in range(3))
     rows: list[Row] = []
     for share in setting.shares:
-        now = between(old, other, share)
+        now, labels = between(old, other, share), {**at, "share": share}
         truth = repairs.reverse_kl_slope(world, now, old, reference)
         updates = repairs.penalty_updates(world, now, old, reference)
         angles = {"without": angle(updates[WITHOUT], truth), "angle": angle(updates[WITH], truth)}
         for part, name in ((RHO, WITH), (NO_RHO, WITHOUT), (HELD, DETACHED)):
             gap = (updates[name] - truth).norm() / truth.norm()
-            shown = angles if part == RHO else {}
-            rows += vanishes(part, gap, _ROUNDING, labels=_labels(setting, share=share, **shown))
+            rows += vanishes(part, gap, _ROUNDING, labels=labels | (angles if part == RHO else {}))
         mine, k2 = repairs.token_slopes(world, now, old, reference)
-        rows += vanishes(
-            SLOPES, (mine - k2).abs().max() / k2.abs().max(), _ROUNDING, labels=_labels(setting, share=share)
-        )
+        rows += vanishes(SLOPES, (mine - k2).abs().max() / k2.abs().max(), _ROUNDING, labels=labels)
     return rows
 
 
-def _mask_rows(setting: OffPolicyMasksSetting, world: TokenMDP) -> list[Row]:
+def _mask_rows(setting: OffPolicyMasksSetting, world: TokenMDP, at: Row) -> list[Row]:
     """Angles of the updates to grad J with and without the mask, on stale rows; on fresh ones they must agree."""
     old, other = (build_policy(world, 3 * setting.seed + i, spread=setting.spread) for i in range(2))
-    rows: list[Row] = []
+    rows, limits = list[Row](), (math.inf, *setting.deltas)
     for name, learner in LEARNERS.items():
-        bare, *fresh = (
-            repairs.stale_update(world, old, old, learner, d, setting.group) for d in (math.inf, *setting.deltas)
-        )
-        for delta, update in zip(setting.deltas, fresh, strict=True):
-            gap = (update.mean.flat - bare.mean.flat).norm() / bare.mean.flat.norm()
-            rows += vanishes(FRESH, gap, _ROUNDING, labels=_labels(setting, learner=name, delta=delta))
-        for share in setting.shares:
+        for share in (0.0, *setting.shares):
             now = between(old, other, share)
-            stale = [
-                repairs.stale_update(world, now, old, learner, d, setting.group) for d in (math.inf, *setting.deltas)
-            ]
-            without, *masked = (angle(update.mean.flat, update.truth.flat) for update in stale)
-            for delta, own in zip(setting.deltas, masked, strict=True):
-                labels = _labels(setting, learner=name, delta=delta, share=share, without=without, angle=own)
+            updates = [repairs.stale_update(world, now, old, learner, delta, setting.group) for delta in limits]
+            without, *angles = (angle(update.mean.flat, update.truth.flat) for update in updates)
+            for delta, update, own in zip(setting.deltas, updates[1:], angles, strict=True):
+                labels = at | {"learner": name, "delta": delta, "share": share, "without": without, "angle": own}
+                if share == 0:
+                    bare = updates[0].mean.flat
+                    rows += vanishes(FRESH, (update.mean.flat - bare).norm() / bare.norm(), _ROUNDING, labels=labels)
+                    continue
                 rows += vanishes(MASKED, own, _ROUNDING, labels=labels)
                 rows += at_most(NEARER, own, without, tolerance=1e-6, labels=labels)  # an arc tangent near 0 rounds
     return rows
 
 
-def _nucleus_rows(setting: OffPolicyMasksSetting, world: TokenMDP) -> list[Row]:
+def _nucleus_rows(setting: OffPolicyMasksSetting, world: TokenMDP, at: Row) -> list[Row]:
     """RLOO on rows of top-p: trained within the sets that they were drawn from, and with the full softmax."""
     policy, rows = build_policy(world, setting.seed, spread=setting.spread / 2), list[Row]()
     unit = expected_update(world, policy, LEARNERS["token ratios"], 2).truth.flat.norm()
     for top_p in setting.top_ps:
         kept, full, slope = repairs.nucleus_updates(world, policy, top_p)
-        truth, labels = kept.truth.flat, _labels(setting, top_p=top_p)
+        truth, labels = kept.truth.flat, {**at, "top_p": top_p}
         some = bool(truth.norm() > _ROUNDING * unit)  # top-p may leave one completion, or no reward
         shown = {"without": angle(full, truth), "angle": angle(kept.mean.flat, truth)} if some else {}
         rows += vanishes(KEPT, (kept.mean.flat - truth).norm() / unit, _ROUNDING, labels=labels | shown)
