@@ -101,6 +101,7 @@ class Learner:
         lam: lambda of GAE.
         off_policy_delta: a token of negative advantage weighs nothing in the surrogate where the mean of log(pi_old / pi) over
             its row is larger than this (DeepSeek-V3.2's off-policy mask, `agents.recipes.surrogates.off_policy_mask`).
+        use_rewards: whether the world's rewards count; if not, a KL term is the only signal (distillation).
         drop_truncated: whether rows that were cut at the horizon are left out of the loss (DAPO's overlong filter). With one
             advantage a row, the mean of an update without length factor is then `E[ended (E[A | o]) s]`, s the row's score: for
             a mean baseline `kappa (grad E[ended R] - V grad P(ended))`, kappa being (G-1)/G, or 1 without the own row.
@@ -135,6 +136,7 @@ class Learner:
     critic: str | None = None
     lam: float = 1.0
     off_policy_delta: float = math.inf
+    use_rewards: bool = True
     drop_truncated: bool = False
     count_environment: bool = False
     count_dropped: bool = False
@@ -160,8 +162,10 @@ class Learner:
     def target(self) -> Target | None:
         """What the recipe is meant to climb: max@k, and less a KL divergence where k1 is in the reward.
 
-        None where a penalty in the reward is compared among k rows: no objective is known then.
+        None where a penalty in the reward is compared among k rows, or rewards do not count: no objective is known then.
         """
+        if not self.use_rewards:
+            return None
         if self.exact or self.kl_reward is None:
             return Target(self.best_of)
         if self.best_of > 1:
@@ -233,7 +237,7 @@ class Learner:
         Raises:
             InputError: the batch lacks the reference's log-probabilities.
         """
-        rewards = batch.rewards
+        rewards = batch.rewards if self.use_rewards else torch.zeros_like(batch.rewards)
         if self.kl_reward is not None:
             log_ratio = old - self._needed(batch, "reference")
             # Two passes of one network differ by rounding, and a std would magnify this where all rewards are equal.

@@ -45,6 +45,7 @@ _COMMON = {
     "compare_dropped": True,
     "count_environment": False,
     "off_policy_delta": math.inf,
+    "use_rewards": True,
 }
 
 
@@ -325,7 +326,7 @@ def build_learner(
         kl_loss: a KL penalty in the loss.
         entropy: coefficient of an entropy bonus.
         options: keywords of the recipe's builder, and `drop_truncated`, `count_dropped`, `compare_dropped`,
-            `count_environment` and `off_policy_delta`, which every `Learner` has.
+            `count_environment`, `off_policy_delta` and `use_rewards`, which every `Learner` has.
 
     Returns:
         The learner.

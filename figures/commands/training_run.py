@@ -23,6 +23,7 @@ from envs.registry import make_world
 from envs.token_mdp import TokenMDP
 from envs.world import InputError, World
 from figures.commands.run_checkpoint import PER_SEED, resume, save_checkpoint
+from figures.commands.teachers import Named, read_teachers
 from figures.harness.code import digest
 from figures.harness.records import canonical, write_atomically
 from figures.measures.oracles import task_and_oracle
@@ -58,12 +59,13 @@ class Run:
     dtype: str = "float64"
     device: str = "cpu"
     setting: TrainingSettings = field(default_factory=TrainingSettings)
+    teachers: tuple[Named, ...] = ()
     world_mark: str = ""  # fingerprint of a user's own world: a changed file is another run
 
     @property
     def name(self) -> str:
         """The folder's name: readable, and the hash of all settings."""
-        unset = {"world_mark": "", "top_p": 1.0}  # came later: without them a run keeps its name
+        unset = {"world_mark": "", "top_p": 1.0, "teachers": ()}  # came later: without them a run keeps its name
         settings = {name: x for name, x in dataclasses.asdict(self).items() if name not in unset or x != unset[name]}
         world = re.sub(r"[^\w.-]+", "-", Path(self.world).name)
         return f"{self.learner}-{world}-{digest(canonical(settings))[:8]}"
@@ -130,7 +132,8 @@ def assemble(
     if learner.critic == "learned":
         length = task.steps + (world.prompts.shape[1] if isinstance(world, TokenMDP) else 0)
         critics = [_transformer(run, 1, task.features, length, 1000 + seed) for seed in seeds]
-    return Trainer(task, learner, policies, seeds, run.setting, oracle, critics), reason
+    teachers = read_teachers(run.teachers, world, run.top_p, next(policies[0].parameters()))
+    return Trainer(task, learner, policies, seeds, run.setting, oracle, critics, teachers), reason
 
 
 def learner_of(run: Run) -> Learner:
