@@ -51,9 +51,9 @@ class Teachers:
             raise InputError("teachers need a KL term that pulls to them: k2 in the loss is on-policy distillation")
         for place, penalty in (("reward", learner.kl_reward), ("loss", learner.kl_loss)):
             if penalty is not None and len(self.policies) > 1 and not _is_linear(place, penalty):
+                name = penalty.estimator
                 raise InputError(
-                    f"{penalty.estimator} in the {place} cannot join {len(self.policies)} teachers: take k1, or k2 or rho k3 in "
-                    "the loss"
+                    f"{name} in the {place} takes one teacher: for several k1, or k2 or rho k3 in the loss"
                 )
 
     def log_probs(self, task: Task, rows: Rollouts) -> Float[Tensor, "S rows T"]:

@@ -65,8 +65,12 @@ class Run:
     @property
     def name(self) -> str:
         """The folder's name: readable, and the hash of all settings."""
-        unset = {"world_mark": "", "top_p": 1.0, "teachers": ()}  # came later: without them a run keeps its name
-        settings = {name: x for name, x in dataclasses.asdict(self).items() if name not in unset or x != unset[name]}
+        unset = {
+            "world_mark": ("",),
+            "top_p": (1.0,),
+            "teachers": ((), []),
+        }  # came later: runs without them keep their names
+        settings = {name: x for name, x in dataclasses.asdict(self).items() if x not in unset.get(name, ())}
         world = re.sub(r"[^\w.-]+", "-", Path(self.world).name)
         return f"{self.learner}-{world}-{digest(canonical(settings))[:8]}"
 
