@@ -188,7 +188,7 @@ FOUND = {
         "completions; k1 of the teachers in the reward ends there. With one teacher both are the teacher.",
     ),
     "off_policy_masks": Found(
-        "Of DeepSeek-V3.2's repairs the ratio in the KL term and the kept sets of top-p are exact; the off-policy mask is not.",
+        "Of DeepSeek's repairs the ratio in the KL term and the kept sets of top-p are exact; the off-policy mask is not.",
         "On stale rows the mask turns some updates nearer to the gradient and others away from it: it drops rows with a "
         "negative advantage alone. A small limit on rows that are hardly stale costs most.",
     ),
