@@ -242,8 +242,8 @@ def test_the_off_policy_mask_drops_what_a_loop_over_rows_and_steps_drops():
     log_probs = OLD + 0.3 * draws(5, 4, seed=7)
     log_probs[~MASK] = torch.nan  # padding
     mixed = torch.where(torch.arange(4) == 1, -ADVANTAGES, ADVANTAGES)  # of both signs within a row
-    seen = set()
-    for delta in (0.01, 0.05, 0.2):
+    seen, by_sum = set(), 0
+    for delta in (0.01, 0.02, 0.05, 0.1, 0.2, 0.3):
         kept = off_policy_mask(delta)(log_probs, OLD, mixed, MASK)
         for i, n in enumerate(LENGTHS):
             away = sum(float(OLD[i, t] - log_probs[i, t]) for t in range(n)) / n
@@ -251,7 +251,9 @@ def test_the_off_policy_mask_drops_what_a_loop_over_rows_and_steps_drops():
                 dropped = float(mixed[i, t]) < 0 and away > delta
                 assert bool(kept[i, t]) == (not dropped)
                 seen.add((dropped, float(mixed[i, t]) < 0, away > delta))
+                by_sum += dropped != (float(mixed[i, t]) < 0 and n * away > delta)
     assert seen == {(True, True, True), (False, True, False), (False, False, True), (False, False, False)}
+    assert by_sum, "the control: a sum over the row in the place of its mean drops others"
     assert bool(off_policy_mask(math.inf)(log_probs, OLD, mixed, MASK).all())
     assert bool(off_policy_mask(1e-9)(OLD, OLD, mixed, MASK).all()), "fresh rows"
 
