@@ -15,7 +15,7 @@ from envs.world import InputError, unknown
 from figures.commands.progress_bar import progress_bar
 from figures.commands.training_run import Run, assemble, log_rows, log_table, records
 
-_SIZES = ("width", "layers", "heads", "dtype", "device")
+_SIZES = ("width", "layers", "heads", "top_p", "dtype", "device")
 _SETTINGS = tuple(field.name for field in fields(TrainingSettings) if field.name != "steps")
 
 
@@ -89,7 +89,8 @@ def train(
             transformer, or for a linear-quadratic world the gain 0.
         progress: whether a bar shows how far it is.
         settings: `prompts`, `group`, `epochs`, `minibatches`, `rate`, `optimiser`, `max_norm`, `every` and the other fields of
-            `TrainingSettings`; `width`, `layers`, `heads`, `dtype` and `device` of the networks of our own.
+            `TrainingSettings`; `width`, `layers`, `heads`, `dtype` and `device` of the networks of our own; `top_p`, the mass
+            of the likeliest tokens that rows are drawn from and trained within.
 
     Returns:
         The log as a DataFrame, and the trained policies.

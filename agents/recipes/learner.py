@@ -11,7 +11,7 @@ from torch import Tensor
 
 from agents.recipes.advantages import Advantage, gae, is_group_wise
 from agents.recipes.batch import Batch
-from agents.recipes.surrogates import KL_ESTIMATORS, Normaliser, Surrogate, row_sum, score
+from agents.recipes.surrogates import KL_ESTIMATORS, Normaliser, Surrogate, off_policy_mask, row_sum, score
 from envs.arguments import asked_for
 from envs.world import InputError
 
@@ -26,10 +26,14 @@ class Penalty:
     KL(pi || ref) of whole completions (undiscounted); k2 and k3 add minus (grad E[k] - E[grad k]), for k3 minus
     (grad KL(pi || ref) - grad KL(ref || pi) at the visited prefixes). In the loss, with the visitation of prefixes held
     fixed: k1 adds nothing, k2 minus grad KL(pi || ref), k3 minus grad KL(ref || pi), each times the normaliser.
+    With `importance` the term in the loss is `rho k`, `rho = pi / pi_old` of the token, which carries a gradient too
+    (DeepSeek-V3.2): the mean is minus grad E_pi[k] at the prefixes that pi_old visits, for k1 and k3 minus
+    grad KL(pi || ref). Of rho k3 every token has the slope `rho log(pi / ref) grad log pi`, that of k2 times rho.
 
     Attributes:
         estimator: name of the estimator, "k1", "k2" or "k3".
         beta: weight of the penalty.
+        importance: whether the penalty of a token is multiplied by rho; for a penalty in the loss.
 
     Raises:
         InputError: the estimator is unknown, or beta is not a finite number >= 0.
@@ -37,6 +41,7 @@ class Penalty:
 
     estimator: str
     beta: float
+    importance: bool = False
 
     def __post_init__(self) -> None:
         """Check the estimator's name and beta."""
@@ -45,16 +50,25 @@ class Penalty:
         if not 0 <= self.beta < math.inf:
             raise InputError(f"beta must be a finite number >= 0; got {self.beta!r}")
 
-    def __call__(self, log_ratio: Tensor) -> Tensor:
+    def __call__(self, log_ratio: Tensor, log_rho: Tensor | None = None) -> Tensor:
         """The penalty of every token.
 
         Args:
             log_ratio: log(pi / pi_ref) of every token.
+            log_rho: log(pi / pi_old) of every token, which `importance` needs.
 
         Returns:
             The penalties, in the shape of log_ratio.
+
+        Raises:
+            InputError: `importance` is asked for, and log_rho is missing.
         """
-        return self.beta * KL_ESTIMATORS[self.estimator](log_ratio)
+        penalty = self.beta * KL_ESTIMATORS[self.estimator](log_ratio)
+        if not self.importance:
+            return penalty
+        if log_rho is None:
+            raise InputError("log_rho is missing: a penalty with importance=True needs log(pi / pi_old) of every token")
+        return log_rho.exp() * penalty
 
 
 @dataclass(frozen=True)
@@ -114,6 +128,9 @@ class Learner:
             does not follow the gradient of a completion's entropy.
         critic: None, "exact" or "learned".
         lam: lambda of GAE.
+        off_policy_delta: a token of negative advantage weighs nothing in the surrogate where the mean of log(pi_old / pi) over
+            its row is larger than this (DeepSeek-V3.2's off-policy mask, `agents.recipes.surrogates.off_policy_mask`).
+        use_rewards: whether the world's rewards count; if not, a KL term is the only signal (distillation).
         drop_truncated: whether rows that were cut at the horizon are left out of the loss (DAPO's overlong filter). With one
             advantage a row, the mean of an update without length factor is then `E[ended (E[A | o]) s]`, s the row's score: for
             a mean baseline `kappa (grad E[ended R] - V grad P(ended))`, kappa being (G-1)/G, or 1 without the own row.
@@ -134,6 +151,9 @@ class Learner:
 
     An advantage or selection that needs more than rewards asks for it by keyword-only parameters, `(..., *, accuracy)`: extras
     of the batch, one number a row.
+
+    Raises:
+        InputError: off_policy_delta is not > 0, or the penalty in the reward has `importance`.
     """
 
     name: str
@@ -145,6 +165,8 @@ class Learner:
     entropy: float = 0.0
     critic: str | None = None
     lam: float = 1.0
+    off_policy_delta: float = math.inf
+    use_rewards: bool = True
     drop_truncated: bool = False
     count_environment: bool = False
     count_dropped: bool = False
@@ -154,6 +176,12 @@ class Learner:
     best_of: int = 1
     select: Selection | None = None
     pathwise: Pathwise | None = None
+
+    def __post_init__(self) -> None:
+        """Check the limit of the mask, and that a penalty in the reward is one of the policy that drew the rows."""
+        off_policy_mask(self.off_policy_delta)
+        if self.kl_reward is not None and self.kl_reward.importance:
+            raise InputError("kl_reward must be without importance (rho): a penalty with it belongs in the loss")
 
     @property
     def signals(self) -> tuple[str, ...]:
@@ -165,8 +193,10 @@ class Learner:
     def target(self) -> Target | None:
         """What the recipe is meant to climb: max@k, and less a KL divergence where k1 is in the reward.
 
-        None where a penalty in the reward is compared among k rows: no objective is known then.
+        None where a penalty in the reward is compared among k rows, or rewards do not count: no objective is known then.
         """
+        if not self.use_rewards:
+            return None
         if self.exact or self.kl_reward is None:
             return Target(self.best_of)
         if self.best_of > 1:
@@ -243,7 +273,7 @@ class Learner:
         Raises:
             InputError: the batch lacks the reference's log-probabilities.
         """
-        rewards = batch.rewards
+        rewards = batch.rewards if self.use_rewards else torch.zeros_like(batch.rewards)
         if self.kl_reward is not None:
             log_ratio = old - self._needed(batch, "reference")
             # Two passes of one network differ by rounding, and a std would magnify this where all rewards are equal.
@@ -297,9 +327,13 @@ class Learner:
         old = log_probs.detach() if batch.old is None else batch.old
         mask = batch.mask
         log_probs, old = torch.where(mask, log_probs, 0.0), torch.where(mask, old, 0.0)  # padding may be -inf or NaN
-        terms = self.surrogate(log_probs, old, self.advantages(batch, old), mask)
+        advantages = self.advantages(batch, old)
+        terms = self.surrogate(log_probs, old, advantages, mask)
+        if self.off_policy_delta < math.inf:
+            terms = torch.where(off_policy_mask(self.off_policy_delta)(log_probs, old, advantages, mask), terms, 0.0)
         if self.kl_loss is not None:
-            terms = terms - self.kl_loss(log_probs - torch.where(mask, self._needed(batch, "reference"), 0.0))
+            log_ratio = log_probs - torch.where(mask, self._needed(batch, "reference"), 0.0)
+            terms = terms - self.kl_loss(log_ratio, log_probs - old)
         if self.entropy:
             if entropy is None:
                 raise InputError(f"entropy is missing: learner {self.name!r} has an entropy bonus")

@@ -40,7 +40,14 @@ from envs.world import InputError, unknown
 Build = TypeVar("Build", bound=Callable[..., Learner])
 LEARNERS: dict[str, Callable[..., Learner]] = {}  # name -> builder, in the order of this file
 # options of every recipe: fields of `Learner`
-_COMMON = {"drop_truncated": False, "count_dropped": False, "compare_dropped": True, "count_environment": False}
+_COMMON = {
+    "drop_truncated": False,
+    "count_dropped": False,
+    "compare_dropped": True,
+    "count_environment": False,
+    "off_policy_delta": math.inf,
+    "use_rewards": True,
+}
 
 
 def recipe(build: Build) -> Build:
@@ -343,15 +350,15 @@ def build_learner(
         kl_reward: a KL penalty in the reward.
         kl_loss: a KL penalty in the loss.
         entropy: coefficient of an entropy bonus.
-        options: keywords of the recipe's builder, and `drop_truncated`, `count_dropped`, `compare_dropped` and
-            `count_environment`, which every `Learner` has.
+        options: keywords of the recipe's builder, and `drop_truncated`, `count_dropped`, `compare_dropped`,
+            `count_environment`, `off_policy_delta` and `use_rewards`, which every `Learner` has.
 
     Returns:
         The learner.
 
     Raises:
         InputError: the learner is unknown (the message gives near names), it does not have the option, or the bonus is
-            negative.
+            negative, or the learner refuses the penalty in the reward or `off_policy_delta`.
     """
     if name not in LEARNERS:
         raise unknown("learner", name, LEARNERS)

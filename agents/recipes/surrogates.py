@@ -127,6 +127,31 @@ def truncated_importance(high: float = 0.28) -> Surrogate:
     return surrogate
 
 
+def off_policy_mask(delta: float) -> Callable[[Terms, Terms, Terms, Mask], Mask]:
+    """DeepSeek-V3.2's off-policy mask: a step with `A < 0` is left out if its row has `mean_t log(pi_old / pi) > delta`.
+
+    Rows that the policy hardly says any more are not pushed down further. At pi = pi_old every step is kept.
+
+    Args:
+        delta: the limit, in nats per token; infinity keeps everything.
+
+    Returns:
+        A function of what a surrogate takes; it gives True for the steps that are kept.
+
+    Raises:
+        InputError: delta is not > 0.
+    """
+    if not delta > 0:
+        raise InputError(f"off_policy_delta must be > 0, in nats per token (0.1 for instance); got {delta!r}")
+
+    def kept(log_probs: Terms, old: Terms, advantages: Terms, mask: Mask) -> Mask:
+        steps = mask.sum(1, keepdim=True).clamp(min=1)
+        away = torch.where(mask, old - log_probs.detach(), 0.0).sum(1, keepdim=True) / steps
+        return (advantages >= 0) | (away <= delta)
+
+    return kept
+
+
 def _check_clip(low: float, high: float) -> None:
     for name, bound in (("low", low), ("high", high)):
         if not bound >= 0:

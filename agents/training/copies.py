@@ -56,7 +56,7 @@ class Copies:
             raise InputError("networks must have parameters, the same names and shapes in each")
         if not all(_alike(network, networks[0]) for network in networks[1:]):
             raise InputError(
-                "networks may differ in their parameters only: the same buffers, temperature and precision in each"
+                "networks may differ in their parameters only: the same buffers, temperature, top_p and precision in each"
             )
         if self.count > 1:
             self.values, _ = stack_module_state(networks)
@@ -206,8 +206,8 @@ def _alike(one: Any, other: Any) -> bool:
     pairs = list(zip(one.named_buffers(), other.named_buffers(), strict=False))
     same = all(a == b and x.shape == y.shape and bool((x == y).all()) for (a, x), (b, y) in pairs)
     dtypes = [{p.dtype for p in network.parameters()} for network in (one, other)]
-    heat = [getattr(network, "temperature", 1.0) for network in (one, other)]
-    return type(one) is type(other) and same and dtypes[0] == dtypes[1] and heat[0] == heat[1]
+    knobs = [[getattr(network, name, 1.0) for name in ("temperature", "top_p")] for network in (one, other)]
+    return type(one) is type(other) and same and dtypes[0] == dtypes[1] and knobs[0] == knobs[1]
 
 
 class _Call(nn.Module):

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import one_hot
 
+from agents.policies.nucleus import Nucleus, logits_within
 from agents.recipes.batch import Batch
 from agents.recipes.learner import Learner
 from agents.sampling.completions import (
@@ -30,7 +31,7 @@ from agents.sampling.score_function import check_additive
 from agents.sampling.tokens import draw_tokens, sample_tokens
 from agents.training.copies import Copies
 from envs.noise import Noise, draw_noise, log_density, noise_family
-from envs.policy import ContextPolicy, Policy, TokenPolicy
+from envs.policy import Policy, TokenPolicy
 from envs.record import short_repr
 from envs.token_mdp import TokenMDP
 from envs.world import InputError, World
@@ -258,9 +259,17 @@ class TokenTask:
         span, ended = completed(world, tokens)
         slots = torch.arange(prompts, device=like.device).repeat_interleave(group)
         observations = one_hot(contexts[..., :-1], world.V).double()
-        return Rollouts(
-            (contexts,), observations, rewards, span & own, old.double(), slots, ended, prompt, span, extras
-        )
+        seen = (contexts, *self._kept(actor, contexts))
+        return Rollouts(seen, observations, rewards, span & own, old.double(), slots, ended, prompt, span, extras)
+
+    def _kept(self, actor: Copies, contexts: Tensor) -> tuple[Tensor, ...]:
+        """Under top-p the sets of tokens that the rows were drawn from, (S, rows, T, V): all later passes keep them."""
+        if not isinstance(actor.network, Nucleus):
+            return ()
+        with torch.no_grad():
+            kept = actor.logits(contexts[..., :-1], self.steps) > -torch.inf
+        # a token at the edge of its set may have been drawn from logits that are rounded otherwise
+        return (kept.scatter(-1, contexts[..., -self.steps :, None], True),)
 
     def _sample(
         self, actor: Copies, world: TokenMDP, index: Tensor, group: int, uniforms: Tensor, of_states: Tensor | None
@@ -278,7 +287,7 @@ class TokenTask:
             tokens, log_probs, own = actor.run(partial(_sample_copy, world=world, group=group), index, *numbers)
         return tokens, log_probs, own
 
-    def log_probs(self, network: ContextPolicy, *seen: Tensor) -> tuple[Tensor, Tensor]:
+    def log_probs(self, network: Any, *seen: Tensor) -> tuple[Tensor, Tensor]:
         """One pass over whole contexts.
 
         Args:
@@ -288,8 +297,10 @@ class TokenTask:
         Returns:
             Log-probabilities and entropies, in nats.
         """
-        (contexts,) = seen
-        return context_log_probs(network, contexts, self.steps)
+        contexts, *kept = seen
+        if not kept:
+            return context_log_probs(network, contexts, self.steps)
+        return token_log_probs(logits_within(network, contexts[:, :-1], kept[0]), contexts)
 
     def log_probs_of_all(self, actor: Copies, group: int, *seen: Tensor) -> tuple[Tensor, Tensor]:
         """One pass over the whole contexts of all copies; the rows of a group have one prompt.
@@ -305,8 +316,10 @@ class TokenTask:
         Raises:
             InputError: a number of a copy is NaN.
         """
-        (contexts,) = seen
-        log_probs, entropy = token_log_probs(actor.logits(contexts[..., :-1], self.steps, group), contexts)
+        contexts, *kept = seen
+        before = contexts[..., :-1]
+        logits = actor.run(logits_within, before, *kept) if kept else actor.logits(before, self.steps, group)
+        log_probs, entropy = token_log_probs(logits, contexts)
         actor.refuse_nan(log_probs, entropy)
         return log_probs, entropy
 

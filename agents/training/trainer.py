@@ -23,6 +23,7 @@ from agents.training.noise import noise_of
 from agents.training.pathwise_step import SlopeOracle, check_pathwise, pathwise_rows
 from agents.training.settings import Oracle, Record, SamplerMismatch, TrainingSettings
 from agents.training.tasks import CommandTask, Rollouts, Task
+from agents.training.teachers import Teachers
 
 _SAME = {torch.float64: 1e-9, torch.float32: 1e-4}  # how far a ratio may be from 1 before the first step
 Answers = tuple[Tensor, Tensor, list[Tensor]]  # J, entropy, gradients of every copy
@@ -42,10 +43,12 @@ class Trainer:
         setting: steps, sizes, rates.
         oracle: what is exact, where it is known.
         critics: S networks, for a learner that learns its values.
+        teachers: what the learner's KL term pulls to; by default the policies as they are at the start.
 
     Raises:
-        InputError: seeds do not fit, an oracle or critics are missing that the learner needs, a group is too small to compare,
-            or a sampler's precision is asked for where the world has none to choose.
+        InputError: the learner's KL term does not fit the teachers, seeds do not fit, an oracle or critics are missing that
+            the learner needs, a group is too small to compare, or a sampler's precision is asked for where the world has none
+            to choose.
     """
 
     def __init__(
@@ -57,13 +60,17 @@ class Trainer:
         setting: TrainingSettings,
         oracle: Oracle | None = None,
         critics: Sequence[nn.Module] | None = None,
+        teachers: Teachers | None = None,
     ):
+        if teachers is not None:
+            teachers.check(learner)
         check_answers(learner, policies, seeds, oracle, critics)
         check_rows_of(task, learner, setting, len(policies))
         check_pathwise(task, learner, setting, oracle)
         self.task, self.learner, self.setting, self.oracle, self.taken = task, learner, setting, oracle, 0
         self.actor, self.warned = Copies.of(policies), False
-        self.reference = self.actor.frozen() if learner.needs_reference else None
+        self.teachers = teachers
+        self.reference = self.actor.frozen() if learner.needs_reference and teachers is None else None
         self.noise = [noise_of("rollouts", seed) for seed in seeds]
         self.order = torch.Generator().manual_seed(0)  # of minibatches, the same for every seed
         self.optimiser: torch.optim.Optimizer
@@ -197,6 +204,8 @@ class Trainer:
         return record
 
     def _reference(self, rows: Rollouts) -> Tensor | None:
+        if self.teachers is not None:
+            return self.teachers.log_probs(self.task, rows)
         if self.reference is None:
             return None
         return self.task.log_probs_of_all(self.reference, self.setting.group, *rows.seen)[0].double()
@@ -241,6 +250,8 @@ class Trainer:
         """The exact gradient of what the recipe is meant to climb, where that is not the return and is known."""
         target = self.learner.target
         if self.oracle is None or target is None or target == Target():
+            return None
+        if self.teachers is not None and target.beta:
             return None
         return self.oracle.target_gradient(self.actor, target, self.reference)
 

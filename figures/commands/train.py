@@ -14,6 +14,7 @@ from envs.own_world import fingerprint, load_own_world, names_own_world
 from envs.world import InputError, one_line
 from figures.commands.options import add_device, add_seed, device_of, names_of, pairs, whole_number
 from figures.commands.progress_bar import progress_bar
+from figures.commands.teachers import named_teachers
 from figures.commands.training_run import DivergedError, Run, build_trainer, summary, train
 from figures.drawing.training_run import draw_run
 from figures.harness.catalogue import learner_texts, world_texts
@@ -37,6 +38,7 @@ _SIZES = {
     "width": (int, 32, "of the transformer"),
     "layers": (int, 2, "of the transformer"),
     "heads": (int, 2, "of its attention"),
+    "top-p": (float, 1.0, "mass of the likeliest tokens that rows are drawn from and trained within"),
 }
 
 
@@ -55,7 +57,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     for option, text in (("--set", "keyword of the world's builder"), ("--option", "option of the learner")):
         add(option, action="append", default=[], metavar="KEY=VALUE", help=text)
     add("--kl-reward", metavar="K:BETA", help="KL penalty in the reward, k1:0.1 for instance")
-    add("--kl-loss", metavar="K:BETA", help="KL penalty in the loss, k3:0.1 for instance")
+    add(
+        "--kl-loss", metavar="K:BETA", help="KL penalty in the loss, k3:0.1 for instance; rho-k3:0.1 is DeepSeek-V3.2's"
+    )
+    text = "checkpoint that the KL penalty pulls to, in the place of the policy at the start; several with weights"
+    add("--teacher", action="append", default=[], metavar="FILE[:WEIGHT]", help=text)
     add("--entropy", type=float, default=0.0, metavar="C", help="entropy bonus (default: 0)")
     for name, (kind, default, text) in (_NUMBERS | _SIZES).items():
         reader = partial(whole_number, 1) if kind is int else float
@@ -112,7 +118,7 @@ def _show(bar: Any, record: Record, before: int) -> None:
 def _run_of(options: argparse.Namespace, device: str) -> Run:
     """The run that the options describe."""
     numbers = {name.replace("-", "_"): getattr(options, name.replace("-", "_")) for name in _NUMBERS}
-    sizes = {name: getattr(options, name) for name in _SIZES}
+    sizes = {name.replace("-", "_"): getattr(options, name.replace("-", "_")) for name in _SIZES}
     built = pairs("--set", options.set)
     own = names_own_world(options.world)
     return Run(
@@ -124,6 +130,7 @@ def _run_of(options: argparse.Namespace, device: str) -> Run:
         kl_reward=_penalty("--kl-reward", options.kl_reward),
         kl_loss=_penalty("--kl-loss", options.kl_loss),
         entropy=options.entropy,
+        teachers=named_teachers(options.teacher),
         seed=options.seed,
         dtype=options.dtype,
         device=device,

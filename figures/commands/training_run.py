@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 
 from agents.policies.linear import LinearPolicy
+from agents.policies.nucleus import Nucleus, checked_top_p
 from agents.policies.transformer import Transformer
 from agents.recipes.learners import Learner, Penalty, build_learner
 from agents.training.settings import Record, TrainingSettings
@@ -22,9 +23,12 @@ from envs.registry import make_world
 from envs.token_mdp import TokenMDP
 from envs.world import InputError, World
 from figures.commands.run_checkpoint import PER_SEED, resume, save_checkpoint
+from figures.commands.teachers import Named, read_teachers
 from figures.harness.code import digest
 from figures.harness.records import canonical, write_atomically
 from figures.measures.oracles import task_and_oracle
+
+RHO = "rho-"  # before an estimator's name: the penalty is multiplied by pi / pi_old
 
 
 class DivergedError(Exception):
@@ -51,15 +55,22 @@ class Run:
     width: int = 32
     layers: int = 2
     heads: int = 2
+    top_p: float = 1.0
     dtype: str = "float64"
     device: str = "cpu"
     setting: TrainingSettings = field(default_factory=TrainingSettings)
+    teachers: tuple[Named, ...] = ()
     world_mark: str = ""  # fingerprint of a user's own world: a changed file is another run
 
     @property
     def name(self) -> str:
         """The folder's name: readable, and the hash of all settings."""
-        settings = {name: x for name, x in dataclasses.asdict(self).items() if name != "world_mark" or x}
+        unset = {
+            "world_mark": ("",),
+            "top_p": (1.0,),
+            "teachers": ((), []),
+        }  # came later: runs without them keep their names
+        settings = {name: x for name, x in dataclasses.asdict(self).items() if x not in unset.get(name, ())}
         world = re.sub(r"[^\w.-]+", "-", Path(self.world).name)
         return f"{self.learner}-{world}-{digest(canonical(settings))[:8]}"
 
@@ -114,6 +125,10 @@ def assemble(
     """
     seeds = [run.seed + i for i in range(run.seeds)]
     policies = [build_policy(run, world, seed) for seed in seeds] if policies is None else policies
+    if checked_top_p(run.top_p) < 1:
+        if not isinstance(world, TokenMDP):
+            raise InputError("top_p must be 1 (no truncation) in a world without tokens")
+        policies = [Nucleus(policy, run.top_p) for policy in policies]
     task, oracle, reason = task_and_oracle(world, policies[0], run.seeds)
     if reason and (learner.exact or learner.critic == "exact"):
         raise InputError(f"learner {learner.name!r} needs exact answers, and there are none: {reason}")
@@ -121,13 +136,19 @@ def assemble(
     if learner.critic == "learned":
         length = task.steps + (world.prompts.shape[1] if isinstance(world, TokenMDP) else 0)
         critics = [_transformer(run, 1, task.features, length, 1000 + seed) for seed in seeds]
-    return Trainer(task, learner, policies, seeds, run.setting, oracle, critics), reason
+    teachers = read_teachers(run.teachers, world, run.top_p, next(policies[0].parameters()))
+    return Trainer(task, learner, policies, seeds, run.setting, oracle, critics, teachers), reason
 
 
 def learner_of(run: Run) -> Learner:
     """The recipe with its options."""
-    kl_reward, kl_loss = (None if kl is None else Penalty(*kl) for kl in (run.kl_reward, run.kl_loss))
+    kl_reward, kl_loss = (None if kl is None else _penalty(*kl) for kl in (run.kl_reward, run.kl_loss))
     return build_learner(run.learner, kl_reward=kl_reward, kl_loss=kl_loss, entropy=run.entropy, **dict(run.options))
+
+
+def _penalty(name: str, beta: float) -> Penalty:
+    """The penalty k3 for "k3", rho k3 for "rho-k3"."""
+    return Penalty(name.removeprefix(RHO), beta, importance=name.startswith(RHO))
 
 
 def train(run: Run, out: Path, report: Callable[[Record, int], None]) -> pd.DataFrame:

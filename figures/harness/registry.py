@@ -56,10 +56,11 @@ CLAIMS = {
         "greedy_value_gradient",
         "gae_meets_vgl",
         "update_is_a_gradient",
+        "stochastic_value_gradients",
+        "surrogate_hessian",
         "kl_optimum",
         "on_policy_distillation",
-        "surrogate_hessian",
-        "stochastic_value_gradients",
+        "off_policy_masks",
     ),
 }
 TITLES = {

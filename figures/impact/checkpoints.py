@@ -69,7 +69,7 @@ def _load(
 ) -> Loaded:
     contents = read_contents(path)
     if users is None:
-        policy, site = _own(path, contents.state, world, model, source.heads), source.site or "layer1"
+        policy, site = own_transformer(path, contents.state, world, model, source.heads), source.site or "layer1"
         if site not in policy.sites:
             raise InputError(f"--site {site} does not exist; there are {', '.join(policy.sites)}")
     else:
@@ -77,7 +77,7 @@ def _load(
     return Loaded(path.stem, contents.tokens, policy.to(device), site, contents.written_by)
 
 
-def _own(
+def own_transformer(
     path: Path, state: Mapping[str, Tensor], world: TokenMDP, model: dict[str, Any], heads: int | None
 ) -> Transformer:
     """The suite's transformer. Its sizes are those of the tensors, except for the heads, which no tensor shows."""

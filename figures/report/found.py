@@ -215,4 +215,9 @@ FOUND = {
         "it is the gradient of nothing. Price's theorem for the variance of the noise needs Gaussian noise or a quadratic "
         "function; Bonnet's for the mean holds under every noise.",
     ),
+    "off_policy_masks": Found(
+        "Of DeepSeek's repairs the ratio in the KL term and the kept sets of top-p are exact; the off-policy mask is not.",
+        "On stale rows the mask turns some updates nearer to the gradient and others away from it: it drops rows with a "
+        "negative advantage alone. A small limit on rows that are hardly stale costs most.",
+    ),
 }

@@ -26,6 +26,10 @@ VARIANTS = {
     "grpo without std": ("grpo", {"std": "none"}),
     "dapo without truncated rows": ("dapo", {"drop_truncated": True}),
     "k3 in the loss, k1 in the reward": ("grpo", {"kl_loss": Penalty("k3", 0.7), "kl_reward": Penalty("k1", 0.4)}),
+    "rho k3 in the loss and the off-policy mask": (
+        "grpo",
+        {"kl_loss": Penalty("k3", 0.7, importance=True), "off_policy_delta": 0.01},
+    ),
     "k2 in the loss and a bonus": ("rloo", {"kl_loss": Penalty("k2", 0.7), "entropy": 0.3}),
 }
 EACH = pytest.mark.parametrize("name", VARIANTS)
@@ -397,3 +401,39 @@ def test_what_stands_behind_the_end_of_a_row_does_not_count(name, place):
     assert weights[0].isfinite().all()
     assert weights[0][0, 2] == 0
     assert all(torch.equal(weights[0], other) for other in weights)
+
+
+def test_rho_k3_has_token_by_token_the_slope_of_k2_times_a_constant_rho():
+    given = batch(off=0.4)
+    log_probs = said(policy())[0].detach()
+
+    def slopes(**penalty):
+        learner = build_learner("reinforce", kl_loss=Penalty(beta=0.7, **penalty))
+        silent = Batch(0 * given.rewards, MASK, GROUP, given.old, given.reference)
+        return learner.slopes(log_probs, None, silent)[1]
+
+    rho = torch.where(MASK, log_probs - given.old, 0.0).exp()
+    close(slopes(estimator="k3", importance=True), rho * slopes(estimator="k2"), rtol=1e-12, atol=1e-14)
+    others = [slopes(estimator="k3"), rho * slopes(estimator="k3"), slopes(estimator="k2", importance=True)]
+    assert all(not torch.allclose(slopes(estimator="k3", importance=True), other, rtol=1e-2) for other in others)
+    with refused("log_rho"):
+        Penalty("k3", 0.1, importance=True)(log_probs)
+    with refused("kl_reward"):
+        build_learner("grpo", kl_reward=Penalty("k3", 0.1, importance=True))
+
+
+def test_the_off_policy_mask_leaves_out_the_surrogate_alone():
+    given, log_probs = batch(off=0.4), said(policy())[0].detach()
+    learner = build_learner("grpo", off_policy_delta=0.05, kl_loss=Penalty("k2", 0.3))
+    bare = build_learner("grpo", kl_loss=Penalty("k2", 0.3))
+    kl = build_learner("grpo", kl_loss=Penalty("k2", 0.3), eps=1e12)  # advantages of 0
+    weights, whole, alone = (x.slopes(log_probs, None, given)[1] for x in (learner, bare, kl))
+    A = learner.advantages(given, given.old)
+    away = torch.where(MASK, given.old - log_probs, 0.0).sum(1) / MASK.sum(1)
+    dropped = (A < 0) & (away > 0.05)[:, None] & MASK
+    assert 0 < int(dropped.sum()) < int(MASK.sum())
+    close(weights, torch.where(dropped, alone, whole), rtol=1e-9, atol=1e-12)
+    assert not torch.allclose(weights, whole, rtol=1e-3)
+    for bad in (0, -0.1):
+        with refused("off_policy_delta"):
+            build_learner("dapo", off_policy_delta=bad)

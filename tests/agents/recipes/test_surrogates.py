@@ -14,6 +14,7 @@ from agents.recipes.surrogates import (
     k1,
     k2,
     k3,
+    off_policy_mask,
     row_mean,
     row_sum,
     score,
@@ -235,3 +236,29 @@ def test_k3_is_never_negative_keeps_its_digits_near_zero_and_k1_is_of_either_sig
     assert float(estimates[1]) == pytest.approx(5e-13, rel=1e-3)
     assert float(estimates[4]) == pytest.approx(math.exp(-2) - 1 + 2, rel=1e-12)
     assert k1(ratio)[0].sign().tolist() == [-1, -1, 0, 1, 1]
+
+
+def test_the_off_policy_mask_drops_what_a_loop_over_rows_and_steps_drops():
+    log_probs = OLD + 0.3 * draws(5, 4, seed=7)
+    log_probs[~MASK] = torch.nan  # padding
+    mixed = torch.where(torch.arange(4) == 1, -ADVANTAGES, ADVANTAGES)  # of both signs within a row
+    seen, by_sum = set(), 0
+    for delta in (0.01, 0.02, 0.05, 0.1, 0.2, 0.3):
+        kept = off_policy_mask(delta)(log_probs, OLD, mixed, MASK)
+        for i, n in enumerate(LENGTHS):
+            away = sum(float(OLD[i, t] - log_probs[i, t]) for t in range(n)) / n
+            for t in range(n):
+                dropped = float(mixed[i, t]) < 0 and away > delta
+                assert bool(kept[i, t]) == (not dropped)
+                seen.add((dropped, float(mixed[i, t]) < 0, away > delta))
+                by_sum += dropped != (float(mixed[i, t]) < 0 and n * away > delta)
+    assert seen == {(True, True, True), (False, True, False), (False, False, True), (False, False, False)}
+    assert by_sum, "the control: a sum over the row in the place of its mean drops others"
+    assert bool(off_policy_mask(math.inf)(log_probs, OLD, mixed, MASK).all())
+    assert bool(off_policy_mask(1e-9)(OLD, OLD, mixed, MASK).all()), "fresh rows"
+
+
+@pytest.mark.parametrize("delta", [0.0, -0.1, math.nan])
+def test_a_limit_of_the_mask_that_is_not_positive_is_refused(delta):
+    with refused("off_policy_delta"):
+        off_policy_mask(delta)
