@@ -152,7 +152,16 @@ def test_a_point_of_every_claim_is_the_cpus(name, device):
 
 
 @pytest.mark.parametrize(
-    ("name", "index"), [("actor_update_is_value_gradient", 3), ("assumption_removed", 2), ("assumption_removed", 4)]
+    ("name", "index"),
+    [
+        ("actor_update_is_value_gradient", 3),
+        ("assumption_removed", 2),
+        ("assumption_removed", 4),
+        ("gae_meets_vgl", 4),
+        ("gae_meets_vgl", 7),
+        ("surrogate_hessian", 2),
+        ("surrogate_hessian", 3),
+    ],
 )
 def test_points_of_another_kind_are_the_cpus(name, index, device):
     rows, expected = on_both(lambda where: rows_of(name, point(name, index), where), device)
