@@ -127,8 +127,8 @@ def check_pathwise(task: Task, learner: Learner, setting: TrainingSettings, orac
         oracle: what is exact, where it is known.
 
     Raises:
-        InputError: the world is one of tokens, a penalty, a bonus or an option of token rows is given, the paths would be used more than once, the model
-            cannot be made, or a critic is needed that is not known.
+        InputError: the world is one of tokens; a penalty, a bonus or an option of token rows is given; the paths would be used
+            more than once; the model cannot be made; or a critic is needed that is not known.
     """
     pathwise = learner.pathwise
     if pathwise is None:
