@@ -127,8 +127,8 @@ def check_pathwise(task: Task, learner: Learner, setting: TrainingSettings, orac
         oracle: what is exact, where it is known.
 
     Raises:
-        InputError: the world is one of tokens, a penalty or bonus is given, the paths would be used more than once, the model
-            cannot be made, or a critic is needed that is not known.
+        InputError: the world is one of tokens; a penalty, a bonus or an option of token rows is given; the paths would be used
+            more than once; the model cannot be made; or a critic is needed that is not known.
     """
     pathwise = learner.pathwise
     if pathwise is None:
@@ -138,6 +138,10 @@ def check_pathwise(task: Task, learner: Learner, setting: TrainingSettings, orac
     if learner.kl_reward or learner.kl_loss or learner.entropy:
         raise InputError(
             f"KL terms and entropy must be left out with learner {learner.name!r}: it uses no log-probabilities"
+        )
+    if learner.drop_truncated or learner.count_dropped or learner.count_environment or not learner.compare_dropped:
+        raise InputError(
+            f"options about dropped or environment's tokens must be left out with learner {learner.name!r}"
         )
     if setting.epochs > 1 or setting.minibatches > 1:
         raise InputError(f"epochs and minibatches must be 1 with learner {learner.name!r}: its paths are used once")

@@ -12,7 +12,7 @@ from torch import Tensor
 from envs.arguments import takes_numbers
 from envs.linear_quadratic import LinearQuadratic
 from envs.world import InputError
-from theory.continuous.gains import check_gain, check_keeps, check_one_system, gain_at, spectral_radius
+from theory.continuous.gains import MOST_STEPS, check_gain, check_keeps, check_one_system, gain_at, spectral_radius
 from theory.continuous.lq_gradients import costate_covariance, noise_sources
 from theory.continuous.lyapunov import linear_value, stage_cost
 
@@ -116,6 +116,10 @@ def svg_covariance(
     check_keeps(world, "costate covariance")
     if steps is not None and (not isinstance(steps, int) or steps < 0):
         raise InputError(f"steps must be a whole number >= 0, or None for all steps; got {steps!r}")
+    if steps is not None and steps > MOST_STEPS and world.horizon is None:
+        raise InputError(
+            f"steps={steps} is too many for a closed form that goes step by step: at most {MOST_STEPS}, or None"
+        )
     K, world = check_gain(world, K), world.to()
     P, H = linear_value(world, K).P, action_curvature(world, K)
     t = _step(world, t)

@@ -108,6 +108,7 @@ def test_all_steps_need_no_exact_answers():
         ({"model_error": -0.1}, {}, "model_error"),
         ({"kl_loss": Penalty("k3", 0.1)}, {}, "KL terms"),
         ({"entropy": 0.1}, {}, "KL terms"),
+        ({"drop_truncated": True}, {}, "options"),
         ({}, {"epochs": 2}, "epochs"),
         ({}, {"minibatches": 2}, "epochs"),
     ],

@@ -240,6 +240,8 @@ def test_an_endless_model_that_does_not_settle_is_refused():
     world, K = CASES["endless_several"]
     with pytest.raises(InputError, match=r"^model must keep gamma rho\(Phi\^\) rho\(Phi\) < 1"):
         model_costate(world, K, world.replace(A=np.asarray(world.A) * 40), True)
+    with pytest.raises(InputError, match=r"^steps=1000000 is too many"):
+        svg_covariance(world, K, 10**6)
     with pytest.raises(InputError, match=r"^model: K leaves the closed loop"):
         model_costate(world, K, world.replace(A=np.asarray(world.A) * 40), False)
 
