@@ -8,7 +8,7 @@ from contextlib import suppress
 from multiprocessing import resource_tracker
 from typing import Any, TypeVar
 
-from joblib.externals.loky import get_reusable_executor
+from joblib.externals.loky import get_reusable_executor, process_executor
 from joblib.externals.loky.backend import resource_tracker as lokys_tracker
 
 from figures.harness.interrupts import held_back, ignore_from_now_on
@@ -69,5 +69,7 @@ def _stop(executor: Any) -> None:
 def _work(folder: str, function: Callable[[Item], Result], item: Item) -> Result:
     """One call, in a process whose memory we may manage, and in the caller's folder, which may have changed since it began."""
     os.chdir(folder)
-    keep_freed_memory()
+    if keep_freed_memory():
+        # else loky ends a worker that has grown, and warns: what we keep is no leak
+        process_executor._USE_PSUTIL = False
     return function(item)

@@ -1,6 +1,7 @@
 """Workers are kept for the next call, which may come from another folder."""
 
 import os
+import time
 
 from figures.harness.workers import in_workers
 
@@ -29,3 +30,20 @@ def _variable(name):
 
 def _process(item):
     return os.getpid()
+
+
+_HELD = []
+
+
+def _grow(size):
+    """A worker that keeps what it has once used, as ours do on purpose."""
+    _HELD.append(bytearray(size))
+    _HELD[-1][::4096] = b"x" * len(_HELD[-1][::4096])
+    time.sleep(1.1)  # loky looks at memory once a second
+    return os.getpid()
+
+
+def test_a_worker_that_has_grown_is_not_ended(recwarn):
+    workers = set(in_workers(2, _grow, [1, 4 * 10**8, 4 * 10**8, 1, 1, 1]))
+    assert len(workers) == 2
+    assert [str(w.message) for w in recwarn if "worker stopped" in str(w.message)] == []
