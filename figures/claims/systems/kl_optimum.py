@@ -61,7 +61,7 @@ def measure(setting: KlOptimumSetting, rng: torch.Generator, device: str) -> lis
         ("k3 in the loss", loss_path, rational, RATIONAL),
     ):
         drawn, given = setting.world == SIMPLEX, (world, start, reference, setting.beta)
-        steps = path(*given, rate=0.25) if drawn else path(*given)  # small steps where the way is drawn
+        steps = path(*given, rate=0.5) if drawn else path(*given)  # small steps where the way is drawn
         own = {**labels, "penalty": penalty}
         rows += vanishes(part, word_distance(world, law, steps[-1]), _END, labels=own)
         if law is rational:

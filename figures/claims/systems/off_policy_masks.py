@@ -47,7 +47,7 @@ def settings(preset: Preset) -> list[OffPolicyMasksSetting]:
     worlds = {PENALTY: ("lock (2,3)", *wide), MASK: small, TOP_P: wide}
     cases = [(repair, world) for repair, own in worlds.items() for world in own]
     if preset == "tiny":
-        return [OffPolicyMasksSetting(world, repair, 0) for repair, world in cases if world != "garnet (2,3)"]
+        return [OffPolicyMasksSetting(own[0], repair, 0) for repair, own in worlds.items()]
     seeds = range(2 if preset == "quick" else 8)
     group = 3 if preset == "quick" else 4
     return [OffPolicyMasksSetting(world, repair, seed, group=group) for repair, world in cases for seed in seeds]

@@ -53,9 +53,9 @@ def settings(preset: Preset) -> list[UpdateIsAGradientSetting]:
     if preset == "tiny":
         systems, fields = systems[:1], [pair for pair in fields if pair[1] == "lock (2,3)"]
         fields += [(K3, _ONE_STEP), (LENGTH, "stop (2,3)")]
-    seeds = range(8 if preset == "full" else 1)
+    seeds, count = range(8 if preset == "full" else 1), 20 if preset == "tiny" else 400
     return [
-        UpdateIsAGradientSetting(recipe, world, seed)
+        UpdateIsAGradientSetting(recipe, world, seed, regressions=count)
         for recipe, world in fields + [(_REGRESSION, system) for system in systems]
         for seed in seeds
     ]

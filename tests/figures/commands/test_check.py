@@ -115,7 +115,7 @@ def test_every_claim_has_its_pictures_and_the_report_needs_no_network(checked):
     assert page.count("<math") >= page.count("data:image/svg+xml") == len(CLAIM_NAMES)
     assert page.count("<h3>") == len(questions()) > 8
     assert "is-this-a-bug" in page
-    links = set(re.findall(r"""(?:src|href|url)\s*[=(]\s*["']?([^"'\s>)]+)""", page))
+    links = set(re.findall(r"""\b(?:src|href|url)\s*[=(]\s*["']?([^"'\s>)]+)""", page))
     beside = {link for link in links if not link.startswith(("#", "%23", "data:"))}
     assert {f"rows/{name}.csv" for name in CLAIM_NAMES} | {f"figures/{name}.svg" for name in CLAIM_NAMES} <= beside
     assert all((out / link).is_file() for link in beside)
