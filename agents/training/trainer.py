@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from agents.recipes.learner import Learner, Pathwise, Target
+from agents.recipes.value_gradient_learning import ValueGradientLearning
 from agents.training.checks import check_answers, check_rows_of
 from agents.training.copies import Copies
 from agents.training.diagnostics import SAMPLED, StepDiagnostics
@@ -24,6 +25,7 @@ from agents.training.pathwise_step import SlopeOracle, check_pathwise, pathwise_
 from agents.training.settings import Oracle, Record, SamplerMismatch, TrainingSettings
 from agents.training.tasks import CommandTask, Rollouts, Task
 from agents.training.teachers import Teachers
+from agents.training.value_gradient_step import curl_of, error_weight, field_rows, fit_field
 
 _SAME = {torch.float64: 1e-9, torch.float32: 1e-4}  # how far a ratio may be from 1 before the first step
 Answers = tuple[Tensor, Tensor, list[Tensor]]  # J, entropy, gradients of every copy
@@ -66,7 +68,7 @@ class Trainer:
             teachers.check(learner)
         check_answers(learner, policies, seeds, oracle, critics)
         check_rows_of(task, learner, setting, len(policies))
-        check_pathwise(task, learner, setting, oracle)
+        check_pathwise(task, learner, setting, oracle, policies, critics)
         self.task, self.learner, self.setting, self.oracle, self.taken = task, learner, setting, oracle, 0
         self.actor, self.warned = Copies.of(policies), False
         self.teachers = teachers
@@ -188,20 +190,34 @@ class Trainer:
         self.taken += 1
         return record
 
-    def _pathwise_step(self, pathwise: Pathwise) -> Record:
+    def _pathwise_step(self, pathwise: Pathwise | ValueGradientLearning) -> Record:
         """Ascent on the gradient of sampled paths; ratios and clips have no meaning here."""
-        answers = self._answers() if self._is_recorded() else None
-        task, oracle = (
-            cast(CommandTask, self.task),
-            cast(SlopeOracle | None, self.oracle),
-        )  # checked when the trainer was made
-        rows = pathwise_rows(task, pathwise, self.actor, self.setting, self.noise, oracle)
-        losses = [-g for g in rows.gradients]
+        answers, curl = self._answers() if self._is_recorded() else None, self._curl()
+        gradients, returns = self._of_paths(pathwise)
+        losses = [-g for g in gradients]
         self._move(losses)
-        sampled = dict.fromkeys(SAMPLED, self._nothing()) | {"loss": -rows.returns, "sampled": rows.returns}
+        sampled = dict.fromkeys(SAMPLED, self._nothing()) | {"loss": -returns, "sampled": returns, "curl": curl}
         record = self._record(answers, [self._cosine(losses, answers and answers[2]), self._nothing()], sampled)
         self.taken += 1
         return record
+
+    def _of_paths(self, pathwise: Pathwise | ValueGradientLearning) -> tuple[list[Tensor], Tensor]:
+        """Gradients and mean returns of sampled paths; VGL's critic is then fitted to them, before the actor moves."""
+        task, drawn = cast(CommandTask, self.task), (self.setting, self.noise)  # checked when the trainer was made
+        if isinstance(pathwise, Pathwise):
+            rows = pathwise_rows(task, pathwise, self.actor, *drawn, cast(SlopeOracle | None, self.oracle))
+            return rows.gradients, rows.returns
+        assert self.critic is not None  # checked when the trainer was made
+        fitted = field_rows(task, pathwise, self.actor, self.critic, *drawn)
+        Omega = error_weight(task.world, pathwise.Omega)
+        fit_field(self.critic, self.critic_optimiser, fitted, Omega, self.setting.critic_epochs)
+        return fitted.gradients, fitted.returns
+
+    def _curl(self) -> Float[Tensor, "S"]:
+        """Of a critic that is a vector field."""
+        if self.critic is None or not isinstance(self.learner.pathwise, ValueGradientLearning):
+            return self._nothing()
+        return curl_of(self.critic)
 
     def _reference(self, rows: Rollouts) -> Tensor | None:
         if self.teachers is not None:
@@ -280,7 +296,8 @@ class Trainer:
     def _record(self, answers: Answers | None, cosines: list[Tensor], sampled: dict[str, Tensor]) -> Record:
         J, H = (self._nothing(), self._nothing()) if answers is None else answers[:2]
         rows = 0 if self.learner.exact else self.taken * self.setting.prompts * self.setting.group
-        return Record(self.taken, rows, J=J, entropy=H, cosine=cosines[0], target_cosine=cosines[1], **sampled)
+        numbers = {"curl": self._curl()} | sampled
+        return Record(self.taken, rows, J=J, entropy=H, cosine=cosines[0], target_cosine=cosines[1], **numbers)
 
     def state(self) -> dict[str, Any]:
         """Everything that the next step depends on, for `torch.save`.
