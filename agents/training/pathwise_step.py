@@ -1,7 +1,7 @@
-"""The gradient of a learner that differentiates sampled paths: SVG(k), in the world or through a model that may be wrong."""
+"""Learners that differentiate sampled paths: SVG(k), in the world or through a model that may be wrong, and VGL(lambda)."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -15,7 +15,7 @@ from agents.sampling.stochastic_value_gradients import replay, svg_costates
 from agents.training.copies import Copies
 from agents.training.settings import TrainingSettings
 from agents.training.tasks import CommandTask, Task
-from agents.training.value_gradient_step import check_fields, error_weight
+from agents.training.value_gradient_step import check_fields, error_weight, field_rows, fit_field
 from envs.linear_quadratic import LinearQuadratic
 from envs.noise import draw_noise
 from envs.world import InputError, World
@@ -49,6 +49,39 @@ class PathwiseRows(NamedTuple):
 
     gradients: list[Tensor]
     returns: Float[Tensor, "S"]
+
+
+def path_gradients(
+    task: Task,
+    learner: Learner,
+    actor: Copies,
+    setting: TrainingSettings,
+    noise: Sequence[torch.Generator],
+    oracle: object,
+    fit: tuple[Copies, torch.optim.Optimizer] | None,
+) -> PathwiseRows:
+    """What the learner makes of one draw of paths; VGL's critic is then fitted to them. `check_pathwise` has passed before.
+
+    Args:
+        task: the world as the loop sees it.
+        learner: SVG or VGL.
+        actor: the policies.
+        setting: number of groups and rows, and the critic's passes.
+        noise: one generator for each copy.
+        oracle: gives SVG's critics.
+        fit: VGL's critic and its optimiser.
+
+    Returns:
+        Gradients and returns.
+    """
+    world_task, pathwise = cast(CommandTask, task), learner.pathwise
+    if isinstance(pathwise, Pathwise):
+        return pathwise_rows(world_task, pathwise, actor, setting, noise, cast(SlopeOracle | None, oracle))
+    assert pathwise is not None
+    assert fit is not None
+    rows = field_rows(world_task, pathwise, actor, fit[0], setting, noise)
+    fit_field(*fit, rows, error_weight(world_task.world, pathwise.Omega), setting.critic_epochs)
+    return PathwiseRows(rows.gradients, rows.returns)
 
 
 def pathwise_rows(

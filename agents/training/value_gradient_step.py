@@ -122,15 +122,18 @@ def error_weight(world: World, name: str) -> Tensor | None:
     return weight
 
 
-def curl_of(critic: Copies) -> Float[Tensor, "S"]:
+def curl_of(critic: Copies | None, count: int) -> Float[Tensor, "S"]:
     """`|X - X'| / |X|` of every copy's field, all times together: 0 for the gradient of a value.
 
     Args:
-        critic: the fields.
+        critic: the fields, or another critic, or none.
+        count: number of copies.
 
     Returns:
-        One number for each copy; 0 where X is 0.
+        One number for each copy; 0 where X is 0, NaN where the critic is no field.
     """
+    if critic is None or not isinstance(critic.network, LinearField):
+        return torch.full((count,), torch.nan, dtype=torch.float64)
     X = torch.stack([field.X.detach() for field in critic.networks()]).double().cpu()
     size = X.flatten(1).norm(dim=1)
     return torch.where(size > 0, (X - X.mT).flatten(1).norm(dim=1) / size.clamp(min=1e-300), 0.0)

@@ -30,7 +30,7 @@ def test_the_log_has_the_curl_of_the_critic_in_the_checkpoint(done, capsys):
     assert f"curl of the critic {last['curl'].mean():.4g}" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("name", "count"), [("step", 1), ("step", 4), ("_of_paths", 4), ("_move", 3)])
+@pytest.mark.parametrize(("name", "count"), [("step", 1), ("step", 4), ("_answers", 3), ("_move", 3)])
 def test_stopped_and_gone_on_the_log_is_the_same_to_the_byte(done, tmp_path, monkeypatch, name, count):
     with monkeypatch.context() as patch:
         stop_before(patch, name, count)
