@@ -12,6 +12,7 @@ from torch import Tensor
 from agents.recipes.advantages import Advantage, gae, is_group_wise
 from agents.recipes.batch import Batch
 from agents.recipes.surrogates import KL_ESTIMATORS, Normaliser, Surrogate, off_policy_mask, row_sum, score
+from agents.recipes.value_gradient_learning import ValueGradientLearning
 from envs.arguments import asked_for
 from envs.world import InputError
 
@@ -126,7 +127,7 @@ class Learner:
         kl_loss: a penalty that is added to every step's loss (as in GRPO's paper).
         entropy: coefficient of the bonus, the entropies at the visited prefixes. Their visitation is held fixed, so the bonus
             does not follow the gradient of a completion's entropy.
-        critic: None, "exact" or "learned".
+        critic: None, "exact" or "learned"; of values, or of value gradients where VGL differentiates paths.
         lam: lambda of GAE.
         off_policy_delta: a token of negative advantage weighs nothing in the surrogate where the mean of log(pi_old / pi) over
             its row is larger than this (DeepSeek-V3.2's off-policy mask, `agents.recipes.surrogates.off_policy_mask`).
@@ -175,7 +176,7 @@ class Learner:
     least: int = 1
     best_of: int = 1
     select: Selection | None = None
-    pathwise: Pathwise | None = None
+    pathwise: Pathwise | ValueGradientLearning | None = None
 
     def __post_init__(self) -> None:
         """Check the limit of the mask, and that a penalty in the reward is one of the policy that drew the rows."""

@@ -35,6 +35,7 @@ from agents.recipes.surrogates import (
     token_mean,
     truncated_importance,
 )
+from agents.recipes.value_gradient_learning import ValueGradientLearning
 from envs.world import InputError, unknown
 
 Build = TypeVar("Build", bound=Callable[..., Learner])
@@ -328,6 +329,29 @@ def svg(horizon: int = 1, model_error: float = 0.0, model_seed: int = 0, imagine
         InputError: horizon or model_error is negative.
     """
     return Learner("svg", full_return, pathwise=Pathwise(horizon, model_error, model_seed, imagined))
+
+
+@recipe
+def vgl(lam: float = 0.7, Omega: str = "identity") -> Learner:
+    """VGL(lam) (Fairbank and Alonso 2012), in worlds of commands: a learned linear field of value gradients G~ is the critic.
+
+    Mean: at a fixed critic the pathwise gradient with `lam G' + (1 - lam) G~`, G' the targets (`theory.continuous.
+    lambda_gradient`); grad J at lam = 1, or where G~ is the value gradient. Departs from its paper: the actor is a policy of
+    its own and not greedy on the critic, the field is linear and free at every time, and both move by Adam. With "commands"
+    the critic's error counts only where it can change a command; for lam < 1 the rest of the field, which is never fitted,
+    then enters the targets.
+
+    Args:
+        lam: lambda.
+        Omega: weight of the critic's error, "identity", or "commands" for `B B'`.
+
+    Returns:
+        The learner.
+
+    Raises:
+        InputError: lam lies outside [0, 1], or Omega is unknown.
+    """
+    return Learner("vgl", full_return, critic="learned", pathwise=ValueGradientLearning(lam, Omega))
 
 
 @recipe

@@ -1,19 +1,21 @@
-"""The gradient of a learner that differentiates sampled paths: SVG(k), in the world or through a model that may be wrong."""
+"""Learners that differentiate sampled paths: SVG(k), in the world or through a model that may be wrong, and VGL(lambda)."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from agents.recipes.learner import Learner, Pathwise
+from agents.recipes.value_gradient_learning import ValueGradientLearning
 from agents.sampling.pathwise import contract_commands
 from agents.sampling.rollout import rollout
 from agents.sampling.stochastic_value_gradients import replay, svg_costates
 from agents.training.copies import Copies
 from agents.training.settings import TrainingSettings
 from agents.training.tasks import CommandTask, Task
+from agents.training.value_gradient_step import check_fields, error_weight, field_rows, fit_field
 from envs.linear_quadratic import LinearQuadratic
 from envs.noise import draw_noise
 from envs.world import InputError, World
@@ -47,6 +49,39 @@ class PathwiseRows(NamedTuple):
 
     gradients: list[Tensor]
     returns: Float[Tensor, "S"]
+
+
+def path_gradients(
+    task: Task,
+    learner: Learner,
+    actor: Copies,
+    setting: TrainingSettings,
+    noise: Sequence[torch.Generator],
+    oracle: object,
+    fit: tuple[Copies, torch.optim.Optimizer] | None,
+) -> PathwiseRows:
+    """What the learner makes of one draw of paths; VGL's critic is then fitted to them. `check_pathwise` has passed before.
+
+    Args:
+        task: the world as the loop sees it.
+        learner: SVG or VGL.
+        actor: the policies.
+        setting: number of groups and rows, and the critic's passes.
+        noise: one generator for each copy.
+        oracle: gives SVG's critics.
+        fit: VGL's critic and its optimiser.
+
+    Returns:
+        Gradients and returns.
+    """
+    world_task, pathwise = cast(CommandTask, task), learner.pathwise
+    if isinstance(pathwise, Pathwise):
+        return pathwise_rows(world_task, pathwise, actor, setting, noise, cast(SlopeOracle | None, oracle))
+    assert pathwise is not None
+    assert fit is not None
+    rows = field_rows(world_task, pathwise, actor, fit[0], setting, noise)
+    fit_field(*fit, rows, error_weight(world_task.world, pathwise.Omega), setting.critic_epochs)
+    return PathwiseRows(rows.gradients, rows.returns)
 
 
 def pathwise_rows(
@@ -117,7 +152,14 @@ def wrong_model(world: World, error: float, seed: int) -> World:
     return world.replace(**changed)
 
 
-def check_pathwise(task: Task, learner: Learner, setting: TrainingSettings, oracle: object) -> None:
+def check_pathwise(
+    task: Task,
+    learner: Learner,
+    setting: TrainingSettings,
+    oracle: object,
+    policies: Sequence[nn.Module],
+    critics: Sequence[nn.Module] | None,
+) -> None:
     """Refuse what a learner of sampled paths cannot be run with, before anything is drawn.
 
     Args:
@@ -125,10 +167,12 @@ def check_pathwise(task: Task, learner: Learner, setting: TrainingSettings, orac
         learner: the recipe.
         setting: steps, sizes, rates.
         oracle: what is exact, where it is known.
+        policies: the networks.
+        critics: of VGL.
 
     Raises:
         InputError: the world is one of tokens; a penalty, a bonus or an option of token rows is given; the paths would be used
-            more than once; the model cannot be made; or a critic is needed that is not known.
+            more than once; the model cannot be made; or a critic is needed that is not known or does not fit.
     """
     pathwise = learner.pathwise
     if pathwise is None:
@@ -145,6 +189,10 @@ def check_pathwise(task: Task, learner: Learner, setting: TrainingSettings, orac
         )
     if setting.epochs > 1 or setting.minibatches > 1:
         raise InputError(f"epochs and minibatches must be 1 with learner {learner.name!r}: its paths are used once")
+    if isinstance(pathwise, ValueGradientLearning):
+        error_weight(task.world, pathwise.Omega)
+        check_fields(task, policies, critics)
+        return
     wrong_model(task.world, pathwise.model_error, pathwise.model_seed)
     if pathwise.steps < task.steps and not isinstance(oracle, SlopeOracle):
         raise InputError(

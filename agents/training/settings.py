@@ -162,6 +162,7 @@ class Record:
         cosine: of the step's first gradient to the exact gradient of J.
         target_cosine: of the same to the exact gradient of what the recipe is meant to climb; NaN where that is J or is
             not known.
+        curl: of a critic that is a vector field G: `|X - X'| / |X|` of its slopes X, all times together; NaN for other critics.
     """
 
     step: int
@@ -175,3 +176,4 @@ class Record:
     entropy: Float[Tensor, "S"]
     cosine: Float[Tensor, "S"]
     target_cosine: Float[Tensor, "S"]
+    curl: Float[Tensor, "S"]

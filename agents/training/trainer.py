@@ -9,21 +9,22 @@ import copy
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from agents.recipes.learner import Learner, Pathwise, Target
+from agents.recipes.learner import Learner, Target
 from agents.training.checks import check_answers, check_rows_of
 from agents.training.copies import Copies
 from agents.training.diagnostics import SAMPLED, StepDiagnostics
 from agents.training.noise import noise_of
-from agents.training.pathwise_step import SlopeOracle, check_pathwise, pathwise_rows
+from agents.training.pathwise_step import check_pathwise, path_gradients
 from agents.training.settings import Oracle, Record, SamplerMismatch, TrainingSettings
-from agents.training.tasks import CommandTask, Rollouts, Task
+from agents.training.tasks import Rollouts, Task
 from agents.training.teachers import Teachers
+from agents.training.value_gradient_step import curl_of
 
 _SAME = {torch.float64: 1e-9, torch.float32: 1e-4}  # how far a ratio may be from 1 before the first step
 Answers = tuple[Tensor, Tensor, list[Tensor]]  # J, entropy, gradients of every copy
@@ -66,20 +67,17 @@ class Trainer:
             teachers.check(learner)
         check_answers(learner, policies, seeds, oracle, critics)
         check_rows_of(task, learner, setting, len(policies))
-        check_pathwise(task, learner, setting, oracle)
+        check_pathwise(task, learner, setting, oracle, policies, critics)
         self.task, self.learner, self.setting, self.oracle, self.taken = task, learner, setting, oracle, 0
         self.actor, self.warned = Copies.of(policies), False
         self.teachers = teachers
         self.reference = self.actor.frozen() if learner.needs_reference and teachers is None else None
         self.noise = [noise_of("rollouts", seed) for seed in seeds]
         self.order = torch.Generator().manual_seed(0)  # of minibatches, the same for every seed
+        own, rate, adam = self.actor.parameters, setting.rate, setting.optimiser == "adam"
         self.optimiser: torch.optim.Optimizer
-        if setting.optimiser == "adam":
-            self.optimiser = torch.optim.Adam(self.actor.parameters, lr=setting.rate)
-        else:
-            self.optimiser = torch.optim.SGD(self.actor.parameters, lr=setting.rate)
-        learned = critics if learner.critic == "learned" else None
-        self.critic = None if learned is None else Copies.of(learned)
+        self.optimiser = torch.optim.Adam(own, lr=rate) if adam else torch.optim.SGD(own, lr=rate)
+        self.critic = Copies.of(critics) if critics is not None and learner.critic == "learned" else None
         if self.critic is not None:
             self.critic_optimiser = torch.optim.Adam(self.critic.parameters, lr=setting.critic_rate)
 
@@ -110,7 +108,7 @@ class Trainer:
         if self.learner.exact:
             return self._exact_step()
         if self.learner.pathwise is not None:
-            return self._pathwise_step(self.learner.pathwise)
+            return self._pathwise_step()
         answers, aim = (self._answers(), self._target_gradient()) if self._is_recorded() else (None, None)
         rows = self._draw()
         fields: Fields = {"reference": self._reference(rows), "values": self._values(rows)}
@@ -182,23 +180,20 @@ class Trainer:
             J, gradients = self.oracle.gradient(self.actor)
             answers = J.double().cpu(), self._nothing(), gradients
         self._move([-g for g in answers[2]])
-        record = self._record(
-            answers, [torch.ones_like(answers[0]), self._nothing()], dict.fromkeys(SAMPLED, self._nothing())
-        )
+        cosines = [torch.ones_like(answers[0]), self._nothing()]
+        record = self._record(answers, cosines, dict.fromkeys(SAMPLED, self._nothing()))
         self.taken += 1
         return record
 
-    def _pathwise_step(self, pathwise: Pathwise) -> Record:
+    def _pathwise_step(self) -> Record:
         """Ascent on the gradient of sampled paths; ratios and clips have no meaning here."""
-        answers = self._answers() if self._is_recorded() else None
-        task, oracle = (
-            cast(CommandTask, self.task),
-            cast(SlopeOracle | None, self.oracle),
-        )  # checked when the trainer was made
-        rows = pathwise_rows(task, pathwise, self.actor, self.setting, self.noise, oracle)
+        answers, curl = self._answers() if self._is_recorded() else None, curl_of(self.critic, self.actor.count)
+        fit = None if self.critic is None else (self.critic, self.critic_optimiser)
+        rows = path_gradients(self.task, self.learner, self.actor, self.setting, self.noise, self.oracle, fit)
         losses = [-g for g in rows.gradients]
         self._move(losses)
-        sampled = dict.fromkeys(SAMPLED, self._nothing()) | {"loss": -rows.returns, "sampled": rows.returns}
+        sampled = dict.fromkeys(SAMPLED, self._nothing())
+        sampled |= {"loss": -rows.returns, "sampled": rows.returns, "curl": curl}
         record = self._record(answers, [self._cosine(losses, answers and answers[2]), self._nothing()], sampled)
         self.taken += 1
         return record
@@ -280,7 +275,8 @@ class Trainer:
     def _record(self, answers: Answers | None, cosines: list[Tensor], sampled: dict[str, Tensor]) -> Record:
         J, H = (self._nothing(), self._nothing()) if answers is None else answers[:2]
         rows = 0 if self.learner.exact else self.taken * self.setting.prompts * self.setting.group
-        return Record(self.taken, rows, J=J, entropy=H, cosine=cosines[0], target_cosine=cosines[1], **sampled)
+        numbers = {"curl": curl_of(self.critic, self.actor.count)} | sampled
+        return Record(self.taken, rows, J=J, entropy=H, cosine=cosines[0], target_cosine=cosines[1], **numbers)
 
     def state(self) -> dict[str, Any]:
         """Everything that the next step depends on, for `torch.save`.

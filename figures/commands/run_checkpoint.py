@@ -20,7 +20,7 @@ from figures.impact.checkpoint_files import UNREADABLE
 NAME = "checkpoint.pt"
 PER_SEED = tuple(f.name for f in dataclasses.fields(Record) if f.name not in ("step", "rows"))
 COLUMNS = {"step", "rows", "seed", *PER_SEED}  # of the log
-_LATER = {"target_cosine"}  # columns that older logs lack
+_LATER = {"target_cosine", "curl"}  # columns that older logs lack
 _MODULE = "figures.commands.training_run"
 
 

@@ -13,10 +13,13 @@ import pandas as pd
 import torch
 
 from agents.policies.linear import LinearPolicy
+from agents.policies.linear_field import LinearField
 from agents.policies.nucleus import Nucleus, checked_top_p
 from agents.policies.transformer import Transformer
 from agents.recipes.learners import Learner, Penalty, build_learner
+from agents.recipes.value_gradient_learning import ValueGradientLearning
 from agents.training.settings import Record, TrainingSettings
+from agents.training.tasks import CommandTask
 from agents.training.trainer import Trainer
 from envs.own_world import fingerprint
 from envs.registry import make_world
@@ -132,8 +135,10 @@ def assemble(
     task, oracle, reason = task_and_oracle(world, policies[0], run.seeds)
     if reason and (learner.exact or learner.critic == "exact"):
         raise InputError(f"learner {learner.name!r} needs exact answers, and there are none: {reason}")
-    critics = None
-    if learner.critic == "learned":
+    critics: list[Any] | None = None
+    if isinstance(task, CommandTask) and isinstance(learner.pathwise, ValueGradientLearning):
+        critics = [LinearField(task.features, task.steps + 1).to(run.device) for _ in seeds]
+    elif learner.critic == "learned":
         length = task.steps + (world.prompts.shape[1] if isinstance(world, TokenMDP) else 0)
         critics = [_transformer(run, 1, task.features, length, 1000 + seed) for seed in seeds]
     teachers = read_teachers(run.teachers, world, run.top_p, next(policies[0].parameters()))
@@ -228,5 +233,6 @@ def summary(table: pd.DataFrame) -> str:
     last, updates = table[is_last].mean(numeric_only=True), table[~is_last].mean(numeric_only=True)
     means = {"J": last["J"], "entropy": last["entropy"], "cosine": updates["cosine"], "clipped": updates["clipped"]}
     means["cosine to its own target"] = updates["target_cosine"]
+    means["curl of the critic"] = last["curl"]
     means["silent groups"] = updates["silent"]
     return ", ".join(f"{name} {value:.4g}" for name, value in means.items() if not math.isnan(value))
