@@ -71,6 +71,13 @@ def uses_global_rng():
 
 
 @pytest.fixture
+def unchecked():
+    """Calls as a user makes them, without the tests' check of types and shapes."""
+    with typecheck.unchecked():
+        yield
+
+
+@pytest.fixture
 def rng():
     """A seeded torch generator; noise is an argument everywhere."""
     return torch.Generator().manual_seed(20261123)

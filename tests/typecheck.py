@@ -5,6 +5,7 @@ argument is checked once, as beartype's documentation shows for the two decorato
 axes stand for are kept from the first argument to the returned value.
 """
 
+import contextlib
 import dataclasses
 import functools
 import inspect
@@ -43,6 +44,16 @@ def _in_one_scope(function):
             return checking(*args, **kwargs)
 
     return call
+
+
+@contextlib.contextmanager
+def unchecked():
+    """Calls as a user makes them: without the checks, which speak first, and take most of the time of very many small calls."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    try:
+        yield
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def install(packages):

@@ -1,6 +1,5 @@
 """What a first-time user hands in by mistake gets one line that names the argument and the remedy."""
 
-import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -87,15 +86,7 @@ MISTAKES = {
 }
 
 
-@pytest.fixture
-def as_a_user_calls():
-    """Without the checks of types that only the tests have."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
-
-
-@pytest.mark.usefixtures("as_a_user_calls", "uses_global_rng")
+@pytest.mark.usefixtures("unchecked", "uses_global_rng")
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_one_line_names_the_argument_and_the_remedy(mistake):
     call, text = MISTAKES[mistake]

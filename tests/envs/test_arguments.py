@@ -10,8 +10,8 @@ from envs.linear_quadratic import double_integrator, random_system, scalar
 from envs.token_mdp import TokenMDP
 from envs.token_tasks import combination_lock, copy, garnet
 from tests.envs.refusals import refused
-from tests.theory.groups.enumeration import unchecked
 from tests.theory.token_cases import transformer
+from tests.typecheck import unchecked
 from theory.continuous.lyapunov import linear_value
 from theory.groups.binary_rewards import grpo_kappa, grpo_objective
 from theory.impact import best_of, kl_headroom

@@ -13,7 +13,7 @@ from envs.registry import WORLDS, gymnasium_id
 from tests.envs.refusals import refused
 from tests.envs.test_noise import ORACLES
 from tests.oracles import assert_mean_within, differs_by
-from tests.theory.groups.enumeration import unchecked
+from tests.typecheck import unchecked
 from theory.continuous.lq_gradients import expected_return
 
 QUADRATIC = ("LQScalar", "LQDoubleIntegrator", "LQUniformNoise", "LQQuantisedAction", "LQStateScaledNoise")

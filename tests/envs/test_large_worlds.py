@@ -9,7 +9,7 @@ from envs.registry import make_world
 from envs.skills import skills
 from envs.stacked_history import stack_history
 from tests.envs.refusals import refused
-from tests.theory.groups.enumeration import unchecked
+from tests.typecheck import unchecked
 
 TOO_LARGE = {
     "arithmetic": (lambda: token_tasks.arithmetic(10**6), "modulus=1000000"),

@@ -17,7 +17,7 @@ from envs.registry import make_world
 from envs.token_env import TokenEnv
 from envs.token_tasks import garnet, parity
 from tests.envs.refusals import refused
-from tests.theory.groups.enumeration import unchecked
+from tests.typecheck import unchecked
 
 CODE = """
     import numpy as np

@@ -20,7 +20,7 @@ from envs.token_tasks import (
     sum_and_stop,
 )
 from tests.envs.refusals import refused
-from tests.theory.groups.enumeration import unchecked
+from tests.typecheck import unchecked
 
 DETERMINISTIC = {
     "lock": combination_lock(3, 4, gamma=0.9, seed=5),

@@ -8,7 +8,7 @@ import torch
 
 from envs.lq_variants import quantised_action, state_scaled_noise, step_reward
 from tests.envs.refusals import refused
-from tests.theory.groups.enumeration import unchecked
+from tests.typecheck import unchecked
 from theory.continuous.attention import history_gain, mean_costate_norm
 from theory.continuous.broken_assumptions import closed_scale_costate, quantised_means, step_reward_gradient
 from theory.groups.objectives import win_rate

@@ -1,6 +1,5 @@
 """A linear field as critic: its update is VGL's, its curl dies at the exact rate, and an actor on it reaches the optimum."""
 
-import jaxtyping
 import pytest
 import torch
 
@@ -16,14 +15,6 @@ from tests.theory.cases import stable_gain
 from theory.continuous.lyapunov import linear_value
 from theory.continuous.riccati import riccati
 from theory.continuous.value_gradient_targets import mean_target
-
-
-@pytest.fixture
-def unchecked():
-    """Calls as a user makes them, without the tests' check of shapes."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def test_the_slope_of_the_loss_is_the_update_of_vgl(rng):

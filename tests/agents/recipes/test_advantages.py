@@ -8,7 +8,6 @@ import torch
 
 from agents.recipes import advantages as own
 from agents.recipes.advantages import gae, group_mean, leave_one_out, mean_baseline, standardised
-from tests.agents.recipes.test_batch import shapes_unchecked  # noqa: F401  (a fixture)
 from tests.envs.refusals import refused
 from tests.oracles import assert_mean_within, differs_by
 
@@ -225,7 +224,7 @@ def test_what_is_no_batch_is_refused(name):
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_shapes_that_disagree_are_refused(name, shapes_unchecked):  # noqa: F811
+def test_shapes_that_disagree_are_refused(name, unchecked):
     rewards, mask, group = tensors(*case())
     for given in [(rewards, mask[:, 1:], group), (rewards, mask[1:], group), (rewards, mask, group[1:])]:
         with refused("mask"):

@@ -2,7 +2,6 @@
 
 import math
 
-import jaxtyping
 import pytest
 import torch
 
@@ -12,14 +11,6 @@ from tests.envs.refusals import refused
 
 LENGTHS = [3, 1, 2, 3, 2]
 NOTHING_PAID = {"rewards": torch.zeros(5, 3)}
-
-
-@pytest.fixture
-def shapes_unchecked():
-    """As a user runs the code: without the type checker of the tests, which would speak first."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def mask_of(lengths, T=3):
@@ -122,7 +113,7 @@ def test_what_stands_after_the_end_of_a_row_need_not_be_finite_in_the_policies_f
         ("ended", {"ended": torch.tensor([True])}),
     ],
 )
-def test_shapes_that_disagree_are_refused(argument, changes, shapes_unchecked):
+def test_shapes_that_disagree_are_refused(argument, changes, unchecked):
     with refused(argument):
         Batch(**fields(**changes))
 

@@ -12,7 +12,7 @@ from agents.recipes.learner import Target
 from agents.recipes.learners import LEARNERS, Penalty, build_learner
 from tests.agents.cases import draws
 from tests.envs.refusals import refused
-from tests.theory.groups.enumeration import unchecked
+from tests.typecheck import unchecked
 
 GROUP = torch.tensor([0, 1, 0, 1, 1, 0, 1, 0, 1])  # groups of four and of five rows
 MASK = torch.arange(3) < torch.tensor([3, 1, 2, 3, 2, 1, 3, 2, 1])[:, None]

@@ -13,7 +13,7 @@ from agents.recipes.selections import SELECTIONS, mixed_accuracy, mixed_returns
 from agents.recipes.surrogates import token_mean
 from tests.agents.cases import draws
 from tests.envs.refusals import refused
-from tests.theory.groups.enumeration import unchecked
+from tests.typecheck import unchecked
 
 close = torch.testing.assert_close
 GROUP = torch.tensor([0, 1, 0, 2, 1, 2, 0, 3, 3])

@@ -16,9 +16,9 @@ from envs.token_tasks import sum_and_stop
 from envs.tool_tasks import ask_oracle
 from tests.envs.refusals import refused
 from tests.oracles import assert_mean_within, differs_by
-from tests.theory.groups.enumeration import unchecked
 from tests.theory.speech_cases import WORLDS, Conversations, policy_of, talking, world_of
 from tests.theory.tokens.test_environment import true_gradient
+from tests.typecheck import unchecked
 
 close = torch.testing.assert_close
 EACH = pytest.mark.parametrize("name", WORLDS)

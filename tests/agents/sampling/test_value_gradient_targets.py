@@ -1,6 +1,5 @@
 """VGL targets are total derivatives of TD(lambda) returns, path by path."""
 
-import jaxtyping
 import pytest
 import torch
 
@@ -11,14 +10,6 @@ from envs.lq_variants import ChaoticMap
 from envs.noise import draw_noise
 from envs.world import InputError
 from theory.continuous.costates import costate_recursion, path_derivatives
-
-
-@pytest.fixture
-def unchecked():
-    """Calls as a user makes them, without the tests' check of shapes."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 class Policy:

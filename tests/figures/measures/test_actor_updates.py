@@ -9,7 +9,7 @@ import torch
 from agents.recipes.learners import build_learner
 from figures.measures.actor_updates import exact_case, parameter_deviation, prompt_scales, recipes, worst_deviation
 from figures.measures.token_systems import build_policy, build_world
-from tests.theory.groups.enumeration import unchecked
+from tests.typecheck import unchecked
 from theory.groups.expected_update import expected_update
 from theory.tokens.prefix_tree import grow
 

@@ -1,6 +1,5 @@
 """VGL under a greedy policy: the action by search, the update by derivatives of returns, the gradient by values."""
 
-import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -17,14 +16,6 @@ from theory.continuous.greedy_value_gradient import (
     greedy_weight,
 )
 from theory.continuous.lyapunov import linear_value
-
-
-@pytest.fixture
-def unchecked():
-    """Calls as a user makes them, without the tests' check of shapes."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def cases():

@@ -9,7 +9,7 @@ from envs.lq_variants import StateScaledNoise
 from tests.envs.refusals import refused
 from tests.oracles import assert_mean_within, differs_by
 from tests.theory.cases import affine_policies, plain_road, priced, tensor, variant
-from tests.theory.groups.enumeration import unchecked
+from tests.typecheck import unchecked
 from theory.continuous.gains import gain_at, offset_at
 from theory.continuous.lq_gradients import expected_return
 from theory.continuous.lyapunov import (

@@ -2,7 +2,6 @@
 
 import itertools
 
-import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -27,14 +26,6 @@ from theory.continuous.value_gradient_targets import (
 
 LAMS = (0.0, 0.35, 0.8, 1.0)
 ONE = torch.eye(3).double()
-
-
-@pytest.fixture
-def unchecked():
-    """Calls as a user makes them, without the tests' check of shapes."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def cases(horizon):

@@ -2,9 +2,7 @@
 
 import itertools
 import math
-from contextlib import contextmanager
 
-import jaxtyping
 import torch
 
 from envs.token_mdp import TokenMDP
@@ -118,13 +116,3 @@ class Enumeration:
             rows = (self.prompt == prompt).nonzero()[:, 0].tolist()
             for group in itertools.product(rows, repeat=G):
                 yield list(group), weight * math.prod(float(p[i]) for i in group)
-
-
-@contextmanager
-def unchecked():
-    """Turn the tests' type checker off: it takes most of the time of so many small calls."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    try:
-        yield
-    finally:
-        jaxtyping.config.update("jaxtyping_disable", False)

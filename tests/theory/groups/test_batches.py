@@ -15,7 +15,8 @@ from agents.recipes.surrogates import token_mean
 from envs.token_mdp import TokenMDP
 from envs.token_tasks import sum_and_stop
 from tests.envs.refusals import refused
-from tests.theory.groups.enumeration import Enumeration, policy_of, unchecked
+from tests.theory.groups.enumeration import Enumeration, policy_of
+from tests.typecheck import unchecked
 from theory.groups import batches
 from theory.groups.binary_rewards import alignment, grpo_kappa
 from theory.groups.expected_update import expected_update

@@ -17,9 +17,10 @@ from envs.token_tasks import combination_lock, garnet, sum_and_stop
 from figures.measures.token_systems import build_policy, build_world
 from tests.envs.refusals import refused
 from tests.oracles import assert_mean_within, differs_by
-from tests.theory.groups.enumeration import WORLDS, Enumeration, policy_of, two_prompts, unchecked, words_of
+from tests.theory.groups.enumeration import WORLDS, Enumeration, policy_of, two_prompts, words_of
 from tests.theory.groups.recipes import RECIPES, build
 from tests.theory.token_cases import transformer, with_readout
+from tests.typecheck import unchecked
 from theory.groups.expected_update import expected_update
 from theory.groups.outcomes import distinct_outcomes
 from theory.tokens.completions import completions

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from tests.envs.refusals import refused
-from tests.theory.groups.enumeration import unchecked
 from tests.theory.groups.recipes import RECIPES, build
+from tests.typecheck import unchecked
 from theory.groups import outcomes
 from theory.groups.outcomes import distinct_outcomes, expected_weights, group_multisets
 

@@ -17,8 +17,9 @@ from agents.recipes.surrogates import row_mean
 from envs.token_mdp import TokenMDP
 from envs.token_tasks import arithmetic, sum_and_stop
 from tests.envs.refusals import refused
-from tests.theory.groups.enumeration import Enumeration, paths_of, policy_of, unchecked
+from tests.theory.groups.enumeration import Enumeration, paths_of, policy_of
 from tests.theory.groups.test_batches import noisy_prompts
+from tests.typecheck import unchecked
 from theory.groups.binary_rewards import alignment
 from theory.groups.expected_update import expected_update
 from theory.groups.targets import pass_at_k, success, target_gradients

@@ -14,10 +14,11 @@ from agents.recipes.learners import build_learner
 from envs.token_mdp import TokenMDP
 from envs.token_tasks import arithmetic
 from tests.envs.refusals import refused
-from tests.theory.groups.enumeration import WORLDS, Enumeration, policy_of, unchecked
+from tests.theory.groups.enumeration import WORLDS, Enumeration, policy_of
 from tests.theory.groups.test_batches import noisy_prompts
 from tests.theory.groups.test_expected_update import prefixes, shifted
 from tests.theory.token_cases import transformer
+from tests.typecheck import unchecked
 from theory.differences import directional_slope
 from theory.groups.expected_update import expected_update
 from theory.groups.targets import (

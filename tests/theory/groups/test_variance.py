@@ -10,7 +10,8 @@ from torch.nn.utils import parameters_to_vector
 from agents.recipes.learners import build_learner
 from envs.token_tasks import combination_lock, garnet, sum_and_stop
 from tests.envs.refusals import refused
-from tests.theory.groups.enumeration import Enumeration, policy_of, two_prompts, unchecked
+from tests.theory.groups.enumeration import Enumeration, policy_of, two_prompts
+from tests.typecheck import unchecked
 from theory.groups.expected_update import expected_update
 from theory.groups.variance import group_variance, hoeffding, word_scores
 from theory.tokens.completions import completions, words
