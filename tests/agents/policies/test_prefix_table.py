@@ -168,3 +168,12 @@ def test_a_forbidden_token_is_never_drawn_and_has_no_slope():
     answers = tree_gradients(world, policy)
     assert bool(answers.flat.isfinite().all())
     assert float(answers.parameters[0][:, 0].abs().max()) == 0.0
+
+
+def test_a_seed_makes_the_table_and_spread_its_size():
+    world = several_prompts(2)
+    draw = lambda **k: PrefixTable(world, **k).logits.detach()  # noqa: E731
+    assert torch.equal(draw(seed=1), draw(seed=1))
+    assert not torch.equal(draw(seed=1), draw(seed=2))
+    assert torch.equal(draw(seed=1, spread=3.0), 3 * draw(seed=1))
+    assert torch.equal(draw(spread=0.0), torch.zeros_like(draw()))
