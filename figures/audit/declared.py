@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from envs.world import InputError
+from envs.world import InputError, unknown
 from figures.audit.finding import Finding
 
 _CLOSE = 1e-7
@@ -93,6 +93,23 @@ DECLARATIONS = {
     ),
     "beta": Declaration("KL term", "and its weight", _near("beta")),
 }
+
+
+def check_declared(declared: Mapping[str, Any], properties: Sequence[str]) -> None:
+    """Refuse declarations that are unknown, or that concern a property which is not looked at.
+
+    Args:
+        declared: values by name.
+        properties: names of those that are looked at.
+
+    Raises:
+        InputError: as said.
+    """
+    for name in declared:
+        if name not in DECLARATIONS:
+            raise unknown("declaration", name, list(DECLARATIONS))
+        if DECLARATIONS[name].about not in properties:
+            raise InputError(f"{name} is declared: properties must hold {DECLARATIONS[name].about!r}")
 
 
 def judge(findings: Sequence[Finding], declared: Mapping[str, Any]) -> list[Finding]:

@@ -12,12 +12,15 @@ from figures.audit.record import Audit
 _SECONDS = 600
 
 
-def audit_library(spec: str, options: Mapping[str, Any] | None = None, **declared: Any) -> Audit:
+def audit_library(
+    spec: str, options: Mapping[str, Any] | None = None, pictures: bool = False, **declared: Any
+) -> Audit:
     """Audit the loss that LIBRARY:NAME means, in a process of its own.
 
     Args:
         spec: library and name, `trl:grpo` for instance.
         options: of the loss.
+        pictures: as in `figures.audit.auditor.audit`.
         declared: as in `figures.audit.auditor.audit`.
 
     Returns:
@@ -26,7 +29,7 @@ def audit_library(spec: str, options: Mapping[str, Any] | None = None, **declare
     Raises:
         InputError: as `figures.audit.adapters.build` and `audit`, or the process failed.
     """
-    request = json.dumps({"spec": spec, "options": dict(options or {}), "declared": declared})
+    request = json.dumps({"spec": spec, "options": dict(options or {}), "pictures": pictures, "declared": declared})
     command = [sys.executable, "-m", "figures.audit.adapters"]
     done = subprocess.run(command, input=request, capture_output=True, text=True, timeout=_SECONDS, check=False)
     if done.returncode:

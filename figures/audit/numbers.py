@@ -10,7 +10,7 @@ from figures.audit.probes import of_one_length, probe, with_returns
 from figures.audit.rows import Rows
 
 _VALUES = (0.0, 1.0, 0.1, 0.3, 1 / 3, 0.7, -0.6, 1e-3, 123.4, 1e6)
-_SIZES = (2, 3, 4, 5, 6, 7, 8, 12, 16)
+_SIZES = (2, 3, 4, 6, 7, 8, 16)
 SILENT = 0.01  # largest weight of a group without a signal, as a share of one with a signal
 
 

@@ -13,7 +13,7 @@ from figures.audit.finding import Finding, example
 from figures.audit.probes import of_one_length, probe
 from figures.audit.rows import Rows
 
-_GRID = torch.linspace(-2.0, 2.0, 81, dtype=torch.float64)
+_GRID = torch.linspace(-2.0, 2.0, 41, dtype=torch.float64)
 _ROUNDING = 1e-7
 
 
@@ -90,7 +90,7 @@ def _edge(subject: Subject, rows: Rows, i: int, slopes: Tensor, upwards: bool) -
     if not any(beyond):
         return math.inf if upwards else -math.inf
     first = min(float(order[k]) for k, is_silent in enumerate(beyond) if is_silent)
-    inside, outside = first - 0.05, first
+    inside, outside = first - 0.1, first
     if not bool((order <= inside + 1e-12).any()):
         return math.exp(first if upwards else -first)
     for _ in range(45):

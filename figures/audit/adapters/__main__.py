@@ -20,7 +20,8 @@ def main() -> int:
         with redirect_stdout(sys.stderr):  # libraries print
             subject = build(request["spec"], request["options"])
             record = replace(
-                audit(subject, **request["declared"]), version=installed(request["spec"].partition(":")[0])
+                audit(subject, pictures=request["pictures"], **request["declared"]),
+                version=installed(request["spec"].partition(":")[0]),
             )
     except InputError as error:
         print(f"REFUSED {error}", file=sys.stderr)
