@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 from envs.world import InputError, unknown
 from figures.audit.contract import NamedLoss, Subject
@@ -94,7 +94,7 @@ def audit(
             raise unknown("property", name, list(PROPERTIES))
     check_declared(declared, looked_at)
     began = time.perf_counter()
-    measured = _Measured(NamedLoss(loss, advantage) if callable(loss) else loss)
+    measured = _Measured(cast(Subject, loss) if hasattr(loss, "slopes") else NamedLoss(loss, advantage))
     _check(measured.subject)
     findings = judge([_tried(name, measured) for name in PROPERTIES if name in looked_at], declared)
     drawn = shown(measured.subject, measured.scan) if pictures else None

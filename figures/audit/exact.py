@@ -34,18 +34,21 @@ class Place(NamedTuple):
         name: of the world.
         world: with few completions.
         seed: of the table.
-        spread: standard deviation of its logits.
+        lifted: entries (row, token) of the table that are raised by 3.
     """
 
     name: str
     world: TokenMDP
     seed: int
-    spread: float = 1.0
+    lifted: tuple[tuple[int, int], ...] = ()
 
     @property
     def policy(self) -> PrefixTable:
         """The table."""
-        return PrefixTable(self.world, seed=self.seed, spread=self.spread)
+        logits = PrefixTable(self.world, seed=self.seed).logits.detach().clone()
+        for row, token in self.lifted:
+            logits[row, token] += 3.0
+        return PrefixTable(self.world, logits)
 
 
 def places() -> list[Place]:
@@ -53,7 +56,8 @@ def places() -> list[Place]:
     return [
         Place("stop (2,3)", sum_and_stop(2, 3), 1),
         Place("parity (2,3)", parity(2, 3), 0),
-        Place("two prompts, stop (3,2)", sum_and_stop(3, 2), 9, 1.5),
+        # prompts 1 and 2 in rows 0 and 1; "1, stop" is what succeeds at the first
+        Place("two prompts, stop (3,2)", sum_and_stop(3, 2), 1, ((0, 1), (2 + 1, 3))),
     ]
 
 

@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from envs.world import InputError
@@ -13,7 +13,11 @@ _SECONDS = 600
 
 
 def audit_library(
-    spec: str, options: Mapping[str, Any] | None = None, pictures: bool = False, **declared: Any
+    spec: str,
+    options: Mapping[str, Any] | None = None,
+    pictures: bool = False,
+    properties: Sequence[str] | None = None,
+    **declared: Any,
 ) -> Audit:
     """Audit the loss that LIBRARY:NAME means, in a process of its own.
 
@@ -21,6 +25,7 @@ def audit_library(
         spec: library and name, `trl:grpo` for instance.
         options: of the loss.
         pictures: as in `figures.audit.auditor.audit`.
+        properties: as there.
         declared: as in `figures.audit.auditor.audit`.
 
     Returns:
@@ -29,7 +34,15 @@ def audit_library(
     Raises:
         InputError: as `figures.audit.adapters.build` and `audit`, or the process failed.
     """
-    request = json.dumps({"spec": spec, "options": dict(options or {}), "pictures": pictures, "declared": declared})
+    request = json.dumps(
+        {
+            "spec": spec,
+            "options": dict(options or {}),
+            "pictures": pictures,
+            "properties": properties,
+            "declared": declared,
+        }
+    )
     command = [sys.executable, "-m", "figures.audit.adapters"]
     done = subprocess.run(command, input=request, capture_output=True, text=True, timeout=_SECONDS, check=False)
     if done.returncode:
