@@ -38,9 +38,9 @@ def build_field(learning: ValueGradientLearning, task: CommandTask, seed: int) -
 
 
 def curl_of(critic: Copies | None, count: int, states: States) -> Float[Tensor, "S"]:
-    """`|J - J'| / |J|` of every copy's field, J its derivatives in the state: 0 for the gradient of a value.
+    """`|X - X'| / |X|` of every copy's field, X its derivatives in the state: 0 for the gradient of a value.
 
-    Both norms are root mean squares over all entries and times. A network's J depends on the state too: there they are also
+    Both norms are root mean squares over all entries and times. A network's X depends on the state too: there they are also
     taken over states, all of them alike.
 
     Args:
@@ -49,16 +49,16 @@ def curl_of(critic: Copies | None, count: int, states: States) -> Float[Tensor, 
         states: gives the states of a copy by its index; it is called for networks only.
 
     Returns:
-        One number for each copy; 0 where J is 0, NaN where the critic is no field.
+        One number for each copy; 0 where X is 0, NaN where the critic is no field.
     """
     if critic is None or not isinstance(critic.network, LinearField | NetworkField):
         return torch.full((count,), torch.nan, dtype=torch.float64)
     if isinstance(critic.network, LinearField):
-        J = torch.stack([field.X.detach() for field in critic.networks()]).double().cpu()
+        X = torch.stack([field.X.detach() for field in critic.networks()]).double().cpu()
     else:
-        J = torch.stack([critic.network_of(i).jacobian(states(i)) for i in range(count)]).double().cpu()
-    size = J.flatten(1).norm(dim=1)
-    return torch.where(size > 0, (J - J.mT).flatten(1).norm(dim=1) / size.clamp(min=1e-300), 0.0)
+        X = torch.stack([critic.network_of(i).jacobian(states(i)) for i in range(count)]).double().cpu()
+    size = X.flatten(1).norm(dim=1)
+    return torch.where(size > 0, (X - X.mT).flatten(1).norm(dim=1) / size.clamp(min=1e-300), 0.0)
 
 
 def check_fields(

@@ -54,6 +54,11 @@ class PathwiseRows(NamedTuple):
     returns: Float[Tensor, "S"]
     curl: Float[Tensor, "S"]
 
+    @property
+    def numbers(self) -> dict[str, Float[Tensor, "S"]]:
+        """The fields of a training record that sampled paths fill."""
+        return {"loss": -self.returns, "sampled": self.returns, "curl": self.curl}
+
 
 def path_gradients(
     task: Task,

@@ -162,7 +162,7 @@ class Record:
         cosine: of the step's first gradient to the exact gradient of J.
         target_cosine: of the same to the exact gradient of what the recipe is meant to climb; NaN where that is J or is
             not known.
-        curl: of a critic that is a vector field G: `|J - J'| / |J|` of its derivatives J in the state, both norms over all
+        curl: of a critic that is a vector field G: `|X - X'| / |X|` of its derivatives X in the state, both norms over all
             times, and for a network over the states of the rows drawn (of the rows that another step would draw, in the last
             record); NaN for other critics.
     """

@@ -193,8 +193,7 @@ class Trainer:
         rows = path_gradients(self.task, self.learner, self.actor, self.setting, self.noise, self.oracle, fit)
         losses = [-g for g in rows.gradients]
         self._move(losses)
-        sampled = dict.fromkeys(SAMPLED, self._nothing())
-        sampled |= {"loss": -rows.returns, "sampled": rows.returns, "curl": rows.curl}
+        sampled = dict.fromkeys(SAMPLED, self._nothing()) | rows.numbers
         record = self._record(answers, [self._cosine(losses, answers and answers[2]), self._nothing()], sampled)
         self.taken += 1
         return record

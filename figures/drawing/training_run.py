@@ -14,10 +14,13 @@ _HOW_TO_READ = (
     "largest possible. Middle, cosine of each update to grad J (dashed: 1) and, where the recipe is meant to climb something "
     "else, to the exact gradient of that: noise and bias together. Right, "
 )
-_OF_ROWS = "share of groups whose rewards are all equal and of tokens whose gradient the clip sets to 0; entropy per step, in nats."
+_OF_ROWS = (
+    "share of groups whose rewards are all equal and of tokens whose gradient the clip sets to 0; entropy per step, in "
+    "nats."
+)
 _OF_CRITIC = (
-    "how far the critic, a vector field, is from the gradient of a value (thin: each seed): |J - J'| / |J| of its derivatives "
-    "J; dashed, 0, that of the exact value gradient; 2 is the most that there can be."
+    "how far the critic, a vector field, is from the gradient of a value (thin: each seed): |X - X'| / |X| of its derivatives "
+    "X in the state, at most 2; dashed, 0, that of the exact value gradient."
 )
 
 

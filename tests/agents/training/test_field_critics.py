@@ -98,22 +98,16 @@ def test_one_step_moves_actor_and_network_as_by_hand():
     close(run.policies[0].K.detach() - K, 1e-3 * gradient)
 
 
-@pytest.mark.parametrize("lam", [0.0, 0.7])
-def test_it_ends_near_the_best_constant_gain(lam):
-    """Ascent on the exact gradient says where that is; with a network that learns nothing, lambda 0 does not get there."""
+def test_dual_heuristic_programming_with_a_network_ends_near_the_best_constant_gain():
+    """Ascent on the exact gradient says where that is; at lambda 0 a network that learns nothing does not get there."""
     lq = random_system(2, 1, seed=3, horizon=4, gamma=0.9)
-    more = {"steps": 200, "prompts": 8, "rate": 0.05, "every": 200}
-    setting, start = TrainingSettings(**more), [LinearPolicy(torch.zeros(1, 2))]
-    exact = list(
-        Trainer(CommandTask(lq), build_learner("value_gradient"), start, [0], setting, CommandOracle(lq)).run()
-    )
-    first, best = float(exact[0].J), float(exact[-1].J)
-    assert float(
-        list(trainer(lq, lam=lam, width=16, fields=[network(lq, 0, 16)], more=more).run())[-1].J
-    ) > best - 0.05 * (best - first)
-    if lam == 0:
-        idle = list(trainer(lq, lam=0.0, more=more | {"critic_rate": 1e-12}).run())
-        assert float(idle[-1].J) < best - 0.2 * (best - first)
+    more = {"steps": 150, "prompts": 8, "rate": 0.05, "every": 150}
+    start, oracle = [LinearPolicy(torch.zeros(1, 2))], CommandOracle(lq)
+    exact = Trainer(CommandTask(lq), build_learner("value_gradient"), start, [0], TrainingSettings(**more), oracle)
+    first, *_, best = [float(record.J) for record in exact.run()]
+    found, idle = (list(trainer(lq, lam=0.0, more=more | rate).run())[-1].J for rate in ({}, {"critic_rate": 1e-12}))
+    assert float(found) > best - 0.05 * (best - first)
+    assert float(idle) < best - 0.2 * (best - first)
 
 
 def curl_by_differences(critic, states, step=1e-5):
@@ -151,7 +145,7 @@ def test_the_last_record_has_the_curl_that_another_step_would_have():
 
 
 def test_the_gradient_of_a_value_has_no_curl_and_a_rotation_the_largest():
-    """`G = W' tanh(W s + w t)` is the gradient of `sum log cosh`; with `I = tanh` for small arguments a rotation is known."""
+    """For small states tanh is the identity, so that the derivatives are `1e-3 W_3`, symmetric or antisymmetric."""
     made, states = NetworkField(3, 4, 3, 0), 1e-4 * draws(5, 4, 3, seed=1)
     with torch.no_grad():
         made.W_1.copy_(torch.cat([1e-3 * torch.eye(3).double(), torch.zeros(3, 1).double()], 1))
@@ -220,4 +214,4 @@ def test_critics_of_another_kind_or_size_and_too_many_rows_are_refused():
     with refused("critics"):
         trainer(lq, fields=[fresh(lq)], critic="linear", width=32)
     with refused("width=5"):
-        trainer(lq, more={"prompts": 10**5, "group": 100})
+        trainer(lq, more={"prompts": 2 * 10**5, "group": 100})
