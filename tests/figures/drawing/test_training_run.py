@@ -28,6 +28,7 @@ def drawn(monkeypatch, tmp_path):
     def draw(rows):
         training_run.draw_run(rows, 0.0, "vgl", tmp_path / "curves")
         assert (tmp_path / "curves.png").stat().st_size > 5000
+        kept[-1].draw_without_rendering()
         (caption,) = (text.get_text() for text in kept[-1].texts if text.get_gid() == "caption")
         names = [text.get_text() for legend in kept[-1].legends for text in legend.get_texts()]
         return kept[-1], names, caption
