@@ -168,6 +168,8 @@ def test_several_copies_are_each_as_if_alone_and_a_stopped_run_goes_on():
     lq, more = world(), {"steps": 4}
     gains = [0.1 * draws(2, 3, seed=s) for s in (0, 1)]
     both = trainer(lq, (3, 4), policies=[LinearPolicy(K) for K in gains], more=more)
+    starts = both.critic.parameters[0].detach()
+    assert not torch.allclose(starts[0], starts[1]), "each has a start of its own"
     together = list(both.run())
     assert both.critic.batched
     for i, (seed, K) in enumerate(zip((3, 4), gains, strict=True)):
@@ -183,7 +185,6 @@ def test_several_copies_are_each_as_if_alone_and_a_stopped_run_goes_on():
         for own, shared in zip(alone.critic.parameters, both.critic.parameters, strict=True):
             close(own.detach(), shared[i].detach(), rtol=1e-8, atol=1e-10)
         close(together[-1].curl[i], rest[-1].curl[0], rtol=1e-8, atol=1e-10)
-    assert not torch.allclose(both.critic.parameters[0][0], both.critic.parameters[0][1]), "each has a seed of its own"
 
 
 @pytest.mark.parametrize(

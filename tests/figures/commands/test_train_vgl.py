@@ -1,9 +1,12 @@
 """`costate train --learner vgl`, with a field or a network: curl in the log, stopping and going on, older logs, bad usage."""
 
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 import torch
 
+from figures.commands.training_run import Run, build_trainer
 from tests.figures.commands.test_train import folder, run, stop_before, undrawn  # noqa: F401
 
 SIZES = ("--prompts", 4, "--group", 4, "--every", 2, "--steps", 5)
@@ -47,7 +50,6 @@ def test_a_network_goes_on_to_the_byte_and_its_options_count(tmp_path, monkeypat
     assert (whole[whole["step"] == 5]["curl"] > 0).all()
     kept = torch.load(folder(tmp_path / "whole") / "checkpoint.pt", weights_only=True)["state"]["critic"]
     assert kept[0].shape == (2, 6, 3)  # seeds, width, states and time
-    assert not torch.equal(kept[0][0], kept[0][1])
     for i, (name, count) in enumerate((("step", 1), ("step", 4), ("_answers", 3), ("_move", 3))):
         with monkeypatch.context() as patch:
             stop_before(patch, name, count)
@@ -59,6 +61,13 @@ def test_a_network_goes_on_to_the_byte_and_its_options_count(tmp_path, monkeypat
         assert run(*VGL, *NETWORK, *change, "--out", tmp_path / f"other {i}") == 0
         other = pd.read_csv(folder(tmp_path / f"other {i}") / "log.csv")
         assert (other["curl"] != whole["curl"])[4:].any(), change
+
+
+def test_each_seed_has_a_network_of_its_own_at_the_start():
+    how = Run("vgl", "LQDoubleIntegrator", (("critic", "network"), ("width", 6)), seeds=2)
+    first, second = (build_trainer(replace(how, seed=seed))[0].critic.parameters[0] for seed in (0, 1))
+    assert not torch.allclose(first[0], first[1])
+    assert torch.equal(first[1], second[0])
 
 
 def test_a_checkpoint_without_the_critic_is_damaged(done, capsys):
