@@ -35,7 +35,7 @@ from agents.recipes.surrogates import (
     token_mean,
     truncated_importance,
 )
-from agents.recipes.value_gradient_learning import ValueGradientLearning
+from agents.recipes.value_gradient_learning import WIDTH, ValueGradientLearning
 from envs.world import InputError, unknown
 
 Build = TypeVar("Build", bound=Callable[..., Learner])
@@ -332,26 +332,29 @@ def svg(horizon: int = 1, model_error: float = 0.0, model_seed: int = 0, imagine
 
 
 @recipe
-def vgl(lam: float = 0.7, Omega: str = "identity") -> Learner:
-    """VGL(lam) (Fairbank and Alonso 2012), in worlds of commands: a learned linear field of value gradients G~ is the critic.
+def vgl(lam: float = 0.7, Omega: str = "identity", critic: str = "linear", width: int = WIDTH) -> Learner:
+    """VGL(lam) (Fairbank and Alonso 2012), in worlds of commands: a learned field of value gradients G~ is the critic.
 
     Mean: at a fixed critic the pathwise gradient with `lam G' + (1 - lam) G~`, G' the targets (`theory.continuous.
-    lambda_gradient`); grad J at lam = 1, or where G~ is the value gradient. Departs from its paper: the actor is a policy of
-    its own and not greedy on the critic, the field is linear and free at every time, and both move by Adam. With "commands"
-    the critic's error counts only where it can change a command; for lam < 1 the rest of the field, which is never fitted,
-    then enters the targets.
+    lambda_gradient`, for a linear G~); grad J at lam = 1 whatever the critic, or where G~ is the value gradient. Departs from
+    its paper: the actor is a policy of its own and not greedy on the critic, and both move by Adam. With "commands" the
+    critic's error counts only where it can change a command; for lam < 1 the rest of the field, which is never fitted, then
+    enters the targets.
 
     Args:
         lam: lambda.
         Omega: weight of the critic's error, "identity", or "commands" for `B B'`.
+        critic: what G~ is: "linear", `X_t s + c_t`, free at every time, or "network", a tanh network of state and time.
+        width: components of each of a network's two hidden layers.
 
     Returns:
         The learner.
 
     Raises:
-        InputError: lam lies outside [0, 1], or Omega is unknown.
+        InputError: lam lies outside [0, 1], Omega or critic is unknown, or width is < 1 or given for a linear critic.
     """
-    return Learner("vgl", full_return, critic="learned", pathwise=ValueGradientLearning(lam, Omega))
+    how = ValueGradientLearning(lam, Omega, critic, width)
+    return Learner("vgl", full_return, critic="learned", pathwise=how)
 
 
 @recipe

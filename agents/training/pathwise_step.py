@@ -1,5 +1,6 @@
 """Learners that differentiate sampled paths: SVG(k), in the world or through a model that may be wrong, and VGL(lambda)."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 
@@ -13,9 +14,10 @@ from agents.sampling.pathwise import contract_commands
 from agents.sampling.rollout import rollout
 from agents.sampling.stochastic_value_gradients import replay, svg_costates
 from agents.training.copies import Copies
+from agents.training.field_critics import check_fields, curl_of
 from agents.training.settings import TrainingSettings
 from agents.training.tasks import CommandTask, Task
-from agents.training.value_gradient_step import check_fields, error_weight, field_rows, fit_field
+from agents.training.value_gradient_step import error_weight, field_rows, fit_field
 from envs.linear_quadratic import LinearQuadratic
 from envs.noise import draw_noise
 from envs.world import InputError, World
@@ -45,10 +47,17 @@ class PathwiseRows(NamedTuple):
     Attributes:
         gradients: of the expected return, shaped like the actor's parameters.
         returns: mean sampled return of every copy.
+        curl: of the critics at the sampled states, before they are fitted to them; NaN without such critics.
     """
 
     gradients: list[Tensor]
     returns: Float[Tensor, "S"]
+    curl: Float[Tensor, "S"]
+
+    @property
+    def numbers(self) -> dict[str, Float[Tensor, "S"]]:
+        """The fields of a training record that sampled paths fill."""
+        return {"loss": -self.returns, "sampled": self.returns, "curl": self.curl}
 
 
 def path_gradients(
@@ -80,8 +89,9 @@ def path_gradients(
     assert pathwise is not None
     assert fit is not None
     rows = field_rows(world_task, pathwise, actor, fit[0], setting, noise)
+    curl = curl_of(fit[0], actor.count, lambda i: rows.states[i])
     fit_field(*fit, rows, error_weight(world_task.world, pathwise.Omega), setting.critic_epochs)
-    return PathwiseRows(rows.gradients, rows.returns)
+    return PathwiseRows(rows.gradients, rows.returns, curl)
 
 
 def pathwise_rows(
@@ -119,9 +129,11 @@ def pathwise_rows(
         slopes = svg_costates(model, policy, path, None if whole else pathwise.steps, critic)
         by_copy.append({name: x.mean(0) for name, x in contract_commands(policy, path.states, slopes).items()})
     gradients = [torch.stack([each[name] for each in by_copy]) for name in by_copy[0]]
-    return PathwiseRows(
-        gradients if actor.count > 1 else [x[0] for x in gradients], torch.stack(returns).double().cpu()
+    gradients, no_curl = (
+        gradients if actor.count > 1 else [x[0] for x in gradients],
+        torch.full((actor.count,), math.nan),
     )
+    return PathwiseRows(gradients, torch.stack(returns).double().cpu(), no_curl.double())
 
 
 def wrong_model(world: World, error: float, seed: int) -> World:
@@ -191,7 +203,7 @@ def check_pathwise(
         raise InputError(f"epochs and minibatches must be 1 with learner {learner.name!r}: its paths are used once")
     if isinstance(pathwise, ValueGradientLearning):
         error_weight(task.world, pathwise.Omega)
-        check_fields(task, policies, critics)
+        check_fields(task, pathwise, setting, policies, critics)
         return
     wrong_model(task.world, pathwise.model_error, pathwise.model_seed)
     if pathwise.steps < task.steps and not isinstance(oracle, SlopeOracle):

@@ -84,7 +84,7 @@ class TrainingSettings:
         rate: step size of the optimiser.
         optimiser: "adam" or "sgd".
         critic_rate: step size of a learned critic's Adam.
-        critic_epochs: passes of a learned critic over the rows of a step.
+        critic_epochs: passes of a learned critic over the rows of a step, each one fit to all of them.
         max_norm: limit of the gradient's norm, each seed's own; 0 for none.
         every: exact answers are recorded at every so many steps.
         sampler: precision that rows are drawn in, "float64", "float32" or "bfloat16", as inference engines have theirs;
@@ -162,7 +162,9 @@ class Record:
         cosine: of the step's first gradient to the exact gradient of J.
         target_cosine: of the same to the exact gradient of what the recipe is meant to climb; NaN where that is J or is
             not known.
-        curl: of a critic that is a vector field G: `|X - X'| / |X|` of its slopes X, all times together; NaN for other critics.
+        curl: of a critic that is a vector field G: `|X - X'| / |X|` of its derivatives X in the state, both norms over all
+            times, and for a network over the states of the rows drawn (of the rows that another step would draw, in the last
+            record); NaN for other critics.
     """
 
     step: int

@@ -24,7 +24,7 @@ from agents.training.pathwise_step import check_pathwise, path_gradients
 from agents.training.settings import Oracle, Record, SamplerMismatch, TrainingSettings
 from agents.training.tasks import Rollouts, Task
 from agents.training.teachers import Teachers
-from agents.training.value_gradient_step import curl_of
+from agents.training.value_gradient_step import next_curl
 
 _SAME = {torch.float64: 1e-9, torch.float32: 1e-4}  # how far a ratio may be from 1 before the first step
 Answers = tuple[Tensor, Tensor, list[Tensor]]  # J, entropy, gradients of every copy
@@ -94,7 +94,8 @@ class Trainer:
         """
         while self.taken < self.setting.steps:
             yield self.step()
-        yield self._record(self._answers(), [self._nothing()] * 2, dict.fromkeys(SAMPLED, self._nothing()))
+        curl = {"curl": next_curl(self.task, self.actor, self.critic, self.setting, self.noise)}
+        yield self._record(self._answers(), [self._nothing()] * 2, dict.fromkeys(SAMPLED, self._nothing()) | curl)
 
     def step(self) -> Record:
         """One update of every copy.
@@ -187,13 +188,12 @@ class Trainer:
 
     def _pathwise_step(self) -> Record:
         """Ascent on the gradient of sampled paths; ratios and clips have no meaning here."""
-        answers, curl = self._answers() if self._is_recorded() else None, curl_of(self.critic, self.actor.count)
+        answers = self._answers() if self._is_recorded() else None
         fit = None if self.critic is None else (self.critic, self.critic_optimiser)
         rows = path_gradients(self.task, self.learner, self.actor, self.setting, self.noise, self.oracle, fit)
         losses = [-g for g in rows.gradients]
         self._move(losses)
-        sampled = dict.fromkeys(SAMPLED, self._nothing())
-        sampled |= {"loss": -rows.returns, "sampled": rows.returns, "curl": curl}
+        sampled = dict.fromkeys(SAMPLED, self._nothing()) | rows.numbers
         record = self._record(answers, [self._cosine(losses, answers and answers[2]), self._nothing()], sampled)
         self.taken += 1
         return record
@@ -275,7 +275,7 @@ class Trainer:
     def _record(self, answers: Answers | None, cosines: list[Tensor], sampled: dict[str, Tensor]) -> Record:
         J, H = (self._nothing(), self._nothing()) if answers is None else answers[:2]
         rows = 0 if self.learner.exact else self.taken * self.setting.prompts * self.setting.group
-        numbers = {"curl": curl_of(self.critic, self.actor.count)} | sampled
+        numbers = {"curl": self._nothing()} | sampled
         return Record(self.taken, rows, J=J, entropy=H, cosine=cosines[0], target_cosine=cosines[1], **numbers)
 
     def state(self) -> dict[str, Any]:

@@ -5,18 +5,20 @@ from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from agents.policies.linear_field import LinearField, field_loss
+from agents.policies.linear_field import field_loss
 from agents.recipes.value_gradient_learning import ValueGradientLearning
 from agents.sampling.pathwise import contract_commands, critic_costates
-from agents.sampling.rollout import rollout
+from agents.sampling.rollout import Trajectory, rollout
 from agents.sampling.value_gradient_targets import path_targets
 from agents.training.copies import Copies
+from agents.training.field_critics import curl_of
 from agents.training.settings import TrainingSettings
-from agents.training.tasks import CommandTask
+from agents.training.tasks import CommandTask, Task
 from envs.linear_quadratic import LinearQuadratic
-from envs.noise import draw_noise
+from envs.noise import Noise, draw_noise
+from envs.policy import Policy
 from envs.world import InputError, World
 
 
@@ -44,7 +46,7 @@ def field_rows(
     setting: TrainingSettings,
     noise: Sequence[torch.Generator],
 ) -> FieldRows:
-    """Draw the paths of every copy; a group of paths starts at one state.
+    """Draw the paths of every copy, and differentiate them with its field.
 
     The actor's update is the mean of `sum_t gamma^t (d_theta mu_t)' (r_a + gamma f_a' (lam G'_{t+1} + (1 - lam) G~_{t+1}))`, G'
     the targets and G~ the critic as it is before its own update. So its mean over the noise is exact at a fixed critic
@@ -61,13 +63,11 @@ def field_rows(
     Returns:
         Gradients, returns, and what the critic is fitted to.
     """
-    world, device, lam = task.world.to(), str(actor.like.device), learning.lam
+    world, lam = task.world.to(), learning.lam
     by_copy, kept = list[dict[str, Tensor]](), list[tuple[Tensor, Tensor, Tensor]]()
     for i, generator in enumerate(noise):
         policy, field = actor.network_of(i), critic.network_of(i)
-        drawn = draw_noise(world, setting.prompts * setting.group, task.steps, generator).to(device)
-        with torch.no_grad():
-            path = rollout(world, policy, drawn, drawn.s_0[: setting.prompts].repeat_interleave(setting.group, 0))
+        path, drawn = draw_path(task, policy, setting, generator, str(actor.like.device))
         targets = path_targets(world, policy, path.states, drawn, field, lam)
         ahead = lam * targets + (1 - lam) * field.along(path.states).detach()
         slopes = critic_costates(world, path, ahead[:, 1:])
@@ -77,6 +77,52 @@ def field_rows(
     gradients = [torch.stack([each[name] for each in by_copy]) for name in by_copy[0]]
     gradients = gradients if actor.count > 1 else [x[0] for x in gradients]
     return FieldRows(gradients, returns.double().cpu(), states, targets)
+
+
+def draw_path(
+    task: CommandTask, policy: Policy, setting: TrainingSettings, noise: torch.Generator, device: str
+) -> tuple[Trajectory, Noise]:
+    """Paths of one policy; each group of paths starts at one state.
+
+    Args:
+        task: a world with additive noise.
+        policy: that acts.
+        setting: number of groups and rows.
+        noise: moved on.
+        device: of the paths.
+
+    Returns:
+        The paths, without a gradient, and the noise that made them.
+    """
+    world = task.world.to()
+    drawn = draw_noise(world, setting.prompts * setting.group, task.steps, noise).to(device)
+    with torch.no_grad():
+        start = drawn.s_0[: setting.prompts].repeat_interleave(setting.group, 0)
+        return rollout(world, policy, drawn, start), drawn
+
+
+def next_curl(
+    task: Task, actor: Copies, critic: Copies | None, setting: TrainingSettings, noise: Sequence[torch.Generator]
+) -> Float[Tensor, "S"]:
+    """The curl of the critics at the states that another step would draw; the generators stay where they are.
+
+    Args:
+        task: the world as the loop sees it.
+        actor: the policies.
+        critic: their fields, or another critic, or none.
+        setting: number of groups and rows.
+        noise: one generator for each copy.
+
+    Returns:
+        One number for each copy; NaN where the critic is no field.
+    """
+
+    def states(i: int) -> Tensor:
+        ahead = torch.Generator().set_state(noise[i].get_state())
+        assert isinstance(task, CommandTask)  # fields are critics in worlds of commands alone
+        return draw_path(task, actor.network_of(i), setting, ahead, str(actor.like.device))[0].states
+
+    return curl_of(critic, actor.count, states)
 
 
 def fit_field(
@@ -92,7 +138,7 @@ def fit_field(
         epochs: number of steps.
     """
     for _ in range(epochs):
-        fields = critic.run(LinearField.along, rows.states)
+        fields = critic.run(lambda field, states: field.along(states), rows.states)
         losses = [field_loss(G, g, Omega) for G, g in zip(fields, rows.targets, strict=True)]
         slopes = torch.autograd.grad(torch.stack(losses).sum(), critic.parameters)
         for p, slope in zip(critic.parameters, slopes, strict=True):
@@ -120,42 +166,3 @@ def error_weight(world: World, name: str) -> Tensor | None:
     B = world.to().B
     weight: Tensor = B @ B.mT
     return weight
-
-
-def curl_of(critic: Copies | None, count: int) -> Float[Tensor, "S"]:
-    """`|X - X'| / |X|` of every copy's field, all times together: 0 for the gradient of a value.
-
-    Args:
-        critic: the fields, or another critic, or none.
-        count: number of copies.
-
-    Returns:
-        One number for each copy; 0 where X is 0, NaN where the critic is no field.
-    """
-    if critic is None or not isinstance(critic.network, LinearField):
-        return torch.full((count,), torch.nan, dtype=torch.float64)
-    X = torch.stack([field.X.detach() for field in critic.networks()]).double().cpu()
-    size = X.flatten(1).norm(dim=1)
-    return torch.where(size > 0, (X - X.mT).flatten(1).norm(dim=1) / size.clamp(min=1e-300), 0.0)
-
-
-def check_fields(task: CommandTask, policies: Sequence[nn.Module], critics: Sequence[nn.Module] | None) -> None:
-    """Refuse policies with memory, and critics that are no fields of the world's size.
-
-    Args:
-        task: the world as the loop sees it.
-        policies: the networks.
-        critics: the fields.
-
-    Raises:
-        InputError: a policy reads more than the last state, or a critic is no `LinearField` of this size.
-    """
-    if any(getattr(policy, "window", None) != 1 for policy in policies):
-        raise InputError(
-            "policies must read the current state only (window 1): the targets have no path through memory"
-        )
-    shape = (task.steps + 1, task.features, task.features)
-    if not all(isinstance(field, LinearField) and field.X.shape == shape for field in critics or ()):
-        raise InputError(
-            f"critics must be LinearField(n={task.features}, times={task.steps + 1}), the world's states and times"
-        )

@@ -29,6 +29,7 @@ _NUMBERS = {
     "minibatches": (int, 1, "parts that a pass is cut into, whole groups each"),
     "rate": (float, 0.002, "learning rate"),
     "critic-rate": (float, 0.01, "learning rate of a learned critic"),
+    "critic-epochs": (int, 4, "fits of a learned critic to the rows of an update"),
     "max-norm": (float, 0.0, "largest norm of a gradient, 0 for none"),
     "every": (int, 10, "updates between exact answers (and checkpoints)"),
 }

@@ -13,11 +13,11 @@ import pandas as pd
 import torch
 
 from agents.policies.linear import LinearPolicy
-from agents.policies.linear_field import LinearField
 from agents.policies.nucleus import Nucleus, checked_top_p
 from agents.policies.transformer import Transformer
 from agents.recipes.learners import Learner, Penalty, build_learner
 from agents.recipes.value_gradient_learning import ValueGradientLearning
+from agents.training.field_critics import build_field
 from agents.training.settings import Record, TrainingSettings
 from agents.training.tasks import CommandTask
 from agents.training.trainer import Trainer
@@ -137,7 +137,7 @@ def assemble(
         raise InputError(f"learner {learner.name!r} needs exact answers, and there are none: {reason}")
     critics: list[Any] | None = None
     if isinstance(task, CommandTask) and isinstance(learner.pathwise, ValueGradientLearning):
-        critics = [LinearField(task.features, task.steps + 1).to(run.device) for _ in seeds]
+        critics = [build_field(learner.pathwise, task, 1000 + seed).to(run.device) for seed in seeds]
     elif learner.critic == "learned":
         length = task.steps + (world.prompts.shape[1] if isinstance(world, TokenMDP) else 0)
         critics = [_transformer(run, 1, task.features, length, 1000 + seed) for seed in seeds]

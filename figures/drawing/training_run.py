@@ -12,21 +12,32 @@ from figures.drawing.style import COLOURS, EXACT, house_style, new_figure
 _HOW_TO_READ = (
     "Left, exact expected return (blue: mean over seeds; thin: each seed; grey: mean return of the drawn rows); dashed, the "
     "largest possible. Middle, cosine of each update to grad J (dashed: 1) and, where the recipe is meant to climb something "
-    "else, to the exact gradient of that: noise and bias together. Right, share of groups whose rewards are all equal and of "
-    "tokens whose gradient the clip sets to 0; entropy per step, in nats."
+    "else, to the exact gradient of that: noise and bias together. Right, "
+)
+_OF_ROWS = (
+    "share of groups whose rewards are all equal and of tokens whose gradient the clip sets to 0; entropy per step, in "
+    "nats."
+)
+_OF_CRITIC = (
+    "how far the critic, a vector field, is from the gradient of a value (thin: each seed): |X - X'| / |X| of its derivatives "
+    "X in the state, at most 2; dashed, 0, that of the exact value gradient."
 )
 
 
 @house_style()
 def draw_run(table: pd.DataFrame, best: float | None, title: str, stem: Path) -> None:
-    """Draw a run's log as `stem`.png and `stem`.svg; `best` is the largest possible return, where it is known."""
+    """Draw a run's log as `stem`.png and `stem`.svg; `best` is the largest possible return, where it is known.
+
+    A run whose critic is a vector field has its curl on the right: it differentiates paths, and has no groups or clips.
+    """
     figure = new_figure(4.6)
     left, middle, right = figure.subplots(1, 3, width_ratios=(4, 3, 3))
     _return_panel(left, table, best)
     _cosine_panel(middle, table)
-    _signal_panel(right, table)
+    has_curl = "curl" in table and bool(table["curl"].notna().any())
+    (_curl_panel if has_curl else _signal_panel)(right, table)
     legend_above(figure, left, right)
-    add_frame(figure, title, _HOW_TO_READ)
+    add_frame(figure, title, _HOW_TO_READ + (_OF_CRITIC if has_curl else _OF_ROWS))
     save(figure, stem)
 
 
@@ -70,3 +81,12 @@ def _signal_panel(axis: Any, table: pd.DataFrame) -> None:
     axis.plot([], [], color=COLOURS["reference"], ls="-.", label="entropy (right axis)")
     other.set_ylabel("entropy (nats per step)", color=COLOURS["reference"])
     other.grid(False)
+
+
+def _curl_panel(axis: Any, table: pd.DataFrame) -> None:
+    for _, run in table.groupby("seed"):
+        axis.plot(run["step"], run["curl"], color=COLOURS["control"], lw=0.6, alpha=0.5)
+    mean = table.groupby("step")["curl"].mean()
+    axis.plot(mean.index, mean, color=COLOURS["control"], lw=2, label="curl of the critic")
+    axis.axhline(0, **EXACT)
+    axis.set(xlabel="update", ylabel="relative curl of the critic", ylim=(-0.05 * (table["curl"].max() or 1), None))
