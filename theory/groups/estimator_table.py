@@ -145,7 +145,7 @@ def estimator_table(
     if not isinstance(world, TokenMDP) or not isinstance(policy, TokenPolicy):
         raise InputError(f"world and policy must be over tokens; got {short(world)} and {short(policy)}")
     if prompt is not None:
-        chosen = torch.arange(len(world.weights)) == _prompt(prompt, len(world.weights))
+        chosen = torch.arange(len(world.weights), device=world.weights.device) == _prompt(prompt, len(world.weights))
         world = replace(world, weights=chosen.to(world.weights), optimal_return=None)
     tree = grow(world, policy, budget=budget)
     alive = [i for i, weight in enumerate(world.weights.tolist()) if weight > 0]
