@@ -31,7 +31,7 @@ def draw_catalogue(figure: Any, ratios: pd.DataFrame, bits: pd.DataFrame) -> Non
 
 
 def _draw_ratios(axis: Any, rows: pd.DataFrame) -> None:
-    """One mark for each policy and estimator; the title counts the policies in which the set with its baseline is above 1."""
+    """One mark for each policy and estimator; the title counts where the set with its baseline is below 1."""
     rows = rows[rows["estimator"].isin(list(_LOOKS))]
     if rows.empty:
         no_rows(axis)
@@ -43,8 +43,9 @@ def _draw_ratios(axis: Any, rows: pd.DataFrame) -> None:
         )
     axis.axhline(1, label="RLOO; on one bit the closed form", **EXACT)
     sets = rows[rows["estimator"] == "unordered set, baseline"]["measured"]
-    above = int((sets > 1).sum())
-    title = f"blue above RLOO in {above or 'none'} of {len(sets)} policies" if len(sets) else "variance over RLOO's"
+    title = (
+        f"blue below RLOO in {int((sets <= 1).sum())} of {len(sets)} policies" if len(sets) else "over RLOO's variance"
+    )
     axis.set(xlabel="probability of the likeliest completion", ylabel="variance / RLOO's", yscale="log", title=title)
 
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from envs.arguments import short, whole
 from envs.policy import TokenPolicy
 from envs.token_mdp import TokenMDP
-from envs.world import InputError, unknown
+from envs.world import InputError, one_line, unknown
 from theory.differences import flat_parameters
 from theory.groups.estimators import ESTIMATORS, Estimator, moments
 from theory.groups.outcomes import distinct_outcomes
@@ -193,9 +193,12 @@ def _over_prompts(
         try:
             found = moments(*estimator(*one))
         except (InputError, TypeError, ValueError, IndexError, RuntimeError) as error:
-            raise InputError(f"estimator {name!r} gives no table (chances, gradients): {error}") from error
+            told = one_line(str(error), 120)
+            raise InputError(
+                f"extra[{name!r}] must give (chances, gradients), one row for each chance: {told}"
+            ) from error
         if found.mean.shape != one.s.shape[1:]:
-            raise InputError(f"estimator {name!r} must give gradients as long as the scores, {one.s.shape[1]} here")
+            raise InputError(f"extra[{name!r}] must give gradients as long as the scores, {one.s.shape[1]} here")
         means.append(found.mean)
         within += weight * found.variance
     mean = weights @ torch.stack(means)
