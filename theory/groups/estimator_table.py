@@ -68,7 +68,8 @@ def outcomes(
     """
     if returns not in RETURNS:
         raise unknown("returns", returns, RETURNS)
-    rows = words(tree) if returns == "mean" else completions(tree, budget)
+    drawn = completions(tree, budget) if returns == "drawn" else None
+    rows = words(tree) if drawn is None else drawn
     i = _prompt(prompt, len(rows.p))
     tokens = torch.where(rows.span[i], rows.tokens[i], -1)
     of, _ = distinct_outcomes({"tokens": tokens, "rewards": rows.rewards[i]})
@@ -76,7 +77,7 @@ def outcomes(
     first.scatter_reduce_(0, of, torch.arange(len(of), device=of.device), "amin")
     p = rows.p[i].double().new_zeros(len(first)).index_add_(0, of, rows.p[i].double())
     first, p = first[p > 0], p[p > 0]
-    word = first if returns == "mean" else completions(tree, budget).word[first]
+    word = first if drawn is None else drawn.word[first]
     return Outcomes(p / p.sum(), rows.returns[i][first].double(), _scores(tree, policy, i, word, budget))
 
 

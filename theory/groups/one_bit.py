@@ -147,6 +147,9 @@ def disarm(ell: float, f0: float, f1: float) -> tuple[Float[Tensor, "3"], Float[
 
     Returns:
         Chances and gradients.
+
+    Raises:
+        InputError: an argument is no finite number.
     """
     (q, p), f, _ = _bit(ell, f0, f1)
     less = torch.minimum(p, q)
