@@ -228,10 +228,11 @@ def sum_and_sample_with_baseline(p: Chances, f: Chances, s: Scores) -> Table:
 
 
 @takes_numbers("p", "f", "s")
-def pair_variances(p: Chances, f: Chances, s: Scores) -> tuple[float, float]:
-    """Variances of RLOO and of the unordered set with its baseline, `sum_{a<b} p_a p_b w_ab |K_ab|^2 - |grad|^2`.
+def pair_second_moments(p: Chances, f: Chances, s: Scores) -> tuple[float, float]:
+    """Second moments of RLOO and of the unordered set with its baseline, `sum_{a<b} p_a p_b w_ab |K_ab|^2`.
 
-    No estimator is tabulated: `|K_ab|^2` comes from the scores' inner products.
+    No estimator is tabulated: `|K_ab|^2` comes from the scores' inner products. Less the gradient's square, which is the same
+    for both, they are the variances.
 
     Args:
         p: probabilities of the outcomes, all > 0.
@@ -239,19 +240,18 @@ def pair_variances(p: Chances, f: Chances, s: Scores) -> tuple[float, float]:
         s: their scores.
 
     Returns:
-        Both variances, in squared units of the gradient.
+        Both, in squared units of the gradient.
 
     Raises:
         InputError: p are no probabilities.
     """
     p, f, s = probabilities("p", p).double(), f.double(), s.double()
-    rest, gram, gradient = _rest(p), s @ s.mT, p @ (f[:, None] * s)
+    rest, gram = _rest(p), s @ s.mT
     distance = gram.diagonal()[:, None] + gram.diagonal() - 2 * gram
     kernels = (p[:, None] * p) * (f[:, None] - f).square() * distance / 2  # every pair stands here twice
     sums = rest[:, None] + rest
     weights = rest[:, None] * rest / torch.where(sums > 0, sums, 1.0)
-    size = float(gradient.square().sum())
-    return float(kernels.sum()) / 2 - size, float((weights * kernels).sum()) - size
+    return float(kernels.sum()) / 2, float((weights * kernels).sum())
 
 
 def _pairs(p: Chances) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,7 @@ import torch
 from envs.world import InputError
 from tests.envs.refusals import refused
 from tests.typecheck import unchecked
-from theory.groups.estimators import ESTIMATORS, moments, pair_variances
+from theory.groups.estimators import ESTIMATORS, moments, pair_second_moments
 from theory.groups.variance import hoeffding
 
 close = torch.testing.assert_close
@@ -119,8 +119,9 @@ def test_the_set_never_varies_more_than_rloo_and_both_closed_forms_hold():
         rng = np.random.default_rng(1000 + seed)
         case = softmax_case(seed, int(rng.integers(2, 8)), float(rng.choice([0.0, 1.0, 3.0, 6.0])), 4)
         rloo, pair = (moments(*ESTIMATORS[name](*case)).variance for name in ("RLOO", "unordered set, baseline"))
-        exact = pair_variances(*map(torch.as_tensor, case))
-        assert (rloo, pair) == pytest.approx(exact, rel=1e-9, abs=1e-12)
+        size = float((case[0] * case[1]) @ case[2] @ ((case[0] * case[1]) @ case[2]))
+        exact = pair_second_moments(*map(torch.as_tensor, case))
+        assert (rloo + size, pair + size) == pytest.approx(exact, rel=1e-9)
         assert rloo == pytest.approx(sum(hoeffding(*map(torch.as_tensor, case), 2)), rel=1e-9, abs=1e-12)
         ratios.append(pair / rloo)
     assert max(ratios) < 1
@@ -190,7 +191,7 @@ def test_bad_input_is_refused_in_one_line():
     with refused("p"):
         ESTIMATORS["RLOO"](p * 1.1, f, s)
     with refused("p"):
-        pair_variances(-p, f, s)
+        pair_second_moments(-p, f, s)
     with pytest.raises(InputError, match=r"^p, f and s must have one entry for each outcome"):
         ESTIMATORS["REINFORCE"](p, f[:-1], s)
     with pytest.raises(InputError, match=r"^p, f and s must"):
