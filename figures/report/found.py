@@ -220,4 +220,12 @@ FOUND = {
         "On stale rows the mask turns some updates nearer to the gradient and others away from it: it drops rows with a "
         "negative advantage alone. A small limit on rows that are hardly stale costs most.",
     ),
+    "estimator_catalogue": Found(
+        "Two completions drawn without replacement, with the baseline of the pair, never vary more than RLOO.",
+        "All estimators of the catalogue are unbiased: at two evaluations they differ in variance alone. The unordered set "
+        "with its baseline has RLOO's kernel with a weight below one half. Where one completion has nearly all of the "
+        "probability it saves nearly all of the variance, and so does sum and sample; where none has, little is saved, and the "
+        "set can do better without its baseline. On one bit DisARM varies less than RLOO, and not at all at p = 1/2. REBAR "
+        "needs a good weight: at weight 1 and a low temperature it varies more than REINFORCE.",
+    ),
 }
