@@ -7,7 +7,7 @@ phi to Adam with N = 10 particles, 1 to 3 steps and a clip to [-1, 1]; both form
 
 import math
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float
@@ -18,6 +18,8 @@ from envs.world import InputError
 
 Particles = Float[Tensor, "N n"]
 Gradient = Callable[[Particles], Particles]
+Optimiser = Literal["plain", "adam"]
+OPTIMISERS: tuple[Optimiser, ...] = get_args(Optimiser)
 _BETAS, _EPS = (0.9, 0.999), 1e-8  # of Adam, as in the official code
 
 
@@ -29,7 +31,7 @@ def particle_flow(
     steps: int,
     alpha: float = 1.0,
     bandwidth: float | Literal["median"] = "median",
-    optimiser: Literal["plain", "adam"] = "plain",
+    optimiser: Optimiser = "plain",
     clip: float | None = None,
 ) -> Float[Tensor, "steps N n"]:
     """Move the particles, and keep every step.
@@ -51,7 +53,7 @@ def particle_flow(
         InputError: rate, alpha, bandwidth, clip or steps is out of its range, the optimiser is unknown, or particles or
             gradients are no table of finite numbers.
     """
-    if optimiser not in ("plain", "adam"):
+    if optimiser not in OPTIMISERS:
         raise InputError(f"optimiser must be 'plain' or 'adam'; got {optimiser!r}")
     _check_positive(rate=rate, alpha=alpha, **({} if clip is None else {"clip": clip}))
     _check_cloud(particles)

@@ -45,7 +45,13 @@ def _draw_distances(axis: Any, rows: pd.DataFrame) -> None:
     for colour, _, name in _LOOKS.values():
         axis.plot([], [], "-", lw=4, color=COLOURS[colour], label=name)
     axis.plot([], [], label="exact", **EXACT)
-    axis.set(xscale="log", yscale="log", xlabel="time of the flow", title="the budget bounds W2, not KL")
+    axis.set(
+        xscale="log",
+        yscale="log",
+        xlabel="time of the flow",
+        ylabel="distance from the reference",
+        title="the budget bounds W2, not KL",
+    )
 
 
 def _draw_efficiency(axis: Any, rows: pd.DataFrame, limits: pd.DataFrame) -> None:
@@ -72,4 +78,4 @@ def _draw_efficiency(axis: Any, rows: pd.DataFrame, limits: pd.DataFrame) -> Non
     first = limits["measured"]
     span = f"{100 * first.min():.0f} to {100 * first.max():.0f} %" if len(first) > 1 else f"{100 * first.max():.0f} %"
     axis.set(xlabel="KL from the policy (nats)", ylabel="gain / largest gain at this KL", ylim=(0, 1.12))
-    axis.set_title(f"a small step at a prompt has {span} of the headroom" if len(first) else "tokens")
+    axis.set_title(f"small steps at a prompt: {span} of the headroom" if len(first) else "tokens")

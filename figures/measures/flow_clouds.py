@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from agents.sampling.particle_flow import Gradient, adam_reach, particle_flow
+from agents.sampling.particle_flow import OPTIMISERS, Gradient, adam_reach, particle_flow
 from figures.harness.rows import Row, at_least, at_most, equals, report, vanishes
 from figures.measures.flow_laws import CLOSED, ROUNDING, TIMES
 from figures.measures.value_flow import QuadraticProblem, alpha_gap, cloud_distance, moments
@@ -17,7 +17,7 @@ REACH, OFF_CENTRE = "Adam stays within its reach", "repulsion leaves the mean wi
 OFFICIAL = "gain of ten particles"  # reported
 RATE, STEPS, ALPHAS = 0.05, 3, (0.1, 1.0, 10.0)  # within the range of the official code
 _EULER, _TEN = 32, 10
-_CLEAR = 1e-3  # a difference of ends that is no rounding, as a share of the move
+_CLEAR = 0.1  # a difference of ends that matters, as a share of the move
 
 
 def cloud_rows(problem: QuadraticProblem, count: int, rng: torch.Generator, labels: Row) -> list[Row]:
@@ -33,7 +33,7 @@ def cloud_rows(problem: QuadraticProblem, count: int, rng: torch.Generator, labe
     together = particle_flow(problem.gradient, cloud, RATE, STEPS, bandwidth=math.inf)[-1]
     gap = (moments(together)[1] - covariance).norm() / covariance.norm()
     rows += vanishes(TRANSLATED, gap, ROUNDING, labels=labels)
-    for part, optimiser in ((CENTRED, "plain"), (OFF_CENTRE, "adam")):
+    for part, optimiser in zip((CENTRED, OFF_CENTRE), OPTIMISERS, strict=True):
         move = particle_flow(torch.zeros_like, cloud[:_TEN], RATE, STEPS, optimiser=optimiser)[-1] - cloud[:_TEN]
         rows += vanishes(part, move.mean(0).norm() / move.norm(), ROUNDING, labels=labels)
     return rows + alpha_rows(problem.gradient, cloud[0], labels) + _official_rows(problem, cloud[:_TEN], labels)
@@ -48,7 +48,7 @@ def alpha_rows(gradient: Gradient, start: torch.Tensor, labels: Row) -> list[Row
 def _official_rows(problem: QuadraticProblem, cloud: torch.Tensor, labels: Row) -> list[Row]:
     """Ten particles with the median bandwidth by both optimisers: the gain in mean value, and how far a coordinate moves."""
     rows, before = list[Row](), mean_value(problem.R, problem.a_star, *moments(cloud))
-    for optimiser in ("plain", "adam"):
+    for optimiser in OPTIMISERS:
         for alpha in ALPHAS:
             end = particle_flow(problem.gradient, cloud, RATE, STEPS, alpha, optimiser=optimiser)[-1]
             own = labels | {"optimiser": optimiser, "alpha": alpha}

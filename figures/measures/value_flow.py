@@ -9,7 +9,7 @@ from scipy.optimize import linear_sum_assignment, minimize_scalar
 from torch import Tensor
 
 from agents.policies.shifted import Shifted
-from agents.sampling.particle_flow import Gradient, particle_flow
+from agents.sampling.particle_flow import Gradient, Optimiser, particle_flow
 from envs.policy import TokenPolicy
 from envs.token_mdp import TokenMDP
 from theory.continuous.gaussian_flow import Transport, tilted
@@ -45,7 +45,8 @@ class QuadraticProblem:
     def cloud(self, count: int, rng: torch.Generator) -> Float[Tensor, "N n"]:
         """Draws of the reference."""
         noise = torch.randn(count, len(self.m), generator=rng, dtype=torch.float64)
-        return self.m + noise @ torch.linalg.cholesky(self.S).mT
+        drawn: Tensor = self.m + noise @ torch.linalg.cholesky(self.S).mT
+        return drawn
 
     def along(self, i: int) -> "QuadraticProblem":
         """The problem of direction i alone, in a problem whose matrices have the same eigenvectors."""
@@ -95,7 +96,7 @@ def nearest_tilt(problem: QuadraticProblem, law: Transport) -> float:
     return float(found.fun)
 
 
-def alpha_gap(gradient: Gradient, start: Tensor, rate: float, steps: int, optimiser: str) -> float:
+def alpha_gap(gradient: Gradient, start: Tensor, rate: float, steps: int, optimiser: Optimiser) -> float:
     """How far apart one particle ends at alpha = 1 and at alpha = 10, as a share of its move at alpha = 1."""
     ends = [
         particle_flow(gradient, start[None], rate, steps, alpha, optimiser=optimiser)[-1, 0] for alpha in (1.0, 10.0)

@@ -260,14 +260,19 @@ def path_length(R: Matrix, a_star: Vector, m: Vector, S: Matrix, t: float, alpha
     rates, U = torch.linalg.eigh(2 * curvature / alpha)
     weights, decay = (rates.square() * _spread(law, a_star.double(), U)).cpu().numpy(), rates.cpu().numpy()
     fastest = float(abs(decay).max())
-    count = max(0, math.ceil(math.log2(fastest * t))) + 1 if fastest * t > 0 else 0
-    edges = [0.0, *(t / 2**k for k in reversed(range(count)))]
+    halvings = max(0, math.ceil(math.log2(fastest * t))) if fastest * t > 0 else 0
+    edges = [
+        0.0,
+        *(t / 2**k for k in reversed(range(halvings + 1))),
+    ]  # the first piece ends where the fastest rate acts
 
     def velocity(s: float) -> float:
-        return float((weights * np.exp(-2 * decay * s)).sum()) ** 0.5
+        return math.sqrt((weights * np.exp(-2 * decay * s)).sum())
 
-    pieces = itertools.pairwise(edges)
-    return float(sum(quad(velocity, *ends, epsabs=0.0, epsrel=1e-12, limit=200)[0] for ends in pieces))
+    if fastest * t == 0:
+        return 0.0
+    look = {"epsabs": 1e-14 * velocity(0.0) / fastest, "epsrel": 1e-12, "limit": 200}
+    return float(sum(quad(velocity, *ends, **look)[0] for ends in itertools.pairwise(edges)))
 
 
 def check_time(t: float, alpha: float) -> None:
@@ -303,6 +308,8 @@ def _problem(R: Tensor, a_star: Tensor, m: Tensor, S: Tensor, definite: bool = F
 def _moved(law: Gaussian, a_star: Vector, F: Matrix) -> Transport:
     stay = torch.eye(len(F)).to(F) - F
     distance = float((stay @ second_moment(law, a_star) @ stay).trace().clamp(min=0).sqrt())
+    if not math.isfinite(distance):
+        raise InputError("t must be smaller: the value has no maximum, and particles leave the range of numbers")
     return Transport(F, a_star + F @ (law.mean - a_star), F @ law.covariance @ F, distance)
 
 

@@ -206,6 +206,7 @@ def definite_root(name: str, S: Float[Tensor, "n n"]) -> Float[Tensor, "n n"]:
     Raises:
         InputError: S is singular, so that no density exists.
     """
+    L: Tensor
     L, failed = torch.linalg.cholesky_ex(S)
     if int(failed) or float(L.diagonal().min()) ** 2 <= 1e-14 * float(S.abs().max()):
         raise InputError(f"{name} must be positive definite, so that a density exists; add a small multiple of I to it")
