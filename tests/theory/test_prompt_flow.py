@@ -1,13 +1,13 @@
-"""Flows at prompts by second roads: finite differences, whole contexts without a cache, enumeration, search for the best tilt."""
+"""Flows at prompts by second roads: finite differences, enumeration of whole contexts, search for the best law."""
 
 import itertools
+import math
 
 import pytest
 import torch
 from scipy.optimize import minimize
 
 from envs.token_tasks import garnet, sum_and_stop
-from tests.agents.cases import draws
 from tests.envs.refusals import refused
 from tests.theory.speech_cases import talking
 from tests.theory.token_cases import several_prompts, transformer
@@ -16,7 +16,11 @@ from theory.prompt_flow import prompt_flow, step_efficiency
 from theory.tokens.tree_gradients import path_surrogate
 
 close = torch.testing.assert_close
-WORLDS = {"several": several_prompts(2), "stop": sum_and_stop(2, 3), "garnet": garnet(V=2, horizon=3, gamma=0.9, seed=1)}
+WORLDS = {
+    "several": several_prompts(2),
+    "stop": sum_and_stop(2, 3),
+    "garnet": garnet(V=2, horizon=3, gamma=0.9, seed=1),
+}
 
 
 def sharp(world, seed=1):
@@ -40,13 +44,13 @@ def law(world, policy, i, delta, site="embedding"):
         log_pi = torch.log_softmax(policy(x, {site: probe})[0], -1)
         belief, chance, total, done = world.start_belief(torch.tensor([i]))[0], 0.0, 0.0, False
         for k, token in enumerate(word):
-            chance += float(log_pi[len(prompt) - 1 + k, token]) if not done else -float(torch.log(torch.tensor(world.V)))
+            chance += float(log_pi[len(prompt) - 1 + k, token]) if not done else -math.log(world.V)
             total += world.gamma**k * float(belief @ world.r[k][:, token])
             belief = belief @ world.P[:, token]
             done = done or token == world.end
         p.append(chance)
         R.append(total)
-    return torch.tensor(p).double().exp(), torch.tensor(R).double()
+    return torch.tensor(p, dtype=torch.float64).exp(), torch.tensor(R, dtype=torch.float64)
 
 
 @pytest.mark.parametrize("site", ["embedding", "layer1"])
@@ -78,7 +82,9 @@ def test_no_law_within_the_divergence_earns_more(name):
         return float((q - ref) @ R), float((q * (q / ref).log()).sum())
 
     limit = {"type": "ineq", "fun": lambda z: eps - parts(z)[1]}
-    found = minimize(lambda z: -parts(z)[0], 0.01 * R.numpy(), constraints=[limit], options={"ftol": 1e-13, "maxiter": 400})
+    found = minimize(
+        lambda z: -parts(z)[0], 0.01 * R.numpy(), constraints=[limit], options={"ftol": 1e-13, "maxiter": 400}
+    )
     assert -found.fun == pytest.approx(room, rel=1e-4)
     assert float(path.efficiency[-1, 0]) == pytest.approx(float(path.gain[-1, 0]) / room)
     assert bool((path.efficiency <= 1).all())
@@ -95,7 +101,9 @@ def test_the_first_step_has_the_efficiency_of_its_formula(name, site):
     assert bool((first <= best + 1e-12).all())
     ref, R = law(world, policy, 0, torch.zeros(8).double(), site)
     steps = 1e-5 * torch.eye(8).double()
-    psi = torch.stack([(law(world, policy, 0, e, site)[0].log() - law(world, policy, 0, -e, site)[0].log()) / 2e-5 for e in steps], 1)
+    psi = torch.stack(
+        [(law(world, policy, 0, e, site)[0].log() - law(world, policy, 0, -e, site)[0].log()) / 2e-5 for e in steps], 1
+    )
     excess = R - ref @ R
     g, fisher = (ref * excess) @ psi, psi.mT @ (ref[:, None] * psi)
     sd = (ref @ excess.square()).sqrt()
@@ -156,4 +164,3 @@ def test_what_is_refused():
     for name, options in {"site": {"site": "layer9"}, "rate": {"rate": float("nan")}, "steps": {"steps": 0}}.items():
         with refused(name):
             prompt_flow(world, transformer(world), **options)
-    assert draws(1).shape == (1,)

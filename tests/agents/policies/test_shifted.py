@@ -1,4 +1,4 @@
-"""The shifted policy is the policy with a probe at the prompt's end: in whole contexts, in pieces, on trees, in sampling, in training."""
+"""The shifted policy is the policy with a probe at the prompt's end: in contexts, pieces, trees, sampling and training."""
 
 import copy
 

@@ -37,7 +37,9 @@ def test_the_direction_is_that_of_its_definition(alpha):
     own = math.sqrt(median / (2 * math.log(7)))
     close(flow_direction(gradient(a), a, alpha), by_loops(gradient(a), a, alpha, own))
     close(flow_direction(gradient(a), a, alpha, 0.8), by_loops(gradient(a), a, alpha, 0.8))
-    assert not torch.allclose(flow_direction(gradient(a), a, alpha, 0.8), by_loops(gradient(a), a, alpha, 0.7), rtol=1e-2)
+    assert not torch.allclose(
+        flow_direction(gradient(a), a, alpha, 0.8), by_loops(gradient(a), a, alpha, 0.7), rtol=1e-2
+    )
 
 
 def test_the_limits_of_the_kernel():
@@ -88,12 +90,16 @@ def test_no_gradients_move_adam_further_than_its_reach(steps):
     weights = [[(1 - b) * b ** (steps - 1 - i) / (1 - b**steps) for i in range(steps)] for b in (0.9, 0.999)]
     worst = [w / u for w, u in zip(*weights, strict=True)]
     queue = iter(worst)
-    path = particle_flow(lambda a: torch.full_like(a, 1e3 * next(queue)), torch.zeros(1, 1).double(), 1.0, steps, optimiser="adam")
+    path = particle_flow(
+        lambda a: torch.full_like(a, 1e3 * next(queue)), torch.zeros(1, 1).double(), 1.0, steps, optimiser="adam"
+    )
     last = adam_reach(1.0, steps) - (adam_reach(1.0, steps - 1) if steps > 1 else 0.0)
     assert float((path[-1] - path[-2]).abs()) == pytest.approx(last, rel=1e-9)
     for seed in range(20):
         noise = iter(draws(steps, 4, 2, seed=seed))
-        end = particle_flow(lambda a, noise=noise: next(noise), torch.zeros(4, 2).double(), 1.0, steps, optimiser="adam")
+        end = particle_flow(
+            lambda a, noise=noise: next(noise), torch.zeros(4, 2).double(), 1.0, steps, optimiser="adam"
+        )
         assert float((end[-1]).abs().max()) <= adam_reach(1.0, steps) + 1e-9
     assert adam_reach(0.5, 1) == pytest.approx(0.5)
     assert adam_reach(1.0, 2) == pytest.approx(2.0014, abs=1e-4)
@@ -105,6 +111,7 @@ def test_a_cut_keeps_particles_inside():
     assert path.shape == (6, 2, 1)
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_what_is_refused():
     a = draws(3, 2)
     for name, call in {
