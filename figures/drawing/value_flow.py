@@ -78,4 +78,4 @@ def _draw_efficiency(axis: Any, rows: pd.DataFrame, limits: pd.DataFrame) -> Non
     first = limits["measured"]
     span = f"{100 * first.min():.0f} to {100 * first.max():.0f} %" if len(first) > 1 else f"{100 * first.max():.0f} %"
     axis.set(xlabel="KL from the policy (nats)", ylabel="gain / largest gain at this KL", ylim=(0, 1.12))
-    axis.set_title(f"small steps at a prompt: {span} of the headroom" if len(first) else "tokens")
+    axis.set_title(f"small steps: {span} of the headroom" if len(first) else "tokens")
