@@ -62,6 +62,7 @@ CLAIMS = {
         "on_policy_distillation",
         "off_policy_masks",
         "estimator_catalogue",
+        "value_gradient_flow",
     ),
 }
 TITLES = {

@@ -228,4 +228,13 @@ FOUND = {
         "set can do better without its baseline. On one bit DisARM varies less than RLOO, and not at all at p = 1/2. REBAR "
         "needs a good weight: at weight 1 and a low temperature it varies more than REINFORCE.",
     ),
+    "value_gradient_flow": Found(
+        "The transport budget of value-gradient flow bounds the Wasserstein distance and not the KL divergence.",
+        "In Gaussian laws the flow is nearly the best transport at its distance, and it is the KL-regularised optimum for no "
+        "beta: in one direction its covariance times that of the reference is the square of the KL-regularised one. At a "
+        "prompt it gains less than the KL ball would allow at the same divergence. The official code "
+        "(ryanxhr/vgf, commit 97465e5) moves particles by Adam, and the paper by plain steps. With Adam the step size and the "
+        "number of steps bound how far a coordinate can move, alpha has no effect on one particle, and repulsion moves the "
+        "mean of the particles.",
+    ),
 }
