@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -23,7 +24,8 @@ from theory.tokens.soft_control import soft_optimum
 from theory.tokens.softmax_bounds import log_softmax
 from theory.tokens.tilted_laws import power_law
 
-TEXTBOOK, PUBLISHED = "with |x| / |y|", "published end-token rule"
+TEXTBOOK, PUBLISHED = "with the factor |x| / |y|", "published end-token rule"
+ENDED = "says the end token"
 
 
 def tree_of(world: TokenMDP, policy: TokenPolicy) -> Tree:
@@ -127,17 +129,20 @@ def approach(tree: Tree, alpha: float, steps: Sequence[int]) -> Iterator[tuple[R
     for B, (name, rule) in itertools.product(sorted({1, world.horizon}), rules(world).items()):
         for N, stage in last_blocks(tree, alpha, B, (*steps, enough), rule).items():
             labels = {"block": B, "steps": N, "chain": name, "enough": enough == N}
-            target = stage.texts.power
+            target, ended = stage.texts.power, stage.texts.ended.to(stage.law).expand_as(stage.law)
+            means = (_moments(world, law, ended)[0] for law in (stage.after(N), target))
+            labels |= dict(zip(("ended", "power_ended"), means, strict=True))
             bound = contraction(target, stage.law, gap, N)
             yield labels, (stage.after(N) - target).abs().sum(-1) / 2, bound
 
 
 def drawn(
     tree: Tree, policy: TokenPolicy, alpha: float, steps: Sequence[int], rows: int, rng: torch.Generator
-) -> Iterator[tuple[Row, Estimate, float, float]]:
-    """Labels of a run of Algorithm 1, a mean over drawn texts, and its exact mean and standard deviation.
+) -> Iterator[tuple[Row, Estimate, float]]:
+    """Labels of a run of Algorithm 1, a mean over drawn texts, and its exact value.
 
-    The means are those of log p, and of the length where it varies; the world's prompts must have even weights.
+    The means are those of log p, and of whether the text says the end token; the world's prompts must have even weights. The
+    standard error is the larger one of the sample's and of the exact law's: rare texts may be missing in the sample.
     """
     world = tree.world
     runs = [(world.horizon, N) for N in steps] + [(1, 2)] * (world.horizon > 1)
@@ -148,13 +153,12 @@ def drawn(
         log_p = stage.texts.log_pi.sum(-1)
         numbers = {"log p": (log_p, sample.log_probs.sum(1))}
         if world.end is not None:
-            numbers["length"] = (stage.texts.length.to(log_p).expand_as(log_p), sample.mask.sum(1).double())
+            numbers[ENDED] = (stage.texts.ended.to(log_p).expand_as(log_p), sample.ended.double())
         for what, (x, seen) in numbers.items():
-            yield (
-                {"block": B, "steps": N, "chain": name, "of": what},
-                estimate(seen),
-                *_moments(world, stage.after(N), x),
-            )
+            mean, spread = _moments(world, stage.after(N), x)
+            own = estimate(seen)
+            error = np.maximum(own.standard_error, spread / math.sqrt(own.samples))
+            yield {"block": B, "steps": N, "chain": name, "of": what}, replace(own, standard_error=error), mean
 
 
 def _moments(world: TokenMDP, law: Float[Tensor, "prompts W"], x: Float[Tensor, "prompts W"]) -> tuple[float, float]:

@@ -220,4 +220,9 @@ FOUND = {
         "On stale rows the mask turns some updates nearer to the gradient and others away from it: it drops rows with a "
         "negative advantage alone. A small limit on rows that are hardly stale costs most.",
     ),
+    "power_sampling": Found(
+        "Power sampling draws whole texts from p^alpha / Z, which is not sampling at a low temperature.",
+        "Metropolis-Hastings steps lead there from temperature 1 / alpha, with sums over the next token alone. Where texts may "
+        "end, the steps need the factor |x| / |y|; the published code's end-token rule ends at another law.",
+    ),
 }
