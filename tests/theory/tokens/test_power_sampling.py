@@ -351,4 +351,4 @@ def test_two_texts_by_hand():
     among = texts(tree, 2.0)
     close(among.power, exactly([[0.1, 0.9]]))
     assert exp(float(among.log_Z[0, 0, 0])) == pytest.approx(10 / 16)
-    close(chain(tree, 2.0, 1), torch.tensor([[[0.1, 0.9], [0.1, 0.9]]]).double())
+    close(chain(tree, 2.0, 1), exactly([[[0.1, 0.9], [0.1, 0.9]]]))
