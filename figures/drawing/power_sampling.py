@@ -49,13 +49,18 @@ def _draw_distances(axis: Any, rows: pd.DataFrame) -> None:
             axis.plot(own["steps"], own["measured"], "-", marker=marker, color=COLOURS[colour], lw=1.2, ms=4, alpha=0.8)
         axis.plot([], [], "-", marker=marker, color=COLOURS[colour], label=chain)
     axis.axhline(0, label="exact: p^alpha / Z", **EXACT)
-    axis.set(
-        xlabel=_STEPS,
-        ylabel="total variation from p^alpha / Z",
-        title=f"whole texts, alpha = {rows['alpha'].iloc[0]:g}",
-    )
+    axis.set(xlabel=_STEPS, ylabel="total variation from it", title=_what_is_left(rows))
     log_with_zero(axis, rows["steps"][~rows["enough"].astype(bool)], "x")
     axis.set_ylim(-0.04, 1.04)
+
+
+def _what_is_left(rows: pd.DataFrame) -> str:
+    """The largest distance of one chain and the least of the other at the end of the axis."""
+    shown = rows[~rows["enough"].astype(bool)]
+    last = shown[shown["steps"] == shown["steps"].max()]
+    right, wrong = (last[last["chain"] == chain]["measured"] for chain in _LOOKS)
+    against = f" against {wrong.min():.2f} or more" if len(wrong) else ""
+    return f"N = {shown['steps'].max():g}: {right.max():.2f}{against}"
 
 
 def _draw_ends(axis: Any, rows: pd.DataFrame, drawn: pd.DataFrame) -> None:
