@@ -76,7 +76,9 @@ def _draw_ends(axis: Any, rows: pd.DataFrame, drawn: pd.DataFrame) -> None:
         axis.errorbar(points["steps"], points["measured"], 2 * points["standard_error"], **look)
     axis.axhline(first["power_ended"], **EXACT)
     axis.set(
-        xlabel=_STEPS, ylabel="texts that say the end token (share)", title=f"{first['world']}, seed {first['seed']}"
+        xlabel=_STEPS,
+        ylabel="texts that say the end token (share)",
+        title=f"{first['world']}, alpha = {first['alpha']:g}",
     )
     log_with_zero(axis, one["steps"][~one["enough"].astype(bool)], "x")
     axis.set_ylim(-0.04, 1.04)

@@ -120,10 +120,10 @@ CLAIM = Claim(
     "and has a gap of at most 1 / T; Algorithm 1 ends at the power, and drawn texts follow its exact law",
     must_fail="Temperature 1 / alpha in its place; the published code's end-token rule; the chain without |x| / |y|; a chain "
     "that accepts always; a power that never lowers the return",
-    how_to_read="Left, how far the exact law of the drawn texts is from p^alpha / Z after N steps in one block, for the largest "
-    "alpha, in all worlds with an end token; at N = 0 it is temperature 1 / alpha. Right, how often a text says the end token: lines are exact, points are drawn texts with two "
-    "standard errors. Steps with the factor |x| / |y| go to the power (dashed); those of the published rule (code at 720a8e9) "
-    "end elsewhere, at texts of one token.",
+    how_to_read="Left, how far the exact law of the drawn texts is from p^alpha / Z after N steps in one block, in the worlds "
+    "with an end token at the largest alpha; at N = 0 it is temperature 1 / alpha. Right, how often a text says the end token: "
+    "lines are exact, points are drawn texts with two standard errors. Steps with the factor |x| / |y| go to the power "
+    "(dashed). Those of the published rule (code at 720a8e9) end elsewhere, at texts of one token.",
     parts=(
         *(Part(name, "claim", "holds") for name in (TILT, RATIO, STATIONARY, GAP, APPROACH)),
         *(Part(name, "control", "holds") for name in (DRAWN, POSITION)),
