@@ -49,7 +49,7 @@ def _draw_distances(axis: Any, rows: pd.DataFrame) -> None:
             axis.plot(own["steps"], own["measured"], "-", marker=marker, color=COLOURS[colour], lw=1.2, ms=4, alpha=0.8)
         axis.plot([], [], "-", marker=marker, color=COLOURS[colour], label=chain)
     axis.axhline(0, label="exact: p^alpha / Z", **EXACT)
-    axis.set(xlabel=_STEPS, ylabel="total variation from it", title=_what_is_left(rows))
+    axis.set(xlabel=_STEPS, ylabel="total variation from the power", title=_what_is_left(rows))
     log_with_zero(axis, rows["steps"][~rows["enough"].astype(bool)], "x")
     axis.set_ylim(-0.04, 1.04)
 
