@@ -113,6 +113,23 @@ def test_a_chain_that_accepts_always_or_forgets_the_lengths_is_seen(monkeypatch)
     assert errors("hastings") > 8
 
 
+@pytest.mark.parametrize("rule", END_RULES)
+def test_powers_below_1_follow_the_exact_law(rule):
+    """Sums Z_a are above 1 there: what counts of a longer old text decides whether a shorter one is accepted."""
+    many = 60_000  # a table is cheap, and a shortened text is rarely refused
+    world, alpha = WORLDS["stop"], 0.4
+    policy = PrefixTable(world, seed=1, spread=2.0)
+    with torch.no_grad():
+        tree = grow(world, policy)
+    noise = torch.Generator().manual_seed(0)
+    sample = power_sample(policy, world.prompts, alpha, 3, 3, noise, 3, many, world.end, rule)
+    among = texts(tree, alpha, unfinished=rule == "cut")
+    seen = counts(sample, among, 1)
+    assert misfit(seen, algorithm_law(tree, alpha, 3, 3, rule), many) < 4.5
+    if rule == "cut":
+        assert misfit(seen, algorithm_law(tree, alpha, 3, 3, rule, torch.ones_like), many) > 8
+
+
 def test_a_position_that_is_not_uniform_is_seen(monkeypatch):
     world = WORLDS["garnet"]
     policy = PrefixTable(world, seed=1)
