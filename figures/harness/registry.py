@@ -63,6 +63,7 @@ CLAIMS = {
         "off_policy_masks",
         "estimator_catalogue",
         "value_gradient_flow",
+        "power_sampling",
     ),
 }
 TITLES = {

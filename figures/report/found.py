@@ -237,4 +237,9 @@ FOUND = {
         "number of steps bound how far a coordinate can move, alpha has no effect on one particle, and repulsion moves the "
         "mean of the particles.",
     ),
+    "power_sampling": Found(
+        "Power sampling draws whole texts from p^alpha / Z, which is not sampling at a low temperature.",
+        "Metropolis-Hastings steps lead there from temperature 1 / alpha, with sums over the next token alone. Where texts may "
+        "end, the steps need the factor |x| / |y|; the published code's end-token rule ends at another law.",
+    ),
 }
