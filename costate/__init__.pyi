@@ -10,8 +10,8 @@ from agents.recipes.learners import cispo as cispo
 from agents.recipes.learners import dapo as dapo
 from agents.recipes.learners import dr_grpo as dr_grpo
 from agents.recipes.learners import grpo as grpo
-from agents.recipes.learners import maxrl as maxrl
 from agents.recipes.learners import gspo as gspo
+from agents.recipes.learners import maxrl as maxrl
 from agents.recipes.learners import pass_k_training as pass_k_training
 from agents.recipes.learners import pkpo as pkpo
 from agents.recipes.learners import ppo as ppo

@@ -190,7 +190,7 @@ def prediction_world(
         InputError: thoughts is negative, or what `TokenMDP` refuses.
     """
     horizon = whole("thoughts", thoughts, 0) + 1
-    check_bytes(8 * V * V * (V + horizon), f"V={V} and thoughts={thoughts} make tables", "take fewer")
+    check_bytes(8 * V * V * (V + horizon), f"V={V} makes tables", "take fewer tokens")
     stays = torch.eye(V, dtype=torch.float64)
     paid = torch.zeros(horizon, V, V, dtype=torch.float64)
     paid[-1] = stays

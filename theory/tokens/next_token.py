@@ -102,7 +102,7 @@ def _kappa(p: Tensor, group: int) -> Tensor:
 
 def _ordered(q: Laws) -> tuple[Tensor, Tensor]:
     """The largest probability, and every other token's over it, 0 at the (first) likeliest token itself."""
-    if q.ndim == 0 or not bool(((q >= 0) & (q <= 1)).all()) or not bool(((q.sum(-1) - 1).abs() < 1e-6).all()):
+    if not bool(((q >= 0) & (q <= 1)).all()) or not bool(((q.sum(-1) - 1).abs() < 1e-6).all()):
         raise InputError("q must be probabilities of the next token that sum to 1 in each row")
     q = q.double()
     top = q.amax(-1, keepdim=True)

@@ -55,7 +55,7 @@ def batch(seed=0, off=0.0, **changes):
     """Dense rewards and everything a learner may ask for; `off` moves the old policy from the current one."""
     log_probs = said(policy())[0].detach()
     given = {
-        "rewards": draws(7, 3, seed=seed) * MASK,
+        "rewards": draws(7, 3, seed=seed).abs() * MASK,  # maxrl takes no others
         "mask": MASK,
         "group": GROUP,
         "old": log_probs + off * draws(7, 3, seed=seed + 1),
