@@ -224,7 +224,7 @@ FOUND = {
         "Next-token rewards do not teach the corpus: RPT ends at its likeliest token.",
         "On the way its update can point against the likelihood's gradient. RLOO and GRPO with groups of two and three end "
         "there as well, and GRPO with large groups does if and only if the square of the largest frequency is at least the sum "
-        "of the squares of the others. An advantage divided by the group's mean climbs a truncated log-likelihood, and in large "
-        "groups it follows the likelihood itself.",
+        "of the squares of the others. An advantage divided by the group's mean climbs a truncated log-likelihood, and in "
+        "large groups it follows the likelihood itself.",
     ),
 }

@@ -8,15 +8,18 @@ Theory page, section 6: "Next-token reward".
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from envs.arguments import takes_numbers, whole
+from envs.policy import TokenPolicy
+from envs.token_mdp import TokenMDP
 from envs.world import InputError
 from theory.tokens.completions import completion_log_probs, words
-from theory.tokens.prefix_tree import Tree
+from theory.tokens.prefix_tree import Tree, grow
 
 Laws = Float[Tensor, "*contexts V"]
 _HALVINGS = 54  # of an interval of length 1: then no number lies between the two sides
@@ -126,6 +129,42 @@ def log_likelihood(tree: Tree) -> Float[Tensor, ""]:
     logs = torch.where(right, completion_log_probs(tree).sum(-1), -math.inf)
     total: Tensor = tree.world.weights @ torch.logsumexp(logs, -1)
     return total
+
+
+def corpus_nats(worlds: Sequence[TokenMDP], policy: TokenPolicy) -> float:
+    """`-mean log P(next token)` in nats, over worlds that are the places of one corpus's documents.
+
+    Without thoughts it is the exact mean of the loss that next-token training lowers by samples.
+
+    Args:
+        worlds: `envs.corpus.next_token_world` of every place.
+        policy: over their tokens.
+
+    Returns:
+        Nats for each token.
+
+    Raises:
+        InputError: a world is too large.
+    """
+    with torch.no_grad():
+        return -sum(float(log_likelihood(grow(world, policy))) for world in worlds) / len(worlds)
+
+
+def least_nats(worlds: Sequence[TokenMDP]) -> float:
+    """The entropy of the next token given its context: what `corpus_nats` is for a policy that has learned the corpus.
+
+    Args:
+        worlds: as there.
+
+    Returns:
+        Nats for each token.
+    """
+    total = 0.0
+    for world in worlds:
+        _, context = torch.unique(world.prompts, dim=0, return_inverse=True)
+        share = torch.zeros_like(world.weights).index_add_(0, context, world.weights)[context]
+        total -= float(world.weights @ (world.weights / share).log())
+    return total / len(worlds)
 
 
 def jensen_bound(tree: Tree) -> Float[Tensor, ""]:
