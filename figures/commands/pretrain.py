@@ -179,7 +179,9 @@ def _report(table: pd.DataFrame, corpus: Corpus, worlds: Sequence[TokenMDP], opt
     """Write the table as CSV, draw it, print it."""
     write_atomically(options.out / "pretraining.csv", table.to_csv(index=False))
     knobs = ", ".join(f"{name} {getattr(options, name):g}" for name in _CORPUS)
-    title, reader, stem = f"Pretraining in {options.world}: {knobs}", reader_return(corpus), options.out / "pretraining"
+    climbed = f" by {options.objective}" if worlds else ""
+    title = f"Pretraining in {options.world}{climbed}: {knobs}"
+    reader, stem = reader_return(corpus), options.out / "pretraining"
     shown = ["updates", "tokens", "loss", "J", "H", "pass_at_k"]
     if worlds:
         draw_objectives(table, options.objective, least_nats(worlds), reader, title, stem)

@@ -16,8 +16,8 @@ _PRETRAINING = (
 )
 _OBJECTIVES = (
     "Two networks from one first draw read documents of one corpus: one is paid for the next tokens that it names, one follows "
-    "the likelihood. Left, the exact mean of -log P(next token); right, the exact return in the world. Dashed, a policy that has "
-    "learned the corpus perfectly."
+    "the likelihood. Left, the exact mean of -log P(next token); right, the exact return in the world. Dashed, a policy that "
+    "has learned the corpus perfectly."
 )
 _IMPACT = (
     "Every criterion over its largest value: its highest point is the checkpoint from which it would start RL. All are exact "
