@@ -53,10 +53,10 @@ def test_ends_are_those_of_a_flow_in_time(name):
 def test_a_rate_that_never_rests_says_so(monkeypatch):
     monkeypatch.setattr(next_token, "_MOST", 3)
     q = torch.tensor([0.6, 0.4], dtype=torch.float64)
+    kappa, world = next_token.LIMITS[next_token.LIKELIHOOD], next_token.law_world(q)
+    field, start = next_token.closed_field(q, kappa), PrefixTable(world, seed=0)
     with pytest.raises(next_token.InputError, match=r"^rate=0.1 has not brought the law to rest in 3 steps"):
-        kappa = next_token.LIMITS[next_token.LIKELIHOOD]
-        world = next_token.law_world(q)
-        next_token.end_of(world, next_token.closed_field(q, kappa), PrefixTable(world, seed=0), kappa, 0.1)
+        next_token.end_of(world, field, start, kappa, 0.1)
 
 
 def test_the_sharpened_table_is_more_certain_and_opposed():
@@ -161,7 +161,10 @@ def test_the_picture_stacks_laws_and_marks_cosines():
         figure = new_figure(4)
         draw_next_token(figure, laws, cosines)
         left, right = figure.axes
-        bars = sorted((round(b.get_y() + b.get_height() / 2), round(b.get_x(), 9), b.get_width()) for b in left.patches)
+        bars = sorted(
+            (round(b.get_y() + b.get_height() / 2), round(float(b.get_x()), 9), round(float(b.get_width()), 9))
+            for b in left.patches
+        )
         assert bars == [(0, 0.0, 1.0), (0, 1.0, 0.0), (4, 0.0, 0.7), (4, 0.7, 0.3)]
         assert [line.get_xdata()[0] for line in left.lines if line.get_linestyle() == "--"] == [0.7]
         marks = {}
