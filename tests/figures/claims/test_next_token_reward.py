@@ -161,10 +161,8 @@ def test_the_picture_stacks_laws_and_marks_cosines():
         figure = new_figure(4)
         draw_next_token(figure, laws, cosines)
         left, right = figure.axes
-        bars = sorted(
-            (round(b.get_y() + b.get_height() / 2), round(float(b.get_x()), 9), round(float(b.get_width()), 9))
-            for b in left.patches
-        )
+        places = [(b.get_y() + b.get_height() / 2, b.get_x(), b.get_width()) for b in left.patches]
+        bars = sorted((round(y), round(float(x), 9), round(float(width), 9)) for y, x, width in places)
         assert bars == [(0, 0.0, 1.0), (0, 1.0, 0.0), (4, 0.0, 0.7), (4, 0.7, 0.3)]
         assert [line.get_xdata()[0] for line in left.lines if line.get_linestyle() == "--"] == [0.7]
         marks = {}
