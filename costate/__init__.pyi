@@ -11,7 +11,6 @@ from agents.recipes.learners import dapo as dapo
 from agents.recipes.learners import dr_grpo as dr_grpo
 from agents.recipes.learners import grpo as grpo
 from agents.recipes.learners import gspo as gspo
-from agents.recipes.learners import maxrl as maxrl
 from agents.recipes.learners import pass_k_training as pass_k_training
 from agents.recipes.learners import pkpo as pkpo
 from agents.recipes.learners import ppo as ppo
@@ -48,8 +47,6 @@ from figures.report.pictures import draw as draw
 from theory.groups.binary_rewards import alignment as alignment
 from theory.groups.binary_rewards import grpo_kappa as grpo_kappa
 from theory.groups.binary_rewards import grpo_objective as grpo_objective
-from theory.groups.binary_rewards import mean_factor as mean_factor
-from theory.groups.binary_rewards import mean_objective as mean_objective
 from theory.groups.expected_update import expected_update as expected_update
 from theory.impact import signal as signal
 from theory.tokens.costates import expected_costates as expected_costates
