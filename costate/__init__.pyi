@@ -37,6 +37,8 @@ from envs.linear_quadratic import LinearQuadratic as LinearQuadratic
 from envs.token_env import TokenEnv as TokenEnv
 from envs.token_mdp import TokenMDP as TokenMDP
 from envs.world import InputError as InputError
+from figures.audit.auditor import assert_loss as assert_loss
+from figures.audit.auditor import audit as audit
 from figures.drawing.costate_path import draw_path as draw_path
 from figures.drawing.gradient_arrows import draw_arrows as draw_arrows
 from figures.drawing.predictors import draw_predictors as draw_predictors

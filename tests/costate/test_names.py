@@ -19,7 +19,7 @@ def python(code, folder, *options):
 
 
 def test_every_name_can_be_used_and_is_explained():
-    assert 35 <= len(costate.__all__) <= 55
+    assert 35 <= len(costate.__all__) <= 60  # a face that is read at one sitting
     for name in costate.__all__:
         thing = getattr(costate, name)
         assert name == "__version__" or thing.__doc__
