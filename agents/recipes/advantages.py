@@ -203,10 +203,11 @@ def standardised(population: bool = True, eps: float = 0.0) -> Advantage:
 
 @group_wise
 def mean_normalised(rewards: Rewards, mask: Mask, group: Group) -> Float[Tensor, "rows T"]:
-    """`A_it = (R_i - m) / m`, m the group's mean return (MaxRL, arXiv:2602.02710), 0 where all returns of a group are 0.
+    """`A_it = (R_i - m) / m`, m the group's mean return (MaxRL, arXiv:2602.02710), 0 where m <= 0.
 
     Mean for binary rewards: `(1 - (1-P)^{G-1}) / P grad P`, the slope of `-sum_{k<G} (1-P)^k / k`, which is log P cut after
-    G - 1 terms. For other rewards the mean is not a multiple of grad J.
+    G - 1 terms. For other rewards the mean is not a multiple of grad J. It is meant for returns >= 0: a trainer refuses it
+    where they may be negative.
 
     Args:
         rewards: what each step adds to the return.
@@ -217,15 +218,10 @@ def mean_normalised(rewards: Rewards, mask: Mask, group: Group) -> Float[Tensor,
         The advantage of every step, 0 where the mask is False.
 
     Raises:
-        InputError: as in `agents.recipes.batch.check_rows`, with groups of 2 or more, or a return is negative.
+        InputError: as in `agents.recipes.batch.check_rows`, with groups of 2 or more.
     """
     check_rows(rewards, mask, group, least=2)
     R = rewards.sum(1)
-    if bool((R < 0).any()):
-        raise InputError(
-            f"rewards must make returns >= 0 where they are divided by their mean; got {float(R.min()):g}: shift the rewards, "
-            "or put a KL penalty in the loss"
-        )
     mean = group_mean(R, group)
     return _on_all_steps(torch.where(mean > 0, _centred(R, group) / torch.where(mean > 0, mean, 1.0), 0.0), mask)
 

@@ -150,7 +150,8 @@ def maxrl(length: str = "row sum", clip: float = 0.2) -> Learner:
 
     Mean for binary rewards, with `length="row sum"`: `(1 - (1-P)^{G-1}) / P grad P`. It climbs `-sum_{k<G} (1-P)^k / k`, a sum
     of pass@k with weights 1/k, which tends to the likelihood `log P` of a success as G grows; at G = 2 it is grad J.
-    Returns must not be negative. Departs from its paper: PPO's clip, which acts from the second step on.
+    A trainer takes no world in which returns may be negative. Departs from its paper: PPO's clip, which acts from the
+    second step on.
 
     Args:
         length: the normaliser.

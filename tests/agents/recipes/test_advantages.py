@@ -283,7 +283,8 @@ def test_division_by_the_mean_is_that_of_a_loop_and_nothing_where_nobody_is_paid
         m = R[others(i, group, itself=True)].mean()
         assert found[i, t] == pytest.approx((R[i] / m - 1) * mask[i, t] if m > 0 else 0.0, abs=1e-12)
     assert not np.allclose(found, standardised()(*tensors(paid, mask, group)).numpy()), "the control: another division"
-    with refused("rewards"):
-        mean_normalised(*tensors(dense, mask, group))
+    below = np.array([[-2.0], [1.0], [3.0], [1.0]])  # a group of mean -1/2, and one of mean 2
+    found = mean_normalised(*tensors(below, below < 9, np.array([0, 0, 1, 1])))
+    assert found[:, 0].tolist() == [0, 0, 0.5, -0.5]
     with refused("group"):
         mean_normalised(*tensors(paid, mask, np.arange(len(group))))

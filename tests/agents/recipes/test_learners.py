@@ -55,7 +55,7 @@ def batch(seed=0, off=0.0, **changes):
     """Dense rewards and everything a learner may ask for; `off` moves the old policy from the current one."""
     log_probs = said(policy())[0].detach()
     given = {
-        "rewards": draws(7, 3, seed=seed).abs() * MASK,  # maxrl takes no others
+        "rewards": draws(7, 3, seed=seed) * MASK,
         "mask": MASK,
         "group": GROUP,
         "old": log_probs + off * draws(7, 3, seed=seed + 1),
@@ -388,7 +388,7 @@ def test_somebody_elses_advantage_must_be_one_finite_number_a_step(theirs):
 @pytest.mark.parametrize("place", ["reward", "loss"])
 def test_what_stands_behind_the_end_of_a_row_does_not_count(name, place):
     mine = build_learner(name, **{f"kl_{place}": Penalty("k3", 0.1)})
-    rewards = torch.tensor([[2.0, 1.0, 0.0], [2.0, 0.0, 0.5]], dtype=torch.float64)
+    rewards = torch.tensor([[0.0, 1.0, 0.0], [0.0, 0.0, 0.5]], dtype=torch.float64)
     mask = torch.tensor([[True, True, False], [True, True, True]])
     table = -torch.arange(1.0, 7.0, dtype=torch.float64).reshape(2, 3)
     weights = []

@@ -1,17 +1,22 @@
 """Rewards of next tokens: the mean of the sampled update against the exact one, one seed beside others, going on, refusals."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
 
 from agents.policies.transformer import Transformer
-from agents.recipes.learners import grpo, maxrl, rloo
+from agents.recipes.learners import Penalty, build_learner, grpo, maxrl, rloo
+from agents.training.checks import check_rows_of
 from agents.training.copies import Copies
 from agents.training.next_token_reward import OBJECTIVES, NextTokenReward
 from agents.training.pretraining import pretrain
+from agents.training.settings import TrainingSettings
+from agents.training.tasks import TokenTask
 from envs.corpus import Corpus, next_token_world
 from envs.skills import skills
+from envs.token_tasks import parity
 from tests.envs.refusals import refused
 from tests.oracles import assert_mean_within, differs_by
 from theory.groups.expected_update import expected_update
@@ -114,6 +119,20 @@ def test_rpt_leaves_the_corpus_and_the_likelihood_learns_it():
 def test_choices_that_make_no_sense_are_refused(argument, given):
     with refused(argument):
         NextTokenReward(*given)
+
+
+@pytest.mark.parametrize("case", ["costs", "a penalty in the reward", "rewards"])
+def test_a_trainer_divides_by_the_mean_only_of_returns_that_cannot_be_negative(case):
+    world = parity(V=2, horizon=2)
+    task = TokenTask(replace(world, r=world.r - 0.1) if case == "costs" else world)
+    learner = build_learner("maxrl", kl_reward=Penalty("k1", 0.1) if case == "a penalty in the reward" else None)
+    setting = TrainingSettings(steps=1, prompts=1, group=2)
+    if case == "rewards":
+        check_rows_of(task, learner, setting, 1)
+        return
+    with refused("rewards"):
+        check_rows_of(task, learner, setting, 1)
+    check_rows_of(task, build_learner("rloo", kl_reward=learner.kl_reward), setting, 1)
 
 
 def test_rows_must_fit_in_memory():
