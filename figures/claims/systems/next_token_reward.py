@@ -58,7 +58,7 @@ def settings(preset: Preset) -> list[NextTokenRewardSetting]:
     """Laws on both sides of the criterion; corpora with and without a thought, by seeds."""
     laws = list(LAWS)[: 2 if preset == "tiny" else None]
     worlds = ("copy (2,3)", "arithmetic (3,2)", "arithmetic (4,2)")[: {"tiny": 1, "quick": 2, "full": 3}[preset]]
-    starts, seeds = map(range, {"tiny": (1, 2), "quick": (1, 8), "full": (4, 32)}[preset])
+    starts, seeds = map(range, {"tiny": (1, 2), "quick": (1, 6), "full": (4, 32)}[preset])
     return [NextTokenRewardSetting(law, seed) for law in laws for seed in starts] + [
         NextTokenRewardSetting(world, seed, thoughts) for world in worlds for thoughts in (0, 1) for seed in seeds
     ]
