@@ -17,6 +17,7 @@ from agents.recipes.advantages import (
     leave_one_out,
     leave_one_out_to_go,
     mean_baseline,
+    mean_normalised,
     reward_to_go,
     standardised,
     whitened,
@@ -141,6 +142,30 @@ def grpo(std: str = "population", length: str = "row mean", clip: float = 0.2, e
         raise InputError(f"length must be one of {', '.join(NORMALISERS)}; got {length!r}")
     scaled = mean_baseline if std == "none" else standardised(std == "population", eps)
     return Learner("grpo", scaled, clipped(clip, clip), NORMALISERS[length], least=2)
+
+
+@recipe
+def maxrl(length: str = "row sum", clip: float = 0.2) -> Learner:
+    """MaxRL (arXiv:2602.02710): `A = (R - mean) / mean`, 0 where no row of the group is paid; sum over tokens.
+
+    Mean for binary rewards, with `length="row sum"`: `(1 - (1-P)^{G-1}) / P grad P`. It climbs `-sum_{k<G} (1-P)^k / k`, a sum
+    of pass@k with weights 1/k, which tends to the likelihood `log P` of a success as G grows; at G = 2 it is grad J.
+    A trainer takes no world in which returns may be negative. Departs from its paper: PPO's clip, which acts from the
+    second step on.
+
+    Args:
+        length: the normaliser.
+        clip: epsilon of PPO's clip.
+
+    Returns:
+        The learner.
+
+    Raises:
+        InputError: the length is unknown, or clip is negative.
+    """
+    if length not in NORMALISERS:
+        raise InputError(f"length must be one of {', '.join(NORMALISERS)}; got {length!r}")
+    return Learner("maxrl", mean_normalised, clipped(clip, clip), NORMALISERS[length], least=2)
 
 
 @recipe

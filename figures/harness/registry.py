@@ -64,6 +64,7 @@ CLAIMS = {
         "estimator_catalogue",
         "value_gradient_flow",
         "power_sampling",
+        "next_token_reward",
     ),
 }
 TITLES = {

@@ -242,4 +242,11 @@ FOUND = {
         "Metropolis-Hastings steps lead there from temperature 1 / alpha, with sums over the next token alone. Where texts may "
         "end, the steps need the factor |x| / |y|; the published code's end-token rule ends at another law.",
     ),
+    "next_token_reward": Found(
+        "Next-token rewards do not teach the corpus: RPT ends at its likeliest token.",
+        "On the way its update can point against the likelihood's gradient. RLOO and GRPO with groups of two and three end "
+        "there as well, and GRPO with large groups does if and only if the square of the largest frequency is at least the sum "
+        "of the squares of the others. An advantage divided by the group's mean climbs a truncated log-likelihood, and in "
+        "large groups it follows the likelihood itself.",
+    ),
 }
