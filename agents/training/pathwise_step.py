@@ -8,13 +8,15 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from agents.recipes.learner import Learner, Pathwise
+from agents.recipes.relaxed_tokens import RelaxedTokens
 from agents.recipes.value_gradient_learning import ValueGradientLearning
 from agents.sampling.pathwise import contract_commands
 from agents.sampling.rollout import rollout
 from agents.sampling.stochastic_value_gradients import replay, svg_costates
 from agents.training.copies import Copies
+from agents.training.relaxed_step import check_relaxed, relaxed_gradients
 from agents.training.settings import TrainingSettings
-from agents.training.tasks import CommandTask, Task
+from agents.training.tasks import CommandTask, Task, TokenTask
 from agents.training.value_gradient_step import check_fields, error_weight, field_rows, fit_field
 from envs.linear_quadratic import LinearQuadratic
 from envs.noise import draw_noise
@@ -64,7 +66,7 @@ def path_gradients(
 
     Args:
         task: the world as the loop sees it.
-        learner: SVG or VGL.
+        learner: SVG, VGL, or one of relaxed tokens.
         actor: the policies.
         setting: number of groups and rows, and the critic's passes.
         noise: one generator for each copy.
@@ -74,6 +76,8 @@ def path_gradients(
     Returns:
         Gradients and returns.
     """
+    if isinstance(learner.pathwise, RelaxedTokens):
+        return PathwiseRows(*relaxed_gradients(cast(TokenTask, task), learner.pathwise, actor, setting, noise))
     world_task, pathwise = cast(CommandTask, task), learner.pathwise
     if isinstance(pathwise, Pathwise):
         return pathwise_rows(world_task, pathwise, actor, setting, noise, cast(SlopeOracle | None, oracle))
@@ -177,7 +181,9 @@ def check_pathwise(
     pathwise = learner.pathwise
     if pathwise is None:
         return
-    if not isinstance(task, CommandTask):
+    if isinstance(pathwise, RelaxedTokens):
+        check_relaxed(task, learner.name, setting, policies)
+    elif not isinstance(task, CommandTask):
         raise InputError(f"learner {learner.name!r} differentiates sampled paths: take a linear-quadratic world")
     if learner.kl_reward or learner.kl_loss or learner.entropy:
         raise InputError(
@@ -189,6 +195,8 @@ def check_pathwise(
         )
     if setting.epochs > 1 or setting.minibatches > 1:
         raise InputError(f"epochs and minibatches must be 1 with learner {learner.name!r}: its paths are used once")
+    if isinstance(pathwise, RelaxedTokens):
+        return
     if isinstance(pathwise, ValueGradientLearning):
         error_weight(task.world, pathwise.Omega)
         check_fields(task, policies, critics)
