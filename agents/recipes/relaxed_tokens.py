@@ -22,4 +22,6 @@ class RelaxedTokens:
     def __post_init__(self) -> None:
         """Check the temperature."""
         if not 0 < self.tau < math.inf:
-            raise InputError(f"tau must be a finite number > 0, the temperature of the relaxed tokens; got {self.tau!r}")
+            raise InputError(
+                f"tau must be a finite number > 0, the temperature of the relaxed tokens; got {self.tau!r}"
+            )

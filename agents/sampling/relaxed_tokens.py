@@ -70,8 +70,8 @@ def relaxed_estimates(
 ) -> RelaxedEstimates:
     """Three estimators of one step's gradient in the logits, sample by sample.
 
-    The first two have mean `grad J_tau`, `J_tau = E reward(y)`; the third has mean `grad J`, J the expected reward of the sampled
-    token.
+    The first two have mean `grad J_tau`, `J_tau = E reward(y)`; the third has mean `grad J`, J the expected reward of the
+    sampled token.
 
     Args:
         logits: of the token.
@@ -101,8 +101,8 @@ def relaxed_returns(
 ) -> Float[Tensor, "rows"]:
     """Returns of rollouts in which every token is relaxed: read by the policy, paid and moved on by the world as a mixture.
 
-    `sum_k gamma^k rbar_k(b_k, y_k)`, `b_{k+1} = sum_a y_k(a) b_k P_a`. Where tokens lead by chance the belief takes the mean over
-    states. As tau falls the mean tends to the expected return of sampled tokens.
+    `sum_k gamma^k rbar_k(b_k, y_k)`, `b_{k+1} = sum_a y_k(a) b_k P_a`. Where tokens lead by chance the belief takes the mean
+    over states. As tau falls the mean tends to the expected return of sampled tokens.
 
     Args:
         world: a token world in which the environment is silent, of the policy's device and type.

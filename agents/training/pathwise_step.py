@@ -1,5 +1,6 @@
 """Learners that differentiate sampled paths: SVG(k), in the world or through a model that may be wrong, and VGL(lambda)."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 
@@ -175,28 +176,19 @@ def check_pathwise(
         critics: of VGL.
 
     Raises:
-        InputError: the world is one of tokens; a penalty, a bonus or an option of token rows is given; the paths would be used
-            more than once; the model cannot be made; or a critic is needed that is not known or does not fit.
+        InputError: the world is of the wrong kind; a penalty, a bonus or an option of token rows is given; the paths would
+            be used more than once; the model cannot be made; or a critic is needed that is not known or does not fit.
     """
     pathwise = learner.pathwise
     if pathwise is None:
         return
     if isinstance(pathwise, RelaxedTokens):
         check_relaxed(task, learner.name, setting, policies)
-    elif not isinstance(task, CommandTask):
-        raise InputError(f"learner {learner.name!r} differentiates sampled paths: take a linear-quadratic world")
-    if learner.kl_reward or learner.kl_loss or learner.entropy:
-        raise InputError(
-            f"KL terms and entropy must be left out with learner {learner.name!r}: it uses no log-probabilities"
-        )
-    if learner.drop_truncated or learner.count_dropped or learner.count_environment or not learner.compare_dropped:
-        raise InputError(
-            f"options about dropped or environment's tokens must be left out with learner {learner.name!r}"
-        )
-    if setting.epochs > 1 or setting.minibatches > 1:
-        raise InputError(f"epochs and minibatches must be 1 with learner {learner.name!r}: its paths are used once")
-    if isinstance(pathwise, RelaxedTokens):
+        _check_bare(learner, setting)
         return
+    if not isinstance(task, CommandTask):
+        raise InputError(f"learner {learner.name!r} differentiates sampled paths: take a linear-quadratic world")
+    _check_bare(learner, setting)
     if isinstance(pathwise, ValueGradientLearning):
         error_weight(task.world, pathwise.Omega)
         check_fields(task, policies, critics)
@@ -206,3 +198,19 @@ def check_pathwise(
         raise InputError(
             f"horizon must be >= {task.steps}, all steps, for learner {learner.name!r} where no exact critic is known"
         )
+
+
+def _check_bare(learner: Learner, setting: TrainingSettings) -> None:
+    """Refuse what acts on log-probabilities, and a second use of paths."""
+    if learner.kl_reward or learner.kl_loss or learner.entropy:
+        raise InputError(
+            f"KL terms and entropy must be left out with learner {learner.name!r}: it uses no log-probabilities"
+        )
+    if learner.drop_truncated or learner.count_dropped or learner.count_environment or not learner.compare_dropped:
+        raise InputError(
+            f"options about dropped or environment's tokens must be left out with learner {learner.name!r}"
+        )
+    if learner.off_policy_delta < math.inf or not learner.use_rewards:
+        raise InputError(f"off_policy_delta and use_rewards must be left out with learner {learner.name!r}")
+    if setting.epochs > 1 or setting.minibatches > 1:
+        raise InputError(f"epochs and minibatches must be 1 with learner {learner.name!r}: its paths are used once")

@@ -220,4 +220,10 @@ FOUND = {
         "On stale rows the mask turns some updates nearer to the gradient and others away from it: it drops rows with a "
         "negative advantage alone. A small limit on rows that are hardly stale costs most.",
     ),
+    "gumbel_bridge": Found(
+        "Gumbel noise on logits turns tokens into a smooth rollout whose two gradients agree at every temperature.",
+        "Toward sampled tokens the bias vanishes, and the spread of backpropagation grows without limit. Against REINFORCE "
+        "with the value as baseline it has the smaller spread only above a temperature at which it is already biased. The "
+        "three scores (of the noise, of the relaxed token, of the sampled token) have one mean and do not become one another.",
+    ),
 }

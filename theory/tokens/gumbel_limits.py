@@ -17,7 +17,8 @@ from torch import Tensor
 from envs.arguments import as_numbers
 from envs.record import short_repr
 from envs.world import InputError
-from theory.tokens.gumbel import RelaxedReward, checked_law, corners, value_and_slope
+from theory.tokens.gumbel import checked_law
+from theory.tokens.gumbel_moments import RelaxedReward, corners, value_and_slope
 
 _ZETA_2 = math.pi**2 / 6
 _NODES = 64  # on half an edge; f is smooth there
@@ -62,8 +63,8 @@ class ScoreMoments:
 def small_tau(p: Float[Tensor, "V"], f: RelaxedReward, hess: Float[Tensor, "V V"] | None = None) -> SmallTau:
     """Leading orders in tau: `slope = sum_{i<j} p_i p_j C_ij`, and `-tr(hess (diag p - p p')) / 2` for quadratic f.
 
-    `C_ij = int [f(edge ij at sigma(v)) - f(nearer end)] dv`, and `pathwise = sum_{i<j} 2 p_i p_j int x (1-x) f_ij'(x)^2 dx`, f_ij
-    along the edge.
+    `C_ij = int [f(edge ij at sigma(v)) - f(nearer end)] dv`, and `pathwise = sum_{i<j} 2 p_i p_j int x (1-x) f_ij'(x)^2 dx`,
+    f_ij the reward along the edge.
 
     Args:
         p: probabilities of V tokens, each > 0.
@@ -74,7 +75,7 @@ def small_tau(p: Float[Tensor, "V"], f: RelaxedReward, hess: Float[Tensor, "V V"
         The leading orders.
 
     Raises:
-        InputError: p is no law, f is refused by `theory.tokens.gumbel.value_and_slope`, or hess is no matrix (V, V).
+        InputError: p is no law, f is refused by `theory.tokens.gumbel_moments.value_and_slope`, or hess is no matrix (V, V).
     """
     p = checked_law(p)
     R, V = corners(f, len(p)), len(p)
@@ -109,7 +110,8 @@ def _edges(f: RelaxedReward, one: Tensor, other: Tensor) -> tuple[Tensor, Tensor
 def table_curvature(p: Float[Tensor, "V"], R: Float[Tensor, "V"]) -> tuple[Tensor, float, Float[Tensor, "V"]]:
     """For an affine reward `f(y) = R'y` there is no linear term: the coefficients of tau^2 in `E y`, `J_tau`, `grad J_tau`.
 
-    `E y = p - tau^2 zeta(2) (diag p - p p') p + O(tau^3)`, which is p plus `tau^2 zeta(2) / 2` times the gradient of the Gini index.
+    `E y = p - tau^2 zeta(2) (diag p - p p') p + O(tau^3)`, which is p plus `tau^2 zeta(2) / 2` times the gradient of the Gini
+    index in the logits.
 
     Args:
         p: probabilities of V tokens, each > 0.
@@ -133,8 +135,8 @@ def table_curvature(p: Float[Tensor, "V"], R: Float[Tensor, "V"]) -> tuple[Tenso
 def score_moments(p: Float[Tensor, "V"], R: Float[Tensor, "V"], b: float) -> ScoreMoments:
     """Second moments of the three score estimators where the sampled token k is paid `R_k`.
 
-    `sum p_k (R_k - b)^2 A_k` with `A_k = V - 2 p_k + 2 sum p^2` for the noise, `V (A_k - 1) / (V + 1)` for the Concrete density and
-    `1 - 2 p_k + sum p^2` for the token.
+    `sum p_k (R_k - b)^2 A_k` with `A_k = V - 2 p_k + 2 sum p^2` for the noise; for the Concrete density `V (A_k - 1) / (V + 1)`
+    stands in the place of A_k, for the token `1 - 2 p_k + sum p^2`.
 
     Args:
         p: probabilities of V tokens, each > 0.
@@ -150,7 +152,9 @@ def score_moments(p: Float[Tensor, "V"], R: Float[Tensor, "V"], b: float) -> Sco
     p, R = _with_rewards(p, R)
     V, mass = len(p), p * (R - b).square()
     noise = V - 2 * p + 2 * (p @ p)
-    return ScoreMoments(float(mass @ noise), float(mass @ (V * (noise - 1) / (V + 1))), float(mass @ (1 - 2 * p + p @ p)))
+    return ScoreMoments(
+        float(mass @ noise), float(mass @ (V * (noise - 1) / (V + 1))), float(mass @ (1 - 2 * p + p @ p))
+    )
 
 
 def score_fisher(p: Float[Tensor, "V"]) -> tuple[Float[Tensor, "V V"], Float[Tensor, "V V"], Float[Tensor, "V V"]]:
@@ -196,5 +200,7 @@ def leading_crossing(p: Float[Tensor, "V"], R: Float[Tensor, "V"]) -> float:
 def _with_rewards(p: Tensor, R: Tensor) -> tuple[Tensor, Tensor]:
     law, rewards = checked_law(p), as_numbers("R", R).double()
     if rewards.shape != law.shape or not bool(rewards.isfinite().all()):
-        raise InputError(f"R must hold one finite reward for each of the {len(law)} tokens; got shape {tuple(rewards.shape)}")
+        raise InputError(
+            f"R must hold one finite reward for each of the {len(law)} tokens; got shape {tuple(rewards.shape)}"
+        )
     return law, rewards
