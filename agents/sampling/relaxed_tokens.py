@@ -45,7 +45,7 @@ def gumbel_noise(shape: tuple[int, ...], rng: torch.Generator) -> Float[Tensor, 
 
 
 def relaxed_tokens(
-    logits: Float[Tensor, "*batch V"], noise: Float[Tensor, "*batch V"], tau: float
+    logits: Float[Tensor, "*#batch V"], noise: Float[Tensor, "*batch V"], tau: float
 ) -> Float[Tensor, "*batch V"]:
     """`y = softmax((log pi + g) / tau)`.
 

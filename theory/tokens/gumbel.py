@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from envs.arguments import check_bytes, short, whole
+from envs.arguments import check_bytes, short, takes_numbers, whole
 from envs.record import short_repr
 from envs.tables import probabilities
 from envs.world import InputError
@@ -65,6 +65,7 @@ def logistic_rule(tau: float, nodes: int = NODES[2]) -> tuple[Float[Tensor, "nod
     return tau * x.sinh(), (2 * end / (nodes - 1)) * tau * x.cosh()
 
 
+@takes_numbers("p")
 def two_token_rule(p: Float[Tensor, "2"], tau: float, nodes: int = NODES[2]) -> NoiseRule:
     """The outcomes of two tokens by `logistic_rule`: a second road to `simplex_rule`.
 
@@ -90,6 +91,7 @@ def two_token_rule(p: Float[Tensor, "2"], tau: float, nodes: int = NODES[2]) -> 
     return NoiseRule(torch.sigmoid(two / tau), shares, two.argmax(1), weights * density)
 
 
+@takes_numbers("p")
 def simplex_rule(p: Float[Tensor, "V"], tau: float, nodes: int | None = None) -> NoiseRule:
     """All outcomes of V tokens: w uniform on the simplex, cut where another token comes to the top, V nodes^(V-1) nodes.
 
@@ -111,7 +113,11 @@ def simplex_rule(p: Float[Tensor, "V"], tau: float, nodes: int | None = None) ->
     p, tau = checked_law(p), checked_tau(tau)
     V = len(p)
     nodes = whole("nodes", NODES.get(V, 40) if nodes is None else nodes, 2)
-    check_bytes(32 * V * V * nodes ** (V - 1), f"nodes={nodes} with V={V} make outcomes", "take fewer nodes")
+    check_bytes(
+        32 * V * V * nodes ** (V - 1),
+        f"nodes of the rule, {nodes} on each of {V - 1} axes,",
+        "take fewer nodes or tokens",
+    )
     m, rest, face, weights = _faces(V, nodes)
     kept: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
     for k in range(V):

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from envs.arguments import as_numbers
+from envs.arguments import as_numbers, takes_numbers
 from envs.record import short_repr
 from envs.world import InputError
 from theory.tokens.gumbel import checked_law
@@ -60,6 +60,7 @@ class ScoreMoments:
     token: float
 
 
+@takes_numbers("p")
 def small_tau(p: Float[Tensor, "V"], f: RelaxedReward, hess: Float[Tensor, "V V"] | None = None) -> SmallTau:
     """Leading orders in tau: `slope = sum_{i<j} p_i p_j C_ij`, and `-tr(hess (diag p - p p')) / 2` for quadratic f.
 
@@ -107,6 +108,7 @@ def _edges(f: RelaxedReward, one: Tensor, other: Tensor) -> tuple[Tensor, Tensor
     return excess, squares
 
 
+@takes_numbers("p", "R")
 def table_curvature(p: Float[Tensor, "V"], R: Float[Tensor, "V"]) -> tuple[Tensor, float, Float[Tensor, "V"]]:
     """For an affine reward `f(y) = R'y` there is no linear term: the coefficients of tau^2 in `E y`, `J_tau`, `grad J_tau`.
 
@@ -132,6 +134,7 @@ def table_curvature(p: Float[Tensor, "V"], R: Float[Tensor, "V"]) -> tuple[Tenso
     return token, float(token @ R), -_ZETA_2 * gradient
 
 
+@takes_numbers("p", "R")
 def score_moments(p: Float[Tensor, "V"], R: Float[Tensor, "V"], b: float) -> ScoreMoments:
     """Second moments of the three score estimators where the sampled token k is paid `R_k`.
 
@@ -157,6 +160,7 @@ def score_moments(p: Float[Tensor, "V"], R: Float[Tensor, "V"], b: float) -> Sco
     )
 
 
+@takes_numbers("p")
 def score_fisher(p: Float[Tensor, "V"]) -> tuple[Float[Tensor, "V V"], Float[Tensor, "V V"], Float[Tensor, "V V"]]:
     """Fisher matrices of the three scores: `I`, `(V I - 1 1') / (V + 1)`, `diag p - p p'`; the first two at every p and tau.
 
@@ -174,6 +178,7 @@ def score_fisher(p: Float[Tensor, "V"]) -> tuple[Float[Tensor, "V V"], Float[Ten
     return one, (V * one - 1) / (V + 1), torch.diag(p) - torch.outer(p, p)
 
 
+@takes_numbers("p", "R")
 def leading_crossing(p: Float[Tensor, "V"], R: Float[Tensor, "V"]) -> float:
     """Crossing of the spreads of the pathwise derivative and REINFORCE with the value as baseline, in leading order.
 

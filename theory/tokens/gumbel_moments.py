@@ -14,6 +14,7 @@ from jaxtyping import Float
 from scipy.optimize import brentq
 from torch import Tensor
 
+from envs.arguments import takes_numbers
 from envs.record import short_repr
 from envs.world import InputError
 from theory.tokens.gumbel import NoiseRule, checked_law, checked_tau, simplex_rule
@@ -60,6 +61,7 @@ class RelaxedMoments:
         return self.noise_square - float(self.score.square().sum())
 
 
+@takes_numbers("p")
 def relaxed_moments(
     p: Float[Tensor, "V"], f: RelaxedReward, tau: float, baseline: float | None = None, rule: NoiseRule | None = None
 ) -> RelaxedMoments:
@@ -120,6 +122,7 @@ def value_and_slope(f: RelaxedReward, y: Float[Tensor, "N V"]) -> tuple[Float[Te
     return value.detach(), slope
 
 
+@takes_numbers("p", "R")
 def sampled_variance(p: Float[Tensor, "V"], R: Float[Tensor, "V"]) -> float:
     """Variance of REINFORCE with the value as baseline, `(R_k - J)(onehot_k - p)`, summed over the logits.
 
@@ -132,12 +135,14 @@ def sampled_variance(p: Float[Tensor, "V"], R: Float[Tensor, "V"]) -> float:
     Returns:
         `sum_k p_k (R_k - J)^2 (1 - 2 p_k + sum p^2) - |grad J|^2`.
     """
+    p, R = p.double(), R.double()
     centred = R - p @ R
     gradient = p * centred
     square, known = p @ (centred.square() * (1 - 2 * p + p @ p)), gradient @ gradient
     return float(square - known) if square - known > _ROUNDING * square else 0.0
 
 
+@takes_numbers("p")
 def crossing(p: Float[Tensor, "V"], f: RelaxedReward, nodes: int | None = None) -> float:
     """The temperature at which the pathwise derivative and REINFORCE, with the value as baseline, have the same variance.
 
