@@ -54,12 +54,11 @@ class GumbelBridgeSetting:
 
 def settings(preset: Preset) -> list[GumbelBridgeSetting]:
     """Laws x rewards; the first law is drawn."""
-    laws: tuple[tuple[float, ...], ...] = ((0.7, 0.3), (0.9, 0.1), (0.6, 0.3, 0.1))
+    laws: tuple[tuple[float, ...], ...] = ((0.7, 0.3), (0.9, 0.1))
+    laws += () if preset == "tiny" else ((0.6, 0.3, 0.1),)
     laws += ((0.55, 0.45), (0.99, 0.01), (0.4, 0.35, 0.25), (0.05, 0.85, 0.1)) if preset == "full" else ()
-    taus = {"tiny": (0.1, 1.0), "quick": (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)}.get(
-        preset, (0.03, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
-    )
-    samples, margin = {"tiny": (2_000, 0.5), "quick": (100_000, 0.12), "full": (2_000_000, 0.05)}[preset]
+    taus = (0.1, 1.0) if preset == "tiny" else (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
+    samples, margin = {"tiny": (2_000, 0.8), "quick": (60_000, 0.16), "full": (2_000_000, 0.05)}[preset]
     return [GumbelBridgeSetting(law, reward, taus, samples, margin) for law in laws for reward in REWARDS]
 
 
