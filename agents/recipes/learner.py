@@ -11,6 +11,7 @@ from torch import Tensor
 
 from agents.recipes.advantages import Advantage, gae, is_group_wise
 from agents.recipes.batch import Batch
+from agents.recipes.relaxed_tokens import RelaxedTokens
 from agents.recipes.surrogates import KL_ESTIMATORS, Normaliser, Surrogate, off_policy_mask, row_sum, score
 from agents.recipes.value_gradient_learning import ValueGradientLearning
 from envs.arguments import asked_for
@@ -176,7 +177,7 @@ class Learner:
     least: int = 1
     best_of: int = 1
     select: Selection | None = None
-    pathwise: Pathwise | ValueGradientLearning | None = None
+    pathwise: Pathwise | ValueGradientLearning | RelaxedTokens | None = None
 
     def __post_init__(self) -> None:
         """Check the limit of the mask, and that a penalty in the reward is one of the policy that drew the rows."""

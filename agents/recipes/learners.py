@@ -26,6 +26,7 @@ from agents.recipes.best_of import best_of, best_of_standardised
 from agents.recipes.learner import Learner as Learner
 from agents.recipes.learner import Pathwise
 from agents.recipes.learner import Penalty as Penalty
+from agents.recipes.relaxed_tokens import RelaxedTokens
 from agents.recipes.selections import SELECTIONS
 from agents.recipes.surrogates import (
     NORMALISERS,
@@ -380,6 +381,28 @@ def vgl(lam: float = 0.7, Omega: str = "identity", critic: str = "linear", width
     """
     how = ValueGradientLearning(lam, Omega, critic, width)
     return Learner("vgl", full_return, critic="learned", pathwise=how)
+
+
+@recipe
+def gumbel(tau: float = 0.5) -> Learner:
+    """Gumbel-softmax (arXiv:1611.01144, arXiv:1611.00712): rollouts of relaxed tokens are differentiated, in token worlds.
+
+    Every token is `y = softmax((log p + g) / tau)`, p the policy's law, g Gumbel noise; the policy reads it, and the world is
+    moved and pays, as by a mixture of tokens. Mean: grad J_tau, `J_tau` the expected return of the relaxed rollout. Its bias
+    against grad J is of order tau; with one token and a table of rewards R it is of order tau^2, zeta(2) = 1.645,
+    `-tau^2 zeta(2) grad R'(diag p - p p')p` (`theory.tokens.gumbel_limits`). The variance grows as 1 / tau. The log's J and
+    cosine are those of sampled tokens. Departs from these papers: tau is not annealed, and the whole rollout is relaxed.
+
+    Args:
+        tau: temperature of the relaxed tokens.
+
+    Returns:
+        The learner.
+
+    Raises:
+        InputError: tau is no finite number > 0.
+    """
+    return Learner("gumbel", full_return, pathwise=RelaxedTokens(tau))
 
 
 @recipe

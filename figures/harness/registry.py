@@ -65,6 +65,7 @@ CLAIMS = {
         "value_gradient_flow",
         "power_sampling",
         "next_token_reward",
+        "gumbel_bridge",
     ),
 }
 TITLES = {

@@ -249,4 +249,10 @@ FOUND = {
         "of the squares of the others. An advantage divided by the group's mean climbs a truncated log-likelihood, and in "
         "large groups it follows the likelihood itself.",
     ),
+    "gumbel_bridge": Found(
+        "Gumbel noise on logits turns tokens into a smooth rollout whose two gradients agree at every temperature.",
+        "Toward sampled tokens the bias vanishes, and the spread of backpropagation grows without limit. Against REINFORCE "
+        "with the value as baseline it has the smaller spread only above a temperature at which it is already biased. The "
+        "three scores (of the noise, of the relaxed token, of the sampled token) have one mean and do not become one another.",
+    ),
 }
