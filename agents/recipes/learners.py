@@ -361,9 +361,9 @@ def soft_grpo(thoughts: int = 2, tau: float = 0.5, clip: float = 0.2, official: 
 
     GRPO's advantage with the population's std, a sum over steps, PPO's clip; a thought's ratio is that of its noise densities.
     Mean for binary rewards: `c_G(P) grad P`, P the success probability with thoughts. With `official` it takes the form of the
-    paper's code (zz1358m/SofT-GRPO-master, commit 2b9d8ec: `agents.recipes.soft_thoughts.SoftThoughts`), whose mean is no multiple
-    of grad P. Departs from the paper: the number of thoughts is fixed, the answer's tokens are drawn from the whole softmax, and
-    the KL term is an option.
+    paper's code (zz1358m/SofT-GRPO-master, commit 2b9d8ec; see `agents.recipes.soft_thoughts.SoftThoughts`), whose mean is in
+    general no multiple of grad P. Departs from the paper: the number of thoughts is fixed, the answer's tokens are drawn from
+    the whole softmax, and the KL term is an option.
 
     Args:
         thoughts: relaxed tokens before the answer.

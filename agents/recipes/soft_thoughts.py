@@ -19,8 +19,8 @@ class SoftThoughts:
     Attributes:
         thoughts: how many relaxed tokens come before the answer.
         tau: temperature of the relaxed tokens; 0.1 in the paper's code.
-        official: False for the whole noise density, the sum over all tokens. True for the form of the paper's code: p is cut to the
-            5 likeliest tokens and then to those of mass 0.95; g is clamped to (-1.5, 3); the loss takes the mean over
+        official: False for the whole noise density, the sum over all tokens. True for the form of the paper's code: p is cut
+            to the 5 likeliest tokens and then to those of mass 0.95; g is clamped to (-1.5, 3); the loss takes the mean over
             the tokens with log p > -3, its noise is clamped too, and the inputs of the network carry no gradient.
 
     Raises:

@@ -4,6 +4,7 @@ The world hears the answer alone. A row has the thoughts as its first columns, p
 the log-probability of a thought is the log density of its noise. Any policy with `embed` of relaxed tokens can think.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -78,8 +79,8 @@ def soft_completions(
         which: indices of prompts.
         group: rows of each.
         soft: how many thoughts, and how they are drawn.
-        noise: a generator, or uniforms on [0, 1), `N V + H` for each row: of the thoughts, then of the tokens; where tokens lead by
-            chance H more, of the states.
+        noise: a generator, or uniforms on [0, 1), `N V + H` for each row: of the thoughts, then of the tokens; where tokens
+            lead by chance H more, of the states.
 
     Returns:
         The completions, and what they were paid.
@@ -90,9 +91,8 @@ def soft_completions(
     device = next(policy.parameters()).device
     world, which = world.to(str(device), world.P.dtype), which.to(device)
     prompt = which.repeat_interleave(group)
-    gumbels, uniforms, of_states = (
-        None if x is None else x.to(device) for x in soft_noise(world, len(prompt), soft, noise)
-    )
+    gumbels, uniforms, drawn = soft_noise(world, len(prompt), soft, noise)
+    gumbels, uniforms, of_states = gumbels.to(device), uniforms.to(device), None if drawn is None else drawn.to(device)
     environment = speaker(world, prompt, of_states)
     with torch.no_grad():
         u, tokens, own = draw_soft(policy, world.prompts[which], gumbels, uniforms, soft, group, environment)
@@ -227,6 +227,7 @@ def soft_log_probs(
     u: Float[Tensor, "rows N V"],
     steps: int,
     soft: SoftThoughts,
+    probes: Mapping[str, Tensor] | None = None,
 ) -> tuple[Float[Tensor, "rows T"], Float[Tensor, "rows T"]]:
     """Log densities of the thoughts and `log pi` of the answer's tokens, in one pass, and entropies; they carry the gradient.
 
@@ -238,6 +239,7 @@ def soft_log_probs(
         u: of the thoughts between them.
         steps: length H of the answers.
         soft: how thoughts are drawn.
+        probes: by site a tensor (rows, places + N - 1, width) that is added there.
 
     Returns:
         N + H numbers for each row.
@@ -246,7 +248,7 @@ def soft_log_probs(
     tokens = policy.embed(contexts[:, :-1])
     y = torch.softmax(u / soft.tau, -1).to(tokens)
     x = torch.cat([tokens[:, :start], policy.embed(y), tokens[:, start:]], 1)
-    logits = policy(x.detach() if soft.official else x, {})[:, -(N + steps) :]
+    logits = policy(x.detach() if soft.official else x, probes or {})[:, -(N + steps) :]
     density = thought_log_density(logits[:, :N], u, soft)
     log_probs, entropy = token_log_probs(logits[:, N:], contexts)
     return torch.cat([density, log_probs.double()], 1), after_thoughts(entropy.double(), N, 0.0)

@@ -22,8 +22,9 @@ def check_rows_of(task: Task, learner: Learner, setting: TrainingSettings, copie
         copies: number of policies.
 
     Raises:
-        InputError: the rows think and the learner does not, or the other way round, groups are too small, the world lacks a signal, a precision is asked for where there is none to
-            choose, rows would need too much memory, or the learner refuses the smallest batch.
+        InputError: the rows have soft thoughts and the learner has not, or the other way round; groups are too small, the
+            world lacks a signal, a precision is asked for where there is none to choose, rows would need too much memory, or
+            the learner refuses the smallest batch.
     """
     if getattr(task, "soft", None) != learner.soft:
         raise InputError(

@@ -80,7 +80,8 @@ class SoftThoughtTask(TokenTask):
         Returns:
             Log densities of the noise and log-probabilities of the tokens; entropies in nats, 0 for thoughts.
         """
-        return soft_log_probs(network, *seen, self.world.horizon, self.soft)
+        contexts, u = seen
+        return soft_log_probs(network, contexts, u, self.world.horizon, self.soft)
 
     def log_probs_of_all(self, actor: Copies, group: int, *seen: Tensor) -> tuple[Tensor, Tensor]:
         """The same of all copies' rows.

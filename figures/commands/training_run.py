@@ -82,8 +82,8 @@ class Run:
 def build_policy(run: Run, world: TokenMDP | World, seed: int, thoughts: int = 0) -> Transformer | LinearPolicy:
     """A small transformer for a token world; for a linear-quadratic one the linear policy with gain K = 0.
 
-    Where a cost is linear too, it has an offset, k = 0 at the start: the best policy there is not without one. The transformer's
-    contexts have room for some thoughts beside the world's tokens.
+    Where a cost is linear too, it has an offset, k = 0 at the start: the best policy there is not without one. The
+    transformer's contexts have room for some thoughts beside the world's tokens.
     """
     if isinstance(world, TokenMDP):
         length = world.longest + thoughts

@@ -61,6 +61,7 @@ CLAIMS = {
         "kl_optimum",
         "on_policy_distillation",
         "off_policy_masks",
+        "soft_thoughts",
     ),
 }
 TITLES = {

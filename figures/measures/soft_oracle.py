@@ -1,8 +1,8 @@
 """What is known of a policy in training that thinks in relaxed tokens: its return, entropy and gradient.
 
-For two tokens and at most two thoughts the thoughts are integrated out by quadrature (`theory.tokens.soft_thoughts`). For others,
-and for the clamped noise of the paper's code, the return is a mean over noise that is drawn once, exact in the answer given the
-thoughts: an estimate, on the same noise at every step.
+For two tokens and at most two thoughts the thoughts are integrated out by quadrature (`theory.tokens.soft_thoughts`). For
+others, and for the clamped noise of the paper's code, the return is a mean over noise that is drawn once, exact in the answer
+given the thoughts: an estimate, on the same noise at every step.
 """
 
 import torch
@@ -39,24 +39,25 @@ class SoftOracle:
         world: the token world.
         soft: how rows think.
         budget: bytes that the trees may take.
+        draws: of the noise, where it is not integrated out.
     """
 
-    def __init__(self, world: TokenMDP, soft: SoftThoughts, budget: int):
-        self.world, self.soft, self.budget = world, soft, budget
+    def __init__(self, world: TokenMDP, soft: SoftThoughts, budget: int, draws: int = DRAWS):
+        self.world, self.soft, self.budget, self.draws = world, soft, budget, draws
         self.exact = world.V == 2 and soft.thoughts <= 2 and not soft.official
-        self.note = "" if self.exact else f"J and cosine are estimates from {DRAWS} draws of the thoughts' noise"
+        self.note = "" if self.exact else f"J and cosine are estimates from {draws} draws of the thoughts' noise"
 
     @property
     def roots(self) -> int:
         """Number of contexts from which trees are grown."""
-        return len(self.world.prompts) * (NODES**self.soft.thoughts if self.exact else DRAWS)
+        return len(self.world.prompts) * (NODES**self.soft.thoughts if self.exact else self.draws)
 
     def rules(self) -> list[Rule]:
         """How thoughts are followed, one rule for each."""
         if self.exact:
             return [logistic_rule(self.soft.tau, NODES)] * self.soft.thoughts
         rng = torch.Generator().manual_seed(_SEED)
-        uniforms = torch.rand(DRAWS, self.soft.thoughts, self.world.V, generator=rng, dtype=torch.float64)
+        uniforms = torch.rand(self.draws, self.soft.thoughts, self.world.V, generator=rng, dtype=torch.float64)
         noise = -(-uniforms.clamp(min=2.0**-54).log()).log()
         return drawn_rules(self.soft.tau, noise.clamp(*CLAMP) if self.soft.official else noise, self._law)
 

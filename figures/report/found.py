@@ -220,4 +220,10 @@ FOUND = {
         "On stale rows the mask turns some updates nearer to the gradient and others away from it: it drops rows with a "
         "negative advantage alone. A small limit on rows that are hardly stale costs most.",
     ),
+    "soft_thoughts": Found(
+        "With its whole noise density SofT-GRPO is the additive-noise policy of the theorem; the form of its code is not.",
+        "Its mean update is then GRPO's factor times the gradient of the success probability, and small noise tends to sampled "
+        "tokens. Gaussian noise on embeddings tends to the rollout at alpha = 0 instead. The code's mean over likely tokens "
+        "turns the update wherever a token is rarer than e^-3, and its clamped noise has a score of mean 0.01.",
+    ),
 }

@@ -24,7 +24,8 @@ class NoiseRatio(NamedTuple):
 
     Attributes:
         kl: KL divergence of the new density from the old one, in nats.
-        second_moment: `E rho^2` under the old density, rho = new / old; infinite where some log-probability falls by ln 2 or more.
+        second_moment: `E rho^2` under the old density, rho = new / old; infinite where some log-probability falls by ln 2 or
+            more.
     """
 
     kl: Float[Tensor, "*batch"]
@@ -58,7 +59,8 @@ def noise_ratio(log_p_old: Float[Tensor, "*batch V"], log_p_new: Float[Tensor, "
         log_p_new: of the policy in training.
 
     Returns:
-        Both numbers for each law. A token that neither law knows counts nothing; one that a single law knows makes both infinite.
+        Both numbers for each law. A token that neither law knows counts nothing; one that a single law knows makes both
+        infinite.
 
     Raises:
         InputError: the shapes differ, or a number is NaN or +infinity.
@@ -124,9 +126,10 @@ def hard_limit_surrogate(
     """The mean update of a loss on noise whose sum over tokens is cut to likely ones, in the limit of hard thoughts.
 
     Given that token k wins, `E[1 - E_a | k] = 1[a = k] - p_a`. So a thought after a prefix adds, in the mean,
-    `sum_k p_k W_k (1/|M|) (1[k in M] grad log p_k - sum_{a in M} p_a grad log p_a)`, W_k the mean weight of a row through this edge.
-    Without a floor and a mean the second term is 0, and the update is that of sampled tokens. With a floor, tokens outside M have
-    no pull of their own, and `E[W | prefix] grad P(not in M)` is added; the factor 1/|M| differs from prefix to prefix.
+    `sum_k p_k W_k (1/|M|) (1[k in M] grad log p_k - sum_{a in M} p_a grad log p_a)`, W_k the mean weight of a row through
+    this edge. Without a floor and a mean the second term is 0, and the update is that of sampled tokens. With a floor, tokens
+    outside M have no pull of their own, and `E[W | prefix] grad P(not in M)` is added; the factor 1/|M| differs from prefix
+    to prefix.
 
     Args:
         tree: with every token followed; each of its tokens is a thought.

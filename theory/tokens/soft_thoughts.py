@@ -1,12 +1,13 @@
 """Soft thoughts: relaxed tokens that are fed on before an answer is sampled; success and its gradient by quadrature.
 
-A *thought* is one position whose input is no token but an embedding drawn around the policy's law p: `E'softmax((log p + g) / tau)`
-with Gumbel noise g (SofT-GRPO), or `E'p + sigma n` with Gaussian noise n (soft tokens). A *rule* says how it is drawn, as points
-with weights. Two limits are rules as well: a discrete thought (`tau -> 0`) and the mean embedding (`sigma -> 0`, alpha = 0).
+A *thought* is one position whose input is no token but an embedding drawn around the policy's law p:
+`E'softmax((log p + g) / tau)` with Gumbel noise g (SofT-GRPO), or `E'p + sigma n` with Gaussian noise n (soft tokens). A *rule*
+says how it is drawn, as points with weights. Two limits are rules as well: a discrete thought (`tau -> 0`) and the mean
+embedding (`sigma -> 0`, alpha = 0).
 
-For V = 2 the relaxed token depends on the noise through `s = log p_1 - log p_0 + logistic noise` alone, so that one integral over s
-is exact for each thought. Its nodes are evenly spaced in `asinh(s / c) + asinh(s - log p_1 + log p_0)`, `c = min(tau, 1)`: they
-resolve the step at s = 0 for every tau, and the density for every p.
+For V = 2 the relaxed token depends on the noise through `s = log p_1 - log p_0 + logistic noise` alone, so that one integral
+over s is exact for each thought. Its nodes are evenly spaced in `asinh(s / c) + asinh(s - log p_1 + log p_0)`,
+`c = min(tau, 1)`: they resolve the step at s = 0 for every tau, and the density for every p.
 
 Theory page, section 6: "Gumbel noise and soft thoughts".
 """

@@ -1,0 +1,170 @@
+"""SofT-GRPO and soft tokens: relaxed tokens that are fed on, as an additive-noise policy; and the form of the paper's code."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import torch
+
+from agents.recipes.soft_thoughts import CLAMP, FLOOR
+from figures.drawing.soft_thoughts import draw_soft_thoughts
+from figures.harness.claim import Claim, Part, Preset, knob
+from figures.harness.rows import Row, equals, report, vanishes
+from figures.harness.statistics import estimate
+from figures.measures import soft_thoughts as measures
+from figures.measures.token_systems import build_policy, build_world
+from theory.tokens.noise_scores import clamped_score, noise_ratio
+from theory.tokens.soft_thoughts import discrete_success, mean_success, soft_success, soft_token_success
+
+MEAN, SAMPLED = "mean update = c_G(P) grad P", "sampled updates: the same mean"
+ROADS, TO_TOKENS = "score = pathwise, with thoughts", "tau -> 0: the gradient of sampled tokens"
+TO_MEAN, GAUSS_TO_TOKENS = "sigma -> 0: the gradient at alpha = 0", "sigma -> 0: the gradient of sampled tokens"
+MOMENTS, TOKEN_KL = "noise ratio: KL and second moment", "KL of the noise = KL of the token"
+CLAMPED, WHOLE, CHANCES = "clamped noise: mean score 0", "whole noise: mean score 0", "clamped noise: closed mean score"
+MASK, ALL_TOKENS = "mean over the mask: along grad J", "mean over all tokens: along grad J"
+GAP, ANGLE, CODE = "gap", "angle", "sampled angle"
+LIMITS, UPDATES, FORMS, RATIOS = "limits", "updates", "forms", "ratios"
+GUMBEL, GAUSS = "Gumbel noise (SofT-GRPO)", "Gaussian noise (soft tokens)"
+_ROUNDING, _QUADRATURE, _LIMIT = 1e-10, 1e-6, 0.01  # the last is the distance, relative, that counts as arrived
+
+
+@dataclass(frozen=True)
+class SoftThoughtsSetting:
+    """One policy or world and what is measured there."""
+
+    case: str
+    seed: int
+    world: str = "two answers"
+    taus: tuple[float, ...] = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+    sigmas: tuple[float, ...] = (0.001, 0.003, 0.01, 0.03)
+    trained: tuple[float, ...] = (0.25, 1.0, 2.0)  # values of tau for mean updates; sampled ones at the last
+    spreads: tuple[float, ...] = (1.0, 2.0, 3.0, 4.0)  # of the logits, in token worlds
+    groups: int = 4000
+    thoughts: int = knob(2)
+    nodes: int = knob(100)  # of each thought's integral
+    width: int = knob(16)  # of the networks of mean updates
+    spread: float = knob(2.0)  # of the logits of policies with two tokens
+
+
+def settings(preset: Preset) -> list[SoftThoughtsSetting]:
+    """Random policies with two tokens; token worlds for the code's mask; pairs of laws."""
+    seeds = range({"tiny": 1, "quick": 3, "full": 8}[preset])
+    groups = {"tiny": 400, "quick": 4000, "full": 40_000}[preset]
+    sizes: dict[str, Any] = {"nodes": 40, "taus": (0.003, 0.1), "trained": (0.5,)} if preset == "tiny" else {}
+    both = [SoftThoughtsSetting(case, s, groups=groups, **sizes) for case in (LIMITS, UPDATES) for s in seeds]
+    worlds = ("stop (3,3)", "lock (3,4)", "garnet (3,3)")
+    shown = worlds[:1] if preset == "tiny" else worlds
+    masks = [SoftThoughtsSetting(FORMS, s, world) for world in shown for s in range(1 if preset != "full" else 4)]
+    return [*both, *masks, SoftThoughtsSetting(RATIOS, 0)]
+
+
+def measure(setting: SoftThoughtsSetting, rng: torch.Generator, device: str) -> list[Row]:
+    """One case."""
+    rows = {LIMITS: _limits, UPDATES: _updates, FORMS: _forms, RATIOS: _ratios}[setting.case]
+    return rows(setting, rng, device)
+
+
+def _limits(setting: SoftThoughtsSetting, rng: torch.Generator, device: str) -> list[Row]:
+    """Distances of gradients, relative: the smallest tau and sigma are judged, the others shown."""
+    policy, N = measures.thinker(2, setting.seed, setting.spread, device=device), setting.thoughts
+    at, rows = {"seed": setting.seed}, list[Row]()
+    token, mean = (f(policy, measures.PROMPT, N)[1] for f in (discrete_success, mean_success))
+    for tau in setting.taus:
+        gradient = soft_success(policy, measures.PROMPT, tau, N, setting.nodes).pathwise
+        gap = (gradient - token).norm() / token.norm()
+        rows += report(GAP, gap, labels=at | {"noise": GUMBEL, "width": tau})
+        rows += vanishes(TO_TOKENS, gap, _LIMIT, labels=at) if tau == min(setting.taus) else []
+    for sigma in setting.sigmas:
+        gradient = soft_token_success(policy, measures.PROMPT, sigma, N, nodes=3).pathwise
+        gap = (gradient - token).norm() / token.norm()
+        rows += report(GAP, gap, labels=at | {"noise": GAUSS, "width": sigma})
+        if sigma == min(setting.sigmas):
+            rows += vanishes(TO_MEAN, (gradient - mean).norm() / mean.norm(), _LIMIT, labels=at)
+            rows += vanishes(GAUSS_TO_TOKENS, gap, _LIMIT, labels=at)
+    return rows
+
+
+def _updates(setting: SoftThoughtsSetting, rng: torch.Generator, device: str) -> list[Row]:
+    """GRPO's mean update with the whole density, exact and sampled; the code's form on the same noise."""
+    N, rows = setting.thoughts, list[Row]()
+    policy = measures.thinker(2, setting.seed, setting.spread, setting.width, device)
+    for tau in setting.trained:
+        at = {"seed": setting.seed, "tau": tau}
+        both = soft_success(policy, measures.PROMPT, tau, N, setting.nodes)
+        rows += vanishes(ROADS, (both.score - both.pathwise).norm() / both.pathwise.norm(), _QUADRATURE, labels=at)
+        mean, target, kappa = measures.mean_update(both, policy, tau, N, setting.nodes)
+        gap = (mean - target).norm() / target.norm()
+        rows += vanishes(MEAN, gap, _QUADRATURE, labels=at | {"kappa": kappa})
+    whole = measures.learner_of(tau, N)
+    found = measures.sampled_updates(measures.answers(), policy, whole, setting.groups, rng)
+    rows += equals(SAMPLED, estimate(found @ target / target.square().sum()), 1.0, labels={"seed": setting.seed})
+    wide, state = measures.thinker(6, setting.seed, setting.spread, setting.width, device), rng.get_state()
+    for form, official in (("whole density", False), ("the code's", True)):
+        rng.set_state(state)
+        learner = measures.learner_of(tau, N, official)
+        updates = measures.sampled_updates(measures.SIX, wide, learner, setting.groups, rng)
+        angle = measures.sampled_angle(updates, measures.own_gradient(measures.SIX, wide, learner))
+        rows += report(CODE, angle, labels={"seed": setting.seed, "form": form})
+    return rows
+
+
+def _forms(setting: SoftThoughtsSetting, rng: torch.Generator, device: str) -> list[Row]:
+    """The mean update of hard thoughts with all tokens, with their mean, and with the mean over likely ones."""
+    world, rows = build_world(setting.world).to(device), list[Row]()
+    for spread in setting.spreads:
+        policy = build_policy(world, setting.seed, spread=spread)
+        at = {"world": setting.world, "seed": setting.seed, "spread": spread}
+        for form, angle in measures.masked_angles(world, policy, FLOOR).items():
+            rows += report(ANGLE, angle, labels=at | {"form": form})
+            rows += vanishes(MASK if form.endswith("mask") else ALL_TOKENS, angle, _QUADRATURE, labels=at)
+    return rows
+
+
+def _ratios(setting: SoftThoughtsSetting, rng: torch.Generator, device: str) -> list[Row]:
+    """Closed moments of noise ratios against sums; clamped noise."""
+    rows = list[Row]()
+    for laws, (old, new) in measures.law_pairs().items():
+        kl, second = noise_ratio(old.log(), new.log())
+        summed = measures.noise_moments((new / old).log())
+        for moment, closed, found in (("KL", kl, summed[0]), ("second moment", second, summed[1])):
+            at = {"laws": laws, "moment": moment}
+            rows += equals(
+                MOMENTS, found, float(closed), float(closed), tolerance=_QUADRATURE * float(closed), labels=at
+            )
+        token = float(old @ (old / new).log())
+        rows += equals(TOKEN_KL, float(kl), token, token, tolerance=_ROUNDING, labels={"laws": laws})
+    found, whole = measures.clamped_mean(*CLAMP), measures.clamped_mean(-math.inf, math.inf)
+    rows += vanishes(CLAMPED, found, _QUADRATURE, labels={"laws": "any"}) + vanishes(WHOLE, whole, _QUADRATURE)
+    return rows + equals(CHANCES, found, clamped_score(*CLAMP).mean, tolerance=_QUADRATURE)
+
+
+def draw(rows: pd.DataFrame, figure: Any) -> None:
+    """The two limits of small noise, and the angles of mean updates."""
+    draw_soft_thoughts(figure, rows[rows["part"] == GAP], rows[rows["part"] == ANGLE])
+
+
+CLAIM = Claim(
+    name="soft_thoughts",
+    statement="SofT-GRPO is the additive-noise policy of the theorem",
+    formula=r"\mathbb{E}[\mathrm{GRPO}]=c_G(P_\tau)\,\nabla P_\tau\qquad \nabla P_\tau\to\nabla P\ (\tau\to 0)",
+    source="arXiv:2511.06411, its code (zz1358m/SofT-GRPO-master, commit 2b9d8ec), arXiv:2509.19170; theory page section 6",
+    assumptions=("A1", "A2", "A3"),
+    must_hold="With the whole noise density the mean update is c_G(P) grad P, and tau -> 0 is the sampled token; Gaussian "
+    "noise on embeddings tends to the rollout at alpha = 0; ratios of noise densities have closed moments",
+    must_fail="The code's mean over likely tokens as a multiple of the gradient; Gaussian noise tends to sampled tokens; the "
+    "KL divergence of the noise is that of the token; the score of clamped noise has mean 0",
+    how_to_read="Left, how far the exact gradient with two soft thoughts is from that of sampled tokens (dashed: equal). One "
+    "line for each random policy. Right, the angle of the exact mean update to the gradient, where thoughts are hard (tau -> "
+    "0): with the whole noise density, and with the mean over tokens of log p > -3 as in the paper's code.",
+    parts=(
+        *(Part(name, "claim", "holds") for name in (MEAN, TO_TOKENS)),
+        *(Part(name, "control", "holds") for name in (SAMPLED, ROADS, TO_MEAN, MOMENTS, WHOLE, CHANCES, ALL_TOKENS)),
+        Part(MASK, "control", "fails", every="world"),
+        Part(GAUSS_TO_TOKENS, "control", "fails", every="seed"),
+        *(Part(name, "control", "fails", every="laws") for name in (TOKEN_KL, CLAMPED)),
+    ),
+    settings=settings,
+    measure=measure,
+    draw=draw,
+)
