@@ -26,7 +26,7 @@ from theory.tokens.tree_gradients import score_surrogate
 
 PROMPT, ANSWER, GROUP, PARTS = (0,), 1, 8, 40
 WIDTH, LAYERS, HEADS = 4, 2, 2  # narrow: Gaussian noise on embeddings has as many dimensions to integrate over
-SIX = TokenMDP.from_rewards([0.0, 1.0, 0.0, 1.0, 0.0, 0.0])  # one of six answers after the thoughts, two of them right
+SIX = TokenMDP.from_rewards([0.0, 1.0, 0.0, 1.0, 0.0, 0.0])  # one of six answers after the thoughts; two are right
 
 
 def answers() -> TokenMDP:
@@ -103,6 +103,19 @@ def own_gradient(
     return torch.cat([slope.flatten() for slope in slopes])
 
 
+def sampled_angles(
+    policy: Transformer, tau: float, thoughts: int, groups: int, rng: torch.Generator
+) -> dict[str, float]:
+    """The angle of sampled updates with six answers to the gradient of what each form samples, on the same noise."""
+    angles, state = dict[str, float](), rng.get_state()
+    for form, official in (("whole density", False), ("the code's", True)):
+        rng.set_state(state)
+        learner = learner_of(tau, thoughts, official)
+        updates = sampled_updates(SIX, policy, learner, groups, rng)
+        angles[form] = sampled_angle(updates, own_gradient(SIX, policy, learner))
+    return angles
+
+
 def masked_angles(world: TokenMDP, policy: TokenPolicy, floor: float) -> dict[str, float]:
     """Angles to grad J of the mean update of hard thoughts: all tokens, their mean, and the mean over likely ones."""
     update = expected_update(world, policy, build_learner("rloo"), 2)
@@ -113,42 +126,3 @@ def masked_angles(world: TokenMDP, policy: TokenPolicy, floor: float) -> dict[st
         slopes = torch.autograd.grad(surrogate, list(policy.parameters()))
         angles[name] = angle(torch.cat([slope.flatten() for slope in slopes]), update.truth.flat)
     return angles
-
-
-def noise_moments(d: Float[Tensor, "V"], points: int = 4000) -> tuple[float, float]:
-    """KL divergence and second moment of the ratio of two noise densities, by sums over `E = e^t` for each token.
-
-    `log rho = d - E (e^d - 1)` for each token, E exponential with mean 1; the tokens' noises are independent.
-    """
-    E, log_weight = _exponential(points, d)
-    log_rho = d[:, None] - E * torch.expm1(d)[:, None]
-    second = torch.logsumexp(log_weight + 2 * log_rho, 1).sum().exp()
-    return float(-(log_weight.exp() * log_rho).sum()), float(second)
-
-
-def clamped_mean(low: float, high: float, points: int = 200_000) -> float:
-    """The mean of `1 - e^-g` for clamped Gumbel noise g, by the same sum."""
-    E, log_weight = _exponential(points, torch.zeros(1, dtype=torch.float64))
-    return float((log_weight.exp() * (1 - E.clamp(math.exp(-high), math.exp(-low)))).sum())
-
-
-def _exponential(points: int, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Points of an exponential variable with mean 1, and the logarithms of their weights."""
-    t = torch.linspace(-45.0, 8.0, points, dtype=torch.float64, device=like.device)
-    E = t.exp()
-    return E, (t[1] - t[0]).log() + t - E
-
-
-def law_pairs() -> dict[str, tuple[Tensor, Tensor]]:
-    """Laws before and after an update, by name; no log-probability falls by ln 2 or more."""
-    rng = torch.Generator().manual_seed(0)
-    moved = torch.rand(5, generator=rng, dtype=torch.float64)
-    five = torch.softmax(2 * torch.randn(5, generator=rng, dtype=torch.float64), -1)
-    tail = torch.cat([torch.tensor([0.9]), torch.full((1000,), 0.1 / 1000)]).double()
-    sign = torch.cat([torch.zeros(1), torch.ones(500), -torch.ones(500)]).double()
-    pairs = {
-        "3 tokens": (torch.tensor([0.6, 0.3, 0.1]).double(), torch.tensor([0.66, 0.28, 0.06]).double()),
-        "5 tokens": (five, five * (0.8 + 0.4 * moved)),
-        "tail of 1000 tokens": (tail, tail * (1 + 0.1 * sign)),
-    }
-    return {name: (old, new / new.sum()) for name, (old, new) in pairs.items()}
