@@ -7,7 +7,7 @@ import pandas as pd
 from figures.drawing.panels import legend_above, no_rows, with_columns
 from figures.drawing.style import COLOURS, EXACT, MARKERS
 
-_NOISES = {"Gumbel noise (SofT-GRPO)": ("costate", "o"), "Gaussian noise (soft tokens)": ("control", "s")}
+NOISES = {"Gumbel noise (SofT-GRPO)": ("costate", "o"), "Gaussian noise (soft tokens)": ("control", "s")}
 _FORMS = {"sum": ("costate", "whole noise density"), "mean over the mask": ("score", "mean over the code's mask")}
 
 
@@ -31,7 +31,7 @@ def _limits(axis: Any, rows: pd.DataFrame) -> None:
     if rows.empty:
         no_rows(axis, title)
         return
-    for noise, (colour, marker) in _NOISES.items():
+    for noise, (colour, marker) in NOISES.items():
         own = rows[rows["noise"] == noise]
         for i, (_, each) in enumerate(own.groupby("seed")):
             each = each.sort_values("width")

@@ -7,7 +7,7 @@ import pandas as pd
 import torch
 
 from agents.recipes.soft_thoughts import FLOOR
-from figures.drawing.soft_thoughts import draw_soft_thoughts
+from figures.drawing.soft_thoughts import NOISES, draw_soft_thoughts
 from figures.harness.claim import Claim, Part, Preset, knob
 from figures.harness.rows import Row, equals, report, vanishes
 from figures.harness.statistics import estimate
@@ -20,9 +20,8 @@ MEAN, SAMPLED = "mean update = c_G(P) grad P", "sampled updates: the same mean"
 ROADS, TO_TOKENS = "score = pathwise, with thoughts", "tau -> 0: the gradient of sampled tokens"
 TO_MEAN, GAUSS_TO_TOKENS = "sigma -> 0: the gradient at alpha = 0", "sigma -> 0: the gradient of sampled tokens"
 MASK, ALL_TOKENS = "mean over the mask: along grad J", "mean over all tokens: along grad J"
-GAP, ANGLE, SAMPLED_ANGLE = "gap", "angle", "sampled angle"
+GAP, ANGLE, SAMPLED_ANGLE, GUMBEL, GAUSS = "gap", "angle", "sampled angle", *NOISES
 LIMITS, UPDATES, CODE, FORMS, RATIOS = "limits", "updates", "code", "forms", "ratios"
-GUMBEL, GAUSS = "Gumbel noise (SofT-GRPO)", "Gaussian noise (soft tokens)"
 _QUADRATURE, _LIMIT = 1e-6, 0.01  # the last is the distance, relative, that counts as arrived
 _SEEN = 0.3  # deviation of a sampled mean, relative, that must be seen: a mean over two tokens would be off by 1/2
 
@@ -54,12 +53,8 @@ def settings(preset: Preset) -> list[SoftThoughtsSetting]:
     few = range(4 if preset == "full" else 1)
     code = [SoftThoughtsSetting(CODE, s, "six answers", groups=groups, **sizes) for s in few]
     worlds = ("stop (3,3)", "lock (3,4)", "garnet (3,3)")[: 1 if preset == "tiny" else 3]
-    return [
-        *both,
-        *code,
-        *(SoftThoughtsSetting(FORMS, s, w) for w in worlds for s in few),
-        SoftThoughtsSetting(RATIOS, 0),
-    ]
+    masks = [SoftThoughtsSetting(FORMS, s, world) for world in worlds for s in few]
+    return [*both, *code, *masks, SoftThoughtsSetting(RATIOS, 0)]
 
 
 def measure(setting: SoftThoughtsSetting, rng: torch.Generator, device: str) -> list[Row]:
@@ -70,8 +65,8 @@ def measure(setting: SoftThoughtsSetting, rng: torch.Generator, device: str) -> 
 
 def _limits(setting: SoftThoughtsSetting, rng: torch.Generator, device: str) -> list[Row]:
     """Distances of gradients, relative: the smallest tau and sigma are judged, the others shown."""
-    policy, N = measures.thinker(2, setting.seed, setting.spread, device=device), setting.thoughts
-    at, rows = {"seed": setting.seed}, list[Row]()
+    policy = measures.thinker(2, setting.seed, setting.spread, device=device)
+    N, at, rows = setting.thoughts, {"seed": setting.seed}, list[Row]()
     token, mean = (f(policy, measures.PROMPT, N)[1] for f in (discrete_success, mean_success))
     for tau in setting.taus:
         gradient = soft_success(policy, measures.PROMPT, tau, N, setting.nodes).pathwise
@@ -90,27 +85,26 @@ def _limits(setting: SoftThoughtsSetting, rng: torch.Generator, device: str) -> 
 
 def _updates(setting: SoftThoughtsSetting, rng: torch.Generator, device: str) -> list[Row]:
     """GRPO's mean update with the whole density, exact and sampled."""
-    N, rows = setting.thoughts, list[Row]()
     policy = measures.thinker(2, setting.seed, setting.spread, setting.width, device)
+    N, rows = setting.thoughts, list[Row]()
     for tau in reversed(setting.trained):
         at = {"seed": setting.seed, "tau": tau}
         both = soft_success(policy, measures.PROMPT, tau, N, setting.nodes)
         rows += vanishes(ROADS, (both.score - both.pathwise).norm() / both.pathwise.norm(), _QUADRATURE, labels=at)
         mean, target, kappa = measures.mean_update(both, policy, tau, N, setting.nodes)
-        gap = (mean - target).norm() / target.norm()
-        rows += vanishes(MEAN, gap, _QUADRATURE, labels=at | {"kappa": kappa})
-    whole = measures.learner_of(tau, N)
-    found = measures.sampled_updates(measures.answers(), policy, whole, setting.groups, rng)
+        rows += vanishes(MEAN, (mean - target).norm() / target.norm(), _QUADRATURE, labels=at | {"kappa": kappa})
+    found = measures.sampled_updates(measures.answers(), policy, measures.learner_of(tau, N), setting.groups, rng)
     along = estimate(found @ target / target.square().sum())
     return rows + equals(SAMPLED, along, 1.0, margin=_SEEN, labels={"seed": setting.seed})
 
 
 def _code(setting: SoftThoughtsSetting, rng: torch.Generator, device: str) -> list[Row]:
     """The code's form beside the whole density, sampled with six tokens and the same noise."""
-    policy, tau = measures.thinker(6, setting.seed, setting.spread, setting.width, device), setting.trained[0]
-    angles = measures.sampled_angles(policy, tau, setting.thoughts, setting.groups, rng)
-    rows = [report(SAMPLED_ANGLE, x, labels={"seed": setting.seed, "form": form}) for form, x in angles.items()]
-    return [row for each in rows for row in each]
+    policy, rows = measures.thinker(6, setting.seed, setting.spread, setting.width, device), list[Row]()
+    angles = measures.sampled_angles(policy, setting.trained[0], setting.thoughts, setting.groups, rng)
+    for form, angle in angles.items():
+        rows += report(SAMPLED_ANGLE, angle, labels={"seed": setting.seed, "form": form})
+    return rows
 
 
 def _forms(setting: SoftThoughtsSetting, rng: torch.Generator, device: str) -> list[Row]:
