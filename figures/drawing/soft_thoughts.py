@@ -57,4 +57,4 @@ def _forms(axis: Any, rows: pd.DataFrame) -> None:
         axis.plot([], [], MARKERS[i], color="0.4", label=world)
     axis.axhline(0, label="exact", **EXACT)
     axis.set(xlabel="spread of the logits", ylabel="angle to the gradient (degrees)", title=title)
-    axis.set_ylim(bottom=-4)
+    axis.set(ylim=(-4, None), xticks=sorted(set(rows["spread"])))
