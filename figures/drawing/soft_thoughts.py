@@ -16,12 +16,12 @@ def draw_soft_thoughts(figure: Any, gaps: pd.DataFrame, angles: pd.DataFrame) ->
 
     Args:
         figure: where to draw.
-        gaps: rows with the columns noise, width and seed.
-        angles: rows with the columns form, spread and world.
+        gaps: rows with the columns noise, size and seed.
+        angles: rows with the columns form, logits (their spread) and world.
     """
     left, right = figure.subplots(1, 2)
-    _limits(left, with_columns(gaps, "noise", "width", "seed"))
-    _forms(right, with_columns(angles, "form", "spread", "world"))
+    _limits(left, with_columns(gaps, "noise", "size", "seed"))
+    _forms(right, with_columns(angles, "form", "logits", "world"))
     legend_above(figure, left, right)
 
 
@@ -34,9 +34,9 @@ def _limits(axis: Any, rows: pd.DataFrame) -> None:
     for noise, (colour, marker) in NOISES.items():
         own = rows[rows["noise"] == noise]
         for i, (_, each) in enumerate(own.groupby("seed")):
-            each = each.sort_values("width")
+            each = each.sort_values("size")
             name = noise if i == 0 else None
-            axis.plot(each["width"], each["measured"], f"{marker}-", color=COLOURS[colour], ms=5, label=name)
+            axis.plot(each["size"], each["measured"], f"{marker}-", color=COLOURS[colour], ms=5, label=name)
     axis.axhline(0, label="exact", **EXACT)
     name = "relative distance to sampled tokens' gradient"
     axis.set(xscale="log", xlabel="width of the noise (tau or sigma)", ylabel=name, title=title)
@@ -51,10 +51,10 @@ def _forms(axis: Any, rows: pd.DataFrame) -> None:
     for i, world in enumerate(dict.fromkeys(rows["world"])):
         for form, (colour, name) in _FORMS.items():
             own = rows[(rows["world"] == world) & (rows["form"] == form)]
-            place = own["spread"] + 0.12 * (i - 1)
+            place = own["logits"] + 0.12 * (i - 1)
             label = name if i == 0 else None
             axis.plot(place, own["measured"], MARKERS[i], color=COLOURS[colour], ms=7, clip_on=False, label=label)
         axis.plot([], [], MARKERS[i], color="0.4", label=world)
     axis.axhline(0, label="exact", **EXACT)
     axis.set(xlabel="spread of the logits", ylabel="angle to the gradient (degrees)", title=title)
-    axis.set(ylim=(-4, None), xticks=sorted(set(rows["spread"])))
+    axis.set(ylim=(-4, None), xticks=sorted(set(rows["logits"])))

@@ -71,12 +71,12 @@ def _limits(setting: SoftThoughtsSetting, rng: torch.Generator, device: str) -> 
     for tau in setting.taus:
         gradient = soft_success(policy, measures.PROMPT, tau, N, setting.nodes).pathwise
         gap = (gradient - token).norm() / token.norm()
-        rows += report(GAP, gap, labels=at | {"noise": GUMBEL, "width": tau})
+        rows += report(GAP, gap, labels=at | {"noise": GUMBEL, "size": tau})
         rows += vanishes(TO_TOKENS, gap, _LIMIT, labels=at) if tau == min(setting.taus) else []
     for sigma in setting.sigmas:
         gradient = soft_token_success(policy, measures.PROMPT, sigma, N, nodes=3).pathwise
         gap = (gradient - token).norm() / token.norm()
-        rows += report(GAP, gap, labels=at | {"noise": GAUSS, "width": sigma})
+        rows += report(GAP, gap, labels=at | {"noise": GAUSS, "size": sigma})
         if sigma == min(setting.sigmas):
             rows += vanishes(TO_MEAN, (gradient - mean).norm() / mean.norm(), _LIMIT, labels=at)
             rows += vanishes(GAUSS_TO_TOKENS, gap, _LIMIT, labels=at)
@@ -112,7 +112,7 @@ def _forms(setting: SoftThoughtsSetting, rng: torch.Generator, device: str) -> l
     world, rows = build_world(setting.world).to(device), list[Row]()
     for spread in setting.spreads:
         policy = build_policy(world, setting.seed, spread=spread)
-        at = {"world": setting.world, "seed": setting.seed, "spread": spread}
+        at = {"world": setting.world, "seed": setting.seed, "logits": spread}
         for form, angle in measures.masked_angles(world, policy, FLOOR).items():
             rows += report(ANGLE, angle, labels=at | {"form": form})
             rows += vanishes(MASK if form.endswith("mask") else ALL_TOKENS, angle, _QUADRATURE, labels=at)
