@@ -51,7 +51,7 @@ def settings(preset: Preset) -> list[SoftThoughtsSetting]:
     sizes: dict[str, Any] = {"nodes": 40, "taus": (0.003, 0.1), "trained": (0.5,)} if preset == "tiny" else {}
     both = [SoftThoughtsSetting(case, s, groups=groups, **sizes) for case in (LIMITS, UPDATES) for s in seeds]
     few = range(4 if preset == "full" else 1)
-    code = [SoftThoughtsSetting(CODE, s, "six answers", groups=groups, **sizes) for s in few]
+    code = [SoftThoughtsSetting(CODE, s, "six answers", groups=groups // 2, **sizes) for s in few]
     worlds = ("stop (3,3)", "lock (3,4)", "garnet (3,3)")[: 1 if preset == "tiny" else 3]
     masks = [SoftThoughtsSetting(FORMS, s, world) for world in worlds for s in few]
     return [*both, *code, *masks, SoftThoughtsSetting(RATIOS, 0)]
