@@ -28,6 +28,7 @@ from agents.recipes.learner import Pathwise
 from agents.recipes.learner import Penalty as Penalty
 from agents.recipes.relaxed_tokens import RelaxedTokens
 from agents.recipes.selections import SELECTIONS
+from agents.recipes.soft_thoughts import SoftThoughts
 from agents.recipes.surrogates import (
     NORMALISERS,
     clipped,
@@ -403,6 +404,32 @@ def gumbel(tau: float = 0.5) -> Learner:
         InputError: tau is no finite number > 0.
     """
     return Learner("gumbel", full_return, pathwise=RelaxedTokens(tau))
+
+
+@recipe
+def soft_grpo(thoughts: int = 2, tau: float = 0.5, clip: float = 0.2, official: bool = False) -> Learner:
+    """SofT-GRPO (arXiv:2511.06411), in token worlds: relaxed tokens with Gumbel noise are fed on, then the answer is sampled.
+
+    GRPO's advantage with the population's std, a sum over steps, PPO's clip; a thought's ratio is that of its noise densities.
+    Mean for binary rewards: `c_G(P) grad P`, P the success probability with thoughts. With `official` it takes the form of the
+    paper's code (zz1358m/SofT-GRPO-master, commit 2b9d8ec; see `agents.recipes.soft_thoughts.SoftThoughts`), whose mean is in
+    general no multiple of grad P. Departs from the paper: the number of thoughts is fixed, the answer's tokens are drawn from
+    the whole softmax, and the KL term is an option.
+
+    Args:
+        thoughts: relaxed tokens before the answer.
+        tau: temperature of the relaxed tokens, 0.1 in the paper's code.
+        clip: epsilon of PPO's clip.
+        official: whether the code's cut to likely tokens, clamp and mean are used.
+
+    Returns:
+        The learner.
+
+    Raises:
+        InputError: thoughts < 1, tau is no finite number > 0, or clip is negative.
+    """
+    soft = SoftThoughts(thoughts, tau, official)
+    return Learner("soft_grpo", standardised(), clipped(clip, clip), least=2, soft=soft)
 
 
 @recipe

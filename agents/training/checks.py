@@ -23,10 +23,14 @@ def check_rows_of(task: Task, learner: Learner, setting: TrainingSettings, copie
         copies: number of policies.
 
     Raises:
-        InputError: groups are too small, the world lacks a signal, a precision is asked for where there is none to
-            choose, returns may be negative where they are divided by their mean, rows would need too much memory, or the
-            learner refuses the smallest batch.
+        InputError: the rows have soft thoughts and the learner has not, or the other way round; groups are too small, the
+            world lacks a signal, a precision is asked for where there is none to choose, returns may be negative where they
+            are divided by their mean, rows would need too much memory, or the learner refuses the smallest batch.
     """
+    if getattr(task, "soft", None) != learner.soft:
+        raise InputError(
+            f"learner {learner.name!r} does not fit the task: one of them has soft thoughts, the other has none"
+        )
     if setting.group < learner.least:
         raise InputError(f"group must be >= {learner.least}: learner {learner.name!r} compares the rows of a group")
     setting.check_size(task.steps, task.features, copies)

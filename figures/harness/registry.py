@@ -66,6 +66,7 @@ CLAIMS = {
         "power_sampling",
         "next_token_reward",
         "gumbel_bridge",
+        "soft_thoughts",
     ),
 }
 TITLES = {

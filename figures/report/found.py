@@ -255,4 +255,10 @@ FOUND = {
         "with the value as baseline it has the smaller spread only above a temperature at which it is already biased. The "
         "three scores (of the noise, of the relaxed token, of the sampled token) have one mean and do not become one another.",
     ),
+    "soft_thoughts": Found(
+        "With its whole noise density SofT-GRPO is the additive-noise policy of the theorem; the form of its code is not.",
+        "Its mean update is then GRPO's factor times the gradient of the success probability, and small noise tends to sampled "
+        "tokens. Gaussian noise on embeddings tends to the rollout at alpha = 0 instead. The code's mean over likely tokens "
+        "turns the update wherever a token is rarer than e^-3, and its clamped noise has a score of mean 0.01.",
+    ),
 }

@@ -37,7 +37,7 @@ TASKS = {"tokens": (TokenTask(STOP), TokenOracle(STOP)), "commands": (CommandTas
 ALL = {"kl_reward": Penalty("k1", 0.3), "kl_loss": Penalty("k3", 0.5), "entropy": 0.2}
 EXTRAS = {"plain": {}, "all": ALL, "both": {**ALL, "entropy": 0.0}} | {name: {name: ALL[name]} for name in ALL}
 MORE = {"tokens": "all", "commands": "both"}  # the noise's entropy is tried by itself
-RECIPES = {name: (name, {}) for name in LEARNERS if name not in ("svg", "vgl", "gumbel")} | {
+RECIPES = {name: (name, {}) for name in LEARNERS if name not in ("svg", "vgl", "gumbel", "soft_grpo")} | {
     "exact critic": ("ppo", {"critic": "exact", "lam": 1.0}),
     "exact critic, short": ("ppo", {"critic": "exact", "lam": 0.5}),  # knows nothing of a penalty in the reward
     "truncated rows out": ("dapo", {"drop_truncated": True}),
