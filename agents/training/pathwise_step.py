@@ -86,7 +86,8 @@ def path_gradients(
         Gradients and returns.
     """
     if isinstance(learner.pathwise, RelaxedTokens):
-        return PathwiseRows(*relaxed_gradients(cast(TokenTask, task), learner.pathwise, actor, setting, noise))
+        gradients, returns = relaxed_gradients(cast(TokenTask, task), learner.pathwise, actor, setting, noise)
+        return PathwiseRows(gradients, returns, torch.full_like(returns, math.nan))
     world_task, pathwise = cast(CommandTask, task), learner.pathwise
     if isinstance(pathwise, Pathwise):
         return pathwise_rows(world_task, pathwise, actor, setting, noise, cast(SlopeOracle | None, oracle))
