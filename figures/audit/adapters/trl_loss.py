@@ -25,7 +25,7 @@ OPTIONS: dict[str, Sequence[Any]] = {
     "importance_sampling_level": ("token", "sequence"),
     "num_iterations": (2, 1),  # with 1, TRL's default, GRPOTrainer compares with no older policy
     **{"beta": (0.0, 0.1), "epsilon": (0.2, 0.1), "epsilon_high": (None, 0.28, 5.0), "delta": (None, 1.5)},
-    **{"mask_truncated_completions": (False, True), "use_bias_correction_kl": (False, True)},
+    **{"mask_truncated_completions": (False, True), "use_bias_correction_kl": (True, False)},
     **{"entropy_coef": (0.0, 0.01), "off_policy_mask_threshold": (None, 0.1), "max_completion_length": (256, 3)},
     "multi_objective_aggregation": ("sum_then_normalize", "normalize_then_sum"),
     **{"normalize_advantages": (False, True), "reward_clip_range": (None, (-0.5, 0.5))},
