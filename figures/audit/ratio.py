@@ -105,24 +105,29 @@ def clip(found: Scan | None) -> Finding:
     name = "clip on the right side"
     if found is None:
         return Finding(name, "choice", "no ratio: the loss does not compare with the policy that drew the rows")
-    wrong = {
-        "A > 0 and a ratio below 1": found.row["A > 0"][_GRID < -1e-9],
-        "A < 0 and a ratio above 1": found.row["A < 0"][_GRID > 1e-9],
-    }
-    for side, slopes in wrong.items():
-        silent = slopes.abs() <= _ROUNDING
+    above = found.row["A < 0"][_GRID > 1e-9].abs() <= _ROUNDING
+    second = float(_GRID[_GRID > 1e-9][above][0]) if bool(above.any()) else math.inf  # of a two-sided clip
+    wrong = {"A > 0 and a ratio below 1": found.row["A > 0"][_GRID < -1e-9].abs() <= _ROUNDING}
+    if math.exp(second) < 1 + found.high + 0.2:  # no second bound of its own
+        wrong["A < 0 and a ratio above 1"] = above
+    for side, silent in wrong.items():
         if bool(silent.any()):
             share = float(silent.double().mean())
-            words = f"rows with {side} get no weight ({share:.0%} of the ratios from e^-2 to e^2): they cannot be moved back"
+            words = (
+                f"rows with {side} get no weight ({share:.0%} of the ratios from e^-2 to e^2): they do not move back"
+            )
             return _shown(found, name, words, share, side)
     for side, slopes in found.row.items():
         if bool((slopes < -_ROUNDING).any()):
             return _shown(
                 found, name, f"rows with {side} are pushed the wrong way at some ratio", float(slopes.min()), side
             )
-    if math.isinf(found.low) and math.isinf(found.high):
+    if math.isinf(found.low) and math.isinf(found.high) and math.isinf(second):
         return Finding(name, "choice", "no clip: no ratio from e^-2 to e^2 silences a row", facts=_bounds(found))
     words = f"silent above {1 + found.high:.6g} for A > 0 and below {1 - found.low:.6g} for A < 0"
+    if second < math.inf:
+        words += f"; a second bound silences rows with A < 0 from about {math.exp(second):.3g} on"
+        return Finding(name, "choice", words, facts=_bounds(found))
     return Finding(name, "holds", words, facts=_bounds(found))
 
 

@@ -95,3 +95,15 @@ def test_torch_default_dtype_is_left_alone() -> None:
     before = torch.get_default_dtype()
     audit(loss_of(), leave_one_out, properties=["precision"])
     assert torch.get_default_dtype() == before
+
+
+def test_a_two_sided_clip_is_a_choice() -> None:
+    """Rows with A < 0 are silent above a second bound, far from the first: another law, and no clip without min."""
+
+    def bounded(log_probs: Tensor, old: Tensor, A: Tensor, mask: Tensor) -> Tensor:
+        rho = (log_probs - old).exp().clamp(max=2.0)
+        return torch.minimum(rho * A, rho.clamp(0.8, 1.28) * A)
+
+    found = audit(loss_of(bounded), leave_one_out, properties=["clip on the right side"])["clip on the right side"]
+    assert found.status == "choice"
+    assert "second bound" in found.words
