@@ -33,7 +33,13 @@ def kl_term(subject: Subject) -> Finding:
     with_it = subject.slopes(rows).weights
     without = subject.slopes(replace(rows, ref_log_probs=rows.log_probs)).weights
     if not float((with_it - without).abs().max()) > 1e-12:
-        words = "the reference changes no weight: the term is ignored, detached or taken against another policy"
+        silent = replace(rows, ref_log_probs=rows.log_probs, rewards=0 * rows.rewards)
+        constant = float(subject.slopes(silent).weights.abs().max()) > 1e-12
+        words = "the reference changes no weight: " + (
+            "every token has the same slope, whatever the reference (k1 in the loss does this)"
+            if constant
+            else "the term is ignored, detached or taken against another policy"
+        )
         return Finding(name, "defect", words, 0.0, facts={"kl": "nothing"})
     own = of_one_length(probe(2, 4))
     same = replace(own, ref_log_probs=own.log_probs)
