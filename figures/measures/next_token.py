@@ -72,7 +72,7 @@ def corpus_world(name: str, thoughts: int, quality: float, noise: float) -> Toke
 
 def law_world(q: Float[Tensor, "V"]) -> TokenMDP:
     """One context whose next token has the law q."""
-    rows = torch.stack([torch.zeros(len(q), dtype=torch.long), torch.arange(len(q))], 1)
+    rows = torch.stack([torch.zeros(len(q), dtype=torch.long), torch.arange(len(q))], 1).to(q.device)
     return prediction_world(len(q), rows, q)
 
 

@@ -54,6 +54,7 @@ POINTS = {
     "relaxed_costates": (1, {}),
     "transformer_in_lq": (1, {}),
     "u_statistic": (1, {}),
+    "value_gradient_flow": (1, {}),  # its first point, Gaussian laws of a few numbers, needs no device
 }
 # singular values and eigenvalues alone are computed in another way for a tensor that is not plainly torch's own: to rounding
 TOLERANCE = {"large_vocabulary": 1e-12, "impact_runs": 1e-12}
