@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+from envs.arguments import short
 from envs.world import InputError, unknown
 from figures.audit.finding import Finding
 
@@ -26,13 +27,22 @@ class Declaration(NamedTuple):
     holds: Callable[[Any, Mapping[str, Any]], str | None]
 
 
+def _number(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise InputError(f"{name} must be a number; got {short(value)}")
+    return float(value)
+
+
 def _unbiased(value: Any, facts: Mapping[str, Any]) -> str | None:
-    return None if bool(value) == facts["unbiased"] else f"the mean's bias is {facts['bias']:.3g}"
+    if not isinstance(value, bool):
+        raise InputError(f"unbiased must be True or False; got {short(value)}")
+    return None if value == facts["unbiased"] else f"the mean's bias is {facts['bias']:.3g}"
 
 
 def _kappa(value: Any, facts: Mapping[str, Any]) -> str | None:
-    worst = max(facts["kappas"], key=lambda x: abs(x - float(value)))
-    return None if abs(worst - float(value)) <= _CLOSE * max(1.0, abs(float(value))) else f"kappa is {worst:.7g}"
+    wanted = _number("kappa", value)
+    worst = max(facts["kappas"], key=lambda x: abs(x - wanted))
+    return None if abs(worst - wanted) <= _CLOSE * max(1.0, abs(wanted)) else f"kappa is {worst:.7g}"
 
 
 def _split(value: Any, facts: Mapping[str, Any]) -> str | None:
@@ -47,10 +57,11 @@ def _split(value: Any, facts: Mapping[str, Any]) -> str | None:
 
 def _clip(value: Any, facts: Mapping[str, Any]) -> str | None:
     bounds = (math.inf, math.inf) if value in (None, "none") else value
-    if not isinstance(bounds, Sequence) or len(bounds) != 2:
+    if isinstance(bounds, str) or not isinstance(bounds, Sequence) or len(bounds) != 2:
         raise InputError(f"clip must be two numbers, below and above 1, or none; got {value!r}")
     found = facts.get("low", math.inf), facts.get("high", math.inf)
-    same = all(a == b or abs(a - float(b)) <= 1e-6 for a, b in zip(found, bounds, strict=True))
+    wanted = [_number("clip", b) for b in bounds]
+    same = all(a == b or abs(a - b) <= 1e-6 for a, b in zip(found, wanted, strict=True))
     return None if same else f"rows are silent {found[0]:.6g} below and {found[1]:.6g} above 1"
 
 
@@ -79,8 +90,8 @@ def _recipe(value: Any, facts: Mapping[str, Any]) -> str | None:
 
 def _near(key: str) -> Callable[[Any, Mapping[str, Any]], str | None]:
     def holds(value: Any, facts: Mapping[str, Any]) -> str | None:
-        found = facts.get(key)
-        same = found is not None and abs(float(found) - float(value)) <= _CLOSE * max(1.0, abs(float(value)))
+        found, wanted = facts.get(key), _number(key, value)
+        same = found is not None and abs(float(found) - wanted) <= _CLOSE * max(1.0, abs(wanted))
         return None if same else f"it is {found}"
 
     return holds
@@ -138,6 +149,8 @@ def judge(findings: Sequence[Finding], declared: Mapping[str, Any]) -> list[Find
     for name, value in declared.items():
         declaration = DECLARATIONS[name]
         found = by_name[declaration.about]
+        if not found.facts and found.status == "defect":  # the loss raised an error, which says enough
+            continue
         why = declaration.holds(value, found.facts)
         said = f"{found.declared}, {name}={value}" if found.declared else f"{name}={value}"
         if why is None:

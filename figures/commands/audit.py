@@ -3,6 +3,7 @@
 import argparse
 import textwrap
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -58,14 +59,27 @@ def run(options: argparse.Namespace) -> int:
     request = Request(options.advantage, dict(pairs("--option", options.option)), _declared(options.declare), pictures)
     check_request(options.specs, request)
     check_declared(request.declared, list(PROPERTIES))
-    if options.out is not None:
-        check_writable(options.out, ())
-    records, said = _audited(options.specs, options.vary, request)
+    with _folder(options.out):
+        records, said = _audited(options.specs, options.vary, request)
     if options.out is not None:
         _write(records, options.title or "", options.out)
         said.append(f"audit.csv, audit.json, audit.html and audit.png are in {options.out}")
     print("\n\n".join([*(wrapped(str(record)) for record in records), *said]))
     return 0 if all(record.ok for record in records) else 1
+
+
+@contextmanager
+def _folder(out: Path | None) -> Iterator[None]:
+    """The folder of results, tried before any work; where a loss is refused, a folder that was made for it goes again."""
+    new = out is not None and not out.exists()
+    if out is not None:
+        check_writable(out, ())
+    try:
+        yield
+    except BaseException:
+        if out is not None and new:
+            out.rmdir()
+        raise
 
 
 def _declared(given: Sequence[str]) -> dict[str, Any]:
@@ -87,7 +101,7 @@ def _audited(specs: Sequence[str], vary: Sequence[str], request: Request) -> tup
     """The records, and what is to be said of options that were varied."""
     records, said = list[Audit](), list[str]()
     tasks = [(spec, option) for spec in specs for option in (vary or [""])]
-    with progress_bar("audits", len(tasks)) as bar:
+    with progress_bar("audits", len(tasks)) if len(tasks) > 1 else nullcontext() as bar:
         for spec, option in tasks:
             if option:
                 found, refused = varied(spec, option, request)
@@ -95,7 +109,8 @@ def _audited(specs: Sequence[str], vary: Sequence[str], request: Request) -> tup
             else:
                 found = audits_of(spec, request)
             records += found
-            bar.update()
+            if bar is not None:
+                bar.update()
     return records, said
 
 

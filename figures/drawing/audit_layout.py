@@ -194,14 +194,7 @@ def _headers(layout: Layout, audits: Sequence[Audit], left: float, column: float
         look = {"fontsize": size, "fontweight": "bold", "ha": "center", "va": "baseline", "linespacing": 1.15}
         look |= {"rotation": 90, "va": "bottom"} if turned else {}
         foot = 0.03 if turned else 0.3 * size / 72
-        layout.texts.append(
-            Line(
-                left + (i + 0.5) * column,
-                layout.height + high - (0.03 if turned else 0.3 * size / 72),
-                "\n".join(some),
-                look,
-            )
-        )
+        layout.texts.append(Line(left + (i + 0.5) * column, layout.height + high - foot, "\n".join(some), look))
     layout.height += high
 
 

@@ -23,7 +23,8 @@ def draw_weights(figure: Any, shown: Shown) -> None:
     if not shown.recipe:
         del tables["recipe"]
     top = max(float(np.abs(np.nan_to_num(x)[~mask]).max(initial=0.0)) for x in tables.values()) or 1.0
-    axes = figure.subplots(1, len(tables), squeeze=False, sharey=True)[0]
+    grid = figure.add_gridspec(1, len(tables))  # beside each other however narrow the figure is
+    axes = [figure.add_subplot(grid[0, k]) for k in range(len(tables))]
     rows = [f"group {group}, R = {reward:.3g}" for group, reward in zip(batch.group, batch.rewards, strict=True)]
     for axis, (name, table) in zip(axes, tables.items(), strict=True):
         look: dict[str, Any] = {"cmap": "PuOr", "vmin": -top, "vmax": top, "annot": True, "fmt": ".2g", "cbar": False}
@@ -31,7 +32,7 @@ def draw_weights(figure: Any, shown: Shown) -> None:
         axis.set_title(name if name == "this loss" else f"nearest recipe:\n{shown.recipe}", fontsize="medium")
         axis.set_xlabel("token")
         axis.set_xticks(np.arange(table.shape[1]) + 0.5, [str(k + 1) for k in range(table.shape[1])])
-        axis.set_yticks(np.arange(len(rows)) + 0.5, rows, rotation=0)
+        axis.set_yticks(np.arange(len(rows)) + 0.5, rows if axis is axes[0] else [""] * len(rows), rotation=0)
         axis.tick_params(length=0)
 
 

@@ -23,7 +23,7 @@ _NARROW, _WIDE, _HIGH = 3.7, 5.2, 3.2  # inches of the pictures
 _WEIGHTS = (
     "Weights of the log-probabilities in one batch; empty where no token is. Purple pushes a token up, orange down."
 )
-_SLOPES = "One row's tokens all have the same ratio; dashed, a slope that grows with the ratio. Where a line is 0, the clip acts."
+_SLOPES = "One row's tokens all have the same ratio; dashed, a slope that grows with the ratio. At 0 the clip acts."
 _BIAS = "The exact mean of the first update, over every batch that can be drawn, beside the exact gradient ({place})."
 
 
