@@ -17,6 +17,7 @@ from agents.recipes.learners import ppo as ppo
 from agents.recipes.learners import reinforce as reinforce
 from agents.recipes.learners import reinforce_pp as reinforce_pp
 from agents.recipes.learners import rloo as rloo
+from agents.sampling.power_sampling import power_sample as power_sample
 from costate.answers import SystemAnswers as SystemAnswers
 from costate.answers import error_split as error_split
 from costate.answers import exact as exact

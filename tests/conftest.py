@@ -54,6 +54,11 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: rank.get(item.path.name, len(LONGEST)))
 
 
+def pytest_runtest_setup():
+    """In every test the first calls of each function are checked."""
+    typecheck.next_test()
+
+
 @pytest.fixture(autouse=True)
 def no_global_random_numbers(request):
     """A test (or the code under it) that draws from a global generator fails, unless it asks for `uses_global_rng`."""

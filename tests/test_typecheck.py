@@ -76,3 +76,14 @@ def test_the_packages_are_checked_and_the_switch_of_jaxtyping_turns_it_off():
         assert len(typecheck.checked(product)(A, X, 1.0, "short")) == 2
     finally:
         jaxtyping.config.update("jaxtyping_disable", False)
+
+
+def test_the_first_calls_of_every_test_are_checked():
+    own = typecheck.checked(product)
+    for _ in range(typecheck.CALLS):
+        own(A, X)
+    with pytest.raises(RuntimeError):  # torch's own error: the call is let through
+        own(A, torch.ones(3))
+    typecheck.next_test()
+    with pytest.raises(TypeError):
+        own(A, torch.ones(3))

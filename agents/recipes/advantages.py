@@ -201,6 +201,31 @@ def standardised(population: bool = True, eps: float = 0.0) -> Advantage:
     return advantage
 
 
+@group_wise
+def mean_normalised(rewards: Rewards, mask: Mask, group: Group) -> Float[Tensor, "rows T"]:
+    """`A_it = (R_i - m) / m`, m the group's mean return (MaxRL, arXiv:2602.02710), 0 where m <= 0.
+
+    Mean for binary rewards: `(1 - (1-P)^{G-1}) / P grad P`, the slope of `-sum_{k<G} (1-P)^k / k`, which is log P cut after
+    G - 1 terms. For other rewards the mean is not a multiple of grad J. It is meant for returns >= 0: a trainer refuses it
+    where they may be negative.
+
+    Args:
+        rewards: what each step adds to the return.
+        mask: True for the policy's steps.
+        group: number of each row's group.
+
+    Returns:
+        The advantage of every step, 0 where the mask is False.
+
+    Raises:
+        InputError: as in `agents.recipes.batch.check_rows`, with groups of 2 or more.
+    """
+    check_rows(rewards, mask, group, least=2)
+    R = rewards.sum(1)
+    mean = group_mean(R, group)
+    return _on_all_steps(torch.where(mean > 0, _centred(R, group) / torch.where(mean > 0, mean, 1.0), 0.0), mask)
+
+
 def whitened(baseline: bool = False) -> Advantage:
     """`A_it = (x_it - mean x) / std x`, mean and std over all tokens of the batch (REINFORCE++, arXiv:2501.03262).
 

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from agents.recipes.advantages import Advantage, gae, is_group_wise
 from agents.recipes.batch import Batch
+from agents.recipes.relaxed_tokens import RelaxedTokens
+from agents.recipes.soft_thoughts import SoftThoughts
 from agents.recipes.surrogates import KL_ESTIMATORS, Normaliser, Surrogate, off_policy_mask, row_sum, score
 from agents.recipes.value_gradient_learning import ValueGradientLearning
 from envs.arguments import asked_for
@@ -149,6 +151,7 @@ class Learner:
             apart and N groups are drawn independently, the mean is `(1 - (1 - s)^N) E[u | kept]`, u the update of a group
             alone, s the probability that a group is kept.
         pathwise: how sampled paths are differentiated; None for a recipe of log-probabilities.
+        soft: how rows think before they answer; None for rows of tokens alone.
 
     An advantage or selection that needs more than rewards asks for it by keyword-only parameters, `(..., *, accuracy)`: extras
     of the batch, one number a row.
@@ -176,7 +179,8 @@ class Learner:
     least: int = 1
     best_of: int = 1
     select: Selection | None = None
-    pathwise: Pathwise | ValueGradientLearning | None = None
+    pathwise: Pathwise | ValueGradientLearning | RelaxedTokens | None = None
+    soft: SoftThoughts | None = None
 
     def __post_init__(self) -> None:
         """Check the limit of the mask, and that a penalty in the reward is one of the policy that drew the rows."""

@@ -17,6 +17,7 @@ from agents.recipes.advantages import (
     leave_one_out,
     leave_one_out_to_go,
     mean_baseline,
+    mean_normalised,
     reward_to_go,
     standardised,
     whitened,
@@ -25,7 +26,9 @@ from agents.recipes.best_of import best_of, best_of_standardised
 from agents.recipes.learner import Learner as Learner
 from agents.recipes.learner import Pathwise
 from agents.recipes.learner import Penalty as Penalty
+from agents.recipes.relaxed_tokens import RelaxedTokens
 from agents.recipes.selections import SELECTIONS
+from agents.recipes.soft_thoughts import SoftThoughts
 from agents.recipes.surrogates import (
     NORMALISERS,
     clipped,
@@ -141,6 +144,30 @@ def grpo(std: str = "population", length: str = "row mean", clip: float = 0.2, e
         raise InputError(f"length must be one of {', '.join(NORMALISERS)}; got {length!r}")
     scaled = mean_baseline if std == "none" else standardised(std == "population", eps)
     return Learner("grpo", scaled, clipped(clip, clip), NORMALISERS[length], least=2)
+
+
+@recipe
+def maxrl(length: str = "row sum", clip: float = 0.2) -> Learner:
+    """MaxRL (arXiv:2602.02710): `A = (R - mean) / mean`, 0 where no row of the group is paid; sum over tokens.
+
+    Mean for binary rewards, with `length="row sum"`: `(1 - (1-P)^{G-1}) / P grad P`. It climbs `-sum_{k<G} (1-P)^k / k`, a sum
+    of pass@k with weights 1/k, which tends to the likelihood `log P` of a success as G grows; at G = 2 it is grad J.
+    A trainer takes no world in which returns may be negative. Departs from its paper: PPO's clip, which acts from the
+    second step on.
+
+    Args:
+        length: the normaliser.
+        clip: epsilon of PPO's clip.
+
+    Returns:
+        The learner.
+
+    Raises:
+        InputError: the length is unknown, or clip is negative.
+    """
+    if length not in NORMALISERS:
+        raise InputError(f"length must be one of {', '.join(NORMALISERS)}; got {length!r}")
+    return Learner("maxrl", mean_normalised, clipped(clip, clip), NORMALISERS[length], least=2)
 
 
 @recipe
@@ -355,6 +382,54 @@ def vgl(lam: float = 0.7, Omega: str = "identity", critic: str = "linear", width
     """
     how = ValueGradientLearning(lam, Omega, critic, width)
     return Learner("vgl", full_return, critic="learned", pathwise=how)
+
+
+@recipe
+def gumbel(tau: float = 0.5) -> Learner:
+    """Gumbel-softmax (arXiv:1611.01144, arXiv:1611.00712): rollouts of relaxed tokens are differentiated, in token worlds.
+
+    Every token is `y = softmax((log p + g) / tau)`, p the policy's law, g Gumbel noise; the policy reads it, and the world is
+    moved and pays, as by a mixture of tokens. Mean: grad J_tau, `J_tau` the expected return of the relaxed rollout. Its bias
+    against grad J is of order tau; with one token and a table of rewards R it is of order tau^2, zeta(2) = 1.645,
+    `-tau^2 zeta(2) grad R'(diag p - p p')p` (`theory.tokens.gumbel_limits`). The variance grows as 1 / tau. The log's J and
+    cosine are those of sampled tokens. Departs from these papers: tau is not annealed, and the whole rollout is relaxed.
+
+    Args:
+        tau: temperature of the relaxed tokens.
+
+    Returns:
+        The learner.
+
+    Raises:
+        InputError: tau is no finite number > 0.
+    """
+    return Learner("gumbel", full_return, pathwise=RelaxedTokens(tau))
+
+
+@recipe
+def soft_grpo(thoughts: int = 2, tau: float = 0.5, clip: float = 0.2, official: bool = False) -> Learner:
+    """SofT-GRPO (arXiv:2511.06411), in token worlds: relaxed tokens with Gumbel noise are fed on, then the answer is sampled.
+
+    GRPO's advantage with the population's std, a sum over steps, PPO's clip; a thought's ratio is that of its noise densities.
+    Mean for binary rewards: `c_G(P) grad P`, P the success probability with thoughts. With `official` it takes the form of the
+    paper's code (zz1358m/SofT-GRPO-master, commit 2b9d8ec; see `agents.recipes.soft_thoughts.SoftThoughts`), whose mean is in
+    general no multiple of grad P. Departs from the paper: the number of thoughts is fixed, the answer's tokens are drawn from
+    the whole softmax, and the KL term is an option.
+
+    Args:
+        thoughts: relaxed tokens before the answer.
+        tau: temperature of the relaxed tokens, 0.1 in the paper's code.
+        clip: epsilon of PPO's clip.
+        official: whether the code's cut to likely tokens, clamp and mean are used.
+
+    Returns:
+        The learner.
+
+    Raises:
+        InputError: thoughts < 1, tau is no finite number > 0, or clip is negative.
+    """
+    soft = SoftThoughts(thoughts, tau, official)
+    return Learner("soft_grpo", standardised(), clipped(clip, clip), least=2, soft=soft)
 
 
 @recipe

@@ -69,12 +69,12 @@ def sample_tokens(
             policy's length, uniforms of the wrong shape or outside [0, 1), logits of the wrong shape, NaN or infinite.
     """
     device, plain = next(policy.parameters()).device, is_plain(policy)
-    prompts = _table(prompts).to(device)
-    _check_request(policy, prompts, steps, copies)
-    uniforms = _uniforms(noise, (len(prompts) * copies, steps)).to(device)
+    prompts = prompt_table(prompts).to(device)
+    check_request(policy, prompts, steps, copies)
+    uniforms = checked_uniforms(noise, (len(prompts) * copies, steps)).to(device)
     # Inference mode for plain transformers only: another network may keep tensors of this run for its training.
     with torch.inference_mode(plain), torch.no_grad():
-        V = _vocabulary(policy, prompts)
+        V = vocabulary_size(policy, prompts)
         extend = InPlace(policy, len(prompts), prompts.shape[1] + steps - 1).extend if plain else policy.extend
         tokens, log_probs, own = draw_tokens(policy.embed, extend, prompts, uniforms, copies, V, environment)
     if not bool((log_probs.isfinite() | ~own & ~log_probs.isnan()).all()):
@@ -145,7 +145,19 @@ def first_beyond(p: Float[Tensor, "rows V"], u: Float[Tensor, "rows 1"]) -> Int[
     return (total <= u * total[:, -1:]).sum(-1, keepdim=True).clamp(max=p.shape[-1] - 1)
 
 
-def _uniforms(noise: torch.Generator | Tensor, shape: tuple[int, int]) -> Tensor:
+def checked_uniforms(noise: torch.Generator | Tensor, shape: tuple[int, int]) -> Tensor:
+    """Numbers on [0, 1) in float64, of a shape: drawn, or those that were given.
+
+    Args:
+        noise: a generator, or the numbers.
+        shape: rows, and numbers of each.
+
+    Returns:
+        The numbers.
+
+    Raises:
+        InputError: given ones have another shape, or lie outside [0, 1).
+    """
     if isinstance(noise, torch.Generator):
         return torch.rand(shape, generator=noise, dtype=torch.float64, device=noise.device)
     if tuple(noise.shape) != shape:
@@ -155,7 +167,18 @@ def _uniforms(noise: torch.Generator | Tensor, shape: tuple[int, int]) -> Tensor
     return noise.double()
 
 
-def _table(prompts: Any) -> Int[Tensor, "P T"]:
+def prompt_table(prompts: Any) -> Int[Tensor, "P T"]:
+    """Prompts as a table of tokens.
+
+    Args:
+        prompts: token sequences of one length.
+
+    Returns:
+        The table.
+
+    Raises:
+        InputError: they are no table of whole numbers.
+    """
     try:
         table = torch.as_tensor(prompts)
     except (TypeError, ValueError, RuntimeError):
@@ -165,19 +188,42 @@ def _table(prompts: Any) -> Int[Tensor, "P T"]:
     return table.long()
 
 
-def _check_request(policy: TokenPolicy, prompts: Tensor, steps: int, copies: int) -> None:
-    for name, count in {"steps": steps, "copies": copies}.items():
+def check_request(policy: TokenPolicy, prompts: Tensor, steps: int, copies: int, name: str = "steps") -> None:
+    """Refuse what no tokens can be drawn for.
+
+    Args:
+        policy: whose longest context is compared, where it has one.
+        prompts: a table of tokens.
+        steps: tokens after each prompt.
+        copies: rows of each prompt.
+        name: what the caller calls `steps`.
+
+    Raises:
+        InputError: steps or copies < 1, or a context longer than the policy's length.
+    """
+    for what, count in {name: steps, "copies": copies}.items():
         if count < 1:
-            raise InputError(f"{name} must be a whole number >= 1; got {count!r}")
+            raise InputError(f"{what} must be a whole number >= 1; got {count!r}")
     known, needed, length = prompts.shape[1], prompts.shape[1] + steps - 1, getattr(policy, "length", None)
     if length is not None and needed > length:
         raise InputError(
-            f"steps={steps} after {known} tokens needs a context of {needed}; the policy's length is {length}"
+            f"{name}={steps} after {known} tokens needs a context of {needed}; the policy's length is {length}"
         )
 
 
-def _vocabulary(policy: TokenPolicy, prompts: Tensor) -> int:
-    """Size of the policy's vocabulary, from its logits on one token; refuses prompts that hold other tokens."""
+def vocabulary_size(policy: TokenPolicy, prompts: Tensor) -> int:
+    """Size of the policy's vocabulary, from its logits on one token.
+
+    Args:
+        policy: any policy over tokens.
+        prompts: a table of tokens.
+
+    Returns:
+        V.
+
+    Raises:
+        InputError: the prompts hold tokens outside the vocabulary.
+    """
     one = torch.zeros_like(prompts[:1, :1])
     if is_plain(policy):
         V = policy.head.out_features

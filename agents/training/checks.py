@@ -6,6 +6,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
+from agents.recipes.advantages import mean_normalised
 from agents.recipes.learner import Learner
 from agents.training.settings import Oracle, TrainingSettings
 from agents.training.tasks import Task
@@ -22,9 +23,14 @@ def check_rows_of(task: Task, learner: Learner, setting: TrainingSettings, copie
         copies: number of policies.
 
     Raises:
-        InputError: groups are too small, the world lacks a signal, a precision is asked for where there is none to
-            choose, rows would need too much memory, or the learner refuses the smallest batch.
+        InputError: the rows have soft thoughts and the learner has not, or the other way round; groups are too small, the
+            world lacks a signal, a precision is asked for where there is none to choose, returns may be negative where they
+            are divided by their mean, rows would need too much memory, or the learner refuses the smallest batch.
     """
+    if getattr(task, "soft", None) != learner.soft:
+        raise InputError(
+            f"learner {learner.name!r} does not fit the task: one of them has soft thoughts, the other has none"
+        )
     if setting.group < learner.least:
         raise InputError(f"group must be >= {learner.least}: learner {learner.name!r} compares the rows of a group")
     setting.check_size(task.steps, task.features, copies)
@@ -33,6 +39,10 @@ def check_rows_of(task: Task, learner: Learner, setting: TrainingSettings, copie
             raise InputError(f"signals of the world lack {name!r}, which learner {learner.name!r} asks for")
     if setting.sampler and not task.any_precision:
         raise InputError("sampler must be left out in a linear-quadratic world: its rows are drawn in double precision")
+    if learner.advantage is mean_normalised and (task.may_cost or learner.kl_reward is not None):
+        raise InputError(
+            f"rewards must be >= 0: learner {learner.name!r} divides by their mean (a KL penalty belongs in the loss)"
+        )
     if learner.pathwise is not None:
         return
     groups = 1 if learner.exact else setting.prompts // setting.minibatches

@@ -9,14 +9,16 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from agents.recipes.learner import Learner, Pathwise
+from agents.recipes.relaxed_tokens import RelaxedTokens
 from agents.recipes.value_gradient_learning import ValueGradientLearning
 from agents.sampling.pathwise import contract_commands
 from agents.sampling.rollout import rollout
 from agents.sampling.stochastic_value_gradients import replay, svg_costates
 from agents.training.copies import Copies
 from agents.training.field_critics import check_fields, curl_of
+from agents.training.relaxed_step import check_relaxed, relaxed_gradients
 from agents.training.settings import TrainingSettings
-from agents.training.tasks import CommandTask, Task
+from agents.training.tasks import CommandTask, Task, TokenTask
 from agents.training.value_gradient_step import error_weight, field_rows, fit_field
 from envs.linear_quadratic import LinearQuadratic
 from envs.noise import draw_noise
@@ -73,7 +75,7 @@ def path_gradients(
 
     Args:
         task: the world as the loop sees it.
-        learner: SVG or VGL.
+        learner: SVG, VGL, or one of relaxed tokens.
         actor: the policies.
         setting: number of groups and rows, and the critic's passes.
         noise: one generator for each copy.
@@ -83,6 +85,9 @@ def path_gradients(
     Returns:
         Gradients and returns.
     """
+    if isinstance(learner.pathwise, RelaxedTokens):
+        gradients, returns = relaxed_gradients(cast(TokenTask, task), learner.pathwise, actor, setting, noise)
+        return PathwiseRows(gradients, returns, torch.full_like(returns, math.nan))
     world_task, pathwise = cast(CommandTask, task), learner.pathwise
     if isinstance(pathwise, Pathwise):
         return pathwise_rows(world_task, pathwise, actor, setting, noise, cast(SlopeOracle | None, oracle))
@@ -183,24 +188,19 @@ def check_pathwise(
         critics: of VGL.
 
     Raises:
-        InputError: the world is one of tokens; a penalty, a bonus or an option of token rows is given; the paths would be used
-            more than once; the model cannot be made; or a critic is needed that is not known or does not fit.
+        InputError: the world is of the wrong kind; a penalty, a bonus or an option of token rows is given; the paths would
+            be used more than once; the model cannot be made; or a critic is needed that is not known or does not fit.
     """
     pathwise = learner.pathwise
     if pathwise is None:
         return
+    if isinstance(pathwise, RelaxedTokens):
+        check_relaxed(task, learner.name, setting, policies)
+        _check_bare(learner, setting)
+        return
     if not isinstance(task, CommandTask):
         raise InputError(f"learner {learner.name!r} differentiates sampled paths: take a linear-quadratic world")
-    if learner.kl_reward or learner.kl_loss or learner.entropy:
-        raise InputError(
-            f"KL terms and entropy must be left out with learner {learner.name!r}: it uses no log-probabilities"
-        )
-    if learner.drop_truncated or learner.count_dropped or learner.count_environment or not learner.compare_dropped:
-        raise InputError(
-            f"options about dropped or environment's tokens must be left out with learner {learner.name!r}"
-        )
-    if setting.epochs > 1 or setting.minibatches > 1:
-        raise InputError(f"epochs and minibatches must be 1 with learner {learner.name!r}: its paths are used once")
+    _check_bare(learner, setting)
     if isinstance(pathwise, ValueGradientLearning):
         error_weight(task.world, pathwise.Omega)
         check_fields(task, pathwise, setting, policies, critics)
@@ -210,3 +210,19 @@ def check_pathwise(
         raise InputError(
             f"horizon must be >= {task.steps}, all steps, for learner {learner.name!r} where no exact critic is known"
         )
+
+
+def _check_bare(learner: Learner, setting: TrainingSettings) -> None:
+    """Refuse what acts on log-probabilities, and a second use of paths."""
+    if learner.kl_reward or learner.kl_loss or learner.entropy:
+        raise InputError(
+            f"KL terms and entropy must be left out with learner {learner.name!r}: it uses no log-probabilities"
+        )
+    if learner.drop_truncated or learner.count_dropped or learner.count_environment or not learner.compare_dropped:
+        raise InputError(
+            f"options about dropped or environment's tokens must be left out with learner {learner.name!r}"
+        )
+    if learner.off_policy_delta < math.inf or not learner.use_rewards:
+        raise InputError(f"off_policy_delta and use_rewards must be left out with learner {learner.name!r}")
+    if setting.epochs > 1 or setting.minibatches > 1:
+        raise InputError(f"epochs and minibatches must be 1 with learner {learner.name!r}: its paths are used once")

@@ -160,12 +160,14 @@ class Task(Protocol):
         features: numbers that a critic reads at each place.
         any_precision: whether rows may be drawn in another precision than the policy's own.
         signals: what the world can tell of a row beside its rewards.
+        may_cost: whether a row's return may be below 0.
     """
 
     steps: int
     features: int
     any_precision: bool
     signals: Sequence[str]
+    may_cost: bool
 
     def draw(
         self, actor: Copies, prompts: int, group: int, noise: list[torch.Generator], signals: Sequence[str] = ()
@@ -227,6 +229,7 @@ class TokenTask:
             raise InputError("world pays a hidden readout, which sampled tokens do not tell: use a world without it")
         self.world, self.steps, self.features = world, world.horizon, world.V
         self.signals: Sequence[str] = tuple(world.signals)
+        self.may_cost = bool((world.r < 0).any()) or world.readout is not None
 
     def draw(
         self, actor: Copies, prompts: int, group: int, noise: list[torch.Generator], signals: Sequence[str] = ()
@@ -348,6 +351,7 @@ class CommandTask:
 
     any_precision = False
     signals: Sequence[str] = ()
+    may_cost = True
 
     def __init__(self, world: World):
         if world.horizon is None:

@@ -15,6 +15,7 @@ from agents.recipes.advantages import (
     leave_one_out,
     leave_one_out_to_go,
     mean_baseline,
+    mean_normalised,
     reward_to_go,
     standardised,
     whitened,
@@ -40,6 +41,7 @@ ADVANTAGES: dict[str, Advantage] = {
         for eps in (0.0, 1e-8, 1e-6, 1e-5, 1e-4, 1e-3)
         for kind in ("population", "sample")
     },
+    "divided by the mean": mean_normalised,
     "whitened": whitened(),
     "whitened, mean": whitened(True),
     **{f"best of {k}": best_of(k) for k in (2, 3, 4)},

@@ -79,11 +79,13 @@ def run(options: argparse.Namespace) -> int:
     """Train with a live bar, draw the curves, print the last numbers and where the files are; exit code 1 if it diverged."""
     torch.set_num_threads(1)
     chosen = _run_of(options, device_of(options.device))
-    _, world, reason = build_trainer(chosen)  # refuses what cannot be run before anything is written
+    trainer, world, reason = build_trainer(chosen)  # refuses what cannot be run before anything is written
     check_writable(options.out, ())
     folder, best = options.out / chosen.name, best_return(world)
     if reason:
         print(f"costate: nothing exact is recorded: {reason}", file=sys.stderr)
+    if note := getattr(trainer.oracle, "note", ""):
+        print(f"costate: {note}", file=sys.stderr)
     print(f"costate: training in {folder}", file=sys.stderr)
     bar = progress_bar(chosen.learner, chosen.setting.steps)
     diverged = None

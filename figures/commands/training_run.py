@@ -30,6 +30,7 @@ from figures.commands.teachers import Named, read_teachers
 from figures.harness.code import digest
 from figures.harness.records import canonical, write_atomically
 from figures.measures.oracles import task_and_oracle
+from figures.measures.soft_oracle import soft_task_and_oracle
 
 RHO = "rho-"  # before an estimator's name: the penalty is multiplied by pi / pi_old
 
@@ -78,13 +79,14 @@ class Run:
         return f"{self.learner}-{world}-{digest(canonical(settings))[:8]}"
 
 
-def build_policy(run: Run, world: TokenMDP | World, seed: int) -> Transformer | LinearPolicy:
+def build_policy(run: Run, world: TokenMDP | World, seed: int, thoughts: int = 0) -> Transformer | LinearPolicy:
     """A small transformer for a token world; for a linear-quadratic one the linear policy with gain K = 0.
 
-    Where a cost is linear too, it has an offset, k = 0 at the start: the best policy there is not without one.
+    Where a cost is linear too, it has an offset, k = 0 at the start: the best policy there is not without one. The
+    transformer's contexts have room for some thoughts beside the world's tokens.
     """
     if isinstance(world, TokenMDP):
-        length = world.longest
+        length = world.longest + thoughts
         return _transformer(run, world.V, None, length, seed)
     if run.dtype != "float64":
         raise InputError(
@@ -127,12 +129,19 @@ def assemble(
         InputError: they do not fit, or the learner needs exact answers that are not known.
     """
     seeds = [run.seed + i for i in range(run.seeds)]
-    policies = [build_policy(run, world, seed) for seed in seeds] if policies is None else policies
+    soft = learner.soft
+    thoughts = 0 if soft is None else soft.thoughts
+    policies = [build_policy(run, world, seed, thoughts) for seed in seeds] if policies is None else policies
+    if soft is not None and (run.top_p != 1 or run.teachers):
+        raise InputError(f"top_p must be 1 and teachers must be left out with learner {learner.name!r}")
     if checked_top_p(run.top_p) < 1:
         if not isinstance(world, TokenMDP):
             raise InputError("top_p must be 1 (no truncation) in a world without tokens")
         policies = [Nucleus(policy, run.top_p) for policy in policies]
-    task, oracle, reason = task_and_oracle(world, policies[0], run.seeds)
+    if soft is None:
+        task, oracle, reason = task_and_oracle(world, policies[0], run.seeds)
+    else:
+        task, oracle, reason = soft_task_and_oracle(world, soft, policies[0], run.seeds)
     if reason and (learner.exact or learner.critic == "exact"):
         raise InputError(f"learner {learner.name!r} needs exact answers, and there are none: {reason}")
     critics: list[Any] | None = None

@@ -14,6 +14,11 @@ _PRETRAINING = (
     "Exact answers at every checkpoint of one network. Dashed, the expected return of a policy that has learned the corpus "
     "perfectly: where pretraining tends on the prompts that the corpus shows. Entropy is per step, over its largest value."
 )
+_OBJECTIVES = (
+    "Two networks from one first draw read documents of one corpus: one is paid for the next tokens that it names, one follows "
+    "the likelihood. Left, the exact mean of -log P(next token); right, the exact return in the world. Dashed, a policy that "
+    "has learned the corpus perfectly."
+)
 _IMPACT = (
     "Every criterion over its largest value: its highest point is the checkpoint from which it would start RL. All are exact "
     "numbers of the checkpoint before RL. Dashed, the measured gain of exact J, where RL was run (--budget), over its largest."
@@ -39,6 +44,29 @@ def draw_pretraining(table: pd.DataFrame, reader: float, title: str, stem: Path)
     for axis in (left, right):
         axis.legend(fontsize="small")
     add_frame(figure, title, _PRETRAINING)
+    save(figure, stem)
+
+
+@house_style()
+def draw_objectives(table: pd.DataFrame, objective: str, least: float, reader: float, title: str, stem: Path) -> None:
+    """The picture of a run that is paid for next tokens beside one that follows the likelihood.
+
+    `least` is the loss and `reader` the return of a policy that has learned the corpus perfectly.
+    """
+    figure = new_figure(4.4)
+    panels = figure.subplots(1, 2)
+    looks = ((objective, "", "control", "o"), ("likelihood", "likelihood ", "costate", "s"))
+    sides = (("nats", "nats a token", "exact loss of the corpus", least), ("J", "J", "expected return", reader))
+    for axis, (column, name, heading, best) in zip(panels, sides, strict=True):
+        for label, prefix, colour, marker in looks:
+            style: dict[str, Any] = {"color": COLOURS[colour], "marker": marker, "ms": 4, "lw": 1.3}
+            axis.plot(table["tokens"], table[prefix + column], label=label, **style)
+        axis.axhline(best, label="the corpus learned perfectly", **EXACT)
+        axis.set(ylabel=name, title=heading)
+        token_axis(axis, table["tokens"])
+    panels[1].set_ylim(0, 1.05 * max(1.0, float(table["J"].max())))
+    panels[0].legend(fontsize="small")
+    add_frame(figure, title, _OBJECTIVES)
     save(figure, stem)
 
 

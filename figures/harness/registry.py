@@ -62,6 +62,11 @@ CLAIMS = {
         "on_policy_distillation",
         "off_policy_masks",
         "estimator_catalogue",
+        "value_gradient_flow",
+        "power_sampling",
+        "next_token_reward",
+        "gumbel_bridge",
+        "soft_thoughts",
     ),
 }
 TITLES = {

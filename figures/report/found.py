@@ -228,4 +228,37 @@ FOUND = {
         "set can do better without its baseline. On one bit DisARM varies less than RLOO, and not at all at p = 1/2. REBAR "
         "needs a good weight: at weight 1 and a low temperature it varies more than REINFORCE.",
     ),
+    "value_gradient_flow": Found(
+        "The transport budget of value-gradient flow bounds the Wasserstein distance and not the KL divergence.",
+        "In Gaussian laws the flow is nearly the best transport at its distance, and it is the KL-regularised optimum for no "
+        "beta: in one direction its covariance times that of the reference is the square of the KL-regularised one. At a "
+        "prompt it gains less than the KL ball would allow at the same divergence. The official code "
+        "(ryanxhr/vgf, commit 97465e5) moves particles by Adam, and the paper by plain steps. With Adam the step size and the "
+        "number of steps bound how far a coordinate can move, alpha has no effect on one particle, and repulsion moves the "
+        "mean of the particles.",
+    ),
+    "power_sampling": Found(
+        "Power sampling draws whole texts from p^alpha / Z, which is not sampling at a low temperature.",
+        "Metropolis-Hastings steps lead there from temperature 1 / alpha, with sums over the next token alone. Where texts may "
+        "end, the steps need the factor |x| / |y|; the published code's end-token rule ends at another law.",
+    ),
+    "next_token_reward": Found(
+        "Next-token rewards do not teach the corpus: RPT ends at its likeliest token.",
+        "On the way its update can point against the likelihood's gradient. RLOO and GRPO with groups of two and three end "
+        "there as well, and GRPO with large groups does if and only if the square of the largest frequency is at least the sum "
+        "of the squares of the others. An advantage divided by the group's mean climbs a truncated log-likelihood, and in "
+        "large groups it follows the likelihood itself.",
+    ),
+    "gumbel_bridge": Found(
+        "Gumbel noise on logits turns tokens into a smooth rollout whose two gradients agree at every temperature.",
+        "Toward sampled tokens the bias vanishes, and the spread of backpropagation grows without limit. Against REINFORCE "
+        "with the value as baseline it has the smaller spread only above a temperature at which it is already biased. The "
+        "three scores (of the noise, of the relaxed token, of the sampled token) have one mean and do not become one another.",
+    ),
+    "soft_thoughts": Found(
+        "With its whole noise density SofT-GRPO is the additive-noise policy of the theorem; the form of its code is not.",
+        "Its mean update is then GRPO's factor times the gradient of the success probability, and small noise tends to sampled "
+        "tokens. Gaussian noise on embeddings tends to the rollout at alpha = 0 instead. The code's mean over likely tokens "
+        "turns the update wherever a token is rarer than e^-3, and its clamped noise has a score of mean 0.01.",
+    ),
 }

@@ -145,6 +145,22 @@ def what_moves_the_peak(rows: pd.DataFrame) -> str:
     )
 
 
+def value_gradient_flow(rows: pd.DataFrame) -> str:
+    """Efficiency at prompts against the KL ball's headroom, and what alpha does to ten particles by both optimisers."""
+    small, best = (_of(rows, f"efficiency of {what}")["measured"] for what in ("a small step", "the best small shift"))
+    last = _of(rows, "efficiency").sort_values("step").groupby(["system", "seed", "prompt"])["measured"].last()
+    gains = _of(rows, "gain of ten particles").groupby(["optimiser", "alpha"])["measured"].mean()
+    each = "; ".join(
+        f"alpha {alpha:g}: plain steps {_number(gains['plain', alpha])}, Adam {_number(gains['adam', alpha])}"
+        for alpha in gains["plain"].index
+    )
+    return (
+        f"Efficiency at a prompt, gain over the KL ball's headroom: {_span(small)} for a small step along the value gradient, "
+        f"{_span(last)} at the end of the flow, {_span(best)} for a small step in the best direction. Mean gain of ten "
+        f"particles, the same step size and number of steps: {each}."
+    )
+
+
 NUMBERS: dict[str, Callable[[pd.DataFrame], str]] = {
     teller.__name__: teller
     for teller in (
@@ -158,5 +174,6 @@ NUMBERS: dict[str, Callable[[pd.DataFrame], str]] = {
         impact_inverted_u,
         signal_cap,
         what_moves_the_peak,
+        value_gradient_flow,
     )
 }

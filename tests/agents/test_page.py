@@ -24,6 +24,7 @@ RECIPES = {
     "GRPO, population std": [("grpo", {"length": "row sum"})],
     "GRPO, sample std": [("grpo", {"std": "sample", "length": "row sum"})],
     "GRPO with 1/": [("grpo", {}), ("gspo", {}), ("dapo", {}), ("cispo", {})],
+    "MaxRL": [("maxrl", {})],
     "PKPO": [("pkpo", {"k": K})],
     "Pass@k training": [("pass_k_training", {"k": K})],
 }
@@ -37,7 +38,12 @@ def c_G(P):
 
 def value_of(cell, P):
     """The number that a cell of the column kappa gives at a success probability, read from its text."""
-    text = re.split(r" = |;| times ", cell)[0].replace("^{k-1}", "**(k-1)").replace("c_G(P)", "c")
+    text = (
+        re.split(r" = |;| times ", cell)[0]
+        .replace("^{k-1}", "**(k-1)")
+        .replace("^{G-1}", "**(G-1)")
+        .replace("c_G(P)", "c")
+    )
     text = re.sub(r"(?<=[\w)]) (?=[(c])", "*", text)
     return eval(text, {"sqrt": math.sqrt, "c": c_G(P), "G": G, "P": P, "k": K, "L": WORLD.horizon})
 

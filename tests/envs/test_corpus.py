@@ -6,7 +6,7 @@ from collections import defaultdict
 import pytest
 import torch
 
-from envs.corpus import Corpus
+from envs.corpus import Corpus, next_token_world, prediction_world
 from envs.skills import skills
 from tests.envs.refusals import refused
 from tests.oracles import assert_mean_within, differs_by
@@ -157,3 +157,66 @@ def test_words_of_another_length_are_refused():
     world = skills(2, 2, "say")
     with refused("words"):
         Corpus(world, torch.zeros(len(world.prompts), 2, dtype=torch.int64)).chances(torch.tensor([[0], [1]]))
+
+
+def positions(corpus):
+    return range(1, corpus.length)
+
+
+@pytest.mark.parametrize("coverage", [0.5, 1.0])
+def test_pairs_of_a_place_are_the_documents_cut_there(coverage):
+    """The chance of every (context, next token) by adding up the chances of whole documents."""
+    corpus = Corpus(*CASES["two skills"], 0.3, 0.5, coverage, seed=1)
+    words = all_words(corpus.world)
+    chance = corpus.shown[:, None] / corpus.shown.sum() * corpus.chances(words)
+    for position in positions(corpus):
+        law = defaultdict(float)
+        for i, j in itertools.product(range(len(chance)), range(len(words))):
+            document = (*corpus.world.prompts[i].tolist(), *words[j].tolist())
+            law[document[: position + 1]] += float(chance[i, j])
+        world = next_token_world(corpus, position, thoughts=1)
+        pairs = zip(world.prompts.tolist(), world.starts.tolist(), world.weights.tolist(), strict=True)
+        found = {(*context, token): p for context, token, p in pairs}
+        assert found == pytest.approx({pair: p for pair, p in law.items() if p > 0}, rel=1e-12)
+        best = defaultdict(float)
+        for pair, p in law.items():
+            best[pair[:-1]] = max(best[pair[:-1]], p)
+        assert world.optimal_return == pytest.approx(sum(best.values()), rel=1e-12)
+
+
+def test_only_the_true_next_token_is_paid_and_only_after_the_thoughts():
+    corpus = Corpus(*CASES["one skill"], 0.5, 0.2)
+    world = next_token_world(corpus, 3, thoughts=2)
+    assert world.horizon == 3
+    assert world.prompts.shape[1] == 3
+    for i, said in itertools.product(range(len(world.prompts)), itertools.product(range(world.V), repeat=3)):
+        belief, paid = world.start_belief(i), 0.0
+        for k, token in enumerate(said):
+            u = torch.nn.functional.one_hot(torch.tensor(token), world.V).double()
+            paid += float(world.reward(k, belief, u))
+            belief = world.step(belief, u)
+        assert paid == (said[-1] == int(world.starts[i]))
+
+
+def test_beginnings_that_do_not_exist_are_not_among_the_prompts():
+    corpus = Corpus(*CASES["few tokens are said"])  # quality 1: one document for each prompt
+    rows, chance = corpus.beginnings(corpus.length)
+    assert len(rows) == len(corpus.world.prompts)
+    assert chance.tolist() == pytest.approx([1 / len(rows)] * len(rows))
+
+
+@pytest.mark.parametrize(
+    ("argument", "call"),
+    [
+        ("position", lambda corpus: next_token_world(corpus, 0)),
+        ("position", lambda corpus: next_token_world(corpus, corpus.length)),
+        ("thoughts", lambda corpus: next_token_world(corpus, 1, -1)),
+        ("count", lambda corpus: corpus.beginnings(0)),
+        ("count", lambda corpus: corpus.beginnings(corpus.length + 1)),
+        ("weights", lambda corpus: prediction_world(3, torch.tensor([[0, 1]]), torch.tensor([0.5]))),
+        ("V=2000", lambda corpus: prediction_world(2000, torch.tensor([[0, 1]]), torch.tensor([1.0]))),
+    ],
+)
+def test_places_that_do_not_exist_are_refused(argument, call):
+    with refused(argument):
+        call(Corpus(*CASES["two skills"]))

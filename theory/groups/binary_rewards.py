@@ -108,6 +108,51 @@ def grpo_objective(P: Chances, group: int, population: bool = True, eps: float =
 
 
 @takes_numbers("P")
+def mean_factor(P: Chances, group: int) -> Chances:
+    """kappa where the advantage is `(R - m) / m`, m the group's mean: `(1 - (1-P)^{G-1}) / P = sum_{k<G-1} (1-P)^k`.
+
+    It falls from G - 1 at P = 0 to 1 at P = 1 and tends to 1/P, the factor of the likelihood, as G grows.
+
+    Args:
+        P: success probabilities.
+        group: G.
+
+    Returns:
+        kappa for each entry of P, dimensionless.
+
+    Raises:
+        InputError: P outside [0, 1] or G < 2.
+    """
+    _check(P, group)
+    some = torch.where(P > 0, P, 1.0)
+    return torch.where(P > 0, -torch.expm1((group - 1) * torch.log1p(-P)) / some, float(group - 1))
+
+
+@takes_numbers("P")
+def mean_objective(P: Chances, group: int) -> Chances:
+    """`-sum_{k=1}^{G-1} (1-P)^k / k`, which division by the mean ascends: log P cut after G - 1 terms; concave.
+
+    It is `sum_{k<G} pass@k / k`, `pass@k = 1 - (1-P)^k`, up to a constant; its slope is `mean_factor`.
+
+    Args:
+        P: success probabilities.
+        group: G.
+
+    Returns:
+        The objective for each entry of P, at most 0.
+
+    Raises:
+        InputError: P outside [0, 1] or G < 2.
+    """
+    _check(P, group)
+    total, power = torch.zeros_like(P), torch.ones_like(P)
+    for k in range(1, group):
+        power = power * (1 - P)
+        total = total - power / k
+    return total
+
+
+@takes_numbers("P")
 def arcsine(P: Chances) -> Chances:
     """`2 arcsin sqrt P`, the limit of `grpo_objective`; its slope is `1 / sqrt(P(1-P))`.
 

@@ -15,7 +15,7 @@ from envs.arguments import takes_numbers
 from envs.policy import TokenPolicy
 from envs.token_mdp import TokenMDP
 from theory.differences import directional_slope, flat_parameters
-from theory.groups.binary_rewards import grpo_objective
+from theory.groups.binary_rewards import grpo_objective, mean_objective
 from theory.groups.expected_update import ExpectedUpdate
 from theory.tokens.completions import Completions, Words, completion_log_probs, completions, words
 from theory.tokens.prefix_tree import Tree, grow
@@ -91,6 +91,18 @@ def std_objective(group: int, population: bool = True) -> Objective:
         The objective, a function of a prefix tree.
     """
     return lambda tree: tree.world.weights @ grpo_objective(completions(tree).success(), group, population)
+
+
+def truncated_log_objective(group: int) -> Objective:
+    """`-sum over prompts of weight sum_{k<G} (1-P)^k / k`, rewards binary: what an advantage divided by its mean ascends.
+
+    Args:
+        group: G.
+
+    Returns:
+        The objective, a function of a prefix tree.
+    """
+    return lambda tree: tree.world.weights @ mean_objective(completions(tree).success(), group)
 
 
 def length_objective(kappa: float, V: Tensor) -> Objective:

@@ -5,7 +5,7 @@ There is no surrogate and no backward pass: an independent check of what `theory
 Theory page, section 3: "The exact split of the value gradient".
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from envs.policy import TokenPolicy
 from envs.token_mdp import TokenMDP
 from envs.world import InputError
 from theory.tokens.prefix_tree import Roots, grow, prefix_roots
+from theory.tokens.shifted_prompt import ShiftedPrompt
 from theory.tokens.tree_size import DEFAULT_BUDGET, bytes_per_node
 
 
@@ -52,7 +53,9 @@ def logit_slopes(
     positions = _positions(world, roots) if whole_prompt else 1
 
     def logits(policy: TokenPolicy, delta: Tensor) -> tuple[Tensor, ...]:
-        return tuple(level.logits for level in grow(world, _Shifted(policy, site, delta), alpha, roots=roots).levels)
+        return tuple(
+            level.logits for level in grow(world, ShiftedPrompt(policy, site, delta), alpha, roots=roots).levels
+        )
 
     delta = _zero(policy, positions)
     return list(_jacobian(policy, logits, delta, _at_a_time(world, policy, roots, delta, budget)))
@@ -88,7 +91,7 @@ def forward_value_gradient(
     """
 
     def value(policy: TokenPolicy, delta: Tensor) -> tuple[Tensor, ...]:
-        tree = grow(world, _Shifted(policy, site, delta), alpha, roots=roots)
+        tree = grow(world, ShiftedPrompt(policy, site, delta), alpha, roots=roots)
         total = torch.zeros_like(tree.levels[-1].pi)
         for level in reversed(tree.levels):
             Q, top = level.rewards + total, level.pi.detach().argmax(-1, keepdim=True)
@@ -166,25 +169,6 @@ def _zero(policy: TokenPolicy, positions: int) -> Tensor:
     like = next(policy.parameters())
     width = policy.embed(torch.zeros(1, dtype=torch.int64, device=like.device)).shape[-1]
     return torch.zeros(positions, width, dtype=like.dtype, device=like.device)
-
-
-class _Shifted:
-    """A policy that adds delta at a site to the last positions of the prompt."""
-
-    def __init__(self, policy: TokenPolicy, site: str, delta: Tensor):
-        self.policy, self.site, self.delta = policy, site, delta
-        self.embed, self.parameters, self.sites = policy.embed, policy.parameters, policy.sites
-        self.width, self.layers = getattr(policy, "width", 1), getattr(policy, "layers", 1)
-        if hasattr(policy, "hidden"):
-            self.hidden = policy.hidden
-
-    def extend(self, x: Tensor, cache: Any = None, probes: Mapping[str, Tensor] | None = None) -> tuple[Tensor, Any]:
-        """Add delta in the first call, which reads the prompt, and in no later one."""
-        if cache is not None:
-            return self.policy.extend(x, cache, probes)
-        before = x.shape[1] - self.delta.shape[0]
-        shift = torch.nn.functional.pad(self.delta, (0, 0, before, 0)).expand_as(x)
-        return self.policy.extend(x, cache, {self.site: shift})
 
 
 def forward_gradients(world: TokenMDP, policy: TokenPolicy, site: str) -> list[Float[Tensor, "N D"]]:

@@ -120,9 +120,21 @@ def power_law(tree: Tree, alpha: float) -> TiltedLaw:
     Raises:
         InputError: alpha is no finite number > 0.
     """
-    if not 0 < alpha < float("inf"):
-        raise InputError(f"alpha must be a finite number > 0, the power; got {alpha!r}")
+    check_power(alpha)
     return tilted_law(tree, [alpha * log_softmax(level.logits) for level in tree.levels])
+
+
+def check_power(alpha: float) -> None:
+    """Refuse a power that is no finite number > 0.
+
+    Args:
+        alpha: what the user gave.
+
+    Raises:
+        InputError: it is no finite number > 0.
+    """
+    if isinstance(alpha, str) or not 0 < alpha < float("inf"):
+        raise InputError(f"alpha must be a finite number > 0, the power; got {alpha!r}")
 
 
 def product_of_experts(

@@ -13,12 +13,12 @@ OPTIONS = {
     "length": ("row sum", "row mean", "group token mean", "token mean"),
     "drop_truncated": (False, True),
 }
-_WITHOUT_WEIGHTS = ("ppo", "svg", "vgl", "value_gradient")  # a critic, or no log-probabilities
+_WITHOUT_WEIGHTS = ("ppo", "svg", "vgl", "gumbel", "soft_grpo", "value_gradient")  # a critic, paths, or log-densities of noise
 
 
 def names() -> list[str]:
     """The recipes whose loss is a function of log-probabilities and rewards alone."""
-    return [name for name in LEARNERS if not build_learner(name).pathwise and name not in _WITHOUT_WEIGHTS]
+    return [name for name in LEARNERS if name not in _WITHOUT_WEIGHTS]
 
 
 def build(name: str, **options: Any) -> Subject:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from agents.recipes import advantages as own
-from agents.recipes.advantages import gae, group_mean, leave_one_out, mean_baseline, standardised
+from agents.recipes.advantages import gae, group_mean, leave_one_out, mean_baseline, mean_normalised, standardised
 from tests.envs.refusals import refused
 from tests.oracles import assert_mean_within, differs_by
 
@@ -271,3 +271,20 @@ def test_returns_that_differ_by_the_rounding_of_their_sums_are_equal():
     rewards = torch.tensor([[0.1, 0.2, -0.3], [-0.3, 0.2, 0.1]], dtype=torch.float64)
     assert rewards.sum(1)[0] != rewards.sum(1)[1]
     assert not standardised()(rewards, rewards != 0, torch.zeros(2, dtype=torch.int64)).any()
+
+
+def test_division_by_the_mean_is_that_of_a_loop_and_nothing_where_nobody_is_paid():
+    dense, mask, group = case()
+    paid = np.abs(dense)
+    paid[np.flatnonzero(group == 0)] = 0.0
+    found = mean_normalised(*tensors(paid, mask, group)).numpy()
+    for i, t in np.ndindex(found.shape):
+        R = paid.sum(1)
+        m = R[others(i, group, itself=True)].mean()
+        assert found[i, t] == pytest.approx((R[i] / m - 1) * mask[i, t] if m > 0 else 0.0, abs=1e-12)
+    assert not np.allclose(found, standardised()(*tensors(paid, mask, group)).numpy()), "the control: another division"
+    below = np.array([[-2.0], [1.0], [3.0], [1.0]])  # a group of mean -1/2, and one of mean 2
+    found = mean_normalised(*tensors(below, below < 9, np.array([0, 0, 1, 1])))
+    assert found[:, 0].tolist() == [0, 0, 0.5, -0.5]
+    with refused("group"):
+        mean_normalised(*tensors(paid, mask, np.arange(len(group))))

@@ -20,7 +20,7 @@ MASK = torch.tensor([[t < n for t in range(3)] for n in LENGTHS])
 TOKENS = torch.tensor([[0, 1, 2], [2, 0, 0], [1, 2, 0], [0, 0, 1], [1, 2, 1], [2, 2, 2], [1, 0, 2]])
 ENDED = torch.tensor([False, True, True, False, True, True, True])
 VARIANTS = {
-    **{name: (name, {}) for name in LEARNERS if name not in ("svg", "vgl")},
+    **{name: (name, {}) for name in LEARNERS if name not in ("svg", "vgl", "gumbel")},
     "reinforce to go with a baseline": ("reinforce", {"baseline": True, "to_go": True}),
     "grpo, sample std, token mean": ("grpo", {"std": "sample", "length": "token mean", "eps": 0.1}),
     "grpo without std": ("grpo", {"std": "none"}),
@@ -353,7 +353,7 @@ def test_a_builder_is_what_its_name_says():
     ones = torch.zeros(7, 3, dtype=torch.float64).index_fill_(1, torch.tensor([0]), 1.0)
     weighted = [name for name in LEARNERS if build_learner(name).pathwise is None]
     weights = {name: build_learner(name)(ones, MASK, GROUP, values=0 * ones)[0] for name in weighted}
-    assert set(LEARNERS) - set(weighted) == {"svg", "vgl"}
+    assert set(LEARNERS) - set(weighted) == {"svg", "vgl", "gumbel"}
     with refused("learner 'svg'"):
         build_learner("svg")(ones, MASK, GROUP)
     for name in ("rloo", "grpo", "dr_grpo", "dapo", "gspo", "cispo"):
@@ -384,7 +384,7 @@ def test_somebody_elses_advantage_must_be_one_finite_number_a_step(theirs):
         Learner("mine", theirs)(rewards, rewards > 0, torch.zeros(4, dtype=torch.int64))
 
 
-@pytest.mark.parametrize("name", sorted(set(LEARNERS) - {"value_gradient", "ppo", "svg", "vgl"}))
+@pytest.mark.parametrize("name", sorted(set(LEARNERS) - {"value_gradient", "ppo", "svg", "vgl", "gumbel"}))
 @pytest.mark.parametrize("place", ["reward", "loss"])
 def test_what_stands_behind_the_end_of_a_row_does_not_count(name, place):
     mine = build_learner(name, **{f"kl_{place}": Penalty("k3", 0.1)})

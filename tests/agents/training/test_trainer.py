@@ -37,7 +37,7 @@ TASKS = {"tokens": (TokenTask(STOP), TokenOracle(STOP)), "commands": (CommandTas
 ALL = {"kl_reward": Penalty("k1", 0.3), "kl_loss": Penalty("k3", 0.5), "entropy": 0.2}
 EXTRAS = {"plain": {}, "all": ALL, "both": {**ALL, "entropy": 0.0}} | {name: {name: ALL[name]} for name in ALL}
 MORE = {"tokens": "all", "commands": "both"}  # the noise's entropy is tried by itself
-RECIPES = {name: (name, {}) for name in LEARNERS if name not in ("svg", "vgl")} | {
+RECIPES = {name: (name, {}) for name in LEARNERS if name not in ("svg", "vgl", "gumbel", "soft_grpo")} | {
     "exact critic": ("ppo", {"critic": "exact", "lam": 1.0}),
     "exact critic, short": ("ppo", {"critic": "exact", "lam": 0.5}),  # knows nothing of a penalty in the reward
     "truncated rows out": ("dapo", {"drop_truncated": True}),
@@ -48,7 +48,10 @@ PASSES = TrainingSettings(steps=2, prompts=4, group=3, epochs=2, minibatches=2, 
 
 def learner(recipe, extra="plain"):
     (name, options), more = RECIPES[recipe], dict(EXTRAS[extra])
-    if recipe == "exact critic, short":
+    if recipe in (
+        "exact critic, short",
+        "maxrl",
+    ):  # the latter divides by the mean of returns, which must not be negative
         more.pop("kl_reward", None)
     return build_learner(name, **options, **more)
 
@@ -70,6 +73,15 @@ def trainer(kind, recipe, setting, seeds=(0,), extra="plain", policies=None, **m
     chosen = recipe if not isinstance(recipe, str) else learner(recipe, extra)
     given = {"task": task, "oracle": oracle, "critics": critics} | more
     return Trainer(learner=chosen, policies=made, seeds=list(seeds), setting=setting, **given)
+
+
+def is_refused(kind, recipe):
+    """Whether the world's costs keep the recipe from being trained there: then it must say so."""
+    if (kind, recipe) != ("commands", "maxrl"):
+        return False
+    with refused("rewards"):
+        trainer(kind, recipe, PASSES)
+    return True
 
 
 def values_by_hand(network, rows, task):
@@ -120,6 +132,8 @@ def vector(network):
 @pytest.mark.parametrize(("kind", "extended"), [("tokens", False), ("tokens", True), ("commands", True)])
 def test_steps_of_every_recipe_are_those_written_out_by_hand(kind, recipe, extended):
     extra = MORE[kind] if extended else "plain"
+    if is_refused(kind, recipe):
+        return
     if recipe == "value_gradient":  # it samples nothing, and no penalty reaches it
         assert_exact_ascent(kind, extra)
         return
@@ -185,6 +199,8 @@ def test_an_entropy_bonus_on_noise_that_no_parameter_moves_changes_nothing(seeds
 @KINDS
 @EACH
 def test_several_seeds_together_are_each_alone(kind, recipe):
+    if is_refused(kind, recipe):
+        return
     setting = TrainingSettings(steps=2, prompts=3, group=3, epochs=2, rate=0.02, every=1, max_norm=0.1)
     together = elsewhere(trainer(kind, recipe, setting, (4, 5), MORE[kind]))
     records = list(together.run())
@@ -222,6 +238,8 @@ def test_the_policies_given_are_left_alone_and_the_trained_ones_are_handed_out(k
 @KINDS
 @EACH
 def test_every_recipe_improves_the_return(kind, recipe):
+    if is_refused(kind, recipe):
+        return
     setting = TrainingSettings(steps=20, prompts=4, group=8, rate=0.02 if kind == "tokens" else 0.05, every=20)
     easy, more = garnet(V=3, states=3, horizon=2, seed=1), {}  # dense rewards, one prompt
     if kind == "tokens":

@@ -41,6 +41,7 @@ ITSELF = {
     "grpo": "population std; row mean",
     "grpo, sample std": "sample std + 0.0001; row sum",
     "grpo, without std": "mean; token mean",
+    "maxrl": "divided by the mean; row sum",
     "dapo": "population std; group token mean",
     "dapo, truncated rows left out": "population std; group token mean; without truncated rows",
     "dapo, truncated rows counted": "population std; group token mean; truncated rows counted",

@@ -12,6 +12,7 @@ RECIPES = {
     "grpo": ("grpo", {}),
     "grpo, sample std": ("grpo", {"std": "sample", "length": "row sum"}),
     "grpo, eps, token mean": ("grpo", {"eps": 0.1, "length": "token mean"}),
+    "maxrl": ("maxrl", {"length": "token mean"}),
     "dapo": ("dapo", {}),
     "dapo without truncated rows": ("dapo", {"drop_truncated": True}),
     "dapo without truncated rows, their tokens counted": ("dapo", {"drop_truncated": True, "count_dropped": True}),

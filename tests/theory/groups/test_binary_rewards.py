@@ -17,6 +17,8 @@ from theory.groups.binary_rewards import (
     baseline_kappa,
     grpo_kappa,
     grpo_objective,
+    mean_factor,
+    mean_objective,
     signal_probability,
 )
 from theory.tokens.tree_gradients import TreeGradients
@@ -185,3 +187,40 @@ def test_an_eps_below_zero_is_refused(f):
     for bad in (-0.1, math.nan):
         with refused("eps"):
             f(number(0.5), 4, eps=bad)
+
+
+@pytest.mark.parametrize("G", [2, 3, 8, 40])
+def test_the_factor_of_the_mean_is_that_of_a_binomial_group(G):
+    """`E[sum_i A_i (R_i - P)] / (G P (1-P))`, `A = (R - m) / m` and 0 for m = 0, and its sum of powers."""
+    for P in INSIDE:
+        total = 0.0
+        for k in range(1, G + 1):
+            R = np.array([1.0] * k + [0.0] * (G - k))
+            total += binom.pmf(k, G, P) * float((R / R.mean() - 1) @ (R - P))
+        found = float(mean_factor(number(P), G))
+        assert found == pytest.approx(total / (G * P * (1 - P)), rel=1e-10)
+        assert found == pytest.approx(sum((1 - P) ** k for k in range(G - 1)), rel=1e-12)
+        assert P == 0.99 or float(mean_factor(number(P), G + 1)) - found == pytest.approx((1 - P) ** (G - 1), abs=1e-12)
+    assert float(mean_factor(number(0.0), G)) == G - 1
+    assert float(mean_factor(number(1.0), G)) == 1
+
+
+@pytest.mark.parametrize("G", [2, 3, 8, 40])
+def test_the_objective_of_the_mean_is_the_integral_of_its_factor_and_a_sum_of_pass_at_k(G):
+    for P in INSIDE:
+        integral = quad(lambda x: float(mean_factor(number(x), G)), P, 1, epsabs=1e-12)[0]
+        found = float(mean_objective(number(P), G))
+        assert found == pytest.approx(-integral, rel=1e-9, abs=1e-12)
+        passed = sum((1 - (1 - P) ** k) / k for k in range(1, G)) - sum(1 / k for k in range(1, G))
+        assert found == pytest.approx(passed, rel=1e-9, abs=1e-12)
+    assert float(mean_objective(number(0.3), 200)) == pytest.approx(math.log(0.3), rel=1e-12)
+    assert abs(float(mean_objective(number(0.3), 8)) - math.log(0.3)) > 1e-3, "the control: a small group"
+
+
+@pytest.mark.parametrize("call", [mean_factor, mean_objective])
+def test_the_mean_refuses_what_is_no_probability_and_groups_of_one(call):
+    for P in (-0.1, 1.1, math.nan):
+        with refused("P"):
+            call(number(P), 4)
+    with refused("group"):
+        call(number(0.5), 1)
