@@ -66,11 +66,10 @@ def as_audits(records: Audit | Sequence[Audit]) -> list[Audit]:
         InputError: there is none, or one is no record.
     """
     audits = [records] if isinstance(records, Audit) else list(records)
-    wrong = next((x for x in audits if not isinstance(x, Audit)), None)
-    if not audits or wrong is not None:
-        raise InputError(
-            f"records must be what costate.audit returned, one or several; got {short(wrong) if audits else 'none'}"
-        )
+    wrong = [x for x in audits if not isinstance(x, Audit)]
+    if not audits or wrong:
+        got = short(wrong[0]) if wrong else "none"
+        raise InputError(f"records must be what costate.audit returned, one or several; got {got}")
     return audits
 
 

@@ -93,8 +93,9 @@ def draw_bias(figure: Any, shown: Shown) -> None:
         axis.plot(sizes, numbers, marker + "-", color=COLOURS[colour], ms=6, lw=1.6, label=name)
     axis.axhline(0, color="0.6", lw=0.8)
     axis.set(xlabel="rows of a group, G", ylabel="mean update", xticks=[int(size) for size in shown.bias])
-    axis.margins(y=0.25)
-    axis.legend(fontsize="small")
+    low, high = axis.get_ylim()
+    axis.set_ylim(low, high + 0.35 * (high - low))
+    axis.legend(fontsize="small", loc="upper left")
     worst = max(map(_finite, shown.bias.values()))
     said = "unbiased at every group size" if worst < 1e-7 else f"up to {worst:.2g} of the mean update points elsewhere"
     axis.set_title(said, fontsize="medium")

@@ -13,7 +13,14 @@ OPTIONS = {
     "length": ("row sum", "row mean", "group token mean", "token mean"),
     "drop_truncated": (False, True),
 }
-_WITHOUT_WEIGHTS = ("ppo", "svg", "vgl", "gumbel", "soft_grpo", "value_gradient")  # a critic, paths, or log-densities of noise
+_WITHOUT_WEIGHTS = (
+    "ppo",
+    "svg",
+    "vgl",
+    "gumbel",
+    "soft_grpo",
+    "value_gradient",
+)  # a critic, paths, or log-densities of noise
 
 
 def names() -> list[str]:
