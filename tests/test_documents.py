@@ -12,12 +12,51 @@ from importlib.util import find_spec
 import pytest
 
 from figures import cli
-from tests.documents import FENCE, ROOT, SMALL, Block, commands
+from tests.documents import FENCE, ROOT, SMALL, Block, blocks, commands, files_of, is_shell
 
 FOUND = (ROOT / "README.md", *ROOT.glob("*/README.md"), ROOT / "figures/audit/README.md")
 PAGES = sorted(path.relative_to(ROOT).as_posix() for path in FOUND)
+PYTHON = [(page, block) for page in PAGES for block in blocks(ROOT / page) if block.language == "python"]
+SHELL = [(page, block) for page in PAGES for block in blocks(ROOT / page) if is_shell(block)]
+TOLD = {"", "python", "json", "math", "text"}  # languages of blocks that are understood here
 
 
+def name(page, block):
+    return f"{page}: {block.text.strip().splitlines()[0][:40]}"
+
+
+@pytest.fixture
+def reader(tmp_path, monkeypatch):
+    """A function that makes the current folder one with a page's files."""
+
+    def begin(page):
+        for file, text in files_of(ROOT / page).items():
+            (tmp_path / file).write_text(text)
+        monkeypatch.chdir(tmp_path)
+        return tmp_path
+
+    return begin
+
+
+def test_every_folder_has_its_page_and_every_block_a_known_kind():
+    assert {
+        "agents/README.md",
+        "benchmarks/README.md",
+        "envs/README.md",
+        "figures/README.md",
+        "theory/README.md",
+    } <= set(PAGES)
+    for page in PAGES:
+        text = (ROOT / page).read_text()
+        assert text.count("```") % 2 == 0
+        for block in blocks(ROOT / page):
+            assert block.language in TOLD, block
+            assert block.language or is_shell(block) or "python -m" in block.text, block
+    assert len(PYTHON) > 8
+    assert len(SHELL) > 5
+
+
+@pytest.mark.parametrize("page", sorted({page for page, _ in PYTHON}))
 def test_the_python_of_a_page_runs_as_written(page, reader, uses_global_rng):
     reader(page)
     names = {}

@@ -26,7 +26,7 @@ def findings(bias=0.4, silent=0.0, recipe="population std; row mean"):
             "choice",
             f"a share of {bias} points elsewhere",
             bias,
-            facts={"bias": bias, "unbiased": not bias},
+            facts=told,
         ),
         Finding("recipe", "choice", recipe, 0.0, facts={"recipe": recipe, "residual": 0.0, "factor": 1.0}),
         Finding("split", "choice", "rows: refused", facts={"groups": "same", "rows": "refused"}),
