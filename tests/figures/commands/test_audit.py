@@ -24,7 +24,7 @@ def advantage(rewards, mask, group):
     return R - (alike @ R - R) / (alike.sum(1) - 1)
 
 def loss(log_probs, advantages, mask):
-    print("said by the user's code")
+    print("said by the user's code") if len(mask) == 12 else None
     return -(torch.where(mask, log_probs, 0.0) * advantages[:, None]).sum() / len(mask)
 
 def token_mean(log_probs, advantages, mask):
@@ -96,20 +96,20 @@ def test_a_loss_without_declarations_is_described(here, capsys):
 
 
 def test_the_files_hold_the_records_and_can_be_joined_again(here, few, capsys):
-    assert run(*RIGHT, "my.py:token_mean", "--declare", "unbiased", "--title", "Two of mine", "--out", "o/p") == 1
+    assert run("my.py:token_mean", *RIGHT, "--declare", "unbiased", "--title", "Two of mine", "--out", "o/p") == 1
     assert capsys.readouterr().out.endswith("audit.csv, audit.json, audit.html and audit.png are in o/p\n")
     assert {path.name for path in (here / "o/p").iterdir()} == {"audit.csv", "audit.json", "audit.html", "audit.png"}
     table = pd.read_csv(here / "o/p/audit.csv")
     status = table.set_index(["loss", "property"])["status"]
     assert status["my.py:loss", "mean update"] == "holds"
     assert status["my.py:token_mean", "mean update"] == "defect"
-    first, second = read_records(here / "o/p/audit.json")
+    second, first = read_records(here / "o/p/audit.json")
     assert first.frame().equals(replace(first).frame())
     assert same([first, first])
     assert not same([first, second])
     assert "Two of mine" in (here / "o/p/audit.html").read_text()
     assert run("o/p/audit.json", "o/p/audit.json", "--out", "both") == 1
-    assert [one["name"] for one in json.loads((here / "both/audit.json").read_text())] == [first.name, second.name] * 2
+    assert [one["name"] for one in json.loads((here / "both/audit.json").read_text())] == [second.name, first.name] * 2
 
 
 def test_rows_are_written_before_anything_is_drawn(here, few, monkeypatch):
