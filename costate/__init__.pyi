@@ -40,12 +40,14 @@ from envs.token_mdp import TokenMDP as TokenMDP
 from envs.world import InputError as InputError
 from figures.audit.auditor import assert_loss as assert_loss
 from figures.audit.auditor import audit as audit
+from figures.drawing.audit import draw_audits as draw_audits
 from figures.drawing.costate_path import draw_path as draw_path
 from figures.drawing.gradient_arrows import draw_arrows as draw_arrows
 from figures.drawing.predictors import draw_predictors as draw_predictors
 from figures.drawing.tree_picture import draw_tree as draw_tree
 from figures.impact.pretrained import pretrain as pretrain
 from figures.lessons.checking import check as check
+from figures.report.audit_page import audit_page as audit_page
 from figures.report.pictures import draw as draw
 from theory.groups.binary_rewards import alignment as alignment
 from theory.groups.binary_rewards import grpo_kappa as grpo_kappa

@@ -19,6 +19,7 @@ COMMANDS = {
     "pretrain": ("figures.commands.pretrain", "pretrain a network on a corpus, checkpoints on a log grid"),
     "impact": ("figures.commands.impact", "from which of your checkpoints would RL gain most?"),
     "plot": ("figures.commands.plot", "draw the figures again, from the records alone"),
+    "audit": ("figures.commands.audit", "is my loss, or a library's, the gradient that I think it is?"),
     "explore": ("figures.commands.explore", "write the explorer: one page with sliders, for a class"),
     "report": ("figures.commands.write_report", "write report.html, or FINDINGS.md, again from the records alone"),
     "lessons": ("figures.commands.lessons", "nine lessons for a class, executed: pages, notebooks, slides"),

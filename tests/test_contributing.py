@@ -25,7 +25,14 @@ from tests.source_checks import lint_imports
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("envs", "theory", "agents", "figures", "benchmarks", "tests")
-PLAN = {"world": 2, "variant that breaks an assumption": 2, "recipe": 1, "claim": 2, "command": 2}
+PLAN = {
+    "world": 2,
+    "variant that breaks an assumption": 2,
+    "recipe": 1,
+    "claim": 2,
+    "command": 2,
+    "adapter for a library": 1,
+}
 NEW = ("TokenCounting", "LQGradedReward", "signs", "noise_is_centred", "describe")
 GAIN, GROUPS = 0.8, (2, 3, 5)
 LISTED = "LQGradedReward       without A1: rewards rounded to whole numbers"
@@ -62,6 +69,7 @@ def read_recipes(text):
 
 
 RECIPES = read_recipes((ROOT / "CONTRIBUTING.md").read_text())
+_WITH_ROWS = [recipe for recipe in RECIPES.values() if {"row", "append"} & {block.how for block in recipe.blocks}]
 
 
 def insert(folder, block):
@@ -170,12 +178,15 @@ def test_every_command_of_the_text_works(copy):
     assert re.search(r"\n  noise_is_centred +holds +(holds|fails|undecided)( NO)? +- A2\n    Action noise has", listed)
     assert f"{'':<23}modulus, horizon, sparse, gamma\n  {LISTED}\n{'':<23}{SCALAR}\n\nlearners\n" in listed
     assert re.search(r"\n  signs +Signs alone: .*\n( .*\n)* +clip\n$", listed)
+    audited, losses = (text for _, text, _ in said["adapter for a library"])
+    assert "kappa times the gradient at every prompt; kappa 1" in audited
+    assert losses.startswith("torch: losses\n  cross_entropy\n")
     assert said["command"][0][1] == "TokenParity: the last token must be the parity of those before; horizon 4\n"
 
 
 def test_without_its_row_a_name_is_refused_in_one_line(copy):
     refused = copy[2]["commands"]
-    for name, recipe in zip(NEW, RECIPES.values(), strict=True):
+    for name, recipe in zip(NEW, _WITH_ROWS, strict=True):
         code, _, said = refused[recipe.commands[0]]
         assert code == 2
         assert said.count("\n") == 1, said
@@ -274,7 +285,7 @@ def measure_refused():
 
     import envs  # noqa: F401  (registers the ids)
 
-    commands = {recipe.commands[0]: run_command(recipe.commands[0]) for recipe in RECIPES.values()}
+    commands = {recipe.commands[0]: run_command(recipe.commands[0]) for recipe in _WITH_ROWS}
     return {"commands": commands, "gymnasium": refusal(gymnasium.make, "costate/TokenCounting-v0")}
 
 

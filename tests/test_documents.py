@@ -14,7 +14,8 @@ import pytest
 from figures import cli
 from tests.documents import FENCE, ROOT, SMALL, Block, blocks, commands, files_of, is_shell
 
-PAGES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "README.md", *ROOT.glob("*/README.md")))
+FOUND = (ROOT / "README.md", *ROOT.glob("*/README.md"), ROOT / "figures/audit/README.md")
+PAGES = sorted(path.relative_to(ROOT).as_posix() for path in FOUND)
 PYTHON = [(page, block) for page in PAGES for block in blocks(ROOT / page) if block.language == "python"]
 SHELL = [(page, block) for page in PAGES for block in blocks(ROOT / page) if is_shell(block)]
 TOLD = {"", "python", "json", "math", "text"}  # languages of blocks that are understood here

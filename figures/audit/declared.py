@@ -5,10 +5,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+from envs.arguments import short
 from envs.world import InputError, unknown
 from figures.audit.finding import Finding
 
 _CLOSE = 1e-7
+EXACT_RECIPE = 1e-9  # what is left of the weights beside those of a recipe that the loss is
 
 
 class Declaration(NamedTuple):
@@ -25,13 +27,22 @@ class Declaration(NamedTuple):
     holds: Callable[[Any, Mapping[str, Any]], str | None]
 
 
+def _number(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise InputError(f"{name} must be a number; got {short(value)}")
+    return float(value)
+
+
 def _unbiased(value: Any, facts: Mapping[str, Any]) -> str | None:
-    return None if bool(value) == facts["unbiased"] else f"the mean's bias is {facts['bias']:.3g}"
+    if not isinstance(value, bool):
+        raise InputError(f"unbiased must be True or False; got {short(value)}")
+    return None if value == facts["unbiased"] else f"the mean's bias is {facts['bias']:.3g}"
 
 
 def _kappa(value: Any, facts: Mapping[str, Any]) -> str | None:
-    worst = max(facts["kappas"], key=lambda x: abs(x - float(value)))
-    return None if abs(worst - float(value)) <= _CLOSE * max(1.0, abs(float(value))) else f"kappa is {worst:.7g}"
+    wanted = _number("kappa", value)
+    worst = max(facts["kappas"], key=lambda x: abs(x - wanted))
+    return None if abs(worst - wanted) <= _CLOSE * max(1.0, abs(wanted)) else f"kappa is {worst:.7g}"
 
 
 def _split(value: Any, facts: Mapping[str, Any]) -> str | None:
@@ -46,10 +57,11 @@ def _split(value: Any, facts: Mapping[str, Any]) -> str | None:
 
 def _clip(value: Any, facts: Mapping[str, Any]) -> str | None:
     bounds = (math.inf, math.inf) if value in (None, "none") else value
-    if not isinstance(bounds, Sequence) or len(bounds) != 2:
+    if isinstance(bounds, str) or not isinstance(bounds, Sequence) or len(bounds) != 2:
         raise InputError(f"clip must be two numbers, below and above 1, or none; got {value!r}")
     found = facts.get("low", math.inf), facts.get("high", math.inf)
-    same = all(a == b or abs(a - float(b)) <= 1e-6 for a, b in zip(found, bounds, strict=True))
+    wanted = [_number("clip", b) for b in bounds]
+    same = all(a == b or abs(a - b) <= 1e-6 for a, b in zip(found, wanted, strict=True))
     return None if same else f"rows are silent {found[0]:.6g} below and {found[1]:.6g} above 1"
 
 
@@ -65,10 +77,21 @@ def _equal(key: str) -> Callable[[Any, Mapping[str, Any]], str | None]:
     return lambda value, facts: None if str(facts.get(key)) == str(value) else f"it is {facts.get(key)}"
 
 
+def _recipe(value: Any, facts: Mapping[str, Any]) -> str | None:
+    if facts.get("recipe") == str(value) and facts["residual"] < EXACT_RECIPE:
+        return None
+    nearest = (
+        ""
+        if facts.get("residual", 0.0) < EXACT_RECIPE
+        else f"none of this suite's, off by {facts['residual']:.2g} from "
+    )
+    return f"it is {nearest}{facts.get('recipe')}"
+
+
 def _near(key: str) -> Callable[[Any, Mapping[str, Any]], str | None]:
     def holds(value: Any, facts: Mapping[str, Any]) -> str | None:
-        found = facts.get(key)
-        same = found is not None and abs(float(found) - float(value)) <= _CLOSE * max(1.0, abs(float(value)))
+        found, wanted = facts.get(key), _number(key, value)
+        same = found is not None and abs(float(found) - wanted) <= _CLOSE * max(1.0, abs(wanted))
         return None if same else f"it is {found}"
 
     return holds
@@ -77,7 +100,7 @@ def _near(key: str) -> Callable[[Any, Mapping[str, Any]], str | None]:
 DECLARATIONS = {
     "unbiased": Declaration("mean update", "the mean is kappa times the gradient, at every prompt", _unbiased),
     "kappa": Declaration("mean update", "and kappa is this number", _kappa),
-    "recipe": Declaration("recipe", '"advantage; normaliser", as this suite calls them', _equal("recipe")),
+    "recipe": Declaration("recipe", '"advantage; normaliser", as this suite calls them', _recipe),
     "factor": Declaration("recipe", "how many times the recipe's weights", _near("factor")),
     "split": Declaration(
         "split", "micro-batches of whole groups (groups) or of single rows (rows) change nothing", _split
@@ -126,6 +149,8 @@ def judge(findings: Sequence[Finding], declared: Mapping[str, Any]) -> list[Find
     for name, value in declared.items():
         declaration = DECLARATIONS[name]
         found = by_name[declaration.about]
+        if not found.facts and found.status == "defect":  # the loss raised an error, which says enough
+            continue
         why = declaration.holds(value, found.facts)
         said = f"{found.declared}, {name}={value}" if found.declared else f"{name}={value}"
         if why is None:

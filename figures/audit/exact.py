@@ -25,6 +25,7 @@ from theory.tokens.tree_gradients import score_surrogate, whole_tree_gradients
 from theory.tokens.tree_size import DEFAULT_BUDGET
 
 _CHUNK = 4096  # groups in one call of a loss of logits
+_PIECE = 2048  # rows in one call of a loss of log-probabilities
 
 
 class Place(NamedTuple):
@@ -91,12 +92,22 @@ class AsRecipe:
         nothing = torch.zeros(len(group), 1 + mask.shape[1], 1, dtype=log_probs.dtype)
         reference = fields.get("reference", log_probs)
         numbers = (log_probs, fields["old"], reference, torch.zeros_like(log_probs), rewards, mask, group, ended)
-        slopes = self.subject.slopes(Rows(*numbers, nothing, nothing[..., 0].long()))
+        rows = Rows(*numbers, nothing, nothing[..., 0].long())
         count = int(group.max()) + 1 if self.over == "sum" else 1
-        w = torch.where(mask, slopes.weights, 0.0) / count
-        if slopes.entropy is None or not self.bonus:
+        parts = [self.subject.slopes(rows.take(index)) for index in self._pieces(group)]
+        share = [len(x.weights) / len(group) if self.over == "mean" else 1 / count for x in parts]
+        w = torch.where(mask, torch.cat([s * x.weights for s, x in zip(share, parts, strict=True)]), 0.0)
+        entropies = [s * x.entropy for s, x in zip(share, parts, strict=True) if x.entropy is not None]
+        if not entropies or not self.bonus:
             return w, None
-        return w, torch.where(mask, slopes.entropy, 0.0) / count
+        return w, torch.where(mask, torch.cat(entropies), 0.0)
+
+    def _pieces(self, group: Tensor) -> list[slice]:
+        """Whole groups, so few rows at a time that a table of rows by rows fits into memory; all rows where groups mix."""
+        sizes = torch.bincount(group)
+        one_size = bool((sizes == sizes[0]).all()) and bool((group[1:] >= group[:-1]).all())
+        step = max(1, _PIECE // int(sizes[0])) * int(sizes[0]) if one_size and self.over != "coupled" else len(group)
+        return [slice(i, i + step) for i in range(0, len(group), step)]
 
 
 def mean_field(

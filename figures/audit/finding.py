@@ -1,6 +1,7 @@
 """What an audit finds: one property of one loss, in words and as a number, with the smallest batch that shows a defect."""
 
 from dataclasses import asdict, dataclass, field
+from itertools import groupby
 from typing import Any, Literal
 
 import torch
@@ -31,15 +32,17 @@ class Example:
     expected: list[list[float]]
 
     def __str__(self) -> str:
-        """One line for each row."""
-        lines = [f"  {'group':>5} {'return':>8}  {'weights found':<38} weights expected"]
+        """One line for each row; equal rows that follow each other share one."""
+        lines = list[str]()
         for i, group in enumerate(self.group):
             found, expected = (
                 " ".join(_shown(x, on) for x, on in zip(row, self.mask[i], strict=True))
                 for row in (self.found[i], self.expected[i])
             )
             lines.append(f"  {group:>5} {self.rewards[i]:>8.4g}  {found:<38} {expected}")
-        return "\n".join(lines)
+        counted = [(line, len(list(same))) for line, same in groupby(lines)]
+        head = f"  {'group':>5} {'return':>8}  {'weights found':<38} weights expected"
+        return "\n".join([head, *(f"{line}  ({n} rows)" if n > 1 else line for line, n in counted)])
 
 
 def _shown(weight: float, counts: bool) -> str:

@@ -152,4 +152,6 @@ def _uri(root: ET.Element) -> str:
     ET.register_namespace("xlink", _XLINK)
     text = ET.tostring(root, encoding="unicode").replace("%", "%25").replace("\n", " ").replace(" />", "/>")
     text = re.sub(r"<[^>]*>", lambda tag: tag[0].replace("'", "%27").replace('"', "'"), text)
-    return "data:image/svg+xml," + text.replace('"', "%22").replace("#", "%23")
+    return "data:image/svg+xml," + text.replace('"', "%22").replace("#", "%23").replace(
+        "&", "%26"
+    )  # HTML reads &lt; as <

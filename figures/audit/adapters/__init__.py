@@ -6,6 +6,7 @@ An adapter module has `PACKAGE` (what pip installs; empty for this suite), `TRIE
 """
 
 import importlib
+import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from typing import Any, Protocol, cast
@@ -13,7 +14,8 @@ from typing import Any, Protocol, cast
 from envs.world import InputError, unknown
 from figures.audit.contract import Subject
 
-LIBRARIES = ("suite", "trl", "verl", "torchrl", "openrlhf")
+_FILES = sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name.endswith("_loss"))
+LIBRARIES = tuple(sorted((name.removesuffix("_loss") for name in _FILES), key=lambda name: (name != "suite", name)))
 
 
 class Adapter(Protocol):
