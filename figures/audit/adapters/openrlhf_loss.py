@@ -21,10 +21,10 @@ PACKAGE, TRIED = "openrlhf", "0.11.2"  # without its dependencies
 ESTIMATORS = ("reinforce", "rloo", "reinforce_baseline", "group_norm", "dr_grpo", "flash_reinforce")
 ABSENT = "ray peft flash_attn deepspeed pylatexenc vllm aiohttp torchdata"
 OPTIONS: dict[str, Any] = {"loss_agg_mode": ("token-mean", "seq-mean-token-mean"), "policy_loss_type": ("ppo", "gspo")}
-OPTIONS |= {"eps_clip_low": (0.2, 0.1), "eps_clip_high": (0.2, 0.28), "dual_clip": (None, 3.0), "entropy_coef": (None, 0.01)}
+OPTIONS |= {"eps_clip_low": (0.2, 0.1), "eps_clip_high": (0.2, 0.28), "dual_clip": (None, 3.0)}
+OPTIONS |= {"entropy_coef": (None, 0.01), "clip_range": ((-10, 10), None)}
 OPTIONS |= {"kl_coef": (0.0, 0.1), "kl_use_loss": (True, False), "kl_estimator": ("k1", "k2", "k3")}
 OPTIONS |= {"kl_unbiased_gradient": (False, True), "no_std_norm": (False, True), "gamma": (1.0, 0.9)}
-OPTIONS |= {"clip_range": ((-10, 10), None)}
 
 
 def names() -> list[str]:
@@ -44,11 +44,10 @@ class OpenRLHFLoss:
         kl = Space(use_loss=o["kl_use_loss"] and self.kl > 0, init_coef=self.kl, estimator=o["kl_estimator"])
         kl.unbiased_gradient = o["kl_unbiased_gradient"]
         advantage = Space(estimator=name, gamma=o["gamma"], lambd=1.0, no_std_norm=o["no_std_norm"])
-        of_actor = Space(entropy_coef=o["entropy_coef"])
         self.args = Space(
-            algo=Space(kl=kl, advantage=advantage), actor=of_actor, reward=Space(clip_range=o["clip_range"]), rollout=Space()
+            algo=Space(kl=kl, advantage=advantage), actor=Space(entropy_coef=o["entropy_coef"]), rollout=Space()
         )
-        self.args.train = Space(dynamic_batch_enable=False)
+        self.args.train, self.args.reward = Space(dynamic_batch_enable=False), Space(clip_range=o["clip_range"])
         clips = (o["eps_clip_low"], o["eps_clip_high"], o["dual_clip"], o["loss_agg_mode"] == "token-mean")
         self.function = actor.PolicyLoss(*clips, policy_loss_type=o["policy_loss_type"])
 
@@ -57,17 +56,21 @@ class OpenRLHFLoss:
         pieces = [torch.arange(len(rows.group))] if parts is None else parts
         leaves = [x.detach().clone().requires_grad_() for x in (rows.log_probs, rows.entropy)]
         losses = list[Tensor]()
-        keeping = patch.object(Tensor, "float", lambda x: x.to(torch.promote_types(x.dtype, torch.float32)))
-        with keeping:
-            e = self._experience(rows)
+        strategy = Space(
+            backward=lambda loss, *_: losses.append(loss), ring_attn_group=None, get_grad_norm=lambda *_: 0.0
+        )
+        strategy.optimizer_step = lambda *_, **__: None
+        me = Space(strategy=strategy, args=self.args, actor_loss_fn=self.function, aux_loss=False, ema_model=None)
+        me.actor_optim, me.actor_scheduler = None, Space(get_last_lr=lambda: [0.0])
+        with patch.object(Tensor, "float", lambda x: x.to(torch.promote_types(x.dtype, torch.float32))):
+            batch = self._experience(rows)
             info = self.actor.iter_grad_accum_global_norm(pieces, None, len(pieces), lambda i: rows.mask[i])
             for i, normalisers in info:
+                part = self.maker.Experience(
+                    **{k: x[i] for k, x in vars(batch).items() if isinstance(x, Tensor)}, info={}
+                )
                 said = [torch.where(rows.mask[i], x[i], 0.0) for x in leaves]
-                part = self.maker.Experience(**{k: x[i] for k, x in vars(e).items() if isinstance(x, Tensor)}, info={})
-                strategy = Space(backward=lambda loss, *_: losses.append(loss), optimizer_step=MagicMock(), ring_attn_group=None)
-                strategy.get_grad_norm = MagicMock()
-                me = Space(strategy=strategy, args=self.args, actor_loss_fn=self.function, aux_loss=False, ema_model=None)
-                me.actor, me.actor_optim, me.actor_scheduler = MagicMock(return_value=(said[0], Space(entropy=said[1]))), 0, MagicMock()
+                me.actor = MagicMock(return_value=(said[0], Space(entropy=said[1])))
                 self.actor.ActorPPOTrainer.training_step(me, part, self.kl, 0, normalisers)
         loss = torch.stack(losses).mean()
         w, u = torch.autograd.grad(loss, leaves, allow_unused=True)
@@ -87,11 +90,14 @@ class OpenRLHFLoss:
 
 def build(name: str, **options: Any) -> OpenRLHFLoss:
     """A loss by name, with options of OpenRLHF's command line."""
+    if name == "gae":
+        raise InputError(f"gae needs the values of a critic: choose one of {', '.join(ESTIMATORS)}")
     if name not in ESTIMATORS:
-        raise InputError("gae needs a critic's values, which an audit has not") if name == "gae" else unknown("loss", name, names())
+        raise unknown("loss", name, names())
     for option in options:
         if option not in OPTIONS:
             raise unknown("option", option, list(OPTIONS))
     with empty_modules(*ABSENT.split()):
-        maker, actor = map(import_module, ("openrlhf.trainer.ppo_utils.experience_maker", "openrlhf.trainer.ray.ppo_actor"))
+        maker = import_module("openrlhf.trainer.ppo_utils.experience_maker")
+        actor = import_module("openrlhf.trainer.ray.ppo_actor")
     return OpenRLHFLoss(name, maker, actor, {k: x[0] for k, x in OPTIONS.items()} | options)
