@@ -29,9 +29,10 @@ _KL = ("low_var_kl", "k1", "k2", "k1+", "k3+", "abs")
 _ALGO: dict[str, Any] = {"norm_adv_by_std_in_grpo": (True, False), "gamma": (1.0, 0.9)}
 _POLICY: dict[str, Any] = {"clip_cov_ratio": (2e-4, 0.5), "clip_cov_lb": (1.0, 0.0), "clip_cov_ub": (5.0, 1.0)}
 _POLICY |= {"kl_cov_ratio": (2e-4, 0.5), "ppo_kl_coef": (0.1, 1.0), "dro_beta": (0.1, 1.0)}
-_ACTOR: dict[str, Any] = {"loss_agg_mode": MODES, "loss_scale_factor": (None, 3), "clip_ratio_low": (0.2, 0.1)}
-_ACTOR |= {"clip_ratio_high": (0.2, 0.28), "clip_ratio_c": (3.0, 1.5), "tau_pos": (1.0, 2.0), "tau_neg": (1.05, 2.0)}
+_ACTOR: dict[str, Any] = {"loss_agg_mode": MODES, "loss_scale_factor": (None, 3), "clip_ratio": (0.2, 0.1)}
+_ACTOR |= {"clip_ratio_low": (0.2, 0.1), "clip_ratio_high": (0.2, 0.28), "clip_ratio_c": (3.0, 1.5)}
 _ACTOR |= {"kl_loss_coef": (0.0, 0.1), "kl_loss_type": _KL, "entropy_coeff": (0.0, 0.01)}
+_ACTOR |= {"tau_pos": (1.0, 2.0), "tau_neg": (1.05, 2.0)}
 OPTIONS = _ACTOR | _POLICY | _ALGO
 
 
@@ -113,5 +114,7 @@ def build(name: str, **options: Any) -> VerlLoss:
         "use_dynamic_bsz": True,
         "use_kl_loss": options.get("kl_loss_coef", 0) > 0,
     }
-    actor = config.ActorConfig(**usual, policy_loss=config.PolicyLossConfig(loss or "vanilla", **of[0]), **of[1])
+    actor = config.ActorConfig(
+        **usual, policy_loss=config.PolicyLossConfig(loss_mode=loss or "vanilla", **of[0]), **of[1]
+    )
     return VerlLoss(name, function, losses, actor, core.AlgoConfig(**of[2]))
