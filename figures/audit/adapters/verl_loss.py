@@ -87,7 +87,7 @@ class VerlLoss:
 
 def _packed(x: Tensor, place: Tensor) -> Tensor:
     lengths = place.sum(1)
-    known = {"min_seqlen": int(lengths.min()), "max_seqlen": int(lengths.max())}
+    known: dict[str, Any] = {"min_seqlen": int(lengths.min()), "max_seqlen": int(lengths.max())}
     return torch.nested.nested_tensor_from_jagged(x[place], pad(lengths.cumsum(0), (1, 0)), **known)
 
 
