@@ -20,7 +20,7 @@ def main() -> int:
         with redirect_stdout(sys.stderr):  # libraries print
             subject = build(request["spec"], request["options"])
             record = replace(
-                audit(subject, pictures=request["pictures"], **request["declared"]),
+                audit(subject, pictures=request["pictures"], properties=request["properties"], **request["declared"]),
                 version=installed(request["spec"].partition(":")[0]),
             )
     except InputError as error:
