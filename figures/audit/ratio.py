@@ -112,16 +112,16 @@ def clip(found: Scan | None) -> Finding:
         wrong["A < 0 and a ratio above 1"] = above
     for side, silent in wrong.items():
         if bool(silent.any()):
+            at = int(silent.nonzero()[0, 0]) + (0 if "below" in side else len(_GRID) - len(silent))
             share = float(silent.double().mean())
             words = (
                 f"rows with {side} get no weight ({share:.0%} of the ratios from e^-2 to e^2): they do not move back"
             )
-            return _shown(found, name, words, share, side)
+            return _shown(found, name, words, share, side, at)
     for side, slopes in found.row.items():
         if bool((slopes < -_ROUNDING).any()):
-            return _shown(
-                found, name, f"rows with {side} are pushed the wrong way at some ratio", float(slopes.min()), side
-            )
+            words = f"rows with {side} are pushed the wrong way at some ratio"
+            return _shown(found, name, words, float(slopes.min()), side, int(slopes.argmin()))
     if math.isinf(found.low) and math.isinf(found.high) and math.isinf(second):
         return Finding(name, "choice", "no clip: no ratio from e^-2 to e^2 silences a row", facts=_bounds(found))
     words = f"silent above {1 + found.high:.6g} for A > 0 and below {1 - found.low:.6g} for A < 0"
@@ -135,11 +135,10 @@ def _bounds(found: Scan) -> dict[str, float]:
     return {"low": found.low, "high": found.high}
 
 
-def _shown(found: Scan, name: str, words: str, value: float, side: str) -> Finding:
-    """A defect with the group of the row, at weights of ratio 1 beside those at the worst ratio."""
+def _shown(found: Scan, name: str, words: str, value: float, side: str, k: int) -> Finding:
+    """A defect with the group of the row, at weights of ratio 1 beside those at ratio number k."""
     i = found.places[side[:5]]
     slopes = found.row[side[:5]]
-    k = int(slopes.argmin()) if "wrong way" in words else int((slopes.abs() <= _ROUNDING).nonzero()[0, 0])
     base = torch.ones_like(found.rows.log_probs[i : i + 1])
     row = found.rows.take(torch.tensor([i]))
     words += f"; at ratio {math.exp(float(found.log_ratio[k])):.3g} its slope over that at ratio 1 is"
