@@ -108,7 +108,7 @@ def clip(found: Scan | None) -> Finding:
     above = found.row["A < 0"][_GRID > 1e-9].abs() <= _ROUNDING
     second = float(_GRID[_GRID > 1e-9][above][0]) if bool(above.any()) else math.inf  # of a two-sided clip
     wrong = {"A > 0 and a ratio below 1": found.row["A > 0"][_GRID < -1e-9].abs() <= _ROUNDING}
-    if math.exp(second) < 1 + found.high + 0.2:  # no second bound of its own
+    if math.isfinite(found.high) and math.exp(second) < 1.2 + found.high:  # no second bound of its own
         wrong["A < 0 and a ratio above 1"] = above
     for side, silent in wrong.items():
         if bool(silent.any()):
