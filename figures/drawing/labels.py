@@ -22,7 +22,15 @@ def fit_labels(figure: Figure) -> None:
         if not fit_panels(figure.axes):
             break
     figure.set_layout_engine("none")
+    _round_places(figure)
     _keep_titles(figure)
+
+
+def _round_places(figure: Figure) -> None:
+    """The layout's solver differs by rounding from call to call, and names in an SVG are hashes of such numbers."""
+    for axis in figure.axes:
+        place = [round(x, 9) for x in axis.get_position(original=True).bounds]
+        axis._set_position(place, which="original")  # type: ignore[attr-defined]
 
 
 def titles_may_move(figure: Any) -> bool:

@@ -121,7 +121,7 @@ def closed_field(q: Float[Tensor, "V"], kappa: Kappa) -> Field:
 
     def field(policy: PrefixTable) -> Tensor:
         pi = torch.softmax(policy.logits.detach()[0], -1)
-        pull = q * kappa(pi)
+        pull = q.to(pi) * kappa(pi)
         return pi * (pull - pi @ pull)
 
     return field
@@ -138,7 +138,7 @@ def end_of(
     Raises:
         InputError: it has not come to rest after many steps.
     """
-    q, policy = world.weights, start
+    q, policy = world.weights.to(world.P.device), table_of(world, [start.logits])
     for _ in range(_MOST):
         pi = torch.softmax(policy.logits.detach()[0], -1)
         floor = pi.clamp(min=torch.finfo(pi.dtype).tiny)

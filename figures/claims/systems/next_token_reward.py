@@ -99,7 +99,7 @@ def measure(setting: NextTokenRewardSetting, rng: torch.Generator, device: str) 
 def _law_rows(setting: NextTokenRewardSetting, labels: Row, device: str) -> list[Row]:
     """Where each objective brings a table with one context, against the closed forms of the ends."""
     q = torch.tensor(LAWS[setting.world], dtype=torch.float64, device=device)
-    world, mode = law_world(q), torch.nn.functional.one_hot(q.argmax(), len(q)).to(q)
+    world, mode = law_world(q).to(device), torch.nn.functional.one_hot(q.argmax(), len(q)).to(q)
     start, rows = PrefixTable(world, seed=setting.seed).to(device), list[Row]()
     known = {name: (RECIPES[name].kappa, _FAST, MODE, mode) for name in (RPT, "RLOO", "GRPO, G = 3")}
     known |= {f"mean, G = {G}": (by_mean(G).kappa, 1.0, CLIMBS, mean_optimum(q, G)) for G in (4, 16)}
@@ -108,7 +108,7 @@ def _law_rows(setting: NextTokenRewardSetting, labels: Row, device: str) -> list
     for name, (kappa, rate, part, end) in known.items():
         own = {**labels, "recipe": name}
         pi = end_of(world, closed_field(q, kappa), start, kappa, rate)
-        rows += vanishes(part, (pi - end).abs().sum() / 2, _END, labels=own)
+        rows += vanishes(part, (pi - end.to(pi)).abs().sum() / 2, _END, labels=own)
         rows += report(_LAW, pi, q, labels=own, axes=("token",))
         if name == RPT:
             rows += vanishes(ENDS, (pi - q).abs().sum() / 2, _END, labels=own)

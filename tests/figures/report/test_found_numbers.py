@@ -166,6 +166,29 @@ def test_a_number_has_two_digits_after_the_point_and_no_minus_before_a_zero(numb
     assert found._number(number) == text
 
 
+def test_the_flows_efficiencies_are_spans_and_the_gains_means_by_optimiser_and_alpha():
+    prompts = [(f"efficiency of {what}", x, {}) for what, x in (("a small step", 0.25), ("the best small shift", 1.0))]
+    prompts += [("efficiency of a small step", 0.5, {}), ("efficiency of the best small shift", 0.9, {})]
+    steps = {"system": "lock", "seed": 0, "prompt": 0}
+    path = [("efficiency", 0.4, {**steps, "step": 0}), ("efficiency", 0.125, {**steps, "step": 9})]
+    path += [("efficiency", 0.375, {**steps, "prompt": 1, "step": 9})]
+    gains = [
+        ("gain of ten particles", x, {"optimiser": name, "alpha": alpha})
+        for name, alpha, x in (
+            ("plain", 0.1, 8.0),
+            ("plain", 0.1, 4.0),
+            ("plain", 1.0, 3.0),
+            ("adam", 0.1, 2.0),
+            ("adam", 1.0, 1.5),
+        )
+    ]
+    told = found.value_gradient_flow(rows(*prompts, *path, *gains))
+    assert "0.25 to 0.50 for a small step" in told
+    assert "0.12 to 0.38 at the end" in told
+    assert "0.90 to 1.00 for a small step in the best" in told
+    assert "alpha 0.1: plain steps 6.00, Adam 2.00; alpha 1: plain steps 3.00, Adam 1.50" in told
+
+
 def test_every_teller_is_tried_here():
     tried = set(found.NUMBERS) - {"signal_cap"}  # tests/figures/report/test_findings.py
     source = Path(__file__).read_text()
