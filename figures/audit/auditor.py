@@ -49,7 +49,7 @@ PROPERTIES: dict[str, Callable[[_Measured], Finding]] = {
     **{name: _of_subject(f) for name, f in (INVARIANCE | NUMBERS).items()},
     "clip on the right side": lambda measured: clip(measured.scan),
     **{name: _of_subject(f) for name, f in PENALTIES.items()},
-    "mean update": lambda measured: unbiased(measured.means),
+    "mean update": lambda measured: unbiased(measured.means, measured.subject),
     "recipe": _of_subject(recipe),
     **{name: _of_subject(f) for name, f in DESCRIPTIONS.items()},
     "law of the ratio": lambda measured: law(measured.scan),

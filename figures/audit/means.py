@@ -1,9 +1,14 @@
 """The exact mean of a loss as findings: does it climb, is it a multiple of the gradient, and of which size."""
 
+import torch
+
+from agents.recipes.learners import rloo
 from envs.token_tasks import sum_and_stop
-from figures.audit.contract import Subject
+from figures.audit.contract import Subject, reward_weights
 from figures.audit.exact import Mean, Place, groups_over, mean_update, places
-from figures.audit.finding import Finding
+from figures.audit.finding import Example, Finding, example
+from figures.audit.probes import probe
+from figures.audit.recipes import learner_loss
 
 _EXACT = 1e-7
 _NOTHING = 1e-9
@@ -42,7 +47,7 @@ def climbs(found: dict[str, Mean]) -> Finding:
     return Finding("climbs", "defect", words, scale, facts=facts)
 
 
-def unbiased(found: dict[str, Mean]) -> Finding:
+def unbiased(found: dict[str, Mean], subject: Subject) -> Finding:
     """The mean is a positive multiple kappa of the gradient at each prompt; and kappa, where it is one number."""
     worst, bias = "", 0.0
     for name, mean in found.items():
@@ -57,4 +62,25 @@ def unbiased(found: dict[str, Mean]) -> Finding:
     if facts["unbiased"]:
         return Finding("mean update", "choice", f"kappa times the gradient at every prompt; {size}", bias, facts=facts)
     words = f"no multiple of the gradient: a share of {bias:.3g} points elsewhere ({worst})"
-    return Finding("mean update", "choice", words, bias, facts=facts)
+    return Finding("mean update", "choice", words, bias, facts=facts, example=beside_unbiased(subject))
+
+
+def beside_unbiased(subject: Subject) -> Example | None:
+    """The smallest batch on which the weights are not those of an unbiased recipe: leave one out, row sum, times one factor.
+
+    Args:
+        subject: the loss.
+
+    Returns:
+        The weights found, beside those of that recipe; None where all small batches agree, or a weight is not finite.
+    """
+    tried = [probe(1, 2), probe(1, 3), probe(1, 4), probe(2, 4)]
+    pairs = [(reward_weights(subject, rows), learner_loss(rloo()).slopes(rows).weights) for rows in tried]
+    found, other = (torch.cat([w[i].flatten() for w in pairs]) for i in range(2))
+    if not bool(found.isfinite().all()):
+        return None
+    factor = float(found @ other / (other @ other))
+    for rows, (own, wanted) in zip(tried, pairs, strict=True):
+        if float((own - factor * wanted).abs().max()) > _EXACT * float(found.abs().max()):
+            return example(rows, own, factor * wanted)
+    return None

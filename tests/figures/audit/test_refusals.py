@@ -71,6 +71,11 @@ def test_a_failure_prints_property_number_and_batch() -> None:
     said = str(error.value)
     assert "mean update" in said
     assert "kappa is 0.5" in said
+    long = loss_of(norm=lambda terms, mask: -((terms * mask).sum(1) / mask.sum(1)).mean())
+    with pytest.raises(
+        AssertionError, match=r"(?s)mean update: declared unbiased=True.*weights found.*weights expected"
+    ):
+        assert_loss(long, leave_one_out, properties=["mean update"], unbiased=True)
     late = loss_of(norm=lambda terms, mask: -((terms * mask).mean(1)).mean())
     with pytest.raises(AssertionError, match=r"(?s)padding.*weights found.*weights expected"):
         assert_loss(late, leave_one_out, properties=["padding"])
