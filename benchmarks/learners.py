@@ -15,7 +15,7 @@ from torch import Tensor
 from agents.policies.transformer import Transformer
 from agents.recipes.learners import build_learner
 from agents.training.settings import TrainingSettings
-from agents.training.tasks import TokenTask
+from agents.training.token_task import TokenTask
 from agents.training.trainer import Trainer
 from benchmarks.timing import interleave, median_ratio, report
 from envs.token_mdp import TokenMDP

@@ -5,17 +5,16 @@ from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
+from agents.policies.wrapped import WrappedPolicy
 from envs.policy import TokenPolicy
 from envs.world import InputError
 
-# what a policy may have beside the methods of its protocol; the truncated one has it too, and no more
-_OPTIONAL = ("V", "length", "width", "layers", "numbers_per_position", "temperature", "hidden")
 _ROUNDING = 1e-6  # of a sum of probabilities in single precision
 
 
-class Nucleus(nn.Module):
+class Nucleus(WrappedPolicy):
     """`pi_p(a) = pi(a) / Z` on the nucleus of pi and 0 outside it; Z is the mass of the nucleus.
 
     The nucleus is the smallest set of likeliest tokens with a mass of at least `top_p`; among tokens that are equally likely
@@ -37,31 +36,8 @@ class Nucleus(nn.Module):
     """
 
     def __init__(self, policy: TokenPolicy, top_p: float):
-        super().__init__()
-        self.policy: Any = policy
+        super().__init__(policy)
         self.top_p = checked_top_p(top_p)
-
-    @property
-    def sites(self) -> tuple[str, ...]:
-        """Sites of pi."""
-        sites: tuple[str, ...] = self.policy.sites
-        return sites
-
-    def __getattr__(self, name: str) -> Any:
-        """Sizes, and a hidden readout, where pi has them."""
-        return getattr(self.policy, name) if name in _OPTIONAL else super().__getattr__(name)
-
-    def embed(self, u: Float[Tensor, "*batch V"] | Int[Tensor, "*batch"]) -> Float[Tensor, "*batch D"]:
-        """Embeddings of pi.
-
-        Args:
-            u: tokens, or rows of probabilities.
-
-        Returns:
-            One embedding for each.
-        """
-        embedded: Tensor = self.policy.embed(u)
-        return embedded
 
     def extend(
         self, x: Float[Tensor, "B T D"], cache: Any = None, probes: Mapping[str, Tensor] | None = None

@@ -4,19 +4,18 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
+from agents.policies.wrapped import WrappedPolicy
 from envs.arguments import as_numbers, whole
 from envs.policy import TokenPolicy
 from envs.world import InputError
 
-# what a policy may have beside the methods of its protocol; the shifted one has it too
-_OPTIONAL = ("V", "length", "width", "layers", "numbers_per_position", "temperature")
 Seen = tuple[int, Any]  # positions that were read, and the policy's own cache
 
 
-class Shifted(nn.Module):
+class Shifted(WrappedPolicy):
     """`pi` with delta added to its hidden state at one site and one position, the last of the prompt.
 
     It is a policy everywhere: on the prefix tree, in the sampler, in training, on the way to a checkpoint. Its parameters are
@@ -42,7 +41,7 @@ class Shifted(nn.Module):
     delta: Tensor
 
     def __init__(self, policy: TokenPolicy, site: str, delta: Float[Tensor, "D"] | Any, prompt_length: int = 1):
-        super().__init__()
+        super().__init__(policy)
         if site not in policy.sites:
             raise InputError(f"site {site!r} does not exist in this policy; it has {', '.join(policy.sites) or 'none'}")
         like = next(policy.parameters())
@@ -50,34 +49,15 @@ class Shifted(nn.Module):
         shift = as_numbers("delta", delta).detach().clone().to(like)
         if tuple(shift.shape) != (width,) or not bool(shift.isfinite().all()):
             raise InputError(f"delta must be a vector of {width} finite numbers; got shape {tuple(shift.shape)}")
-        self.policy: Any = policy
         self.site, self.position = site, whole("prompt_length", prompt_length, 1) - 1
         self.register_buffer("delta", shift)
 
-    @property
-    def sites(self) -> tuple[str, ...]:
-        """Sites of pi."""
-        sites: tuple[str, ...] = self.policy.sites
-        return sites
-
     def __getattr__(self, name: str) -> Any:
-        """Sizes, and a hidden readout, where pi has them."""
+        """Sizes, and a hidden readout with the shift, where pi has them."""
         if name == "hidden":
             inner = self.policy.hidden  # AttributeError where pi has none
             return lambda x, cache=None, probes=None: self._called(inner, x, cache, probes)
-        return getattr(self.policy, name) if name in _OPTIONAL else super().__getattr__(name)
-
-    def embed(self, u: Float[Tensor, "*batch V"] | Int[Tensor, "*batch"]) -> Float[Tensor, "*batch D"]:
-        """Embeddings of pi, without the shift.
-
-        Args:
-            u: tokens, or rows of probabilities.
-
-        Returns:
-            One embedding for each.
-        """
-        embedded: Tensor = self.policy.embed(u)
-        return embedded
+        return super().__getattr__(name)
 
     def extend(
         self, x: Float[Tensor, "B T D"], cache: Seen | None = None, probes: Mapping[str, Tensor] | None = None

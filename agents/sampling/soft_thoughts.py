@@ -12,9 +12,15 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from agents.recipes.batch import Batch
 from agents.recipes.soft_thoughts import ADDED, CLAMP, FLOOR, TOP_K, TOP_P, SoftThoughts
-from agents.sampling.completions import completed, drawn_signal, state_uniforms, step_rewards, token_log_probs
+from agents.sampling.completions import (
+    SampledCompletions,
+    completed,
+    drawn_signal,
+    state_uniforms,
+    step_rewards,
+    token_log_probs,
+)
 from agents.sampling.environment import speaker
 from agents.sampling.tokens import Environment, draw_tokens
 from envs.policy import ContextPolicy, TokenPolicy
@@ -27,40 +33,17 @@ _EDGE = 1e-6  # noise that was clamped lies on the edge up to rounding, and keep
 
 @short_repr
 @dataclass(frozen=True)
-class SoftCompletions:
-    """Completions with thoughts, drawn in groups of one prompt each; all constants. N thoughts come before H tokens.
+class SoftCompletions(SampledCompletions):
+    """Completions with thoughts: N thoughts come before H tokens, as the first N of N + H steps.
+
+    `contexts` holds prompt and answer alone; `log_probs` are log densities of the thoughts and `log pi` of the tokens. A
+    thought is paid nothing.
 
     Attributes:
-        prompt: each row's index among the world's prompts.
-        contexts: tokens of prompt and answer.
         u: `log p + g` of every thought; -infinity for tokens that it is not made of.
-        rewards: `gamma^k r_k` of the answer's tokens, 0 for the thoughts.
-        mask: True for thoughts and for the policy's tokens.
-        span: True for thoughts and for all tokens of the answer, the environment's among them.
-        log_probs: log densities of the thoughts, and `log pi` of the tokens.
-        group: number of the row's group.
-        ended: False for rows that were cut at the horizon of a world with an end token.
-        extras: the world's signals of every row by name.
     """
 
-    prompt: Int[Tensor, "rows"]
-    contexts: Int[Tensor, "rows places"]
-    u: Float[Tensor, "rows N V"]
-    rewards: Float[Tensor, "rows T"]
-    mask: Bool[Tensor, "rows T"]
-    span: Bool[Tensor, "rows T"]
-    log_probs: Float[Tensor, "rows T"]
-    group: Int[Tensor, "rows"]
-    ended: Bool[Tensor, "rows"]
-    extras: dict[str, Tensor] = field(default_factory=dict)
-
-    def batch(self) -> Batch:
-        """The rows as the batch of an on-policy update.
-
-        Returns:
-            The batch.
-        """
-        return Batch(self.rewards, self.mask, self.group, span=self.span, extras=self.extras)
+    u: Float[Tensor, "rows N V"] = field(kw_only=True)
 
 
 def soft_completions(
@@ -104,7 +87,7 @@ def soft_completions(
     group_of = torch.arange(len(which), device=device).repeat_interleave(group)
     N = soft.thoughts
     rows = (after_thoughts(rewards, N, 0.0), after_thoughts(span & own, N, True), after_thoughts(span, N, True))
-    return SoftCompletions(prompt, contexts, u, *rows, log_probs, group_of, ended, extras)
+    return SoftCompletions(prompt, contexts, *rows, log_probs, group_of, ended, extras, u=u)
 
 
 def soft_noise(

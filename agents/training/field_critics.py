@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from agents.policies.linear_field import LinearField
 from agents.policies.network_field import NetworkField
 from agents.recipes.value_gradient_learning import ValueGradientLearning
+from agents.training.command_task import CommandTask
 from agents.training.copies import Copies
 from agents.training.settings import TrainingSettings
-from agents.training.tasks import CommandTask
 from envs.arguments import check_bytes
 from envs.world import InputError
 

@@ -14,11 +14,13 @@ from agents.recipes.value_gradient_learning import ValueGradientLearning
 from agents.sampling.pathwise import contract_commands
 from agents.sampling.rollout import rollout
 from agents.sampling.stochastic_value_gradients import replay, svg_costates
+from agents.training.command_task import CommandTask
 from agents.training.copies import Copies
 from agents.training.field_critics import check_fields, curl_of
 from agents.training.relaxed_step import check_relaxed, relaxed_gradients
 from agents.training.settings import TrainingSettings
-from agents.training.tasks import CommandTask, Task, TokenTask
+from agents.training.tasks import Task
+from agents.training.token_task import TokenTask
 from agents.training.value_gradient_step import error_weight, field_rows, fit_field
 from envs.linear_quadratic import LinearQuadratic
 from envs.noise import draw_noise

@@ -11,7 +11,8 @@ from agents.recipes.relaxed_tokens import RelaxedTokens
 from agents.sampling.relaxed_tokens import gumbel_noise, relaxed_returns
 from agents.training.copies import Copies
 from agents.training.settings import TrainingSettings
-from agents.training.tasks import Task, TokenTask
+from agents.training.tasks import Task
+from agents.training.token_task import TokenTask
 from envs.policy import TokenPolicy
 from envs.world import InputError
 

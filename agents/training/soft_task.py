@@ -6,14 +6,12 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn.functional import one_hot
 
 from agents.recipes.soft_thoughts import SoftThoughts
-from agents.sampling.completions import completed, drawn_signal, step_rewards
 from agents.sampling.environment import speaker
 from agents.sampling.soft_thoughts import after_thoughts, draw_soft, soft_log_probs, soft_noise
 from agents.training.copies import Copies
-from agents.training.tasks import Rollouts, TokenTask
+from agents.training.token_task import TokenTask
 from envs.policy import TokenPolicy
 from envs.token_mdp import TokenMDP
 
@@ -33,42 +31,22 @@ class SoftThoughtTask(TokenTask):
         super().__init__(world)
         self.soft, self.steps = soft, soft.thoughts + world.horizon
 
-    def draw(
-        self, actor: Copies, prompts: int, group: int, noise: list[torch.Generator], signals: Any = ()
-    ) -> Rollouts:
-        """Thoughts and answers; `old` are log-probabilities by the pass that training takes too, in the sampler's precision.
+    def _noise(self, world: TokenMDP, rows: int, rng: torch.Generator) -> tuple[Tensor | None, ...]:
+        return soft_noise(world, rows, self.soft, rng)
 
-        Args:
-            actor: the policies.
-            prompts: groups of each copy.
-            group: rows of a group.
-            noise: one generator for each copy.
-            signals: names of what is asked for beside the rewards.
-
-        Returns:
-            The rows.
-        """
-        like, N = actor.like, self.soft.thoughts
-        world, rows = self.world.to(str(like.device), torch.float64), prompts * group
-        weights = self.world.weights.cpu()
-        index = torch.stack([torch.multinomial(weights, prompts, True, generator=g) for g in noise]).to(like.device)
-        each = [[x for x in soft_noise(world, rows, self.soft, g) if x is not None] for g in noise]
-        numbers = [torch.stack(x).to(like.device) for x in zip(*each, strict=True)]
-        prompt = index.repeat_interleave(group, 1)
+    def _drawn(
+        self, actor: Copies, world: TokenMDP, index: Tensor, group: int, numbers: list[Tensor]
+    ) -> tuple[tuple[Tensor, ...], Tensor, Tensor, Tensor]:
+        """Thoughts and answers; log-probabilities are those of the pass that training takes too, in the sampler's precision."""
         with torch.no_grad():
             draw = partial(_draw_copy, world=world, soft=self.soft, group=group)
             u, tokens, own = actor.run(draw, index, *numbers)
-            contexts = torch.cat([world.prompts[prompt], tokens], -1)
+            contexts = torch.cat([world.prompts[index.repeat_interleave(group, 1)], tokens], -1)
             old = actor.run(self.log_probs, contexts, u)[0]
-        said = (prompt.flatten(), tokens.flatten(0, 1), numbers[2].flatten(0, 1) if len(numbers) > 2 else None)
-        rewards = step_rewards(world, *said).unflatten(0, prompt.shape)
-        extras = {name: drawn_signal(world, name, *said).reshape(prompt.shape) for name in signals}
-        span, ended = completed(world, tokens)
-        tables = (after_thoughts(rewards, N, 0.0), after_thoughts(span & own, N, True))
-        slots = torch.arange(prompts, device=like.device).repeat_interleave(group)
-        observations = one_hot(contexts[..., :-1], world.V).double()
-        thought_span = after_thoughts(span, N, True)
-        return Rollouts((contexts, u), observations, *tables, old, slots, ended, prompt, thought_span, extras)
+        return (contexts, u), tokens, own, old
+
+    def _steps(self, table: Tensor, fill: float) -> Tensor:
+        return after_thoughts(table, self.soft.thoughts, fill)
 
     def log_probs(self, network: Any, *seen: Tensor) -> tuple[Tensor, Tensor]:
         """One pass over whole contexts, the thoughts between prompt and answer.

@@ -12,10 +12,11 @@ from agents.recipes.value_gradient_learning import ValueGradientLearning
 from agents.sampling.pathwise import contract_commands, critic_costates
 from agents.sampling.rollout import Trajectory, rollout
 from agents.sampling.value_gradient_targets import path_targets
+from agents.training.command_task import CommandTask
 from agents.training.copies import Copies
 from agents.training.field_critics import curl_of
 from agents.training.settings import TrainingSettings
-from agents.training.tasks import CommandTask, Task
+from agents.training.tasks import Task
 from envs.linear_quadratic import LinearQuadratic
 from envs.noise import Noise, draw_noise
 from envs.policy import Policy

@@ -17,9 +17,9 @@ from agents.policies.nucleus import Nucleus, checked_top_p
 from agents.policies.transformer import Transformer
 from agents.recipes.learners import Learner, Penalty, build_learner
 from agents.recipes.value_gradient_learning import ValueGradientLearning
+from agents.training.command_task import CommandTask
 from agents.training.field_critics import build_field
 from agents.training.settings import Record, TrainingSettings
-from agents.training.tasks import CommandTask
 from agents.training.trainer import Trainer
 from envs.own_world import fingerprint
 from envs.registry import make_world

@@ -18,7 +18,7 @@ from agents.training.copies import Copies
 from agents.training.noise import noise_of
 from agents.training.pretraining import Checkpoint, log_grid, pretrain
 from agents.training.settings import TrainingSettings
-from agents.training.tasks import TokenTask
+from agents.training.token_task import TokenTask
 from agents.training.trainer import Trainer
 from envs.corpus import Corpus
 from envs.policy import TokenPolicy

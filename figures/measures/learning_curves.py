@@ -9,7 +9,7 @@ from scipy.stats import bootstrap, trim_mean
 from agents.policies.transformer import Transformer
 from agents.recipes.learners import Learner
 from agents.training.settings import TrainingSettings
-from agents.training.tasks import TokenTask
+from agents.training.token_task import TokenTask
 from agents.training.trainer import Trainer
 from envs.token_mdp import TokenMDP
 from figures.harness.statistics import Estimate

@@ -9,9 +9,11 @@ from scipy import stats
 from torch import Tensor
 
 from agents.recipes.learner import Target
+from agents.training.command_task import CommandTask
 from agents.training.copies import Copies
 from agents.training.settings import Oracle
-from agents.training.tasks import CommandTask, Rollouts, Task, TokenTask
+from agents.training.tasks import Rollouts, Task
+from agents.training.token_task import TokenTask
 from envs.linear_quadratic import LinearQuadratic
 from envs.policy import Policy, TokenPolicy
 from envs.token_mdp import TokenMDP

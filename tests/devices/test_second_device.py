@@ -18,9 +18,10 @@ from agents.policies.linear import LinearPolicy
 from agents.policies.transformer import Transformer
 from agents.recipes.learners import Penalty, build_learner
 from agents.sampling.rollout import rollout
+from agents.training.command_task import CommandTask
 from agents.training.pretraining import pretrain
 from agents.training.settings import TrainingSettings
-from agents.training.tasks import CommandTask, TokenTask
+from agents.training.token_task import TokenTask
 from agents.training.trainer import Trainer
 from envs.corpus import Corpus
 from envs.linear_quadratic import scalar

@@ -11,7 +11,7 @@ from torch import nn
 from agents.policies.module_policy import ModulePolicy, SinglePrecision
 from agents.recipes.learners import value_gradient
 from agents.training.settings import TrainingSettings
-from agents.training.tasks import TokenTask
+from agents.training.token_task import TokenTask
 from agents.training.trainer import Trainer
 from envs.token_tasks import garnet
 from envs.world import InputError
@@ -43,15 +43,23 @@ class OfIds(nn.Module):
         return self.head(torch.tanh(self.inner(x)))
 
 
+def drawn(network):
+    """The network with weights of a fixed draw: its own come from a global generator, which other tests have moved."""
+    for i, p in enumerate(network.parameters()):
+        if p.ndim > 1:
+            p.data = draws(*p.shape, seed=i) / math.sqrt(p.shape[-1])
+    return network
+
+
 def hugging_face(kind, vocabulary=11):
     transformers = pytest.importorskip("transformers")
     sizes = {"vocab_size": vocabulary, "bos_token_id": 0, "eos_token_id": 1}
     if kind == "gpt2":
         config = transformers.GPT2Config(n_positions=16, n_embd=8, n_layer=2, n_head=2, **sizes)
-        return transformers.GPT2LMHeadModel(config), {"first": "transformer.h.0"}
+        return drawn(transformers.GPT2LMHeadModel(config)), {"first": "transformer.h.0"}
     heads = {"num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1}
     config = transformers.LlamaConfig(hidden_size=8, intermediate_size=16, **heads, **sizes)
-    return transformers.LlamaForCausalLM(config), {"first": "model.layers.0"}
+    return drawn(transformers.LlamaForCausalLM(config)), {"first": "model.layers.0"}
 
 
 @pytest.fixture(params=["ids", "gpt2", "llama"])

@@ -10,7 +10,7 @@ from agents.recipes.learners import grpo
 from agents.sampling.completions import sample_completions
 from agents.sampling.tokens import sample_tokens
 from agents.training.settings import TrainingSettings
-from agents.training.tasks import TokenTask
+from agents.training.token_task import TokenTask
 from agents.training.trainer import Trainer
 from envs.policy import ContextPolicy
 from envs.token_mdp import TokenMDP

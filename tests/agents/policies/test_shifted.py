@@ -11,7 +11,7 @@ from agents.policies.shifted import Shifted
 from agents.recipes.learners import build_learner
 from agents.sampling.tokens import sample_tokens
 from agents.training.settings import TrainingSettings
-from agents.training.tasks import TokenTask
+from agents.training.token_task import TokenTask
 from agents.training.trainer import Trainer
 from envs.policy import ContextPolicy
 from envs.token_tasks import sum_and_stop

@@ -11,7 +11,7 @@ from agents.recipes.learners import build_learner
 from agents.sampling.completions import context_log_probs, sample_completions
 from agents.sampling.token_rewards import drawn_rewards, token_rewards
 from agents.training.copies import Copies
-from agents.training.tasks import TokenTask
+from agents.training.token_task import TokenTask
 from envs.token_tasks import sum_and_stop
 from envs.tool_tasks import ask_oracle
 from tests.envs.refusals import refused

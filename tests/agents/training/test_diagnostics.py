@@ -5,7 +5,7 @@ import torch
 
 from agents.training.copies import Copies
 from agents.training.diagnostics import StepDiagnostics
-from agents.training.tasks import TokenTask
+from agents.training.token_task import TokenTask
 from envs.token_tasks import sum_and_stop
 from tests.agents.cases import draws
 from tests.theory.token_cases import transformer

@@ -11,11 +11,11 @@ from agents.recipes.value_gradient_learning import ValueGradientLearning
 from agents.sampling.rollout import rollout
 from agents.sampling.value_gradient_targets import path_targets, vgl_targets
 from agents.training import value_gradient_step
+from agents.training.command_task import CommandTask
 from agents.training.copies import Copies
 from agents.training.field_critics import build_field, curl_of
 from agents.training.noise import noise_of
 from agents.training.settings import TrainingSettings
-from agents.training.tasks import CommandTask
 from agents.training.trainer import Trainer
 from agents.training.value_gradient_step import field_rows
 from envs.linear_quadratic import random_system

@@ -13,7 +13,7 @@ from agents.training.copies import Copies
 from agents.training.next_token_reward import OBJECTIVES, NextTokenReward
 from agents.training.pretraining import pretrain
 from agents.training.settings import TrainingSettings
-from agents.training.tasks import TokenTask
+from agents.training.token_task import TokenTask
 from envs.corpus import Corpus, next_token_world
 from envs.skills import skills
 from envs.token_tasks import parity

@@ -9,7 +9,7 @@ from agents.policies.transformer import Transformer
 from agents.recipes.learners import rloo
 from agents.training.noise import noise_of
 from agents.training.settings import TrainingSettings
-from agents.training.tasks import TokenTask
+from agents.training.token_task import TokenTask
 from agents.training.trainer import Trainer
 from envs.token_tasks import parity
 

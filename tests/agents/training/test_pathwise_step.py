@@ -5,10 +5,11 @@ import torch
 
 from agents.policies.linear import ConstantPolicy, LinearPolicy
 from agents.recipes.learners import Penalty, build_learner
+from agents.training.command_task import CommandTask
 from agents.training.copies import Copies
 from agents.training.pathwise_step import pathwise_rows, wrong_model
 from agents.training.settings import TrainingSettings
-from agents.training.tasks import CommandTask, TokenTask
+from agents.training.token_task import TokenTask
 from agents.training.trainer import Trainer
 from envs.linear_quadratic import scalar
 from envs.lq_variants import ChaoticMap

@@ -10,10 +10,11 @@ from agents.policies.linear import LinearPolicy
 from agents.policies.nucleus import Nucleus
 from agents.policies.transformer import Transformer
 from agents.recipes.learners import LEARNERS, Penalty, build_learner
+from agents.training.command_task import CommandTask
 from agents.training.copies import Copies
 from agents.training.relaxed_step import relaxed_gradients
 from agents.training.settings import TrainingSettings
-from agents.training.tasks import CommandTask, TokenTask
+from agents.training.token_task import TokenTask
 from agents.training.trainer import Trainer
 from envs.linear_quadratic import scalar
 from envs.registry import make_world

@@ -9,10 +9,11 @@ from torch.nn.utils import parameters_to_vector
 from agents.recipes.learner import Learner
 from agents.recipes.learners import build_learner
 from agents.sampling.completions import sample_completions
+from agents.training.command_task import CommandTask
 from agents.training.copies import Copies
 from agents.training.noise import noise_of
 from agents.training.settings import TrainingSettings
-from agents.training.tasks import CommandTask, TokenTask
+from agents.training.token_task import TokenTask
 from agents.training.trainer import Trainer
 from envs.linear_quadratic import scalar
 from envs.token_mdp import TokenMDP

@@ -13,7 +13,7 @@ from agents.training.copies import Copies
 from agents.training.noise import noise_of
 from agents.training.settings import TrainingSettings
 from agents.training.soft_task import SoftThoughtTask
-from agents.training.tasks import TokenTask
+from agents.training.token_task import TokenTask
 from agents.training.trainer import Trainer
 from envs.token_mdp import TokenMDP
 from envs.token_tasks import sum_and_stop

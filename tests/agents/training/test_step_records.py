@@ -10,7 +10,7 @@ from agents.policies.transformer import Transformer
 from agents.training.copies import Copies
 from agents.training.noise import noise_of
 from agents.training.settings import SamplerMismatch, TrainingSettings
-from agents.training.tasks import TokenTask
+from agents.training.token_task import TokenTask
 from tests.agents.training.test_trainer import KINDS, LQ, STOP, TASKS, elsewhere, policy, trainer
 from tests.envs.refusals import refused
 from theory.continuous.lq_gradients import expected_return

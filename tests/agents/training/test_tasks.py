@@ -11,8 +11,9 @@ from agents.recipes.advantages import leave_one_out
 from agents.recipes.learner import Learner, Penalty
 from agents.recipes.learners import LEARNERS, build_learner
 from agents.recipes.surrogates import token_mean
+from agents.training.command_task import CommandTask
 from agents.training.copies import Copies
-from agents.training.tasks import CommandTask, TokenTask
+from agents.training.token_task import TokenTask
 from envs.noise import FAMILIES, Noise, draw_noise
 from envs.token_tasks import sum_and_stop
 from tests.agents.cases import Network, draws, plain_path, return_from, small, world

@@ -10,8 +10,8 @@ from agents.policies.prefix_table import PrefixTable
 from agents.recipes.learners import Penalty, build_learner
 from agents.training.copies import Copies
 from agents.training.settings import TrainingSettings
-from agents.training.tasks import TokenTask
 from agents.training.teachers import Teachers
+from agents.training.token_task import TokenTask
 from agents.training.trainer import Trainer
 from envs.token_tasks import garnet, sum_and_stop
 from figures.measures.distillation import at_prefixes, by_penalty

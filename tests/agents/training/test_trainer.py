@@ -13,10 +13,11 @@ from torch.nn.utils import parameters_to_vector
 from agents.policies.linear import LinearPolicy
 from agents.policies.transformer import Transformer
 from agents.recipes.learners import LEARNERS, Penalty, build_learner
+from agents.training.command_task import CommandTask
 from agents.training.copies import Copies
 from agents.training.noise import noise_of
 from agents.training.settings import SamplerMismatch, TrainingSettings
-from agents.training.tasks import CommandTask, TokenTask
+from agents.training.token_task import TokenTask
 from agents.training.trainer import Trainer
 from envs.linear_quadratic import scalar
 from envs.token_tasks import garnet, sum_and_stop

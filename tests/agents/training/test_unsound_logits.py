@@ -11,7 +11,7 @@ from agents.sampling.completions import context_log_probs
 from agents.training.copies import Copies
 from agents.training.pretraining import log_grid, pretrain
 from agents.training.settings import TrainingSettings
-from agents.training.tasks import TokenTask
+from agents.training.token_task import TokenTask
 from agents.training.trainer import Trainer
 from envs.corpus import Corpus
 from envs.skills import skills

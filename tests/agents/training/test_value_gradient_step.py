@@ -9,10 +9,11 @@ from agents.policies.transformer import Transformer
 from agents.recipes.learners import Penalty, build_learner
 from agents.sampling.rollout import rollout
 from agents.sampling.value_gradient_targets import vgl_targets
+from agents.training.command_task import CommandTask
 from agents.training.copies import Copies
 from agents.training.noise import noise_of
 from agents.training.settings import TrainingSettings
-from agents.training.tasks import CommandTask, TokenTask
+from agents.training.token_task import TokenTask
 from agents.training.trainer import Trainer
 from agents.training.value_gradient_step import field_rows
 from envs.linear_quadratic import random_system

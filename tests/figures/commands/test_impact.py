@@ -13,7 +13,7 @@ from agents.sampling.token_rewards import token_returns
 from agents.training.noise import noise_of
 from agents.training.pretraining import next_token_loss
 from agents.training.settings import TrainingSettings
-from agents.training.tasks import TokenTask
+from agents.training.token_task import TokenTask
 from agents.training.trainer import Trainer
 from envs.corpus import Corpus
 from envs.skills import skills

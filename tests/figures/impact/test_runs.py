@@ -16,7 +16,7 @@ from agents.training.copies import Copies
 from agents.training.noise import noise_of
 from agents.training.pretraining import next_token_loss, pretrain
 from agents.training.settings import TrainingSettings
-from agents.training.tasks import TokenTask
+from agents.training.token_task import TokenTask
 from agents.training.trainer import Trainer
 from envs.skills import skills
 from envs.token_tasks import sum_and_stop

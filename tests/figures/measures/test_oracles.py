@@ -7,8 +7,9 @@ from scipy import optimize, stats
 
 from agents.policies.linear import LinearPolicy
 from agents.recipes.learner import Target
+from agents.training.command_task import CommandTask
 from agents.training.copies import Copies
-from agents.training.tasks import CommandTask, TokenTask
+from agents.training.token_task import TokenTask
 from envs.linear_quadratic import random_system, scalar
 from envs.lq_variants import step_reward
 from envs.noise import FAMILIES, log_density
