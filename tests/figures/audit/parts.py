@@ -219,6 +219,10 @@ def sum_ratio(lp: Tensor, old: Tensor, A: Tensor, m: Tensor) -> Tensor:
     return torch.minimum(rho * A, rho.clamp(1 - LOW, 1 + HIGH) * A) * m / m.sum(1, keepdim=True)
 
 
+def mean_ratio(lp: Tensor, old: Tensor, A: Tensor, m: Tensor) -> Tensor:
+    return (lp - old).exp().mean(1, keepdim=True).detach() * A * lp
+
+
 def low_precision(z: Tensor, tokens: Tensor, prompt: int) -> Tensor:
     return read(z.bfloat16(), tokens, prompt).to(z)
 

@@ -28,6 +28,7 @@ from tests.figures.audit.parts import (
     loo,
     low_precision,
     mean,
+    mean_ratio,
     no_normaliser,
     norm,
     of_logits,
@@ -142,6 +143,7 @@ PLANTED: dict[str, Planted] = {
     "one-hot of the wrong token": logits(
         *mean, "climbs", f=lambda z, t, p: gather(torch.log_softmax(z, -1), (t + 1) % z.shape[-1], p)
     ),
+    "row's mean ratio over the padded row": surrogate("padding", f=mean_ratio),  # seen away from ratio 1 alone
     "state kept between calls": Planted(("two calls agree",), Forgetful(), loo, {}),
 }
 SOUND_ONES: dict[str, Planted] = {
