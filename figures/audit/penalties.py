@@ -12,7 +12,7 @@ from envs.token_tasks import parity
 from figures.audit.contract import Subject
 from figures.audit.exact import mean_field
 from figures.audit.finding import Finding
-from figures.audit.probes import of_one_length, probe
+from figures.audit.probes import probe
 from theory.groups.kl import kl_at_prefixes, sequence_kl
 from theory.tokens.prefix_tree import grow
 
@@ -41,26 +41,21 @@ def kl_term(subject: Subject) -> Finding:
             else "the term is ignored, detached or taken against another policy"
         )
         return Finding(name, "defect", words, 0.0, facts={"kl": "nothing"})
-    own = of_one_length(probe(2, 4))
-    same = replace(own, ref_log_probs=own.log_probs)
-    older = replace(same, old_log_probs=own.log_probs - 0.1 * (torch.arange(8) % 3)[:, None])
     world = parity(2, 3)
     policy, reference = PrefixTable(world, seed=3), PrefixTable(world, seed=4)
     term = mean_field(subject, world, policy, reference) - mean_field(subject, world, policy, policy)
     slopes = divergences(world, policy, reference)
-    facts: dict[str, Any] = {"older": float((subject.slopes(older).weights).abs().max())}
+    facts = dict[str, Any]()
     if not float(term.abs().max()) > _EXACT * max(float(x.abs().max()) for x in slopes.values()):
         words = "its mean is 0: it adds noise and pulls nowhere (k1 in the loss does this)"
         return Finding(name, "defect", words, 0.0, facts=facts | {"kl": "nothing in the mean"})
     for which, slope in slopes.items():
         beta = float(term @ slope / (slope @ slope))
         if float((term - beta * slope).norm() / term.norm()) < _EXACT:
-            status, words = (
-                ("holds", f"lowers {which}, times {beta:.6g}") if beta > 0 else ("defect", f"raises {which}")
-            )
-            return Finding(
-                name, "holds" if status == "holds" else "defect", words, beta, facts=facts | {"kl": which, "beta": beta}
-            )
+            facts |= {"kl": which, "beta": beta}
+            if beta > 0:
+                return Finding(name, "holds", f"lowers {which}, times {beta:.6g}", beta, facts=facts)
+            return Finding(name, "defect", f"raises {which}, times {-beta:.6g}: the sign is wrong", beta, facts=facts)
     nearest = max(slopes, key=lambda which: float(torch.nn.functional.cosine_similarity(term, slopes[which], dim=0)))
     cosine = float(torch.nn.functional.cosine_similarity(term, slopes[nearest], dim=0))
     facts |= {"kl": f"another; {nearest} has cosine {cosine:.7g}", "cosine": cosine}
