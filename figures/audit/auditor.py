@@ -115,7 +115,10 @@ def assert_loss(loss: Callable[..., Any], advantage: Callable[..., Any] | None =
     """
     found = audit(loss, advantage, **declared)
     if not found.ok:
-        lines = [f"{found.name}: {len(found.defects)} properties broken", *map(str, found.defects)]
+        lines = [
+            f"{found.name}: {len(found.defects)} of {len(found.findings)} properties broken",
+            *map(str, found.defects),
+        ]
         raise AssertionError("\n".join(lines))
 
 

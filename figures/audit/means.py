@@ -61,7 +61,7 @@ def unbiased(found: dict[str, Mean], subject: Subject) -> Finding:
     size = f"kappa {kappas[0]:.6g}" if same else f"kappa from {min(kappas):.4g} to {max(kappas):.4g}, by success rate"
     if facts["unbiased"]:
         return Finding("mean update", "choice", f"kappa times the gradient at every prompt; {size}", bias, facts=facts)
-    words = f"no multiple of the gradient: a share of {bias:.3g} points elsewhere ({worst})"
+    words = f"no multiple of the gradient: off its direction by {bias:.3g} of the part along it ({worst})"
     return Finding("mean update", "choice", words, bias, facts=facts, example=beside_unbiased(subject))
 
 

@@ -77,7 +77,7 @@ def silent_where(shown: Shown) -> str:
 
 
 def draw_bias(figure: Any, shown: Shown) -> None:
-    """By group size, how much of the mean update points elsewhere, and its scale kappa.
+    """By group size, how far the mean update is off the gradient, over its part along it, and its scale kappa.
 
     Args:
         figure: where to draw.
@@ -85,7 +85,7 @@ def draw_bias(figure: Any, shown: Shown) -> None:
     """
     axis = figure.subplots()
     series = {
-        "bias: share that points elsewhere": (shown.bias, "control", "s"),
+        "bias: off the gradient, over the part along it": (shown.bias, "control", "s"),
         "kappa: scale along the gradient": (shown.kappa, "costate", "o"),
     }
     for name, (values, colour, marker) in series.items():
@@ -97,7 +97,7 @@ def draw_bias(figure: Any, shown: Shown) -> None:
     axis.set_ylim(low, high + 0.35 * (high - low))
     axis.legend(fontsize="small", loc="upper left")
     worst = max(map(_finite, shown.bias.values()))
-    said = "unbiased at every group size" if worst < 1e-7 else f"up to {worst:.2g} of the mean update points elsewhere"
+    said = "unbiased at every group size" if worst < 1e-7 else f"off the gradient by up to {worst:.2g}"
     axis.set_title(said, fontsize="medium")
 
 

@@ -24,7 +24,7 @@ def findings(bias=0.4, silent=0.0, recipe="population std; row mean"):
         Finding(
             "mean update",
             "choice",
-            f"a share of {bias} points elsewhere",
+            f"off its direction by {bias}",
             bias,
             facts=told,
         ),

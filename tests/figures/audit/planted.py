@@ -144,6 +144,10 @@ PLANTED: dict[str, Planted] = {
         *mean, "climbs", f=lambda z, t, p: gather(torch.log_softmax(z, -1), (t + 1) % z.shape[-1], p)
     ),
     "row's mean ratio over the padded row": surrogate("padding", f=mean_ratio),  # seen away from ratio 1 alone
+    "a power of the ratio that overflows": surrogate("finite", f=lambda lp, old, A, m: ((lp - old) * 8).exp() * A / 8),
+    "exponentials of returns": advantage(
+        "finite", f=lambda rewards, mask, group: leave_one_out(rewards.sum(1, keepdim=True).exp(), mask, group)
+    ),
     "state kept between calls": Planted(("two calls agree",), Forgetful(), loo, {}),
 }
 SOUND_ONES: dict[str, Planted] = {

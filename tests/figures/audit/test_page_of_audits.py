@@ -41,7 +41,7 @@ def test_the_page_has_every_finding_of_every_loss(page):
     assert str(RECORDS[1]["silent groups"].example) in text
     assert out_of_reach() in text
     assert "second division by an outer trainer" in out_of_reach()
-    assert "a share of 0.7 points elsewhere" not in text, "the control"
+    assert "off its direction by 0.7" not in text, "the control"
 
 
 def test_a_cell_leads_to_its_finding_and_has_sign_and_word(page):

@@ -100,4 +100,4 @@ def test_the_pictures_of_a_loss_show_its_numbers():
     assert silent_where(SHOWN) == "silent: A > 0 above ratio 1, A < 0 below ratio 1"
     assert silent_where(replace(SHOWN, slopes={"A > 0": [1.0] * 5})) == "no ratio silences a row"
     draw_bias(bias := Figure(), SHOWN)
-    assert bias.axes[0].get_title() == "up to 0.1 of the mean update points elsewhere"
+    assert bias.axes[0].get_title() == "off the gradient by up to 0.1"
